@@ -1,0 +1,5 @@
+"""``python -m symlint``."""
+
+from symlint.cli import cli
+
+cli(prog_name="symlint")

@@ -1,0 +1,196 @@
+"""The engine of `symlint check`: from paths to one report per model, and the verdict on all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from symlint.errors import UnreadableModel
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.fingerprint import stamp
+from symlint.inference import infer
+from symlint.load import load
+from symlint.rule import Rule
+from symlint.settings import Settings
+from symlint.symmetry import Coverage, Space, Symmetry
+
+_log = logging.getLogger(__name__)
+
+_NOTHING = Coverage(0, 0, 0, 0)
+
+# Folders of packages and build products, in which models of others lie.
+_SKIPPED = {"node_modules", "site-packages", "__pycache__"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the audit of one file has found."""
+
+    path: str
+    """As given by the caller, with forward slashes."""
+    sha256: str = ""
+    """Of the file's bytes; empty when they could not be read."""
+    coverage: Coverage = _NOTHING
+    findings: tuple[Finding, ...] = ()
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    """The spaces that findings speak of, by id."""
+    incomplete: str = ""
+    """Why the audit could not be finished; empty when it could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The reports of one call, and what they amount to."""
+
+    reports: tuple[Report, ...]
+    rules: tuple[Rule, ...]
+    """The rules that took part."""
+    missing: tuple[str, ...] = ()
+    """Paths at which there is no model."""
+    fail_on: str = "warning"
+    seconds: float = 0.0
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """All findings of all models."""
+        return (finding for report in self.reports for finding in report.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """4 incomplete, 1 findings at or above the threshold, 3 no model, 0 clean; the first that applies."""
+        if any(report.incomplete for report in self.reports):
+            return 4
+        if self.fail_on != "never" and any(f.level >= Level[self.fail_on.upper()] for f in self.findings):
+            return 1
+        return 0 if self.reports else 3
+
+    @property
+    def verdict(self) -> str:
+        """The exit code in a word."""
+        return {0: "pass", 1: "fail"}.get(self.exit_code, "incomplete")
+
+
+def run(files: Iterable[str], missing: Sequence[str], rules: Sequence[Rule], settings: Settings) -> Run:
+    """Audit the files one after another.
+
+    Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
+    """
+    start = time.perf_counter()
+    chosen = settings.chosen(rules)
+    reports = [audit(file, chosen, settings) for file in files]
+    if reports:
+        reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
+    return Run(tuple(reports), chosen, tuple(missing), settings.fail_on, time.perf_counter() - start)
+
+
+def find(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The model files that paths name, and the paths that name none.
+
+    A file is taken whatever it is called; below a folder, every ``*.onnx`` outside hidden folders and environments.
+    """
+    files: dict[str, str] = {}
+    missing = []
+    for path in paths:
+        found = _below(path) if Path(path).is_dir() else [path] if os.path.lexists(path) else []
+        if not found:
+            missing.append(path)
+        for file in found:
+            files.setdefault(os.path.realpath(file), Path(file).as_posix())
+    return tuple(files.values()), tuple(missing)
+
+
+def _absence(path: str) -> str:
+    return "no *.onnx in this folder" if Path(path).is_dir() else "no such file"
+
+
+def _below(folder: str) -> list[str]:
+    found = []
+    for where, folders, files in os.walk(folder):
+        if "pyvenv.cfg" in files and where != folder:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
+        found += [str(Path(where, file)) for file in sorted(files) if file.lower().endswith(".onnx")]
+    return found
+
+
+def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
+    """Audit one file; what goes wrong with it is part of the report, never an exception."""
+    try:
+        symmetry = infer(load(path))
+        findings, crashed = _check(symmetry, rules, settings)
+    except UnreadableModel as problem:
+        return _unread(path, problem, rules)
+    except MemoryError:
+        return _unread(path, UnreadableModel(path, "the audit needs more memory than there is"), rules)
+    except Exception as error:
+        # One model's surprise must not cost the others their audit.
+        _log.debug("%s: internal error", path, exc_info=True)
+        reason = f"internal error, please report it: {type(error).__name__}: {error}"
+        return _unread(path, UnreadableModel(path, reason), rules)
+    spoken_of = {finding.space for finding in findings}
+    return Report(
+        path=path,
+        sha256=symmetry.model.sha256,
+        coverage=symmetry.coverage,
+        findings=findings,
+        spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
+        incomplete=crashed or _unreached(symmetry.coverage),
+    )
+
+
+def _check(symmetry: Symmetry, rules: Sequence[Rule], settings: Settings) -> tuple[tuple[Finding, ...], str]:
+    """The findings of all rules, and the rules that stopped."""
+    context = Context(symmetry)
+    findings: list[Finding] = []
+    crashed = []
+    for rule in rules:
+        if rule.on_failure:
+            continue
+        try:
+            found = list(rule.check(context))
+        except UnreadableModel:
+            raise
+        except Exception as error:
+            _log.debug("%s: %s", symmetry.model.path, rule.code, exc_info=True)
+            crashed.append(rule.code)
+            message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
+            findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
+        else:
+            findings += [replace(finding, level=settings.level(rule, finding.level)) for finding in found]
+    order = {space.id: position for position, space in enumerate(symmetry.spaces)}
+    findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
+    return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else ""
+
+
+def _unreached(coverage: Coverage) -> str:
+    if coverage.total and coverage.opaque == coverage.total:
+        return f"none of its {coverage.total:,} parameters could be reached"
+    return ""
+
+
+def _unread(path: str, problem: UnreadableModel, rules: Iterable[Rule]) -> Report:
+    """The report of a file that could not be audited, in the words of the rule that stands for the reason."""
+    names = {rule.code: rule.name for rule in rules}
+    name = names.get(problem.code, "unreadable-model")
+    finding = Finding(problem.code, name, Level.ERROR, "exact", problem.reason)
+    return Report(path, sha256=_sha256(path), findings=stamp([finding]), incomplete=problem.reason)
+
+
+def _sha256(path: str) -> str:
+    try:
+        if not Path(path).is_file():  # a device has no end
+            return ""
+        with Path(path).open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except (OSError, ValueError):
+        return ""

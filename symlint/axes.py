@@ -1,0 +1,241 @@
+"""The walk: every axis of every tensor of a program as an expression over factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatchmethod
+
+import numpy as np
+
+from symlint.factor import Factors, Form, Span
+from symlint.program import (
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+)
+from symlint.unify import collapse, unify
+
+OPAQUE = "opaque: "
+"""How the reason of a pin begins that a missing rule caused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What the walk found."""
+
+    factors: Factors
+    of: dict[str, tuple[int, ...]]
+    """Tensor of the program -> the factor of each of its axes."""
+    contexts: tuple[tuple[int, ...], ...]
+    """Tensors less the axes that a step mixes: what a unit's gauge may depend on there."""
+
+
+def walk(program: Program) -> Axes:
+    """The axes of `program`."""
+    walker = _Walker(program)
+    for step in program.steps:
+        walker.step(step)
+    for name in program.outputs:
+        for f in walker.of.get(name, ()):
+            walker.factors.pin(f, "a graph output")
+    collapse(walker.factors, [*walker.of.values(), *walker.contexts])
+    return Axes(walker.factors, walker.of, tuple(walker.contexts))
+
+
+class _Walker:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.factors = Factors()
+        self.of: dict[str, tuple[int, ...]] = {}
+        self.contexts: list[tuple[int, ...]] = []
+        for name in program.inputs:
+            self._set(name, [self.factors.leaf(n, "a graph input") for n in program.shapes[name]])
+        for name in program.weights:
+            self._set(name, [self.factors.leaf(n) for n in program.shapes[name]])
+        for name, value in program.tables.items():
+            self._set(name, [self._table_axis(value, axis) for axis in range(value.ndim)])
+
+    def _table_axis(self, value: np.ndarray, axis: int) -> int:
+        first = value.take([0], axis=axis) if value.shape[axis] else value
+        same = value.shape[axis] > 0 and bool(np.all(value == first))
+        return self.factors.leaf(value.shape[axis], None if same else "a constant table")
+
+    def _set(self, name: str, axes: Sequence[int]) -> None:
+        self.of[name] = tuple(axes)
+        for f in axes:
+            for leaf in self.factors.leaves(f):
+                self.factors.holders.setdefault(leaf, set()).add(name)
+
+    def _unify(self, pairs: Sequence[tuple[int, int]], reason: str) -> None:
+        """Unify axes; families come last, when their indices are known to be one."""
+        for f, g in sorted(pairs, key=lambda p: Form.FAMILY in (self.factors.form(p[0]), self.factors.form(p[1]))):
+            unify(self.factors, f, g, reason)
+
+    @singledispatchmethod
+    def step(self, step: Step) -> None:
+        """Give the outputs of a step their axes."""
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> None:
+        factors, reason = self.factors, _place(step)
+        labels: dict[str, int] = {}
+        pairs: list[tuple[int, int]] = []
+        for name, spec in zip(step.operands, step.specs, strict=True):
+            for f, axis in zip(self.of[name], spec, strict=True):
+                for label, part in zip(axis, self._parts(f, axis, step), strict=True):
+                    if label in labels:
+                        pairs.append((labels[label], part))
+                    else:
+                        labels[label] = part
+        self._unify(pairs, reason)
+        for axis in step.result:
+            for label in axis:
+                if label not in labels:
+                    labels[label] = factors.leaf(step.sizes[label])
+        self._set(step.out, [factors.product(labels[label] for label in axis) for axis in step.result])
+
+    def _parts(self, f: int, axis: tuple[str, ...], step: Einsum) -> list[int]:
+        """The factors of an axis that is read as several labels."""
+        parts: list[int] = []
+        rest = f
+        for label in axis[:-1]:
+            halves = self.factors.split(rest, step.sizes[label])
+            if halves is None:
+                self.factors.freeze(f, f"it has no such grouping at {_place(step)}")
+                return [self.factors.leaf(step.sizes[a], "a grouping that does not fit") for a in axis]
+            parts.append(halves[0])
+            rest = halves[1]
+        return [*parts, rest] if axis else []
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        shape = self.program.shapes[step.out]
+        axes = [self.factors.leaf(n) if n == 1 else -1 for n in shape]
+        pairs: list[tuple[int, int]] = []
+        for name in step.operands:
+            mine = self.of[name]
+            for k, f in enumerate(mine, start=len(shape) - len(mine)):
+                if self.factors.size(f) == 1:
+                    continue
+                if axes[k] < 0:
+                    axes[k] = f
+                else:
+                    pairs.append((axes[k], f))
+        self._unify(pairs, _place(step))
+        self._set(step.out, [self.factors.leaf(n) if f < 0 else f for f, n in zip(axes, shape, strict=True)])
+
+    @step.register
+    def _(self, step: Concat) -> None:
+        factors = self.factors
+        parts = [self.of[name] for name in step.operands]
+        index = factors.sum(part[step.axis] for part in parts)
+        cuts = factors.boundaries_of(factors.size(part[step.axis]) for part in parts)
+        axes: list[int] = []
+        for k, members in enumerate(zip(*parts, strict=True)):
+            if k == step.axis:
+                axes.append(index)
+            elif any(leaf in factors.pins for m in members for leaf in factors.leaves(m)):
+                self._unify([(members[0], m) for m in members[1:]], _place(step))
+                axes.append(members[0])
+            else:
+                axes.append(factors.family(index, cuts, members))
+        self._set(step.out, axes)
+
+    @step.register
+    def _(self, step: Slice) -> None:
+        factors = self.factors
+        axes = self.of[step.x]
+        f = axes[step.axis]
+        target, width = f, 1
+        if factors.form(f) is Form.PRODUCT:
+            target = factors.parts(f)[0]
+            width = factors.size(f) // factors.size(target)
+        aligned = step.start % width == 0 and step.stop % width == 0
+        span: Span | None = None
+        if aligned:
+            start, stop, size = step.start // width, step.stop // width, factors.size(target)
+            cuts = tuple(sorted({0, start, stop, size}))
+            if stop - start == 1 and size <= 8 and factors.form(target) is Form.LEAF:
+                cuts = tuple(range(size + 1))
+            spans = factors.spans(target, cuts)
+            self._instance(axes, target, cuts)
+            span = next(s for s in spans if s[0] == start)
+        cuts = tuple(sorted({0, step.start, step.stop, factors.size(f)}))
+        piece = next(p for a, _, p in factors.spans(f, cuts) if a == step.start)
+        self._set(
+            step.out,
+            [
+                piece if k == step.axis else g if span is None else factors.restrict(g, target, span)
+                for k, g in enumerate(axes)
+            ],
+        )
+
+    def _instance(self, axes: Sequence[int], index: int, cuts: tuple[int, ...]) -> None:
+        """Give every leaf beside `index` one instance per piece of it, if all tensors that hold the leaf hold `index`."""
+        factors = self.factors
+        root = factors.find(index)
+        inside = set(factors.leaves(index))
+        over = {
+            leaf for f in axes for g in factors.families(f) if factors.index(g) == root for leaf in factors.leaves(g)
+        }
+        for leaf in {x for f in axes for x in factors.leaves(f)} - inside - over:
+            if leaf in factors.pins or factors.form(leaf) is not Form.LEAF:
+                continue
+            if all(root in {s for f in self.of[name] for s in factors.sums(f)} for name in factors.holders[leaf]):
+                members = [factors.leaf(factors.size(leaf)) for _ in cuts[1:]]
+                factors.become(leaf, factors.family(root, cuts, members))
+
+    @step.register
+    def _(self, step: Mix) -> None:
+        axes = self.of[step.x]
+        reason = f"{step.reason} at {_place(step)}"
+        for k, f in enumerate(axes):
+            if k not in step.keep:
+                self.factors.pin(f, reason)
+        shape = self.program.shapes[step.out]
+        self._set(
+            step.out,
+            [self.factors.leaf(n, reason) if k is None else axes[k] for k, n in zip(step.keep, shape, strict=True)],
+        )
+
+    @step.register
+    def _(self, step: Normalise) -> None:
+        axes = self.of[step.x]
+        self.contexts.append(tuple(f for k, f in enumerate(axes) if k not in step.axes))
+        self._set(step.out, axes)
+
+    @step.register
+    def _(self, step: Fold) -> None:
+        self._set(step.out, [f for k, f in enumerate(self.of[step.x]) if k not in step.axes])
+
+    @step.register
+    def _(self, step: Affine) -> None:
+        first, *others = ((self.of[name][0]) for name in (step.gain, step.bias, step.mean, step.var))
+        self._unify([(first, f) for f in others], _place(step))
+        self._set(step.scale, [first])
+        self._set(step.shift, [first])
+
+    @step.register
+    def _(self, step: Unknown) -> None:
+        reason = f"{OPAQUE if step.opaque else ''}{step.reason} at {_place(step)}"
+        for name in step.operands:
+            for f in self.of[name]:
+                self.factors.pin(f, reason)
+        for name in step.outs:
+            self._set(name, [self.factors.leaf(n, reason) for n in self.program.shapes[name]])
+
+
+def _place(step: Step) -> str:
+    """A node as users know it."""
+    node = step.node
+    return f"{node.op} {node.name or node.outputs[0]!r}"

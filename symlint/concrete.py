@@ -1,0 +1,215 @@
+"""Numbers for symbolic dimensions, such that no operator refuses its inputs.
+
+Distinct primes that divide no weight dimension keep axes apart that only happen to have one size. Where the network
+ties dimensions that the file calls by different names, a refusal says so: they are bound and the pass is repeated.
+Where a window or a flattening needs a certain size, usual sizes are tried.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from symlint.call import Kind
+from symlint.forward import Conflict, Pass
+from symlint.graph import Array, Graph, Shape, Tensor
+from symlint.shape_inference import RECURRENT, WINDOWED, Inference, contracted
+from symlint.known import stored_values
+
+Dim = int | str | None
+Declared = tuple[str, tuple[Dim, ...]]
+
+LADDER = (8, 16, 64, 224, 28, 32, 96, 112, 128, 256, 299, 320, 384, 416, 512, 640, 1024, 16000, 1)
+"""Sizes tried for all dimensions but the first of an input; 1 comes last because it broadcasts over mistakes."""
+WORK_LIMIT = 100_000
+"""Nodes visited while sizes are searched."""
+_SIGNS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.floordiv,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A graph with the types that its file declares, before any dimension has a number."""
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    inputs: Mapping[str, Declared]
+    recorded: Mapping[str, Declared]
+
+
+@dataclass(frozen=True, slots=True)
+class Concrete:
+    """What one pass with one choice of numbers found."""
+
+    shapes: Mapping[str, Shape]
+    dtypes: Mapping[str, str]
+    constants: Mapping[str, Array]
+    symbols: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def make_concrete(skeleton: Skeleton) -> Concrete:
+    """Choose numbers for the symbolic dimensions and find shapes (element counts), dtypes and known values.
+
+    Values come from integers, booleans and single numbers alone; floating weights are not read. Never raises for a
+    network that refuses every choice: what has no shape then is absent and noted.
+    """
+    inputs, batch = _named(skeleton.inputs)
+    symbols = list(dict.fromkeys(dim for _, dims in inputs.values() for dim in dims if isinstance(dim, str)))
+    plain = [s for s in symbols if _formula(s) is None or not _formula(s)]
+    plain += [name for s in symbols for name in _formula(s) or () if name not in plain]
+    return _Search(skeleton, inputs, list(dict.fromkeys(plain)), symbols, batch).run()
+
+
+def _named(inputs: Mapping[str, Declared]) -> tuple[dict[str, Declared], set[str]]:
+    """Inputs with a name for every unnamed dimension, and the symbols that stand first."""
+    named: dict[str, Declared] = {}
+    batch: set[str] = set()
+    for name, (dtype, dims) in inputs.items():
+        shape = tuple(f"{name}[{axis}]" if dim is None else dim for axis, dim in enumerate(dims))
+        named[name] = (dtype, shape)
+        if shape and isinstance(shape[0], str):
+            batch.add(shape[0])
+    return named, batch
+
+
+def _formula(symbol: str) -> tuple[str, ...] | None:
+    """Names inside of a dimension such as ``past + 1``; empty for a plain name, None for what is no formula."""
+    try:
+        tree = ast.parse(symbol, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    if not isinstance(tree, ast.BinOp) or len(symbol) > 200:
+        return () if isinstance(tree, ast.Name) else None
+    return tuple(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+def _compute(tree: ast.expr, numbers: Mapping[str, int]) -> int:
+    if isinstance(tree, ast.BinOp):
+        return int(_SIGNS[type(tree.op)](_compute(tree.left, numbers), _compute(tree.right, numbers)))
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
+        return tree.value
+    if isinstance(tree, ast.Name):
+        return numbers[tree.id]
+    raise KeyError(ast.dump(tree))
+
+
+class _Search:
+    def __init__(
+        self, skeleton: Skeleton, inputs: dict[str, Declared], plain: list[str], symbols: list[str], batch: set[str]
+    ) -> None:
+        self.skeleton = skeleton
+        self.inputs = inputs
+        self.plain = plain
+        self.symbols = symbols
+        self.batch = batch
+        self.inference = Inference()
+        self.values = stored_values(skeleton.graph, skeleton.tensors)
+        sizes = {dim for tensor in skeleton.tensors.values() for dim in tensor.shape if dim > 1}
+        count = 400 + 3 * len(symbols)
+        self.primes = [p for p in itertools.islice(_primes(7), count) if all(size % p for size in sizes)]
+        self.primes += itertools.islice(_primes(self.primes[-1] + 1 if self.primes else 7), count)
+        self.visited = 0
+
+    def run(self) -> Concrete:
+        doubtful: Pass | None = None
+        best: tuple[int, dict[str, int], dict[str, int]] = (-1, {}, {})
+        for numbers in self.choices():
+            bound: dict[str, int] = {}
+            for _ in range(4 * len(self.plain) + 8):
+                chosen = {**numbers, **{k: v for k, v in bound.items() if k in numbers}}
+                state, conflict = self.attempt(chosen, bound, strict=True)
+                if conflict is None:
+                    if not state.doubts:
+                        return self.answer(state)
+                    doubtful = state if doubtful is None or state.doubts < doubtful.doubts else doubtful
+                    break
+                if state.done > best[0]:
+                    best = (state.done, chosen, dict(bound))
+                tie = _tie(conflict, state.numbers)
+                if tie is None or bound.get(tie[0]) == tie[1]:
+                    break
+                bound[tie[0]] = tie[1]
+            if self.visited > WORK_LIMIT or not self.plain:
+                break
+        return self.answer(doubtful or self.attempt(best[1], best[2], strict=False)[0])
+
+    def choices(self) -> Iterator[dict[str, int]]:
+        first = dict(zip(self.plain, self.primes, strict=False))
+        yield first
+        for floor in (61, 251, 1021):
+            large = iter([prime for prime in self.primes if prime >= floor])
+            yield {name: first[name] if name in self.batch else next(large) for name in first}
+        for size in LADDER:
+            yield {name: first[name] if name in self.batch and size > 1 else size for name in first}
+
+    def attempt(self, numbers: dict[str, int], bound: dict[str, int], strict: bool) -> tuple[Pass, Conflict | None]:
+        numbers = dict(numbers)
+        for symbol in self.symbols:
+            if symbol not in numbers:
+                try:
+                    numbers[symbol] = max(1, _compute(ast.parse(symbol, mode="eval").body, numbers))
+                except (KeyError, ZeroDivisionError, OverflowError):
+                    numbers[symbol] = self.primes[len(numbers)]
+        used = set(numbers.values())
+        spare = (prime for prime in self.primes[len(numbers) :] if prime not in used)
+        state = Pass(self.skeleton.tensors, self.skeleton.recorded, numbers, spare, self.inference, strict, bound)
+        state.begin(self.values)
+        for name, (dtype, dims) in self.inputs.items():
+            state.put(name, Kind(dtype, tuple(numbers[dim] if isinstance(dim, str) else dim or 1 for dim in dims)))
+        try:
+            state.walk(self.skeleton.graph)
+        except Conflict as conflict:
+            return state, conflict
+        finally:
+            self.visited += state.done
+        return state, None
+
+    def answer(self, state: Pass) -> Concrete:
+        return Concrete(state.shapes, state.dtypes, state.constants, state.numbers, tuple(state.notes))
+
+
+def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | None:
+    """Which symbol must have which number for the refused call to be accepted, as far as its shapes show."""
+    symbol = {number: name for name, number in reversed(list(numbers.items()))}
+    call = conflict.call
+    shapes = [kind.shape for kind in call.kinds if kind is not None]
+    try:
+        pairs = [pair] if (pair := contracted(call)) else []
+    except LookupError:
+        pairs = []
+    if call.node.op not in WINDOWED | RECURRENT:
+        for one, two in itertools.combinations(shapes[:8], 2):
+            pairs += zip(reversed(one), reversed(two), strict=False)
+    if call.node.op == "Squeeze" and shapes:
+        axes = call.attribute("axes") or ([] if (given := call.value(1)) is None else given.reshape(-1).tolist())
+        pairs += [(shapes[0][axis], 1) for axis in axes]
+    if conflict.target is not None and shapes:
+        asked = [dim for dim in conflict.target if dim > 0]
+        for number in symbol:
+            have, want = math.prod(shapes[0]), math.prod(asked) * number
+            if have and number in shapes[0] and want % have == 0:
+                pairs.append((number, want // have))
+    for a, b in sorted(pairs, key=lambda pair: 1 in pair):  # a size of 1 mostly broadcasts
+        if a == b or min(a, b) < 1:
+            continue
+        if a in symbol and b in symbol:
+            return symbol[max(a, b)], min(a, b)
+        if a in symbol or b in symbol:
+            return (symbol[a], b) if a in symbol else (symbol[b], a)
+    return None
+
+
+def _primes(start: int) -> Iterator[int]:
+    for number in itertools.count(start):
+        if all(number % d for d in range(2, math.isqrt(number) + 1)):
+            yield number

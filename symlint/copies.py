@@ -1,0 +1,50 @@
+"""Copies: the factors on whose index the gauge of a leaf may depend."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from symlint.axes import Axes
+from symlint.terms import Expansion, Term, meet
+
+
+def copies(axes: Axes, expansion: Expansion, leaf: int, places: Collection[tuple[str, int, int]] | None, first: str) -> tuple[int, ...]:
+    """The factors that stand beside `leaf` wherever it is moved: one independent gauge per index of them.
+
+    Args:
+        places: the occurrences (tensor, axis, term) that the gauge moves; all of them when None.
+        first: a weight that holds the leaf; its layout orders the answer.
+    """
+    common: set[int] | None = None
+    order: list[int] = []
+    names = sorted({p[0] for p in places}) if places is not None else sorted(axes.factors.holders[leaf])
+    for name in (first, *names):
+        for place, beside in _beside(expansion, axes.of[name], leaf):
+            if places is not None and (name, *place) not in places:
+                continue
+            order = order or beside
+            common = set(beside) if common is None else common & set(beside)
+        if common is not None and not common:
+            return ()
+    for context in axes.contexts:
+        for _, beside in _beside(expansion, context, leaf):
+            common = common & set(beside) if common is not None else None
+    return tuple(c for c in dict.fromkeys(order) if c in (common or ()))
+
+
+def _beside(expansion: Expansion, axes: Sequence[int], leaf: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Each occurrence (axis, term) of a leaf, with the factors of its own term and then of the other axes."""
+    terms = [expansion.terms(f) for f in axes]
+    for k, row in enumerate(terms):
+        for t, term in enumerate(row):
+            if leaf in term.leaves:
+                own = [x for x in term.leaves if x != leaf]
+                others = [x for j, other in enumerate(terms) if j != k for x in _always(other, term)]
+                outside = [x for x in others if x != leaf and x not in own]
+                yield (k, t), [x for x in own if own.count(x) == 1] + [x for x in outside if outside.count(x) == 1]
+
+
+def _always(row: Sequence[Term], term: Term) -> list[int]:
+    """Leaves that are on an axis in all of its terms that go with `term`."""
+    present = [t.leaves for t in row if meet(t.condition, term.condition) is not None]
+    return [x for x in (present[0] if present else ()) if all(leaves.count(x) == 1 for leaves in present)]

@@ -1,0 +1,43 @@
+"""Write new values into a model file: names, order and storage of everything else stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from symlint.graph import Array
+
+
+def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
+    """The model at `path` with other values for the stored tensors named; functions are inlined where there are any."""
+    model = ir.load(path)
+    if model.functions:
+        InlinePass()(model)
+    left = dict(values)
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if name in left:
+                value.const_value = _tensor(left.pop(name), name, value.const_value)
+        for node in graph:
+            if node.op_type == "Constant" and (name := node.outputs[0].name or "") in left and "value" in node.attributes:
+                old = node.attributes["value"].as_tensor()
+                node.attributes["value"] = ir.AttrTensor("value", _tensor(left.pop(name), name, old))
+    if left:
+        raise KeyError(f"{path} stores no tensor {sorted(left)[0]!r}")
+    return model
+
+
+def _tensor(values: Array, name: str, old: ir.TensorProtocol | None) -> ir.Tensor:
+    return ir.Tensor(values, dtype=old.dtype if old is not None else None, name=name)
+
+
+def write(path: str | Path, values: Mapping[str, Array], out: str | Path) -> None:
+    """Save the model at `path` as `out` with other values; external data stay external, beside `out`."""
+    model = rewrite(path, values)
+    external = any(
+        isinstance(v.const_value, ir.ExternalTensor) for g in model.graphs() for v in g.initializers.values()
+    )
+    ir.save(model, out, external_data=f"{Path(out).name}.data" if external else None)

@@ -1,0 +1,29 @@
+"""What can go wrong, as a tree.
+
+SymlintError            anything symlint says in one line instead of a traceback
+├── UsageProblem        the call or its configuration cannot be followed (exit 2)
+└── UnreadableModel     a file that cannot be audited (exit 4); carries the SYM00x code that says why
+"""
+
+from __future__ import annotations
+
+
+class SymlintError(Exception):
+    """A problem that is told to the user in one line."""
+
+
+class UsageProblem(SymlintError):
+    """The command line or the configuration asks for something that does not exist."""
+
+
+class UnreadableModel(SymlintError):
+    """A model file that could not be audited: what was read, what was expected, the way out.
+
+    ``code`` is SYM001 (unreadable), SYM002 (Git LFS pointer) or SYM003 (missing external data).
+    """
+
+    def __init__(self, path: str, reason: str, code: str = "SYM001") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+        self.code = code

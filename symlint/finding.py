@@ -1,0 +1,45 @@
+"""What a rule says: a finding, its level and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal
+
+Evidence = Literal["exact", "bounded", "heuristic", "gauge"]
+
+
+class Level(IntEnum):
+    """How serious a finding is; ordered, so that thresholds compare."""
+
+    NOTE = 1
+    WARNING = 2
+    ERROR = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One constraint that holds in one place: one finding per rule and space, with the units as data."""
+
+    rule: str
+    name: str
+    level: Level
+    evidence: Evidence
+    message: str
+    """One sentence about the consequence, in plain text; reporters escape it."""
+    space: str | None = None
+    units: tuple[int, ...] = ()
+    """Ascending positions in the space, from 0."""
+    tensors: tuple[str, ...] = ()
+    """All tensors of the space, sorted."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers (with their tolerance) that the message rests on; JSON values only."""
+    saves: int = 0
+    """Parameters that the repair would remove."""
+    fixable: bool = False
+    fingerprint: str = ""
+    """Stable across renaming of nodes and tensors and across retraining; set by the audit."""

@@ -1,0 +1,174 @@
+"""One pass over a graph in order: concrete shapes, element types, and the values that need no input and no weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from symlint.call import Call, Found, Kind, Refused
+from symlint.control import HANDLERS
+from symlint.graph import Graph, Node, Shape
+from symlint.shape_inference import Inference, shrunk
+from symlint.known import Known
+
+
+class Conflict(Exception):
+    """A node refused its inputs in a strict pass; ``done`` nodes had passed before."""
+
+    def __init__(self, call: Call, target: Shape | None, done: int) -> None:
+        super().__init__(call.node.name)
+        self.call = call
+        self.target = target
+        self.done = done
+
+
+@dataclass
+class Pass(Known):
+    """The state of one pass. ``spare`` has numbers for dimensions that only data can tell; ``bound`` fixes some."""
+
+    recorded: Mapping[str, tuple[str, tuple[int | str | None, ...]]]
+    numbers: dict[str, int]
+    spare: Iterator[int]
+    inference: Inference
+    strict: bool
+    bound: Mapping[str, int]
+    lists: dict[str, tuple[Kind, ...]] = field(default_factory=dict)
+    """The elements of sequences."""
+    notes: list[str] = field(default_factory=list)
+    doubts: int = 0
+    """Refusals that were passed over because only data tell whether the branch is taken."""
+    done: int = 0
+
+    def walk(self, graph: Graph) -> None:
+        """Process every node of a graph, its bodies included."""
+        for node in graph.nodes:
+            for output in node.outputs:
+                self.makers[output] = node
+            try:
+                self.step(node)
+            except Conflict:
+                raise
+            except Exception as error:  # an operator that surprises costs its outputs, never the whole model
+                self.lose(node, f"{type(error).__name__}")
+            self.done += 1
+
+    def try_body(self, graph: Graph) -> Conflict | None:
+        """Walk a body to its end, and return what it refused in a strict pass."""
+        try:
+            self.walk(graph)
+        except Conflict as conflict:
+            self.strict = False
+            self.walk(graph)
+            self.strict = True
+            return conflict
+        return None
+
+    def copy(self, name: str, source: str) -> None:
+        """Let one value be another: shape, dtype, elements and value."""
+        self.put(name, self.kind(source))
+        if name and source in self.constants:
+            self.constants[name] = self.constants[source]
+        if name and source in self.lists:
+            self.lists[name] = self.lists[source]
+
+    def recall_one(self, node: Node, name: str) -> None:
+        """Fall back on what the file records about one output."""
+        self.recall(replace(node, outputs=(name,)), "")
+
+    def step(self, node: Node) -> None:
+        """Find what one node makes."""
+        if node.op in HANDLERS:
+            if not HANDLERS[node.op](self, node):
+                self.recall(node, "")
+            return
+        if node.op in ("Shape", "Size") and node.inputs[0] in self.shapes:
+            self.measure(node)
+            return
+        call = self.call(node)
+        try:
+            found = self.inference(call)
+            self.admit(call, found)
+        except Refused as refusal:
+            if self.strict:
+                raise Conflict(call, self.target(call), self.done) from refusal
+            self.recall(node, f"refuses its inputs: {' '.join(str(refusal).split())[:120]}")
+            return
+        except LookupError:
+            found = None
+        if self.known(node, found):
+            return
+        if found is None or any(item is None for item, name in zip(found, node.outputs, strict=False) if name):
+            self.recall(node, "", found)
+        else:
+            for name, item in zip(node.outputs, found, strict=False):
+                self.enter(node, name, item)
+
+    def call(self, node: Node) -> Call:
+        """The node as the shape rules see it."""
+        return Call(node, tuple(self.kind(name) for name in node.inputs), lambda index: self.value(node.inputs[index]))
+
+    def enter(self, node: Node, name: str, item: Found) -> None:
+        """Enter an inferred output; what only data can tell comes from the file's records, or is invented."""
+        if item is None or not name:
+            return
+        dtype, dims = item
+        dims = tuple(dims)
+        recorded = self.recorded.get(name, ("", ()))[1]
+        if None in dims and len(recorded) == len(dims):
+            dims = tuple(self.resolve(other) if dim is None else dim for dim, other in zip(dims, recorded, strict=True))
+        shape = tuple(self.invent(f"{name}[{axis}]", node) if dim is None else dim for axis, dim in enumerate(dims))
+        self.put(name, Kind(dtype, shape))
+
+    def invent(self, symbol: str, node: Node) -> int:
+        """A number for a dimension that only data can tell."""
+        if symbol not in self.numbers:
+            self.numbers[symbol] = self.bound.get(symbol) or next(self.spare)
+            self.notes.append(
+                f"{node.op} {node.name!r}: dimension {symbol} depends on data; taken as {self.numbers[symbol]}"
+            )
+        return self.numbers[symbol]
+
+    def resolve(self, dim: int | str | None) -> int | None:
+        """The number of a recorded dimension under this choice of symbols."""
+        return self.numbers.get(dim) if isinstance(dim, str) else dim
+
+    def recall(self, node: Node, reason: str, found: list[Found] | None = None) -> None:
+        """Fall back on what the file itself records about the outputs."""
+        lost = []
+        for index, name in enumerate(node.outputs):
+            item = found[index] if found and index < len(found) else None
+            if item is None and name in self.recorded:
+                dtype, dims = self.recorded[name]
+                item = (dtype, tuple(self.resolve(dim) for dim in dims))
+                if None in item[1]:
+                    item = None
+            if item is None and name:
+                lost.append(name)
+            self.enter(node, name, item)
+        if lost:
+            self.lose(node, reason)
+
+    def lose(self, node: Node, reason: str) -> None:
+        """Note the outputs that stay without a shape."""
+        names = [name for name in node.outputs if name and name not in self.shapes]
+        if names:
+            why = f" ({reason})" if reason else ""
+            self.notes.append(f"{node.op} {node.name!r}: no shape for {', '.join(map(repr, names))}{why}")
+
+    def admit(self, call: Call, found: list[Found] | None) -> None:
+        """Refuse what onnx's inference lets pass although no runtime would take it."""
+        if found is None:
+            return
+        if shrunk(call, found):
+            raise Refused("a window does not fit its input")
+        if call.node.op == "Reshape" and found[0] is not None and None not in found[0][1]:
+            kind = call.kinds[0]
+            if kind is not None and math.prod(kind.shape) != math.prod(d for d in found[0][1] if d is not None):
+                raise Refused(f"{kind.shape} does not reshape to {found[0][1]}")
+
+    def target(self, call: Call) -> Shape | None:
+        """The shape that a refused Reshape asked for."""
+        if call.node.op != "Reshape" or len(call.node.inputs) < 2 or (wanted := call.value(1)) is None:
+            return None
+        return tuple(int(dim) for dim in wanted)

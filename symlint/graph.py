@@ -1,0 +1,85 @@
+"""A model as symlint reads it: nodes in order, stored tensors, concrete shapes, known values.
+
+The types here are plain frozen data; `symlint.load` makes them from a file and everything downstream
+only reads them. Names identify values, as in ONNX itself; an omitted input is the empty name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A stored tensor (an initializer, or the value of a Constant node), read only on demand."""
+
+    name: str
+    shape: Shape
+    dtype: str
+    """The ONNX element type in numpy's words: ``float32``, ``bfloat16``, ``int4`` ..."""
+    read: Callable[[], Array] = field(repr=False, compare=False)
+    """The stored values; external data are mapped, not copied."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def floating(self) -> bool:
+        """Whether the elements are floating-point numbers."""
+        return "float" in self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator call. ``op`` carries its domain unless that is ONNX's own: ``com.microsoft.Gelu``."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    """Python values: int, float, str, tuples of them, numpy arrays for tensors, `Graph` for bodies."""
+    opset: int
+    """Version of the operator set of the node's domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes in topological order with the names of what enters and leaves."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One audited file: functions inlined, nodes sorted, shapes concrete, integer arithmetic folded."""
+
+    path: str
+    sha256: str
+    opset: int
+    producer: str
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    """Every stored tensor by the name of its value (bodies of control flow included)."""
+    shapes: Mapping[str, Shape]
+    """Concrete shape of each value, where one could be found."""
+    dtypes: Mapping[str, str]
+    """Element type of each value, where known."""
+    constants: Mapping[str, Array]
+    """Values that depend on no input and on no weight: shapes, indices, masks, position tables."""
+    symbols: Mapping[str, int]
+    """The number chosen for each symbolic dimension."""
+    notes: tuple[str, ...] = ()
+    """What could not be made concrete, one line each."""

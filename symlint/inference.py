@@ -1,0 +1,181 @@
+"""The inference: from a model to its spaces, generators and coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+
+from symlint.axes import OPAQUE, Axes, walk
+from symlint.charge import Charge, charges
+from symlint.copies import copies
+from symlint.factor import Form
+from symlint.graph import Model
+from symlint.parameters import parameters
+from symlint.program import Program
+from symlint.symmetry import Coverage, Generator, Kind, Opaque, Place, Space, Symmetry
+from symlint.terms import Expansion
+from symlint.translate import translate
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A generator as data: on which leaf it acts, and how far its elements may differ from copy to copy."""
+
+    id: str
+    kind: Kind
+    leaf: int
+    copies: tuple[int, ...]
+    charge: Charge
+    """Empty for permutations."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The result of the walk, from which elements of the generators act on weights."""
+
+    program: Program
+    axes: Axes
+    expansion: Expansion
+    actions: dict[str, Action]
+    """Generator -> its action."""
+
+
+def infer(model: Model) -> Symmetry:
+    """The symmetries of a model's parameters."""
+    return examine(model)[0]
+
+
+def examine(model: Model) -> tuple[Symmetry, Structure]:
+    """The symmetries, and the structure that can apply them."""
+    program = translate(model)
+    axes = walk(program)
+    expansion = Expansion(axes.factors)
+    return _Report(program, axes, expansion).symmetry()
+
+
+class _Report:
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+        self.program, self.axes, self.expansion = program, axes, expansion
+        self.factors = axes.factors
+        self.charges = charges(program, axes, expansion)
+        self.bearers: dict[int, list[str]] = {}
+        for name in program.weights:
+            if name not in program.detached:
+                for leaf in {x for f in axes.of[name] for x in self.factors.leaves(f)}:
+                    self.bearers.setdefault(leaf, []).append(name)
+        self.stored: dict[str, tuple[str, ...]] = {name: (stored,) for name, stored in program.weights.items()}
+        for name, step in program.affines.items():
+            if step.gain in program.weights and step.bias in program.weights:
+                self.stored[name] = (program.weights[step.gain], program.weights[step.bias])
+
+    def symmetry(self) -> tuple[Symmetry, Structure]:
+        leaves = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in self.charges]
+        names = {leaf: f"S{k}" for k, leaf in enumerate(leaves, start=1)}
+        actions = [a for leaf in leaves for a in self._actions(leaf, names[leaf])]
+        actions = [a for a in actions if not self._within(a, actions)]
+        spaces = tuple(
+            self._space(leaf, names, min(self._count(a.copies) for a in actions if a.leaf == leaf))
+            for leaf in leaves
+            if any(a.leaf == leaf for a in actions)
+        )
+        generators = tuple(self._generator(a, names[a.leaf]) for a in actions)
+        coverage, opaque = self._coverage({t for g in generators for t in g.tensors})
+        dimension = sum(g.dimension for g in generators if g.exact)
+        symmetry = Symmetry(self.program.model, coverage, dimension, spaces, generators, opaque)
+        return symmetry, Structure(self.program, self.axes, self.expansion, {a.id: a for a in actions})
+
+    # -- generators -----------------------------------------------------------------------------------------------
+    def _count(self, beside: Sequence[int]) -> int:
+        return prod(self.factors.size(c) for c in beside)
+
+    def _actions(self, leaf: int, space: str) -> list[Action]:
+        """The generators of one leaf."""
+        made: list[Action] = []
+        first = self.bearers[leaf][0]
+        if leaf not in self.factors.pins:
+            beside = copies(self.axes, self.expansion, leaf, None, first)
+            made.append(Action(f"{space}.permutation", "permutation", leaf, beside, {}))
+        found = self.charges.get(leaf, [])
+        for k, charge in enumerate(found, start=1):
+            places = {(o.tensor, o.axis, o.term) for o in charge}
+            moved = {o.tensor for o in charge}
+            start = next(n for n in (*self.bearers[leaf], *self.program.affines) if n in moved)
+            beside = copies(self.axes, self.expansion, leaf, places, start)
+            suffix = f".{k}" if len(found) > 1 else ""
+            made.append(Action(f"{space}.rescaling{suffix}", "rescaling", leaf, beside, charge))
+        return made
+
+    def _within(self, action: Action, actions: Sequence[Action]) -> bool:
+        """Whether scaling a factor as a whole is part of scaling what is nested in it, unit by unit."""
+        return action.kind == "rescaling" and any(
+            other.kind == "rescaling" and action.leaf in other.copies and self._pattern(other) == self._pattern(action)
+            for other in actions
+        )
+
+    def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:
+        """The charges of a rescaling on weights, up to a common factor."""
+        moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.stored}
+        unit = moved[min(moved)]
+        return frozenset((*place, c / unit) for place, c in moved.items())
+
+    def _generator(self, action: Action, space: str) -> Generator:
+        size, count = self.factors.size(action.leaf), self._count(action.copies)
+        if action.kind == "permutation":
+            moved = {self.program.weights[name] for name in self.bearers[action.leaf]}
+            group, dimension = f"S_{size}{f'^{count}' if count > 1 else ''}", 0
+        else:
+            moved = {t for o in action.charge for t in self.stored.get(o.tensor, ())}
+            group, dimension = f"R_{{>0}}^{size * count}", size * count
+        return Generator(action.id, action.kind, space, group, dimension, True, tuple(sorted(moved)))
+
+    # -- spaces ---------------------------------------------------------------------------------------------------
+    def _space(self, leaf: int, names: dict[int, str], count: int) -> Space:
+        places = tuple(
+            Place(self.program.weights[name], k, self._layout(f, names))
+            for name in self.bearers[leaf]
+            for k, f in enumerate(self.axes.of[name])
+            if leaf in set(self.factors.leaves(f))
+        )
+        first = places[0].tensor
+        stem = first.rsplit(".", 1)[0] if first.endswith((".weight", ".bias")) else first
+        why = list(self.factors.why.get(leaf, ()))
+        if leaf in self.factors.pins:
+            why.append(f"its units stay in place: {self.factors.pins[leaf]}")
+        return Space(names[leaf], self.factors.size(leaf), count, stem, places, tuple(why))
+
+    def _layout(self, f: int, names: dict[int, str]) -> str:
+        """An axis in factor notation."""
+        written: list[str] = []
+        for term in self.expansion.terms(f):
+            words = [names.get(x, str(self.factors.size(x))) for x in term.leaves] or ["1"]
+            text = words[0] if len(words) == 1 else f"({' '.join(words)})"
+            if not written or written[-1] != text or self.factors.form(f) is Form.SUM:
+                written.append(text)
+        return "+".join(written) if len(written) <= 8 else f"{'+'.join(written[:3])}+...+{written[-1]}"
+
+    # -- coverage -------------------------------------------------------------------------------------------------
+    def _coverage(self, moved: set[str]) -> tuple[Coverage, tuple[Opaque, ...]]:
+        total = covered = hidden = 0
+        lost: list[Opaque] = []
+        held: dict[str, list[str]] = {}
+        for name, stored in self.program.weights.items():
+            held.setdefault(stored, []).append(name)
+        for stored, size in parameters(self.program).items():
+            total += size
+            mine = {x for name in held.get(stored, ()) for f in self.axes.of[name] for x in self.factors.leaves(f)}
+            reasons = [self.factors.pins.get(x, "") for x in mine]
+            missing = next((r for r in reasons if r.startswith(OPAQUE)), None)
+            if stored in moved or "" in reasons:
+                covered += size
+            elif missing is not None or stored not in held:
+                hidden += size
+                lost.append(_opaque(stored, size, missing or f"{OPAQUE}nothing that symlint follows reads it at "))
+        return Coverage(total, covered, total - covered - hidden, hidden), tuple(lost)
+
+
+def _opaque(stored: str, size: int, reason: str) -> Opaque:
+    text, _, place = reason.removeprefix(OPAQUE).rpartition(" at ")
+    op, _, node = place.partition(" ")
+    return Opaque(stored, size, node, op, text)

@@ -1,0 +1,148 @@
+"""Operators that only rearrange: regrouping, reordering, repeating, joining and cutting axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from symlint.graph import Array
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.registry import op
+
+
+def known(x: Ref | None) -> Array:
+    """The value of an operand that decides a layout.
+
+    Raises `Unsupported`, not as opaque, where it is computed at run time.
+    """
+    if x is None or x.value is None:
+        raise Unsupported("its layout is computed at run time", opaque=False)
+    return x.value
+
+
+@op("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(t: Tracer, x: Ref, shape: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Reshape.html"""
+    return t.reshape(x, t.result())
+
+
+@op("Transpose")
+def transpose(t: Tracer, x: Ref, *, perm: Sequence[int] | None = None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Transpose.html"""
+    return t.transpose(x, perm if perm is not None else range(x.rank)[::-1])
+
+
+@op("Expand")
+def expand(t: Tracer, x: Ref, shape: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Expand.html"""
+    return t.expand(x, t.result())
+
+
+@op("Tile")
+def tile(t: Tracer, x: Ref, repeats: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Tile.html"""
+    times = known(repeats)
+    apart = t.reshape(x, [n for size in x.shape for n in (1, size)])
+    return t.reshape(
+        t.expand(apart, [n for r, size in zip(times, x.shape, strict=True) for n in (int(r), size)]), t.result()
+    )
+
+
+@op("DepthToSpace")
+def depth_to_space(t: Tracer, x: Ref, *, blocksize: int, mode: str = "DCR") -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__DepthToSpace.html"""
+    inner = "(u v c)" if mode == "DCR" else "(c u v)"
+    return t.einsum(f"b {inner} h w -> b c (h u) (w v)", x, u=blocksize, v=blocksize)
+
+
+@op("SpaceToDepth")
+def space_to_depth(t: Tracer, x: Ref, *, blocksize: int) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SpaceToDepth.html"""
+    return t.einsum("b c (h u) (w v) -> b (u v c) h w", x, u=blocksize, v=blocksize)
+
+
+@op("Concat")
+def concat(t: Tracer, *parts: Ref, axis: int) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Concat.html"""
+    return t.concat(parts, axis % parts[0].rank)
+
+
+@op("Split")
+def split(
+    t: Tracer, x: Ref, sizes: Ref | None, *, axis: int = 0, split: Sequence[int] | None = None
+) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__Split.html"""
+    along = axis % x.rank
+    shapes = [t.result(k) for k in range(len(t.node.outputs))]
+    ends = np.cumsum([0, *(shape[along] for shape in shapes)])
+    return tuple(t.slice(x, along, int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False))
+
+
+@op("Slice")
+def slice_(
+    t: Tracer,
+    x: Ref,
+    starts: Ref | None,
+    ends: Ref | None,
+    axes: Ref | None,
+    steps: Ref | None,
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Slice.html"""
+    old = t.node.attributes
+    first = known(starts).tolist() if starts else list(old["starts"])
+    last = known(ends).tolist() if ends else list(old["ends"])
+    along = known(axes).tolist() if axes else list(old.get("axes", range(len(first))))
+    stride = known(steps).tolist() if steps else [1] * len(first)
+    for axis, start, stop, step in zip(along, first, last, stride, strict=True):
+        a, b, c = slice(start, stop if step > 0 or stop >= -x.shape[axis] else None, step).indices(x.shape[axis])
+        if len(range(a, b, c)) == 0:
+            raise Unsupported("it takes nothing", opaque=False)
+        if c < 0:
+            keep = [None if k == axis % x.rank else k for k in range(x.rank)]
+            shape = list(x.shape)
+            shape[axis] = len(range(a, b, c))
+            x = t.mix(x, keep, "a reversed axis", shape=shape)
+        else:
+            x = t.slice(x, axis % x.rank, a, b, c)
+    return x
+
+
+@op("Gather")
+def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Gather.html"""
+    along = axis % x.rank
+    if indices.value is not None:
+        return t.take(x, along, indices.value)
+    t.unknown([indices], [], "it is an index", opaque=False)
+    keep = [*range(along), *[None] * indices.rank, *range(along + 1, x.rank)]
+    return t.mix(x, keep, "a lookup computed at run time")
+
+
+@op("Pad")
+def pad(
+    t: Tracer,
+    x: Ref,
+    pads: Ref | None,
+    value: Ref | None,
+    axes: Ref | None,
+    *,
+    mode: str = "constant",
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Pad.html"""
+    old = t.node.attributes
+    amounts = known(pads).tolist() if pads else list(old.get("pads", old.get("paddings", ())))
+    along = [int(a) % x.rank for a in known(axes)] if axes else list(range(x.rank))
+    fill = float(old.get("value", 0.0)) if value is None else float(known(value).reshape(()))
+    for k, axis in enumerate(along):
+        before, after = amounts[k], amounts[k + len(along)]
+        if mode != "constant" and (before or after):
+            keep = [None if a == axis else a for a in range(x.rank)]
+            shape = (*x.shape[:axis], x.shape[axis] + before + after, *x.shape[axis + 1 :])
+            x = t.mix(x, keep, f"{mode} padding", shape=shape)
+            continue
+        x = t.slice(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
+        edges = [(*x.shape[:axis], max(n, 0), *x.shape[axis + 1 :]) for n in (before, after)]
+        parts = [t.constant(np.full(shape, fill, np.float32)) for shape in edges]
+        x = t.concat([parts[0], x, parts[1]], axis)
+    return x

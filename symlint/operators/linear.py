@@ -1,0 +1,71 @@
+"""Contractions: matrix products, Gemm and Einsum, convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.registry import op
+
+
+@op("MatMul")
+def matmul(t: Tracer, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__MatMul.html"""
+    left, right = ("k" if a.rank == 1 else "... m k"), ("k" if b.rank == 1 else "... k n")
+    made = " ".join(x for x, y in (("...", a.rank + b.rank > 2), ("m", a.rank > 1), ("n", b.rank > 1)) if y)
+    return t.einsum(f"{left}, {right} -> {made}", a, b)
+
+
+@op("Gemm")
+def gemm(t: Tracer, a: Ref, b: Ref, c: Ref | None, *, transA: int = 0, transB: int = 0) -> Ref:  # noqa: N803
+    """https://onnx.ai/onnx/operators/onnx__Gemm.html"""
+    return t.add(t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", a, b), c)
+
+
+@op("Einsum")
+def einsum(t: Tracer, *operands: Ref, equation: str) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Einsum.html"""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    sides = left.split(",")
+    if not arrow:
+        letters = [c for c in sorted(set(left) - set(",.")) if left.count(c) == 1]
+        right = ("..." if "..." in left else "") + "".join(letters)
+    if any(len(set(s.replace("...", ""))) < len(s.replace("...", "")) for s in sides):
+        raise Unsupported("it reads a diagonal")
+    spaced = [" ".join(s.replace("...", ".")).replace(".", "...") for s in (*sides, right)]
+    return t.einsum(f"{', '.join(spaced[:-1])} -> {spaced[-1]}", *operands)
+
+
+@op("Conv")
+def conv(
+    t: Tracer, x: Ref, w: Ref, b: Ref | None, *, group: int = 1, strides: Sequence[int] = (), pads: Sequence[int] = ()
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Conv.html"""
+    patches = windows(t, x, w.shape[2:], t.result()[2:], strides, pads)
+    axes = " ".join(f"k{i}" for i in range(w.rank - 2))
+    here = " ".join(f"o{i}" for i in range(w.rank - 2))
+    y = t.einsum(f"b (g i) {axes} {here}, (g o) i {axes} -> b (g o) {here}", patches, w, g=group)
+    return y if b is None else t.add(y, t.reshape(b, (1, b.shape[0], *[1] * (w.rank - 2))))
+
+
+@op("ConvTranspose")
+def conv_transpose(t: Tracer, x: Ref, w: Ref, b: Ref | None, *, group: int = 1) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ConvTranspose.html"""
+    spatial = w.rank - 2
+    shape = (*x.shape[:2], *w.shape[2:], *t.result()[2:])
+    keep = [0, 1, *[None] * (2 * spatial)]
+    patches = t.mix(x, keep, "a convolution's window", shape=shape)
+    axes = " ".join(f"k{i}" for i in range(spatial))
+    here = " ".join(f"o{i}" for i in range(spatial))
+    y = t.einsum(f"b (g i) {axes} {here}, (g i) o {axes} -> b (g o) {here}", patches, w, g=group)
+    return y if b is None else t.add(y, t.reshape(b, (1, b.shape[0], *[1] * spatial)))
+
+
+def windows(
+    t: Tracer, x: Ref, kernel: Sequence[int], places: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+) -> Ref:
+    """``b c k0 k1 o0 o1``: for every output place the window that a kernel sees; a 1 x 1 kernel keeps the places."""
+    spatial = len(kernel)
+    plain = [k == 1 and n == m for k, n, m in zip(kernel, x.shape[2:], places, strict=True)]
+    keep = [0, 1, *[None] * spatial, *[2 + i if same else None for i, same in enumerate(plain)]]
+    return t.mix(x, keep, "a convolution's window", shape=(*x.shape[:2], *kernel, *places))

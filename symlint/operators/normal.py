@@ -1,0 +1,76 @@
+"""Normalisations and softmax: maps along axes that commute with permutations."""
+
+from __future__ import annotations
+
+from math import prod
+
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.registry import op
+
+
+@op("Softmax", "LogSoftmax", "Hardmax")
+def softmax(t: Tracer, x: Ref, *, axis: int | None = None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Softmax.html"""
+    if t.node.opset < 13:
+        first = (1 if axis is None else axis) % max(x.rank, 1)
+        return t.normalise(x, range(first, x.rank))
+    return t.normalise(x, [-1 if axis is None else axis])
+
+
+@op("BatchNormalization")
+def batch_norm(
+    t: Tracer, x: Ref, gain: Ref, bias: Ref, mean: Ref, var: Ref, *, epsilon: float = 1e-5, training_mode: int = 0
+) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__BatchNormalization.html"""
+    if training_mode:
+        raise Unsupported("it normalises by the batch, as in training")
+    scale, shift = t.affine(gain, bias, mean, var, epsilon)
+    wide = (1, x.shape[1], *[1] * (x.rank - 2)) if x.rank > 1 else x.shape
+    return (t.add(t.multiply(x, t.reshape(scale, wide)), t.reshape(shift, wide)),)
+
+
+@op("LayerNormalization")
+def layer_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref | None, *, axis: int = -1) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__LayerNormalization.html"""
+    normed = t.normalise(x, range(axis % x.rank, x.rank), function="standardise")
+    return (t.add(t.multiply(normed, gain), bias),)
+
+
+@op("RMSNormalization", "SimplifiedLayerNormalization")
+def rms_norm(t: Tracer, x: Ref, gain: Ref, *, axis: int = -1) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__RMSNormalization.html"""
+    return (t.multiply(t.normalise(x, range(axis % x.rank, x.rank), function="rms"), gain),)
+
+
+@op("InstanceNormalization")
+def instance_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html"""
+    normed = t.normalise(x, range(2, x.rank), function="standardise")
+    wide = (1, x.shape[1], *[1] * (x.rank - 2))
+    return t.add(t.multiply(normed, t.reshape(gain, wide)), t.reshape(bias, wide))
+
+
+@op("GroupNormalization")
+def group_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref, *, num_groups: int) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GroupNormalization.html"""
+    apart = t.reshape(x, (x.shape[0], num_groups, x.shape[1] // num_groups, prod(x.shape[2:])))
+    normed = t.reshape(t.normalise(apart, (2, 3), function="standardise"), x.shape)
+    if gain.shape[0] != x.shape[1]:
+        repeat = (num_groups, x.shape[1] // num_groups)
+        gain, bias = (t.reshape(t.expand(t.reshape(v, (num_groups, 1)), repeat), (x.shape[1],)) for v in (gain, bias))
+    wide = (1, x.shape[1], *[1] * (x.rank - 2))
+    return t.add(t.multiply(normed, t.reshape(gain, wide)), t.reshape(bias, wide))
+
+
+@op("LpNormalization", "MeanVarianceNormalization")
+def lp_norm(t: Tracer, x: Ref, *, axis: int = -1, axes: tuple[int, ...] = (0, 2, 3)) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__LpNormalization.html"""
+    return t.normalise(x, axes if t.node.op == "MeanVarianceNormalization" else [axis])
+
+
+@op("LRN")
+def lrn(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__LRN.html"""
+    from symlint.program import NONE
+
+    return t.mix(x, [0, None, *range(2, x.rank)], "a window over neighbouring channels", law=NONE)

@@ -1,0 +1,133 @@
+"""Elementwise operators: activations by their degree of homogeneity, arithmetic by its law."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from symlint.lower import Ref, Tracer
+from symlint.program import NONE, SUM, Law
+from symlint.registry import op, pointwise
+
+# Positively homogeneous of degree 1: phi(a x) = a phi(x) for a > 0.
+pointwise(1, "Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Cast", "CastLike")
+pointwise(Fraction(1, 2), "Sqrt")
+pointwise(-1, "Reciprocal")
+pointwise(
+    None,
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor"),
+    *("Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Round", "Selu", "Shrink", "Sigmoid"),
+    *("Sign", "Sin", "Sinh", "Softplus", "Softsign", "Swish", "Tan", "Tanh", "ThresholdedRelu", "BitwiseNot"),
+    *("com.microsoft.Gelu", "com.microsoft.QuickGelu"),
+)
+
+
+@op("Add", "Sum")
+def add(t: Tracer, *terms: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Add.html"""
+    return t.add(*terms)
+
+
+@op("Sub")
+def sub(t: Tracer, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Sub.html"""
+    return t.pointwise(SUM, *(x for x in (a, b) if _shifts(x) or x is a))
+
+
+@op("Max", "Min")
+def extremum(t: Tracer, *terms: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Max.html"""
+    moving = [x for x in terms if _shifts(x)] or list(terms[:1])
+    return t.expand(t.pointwise(SUM, *moving), np.broadcast_shapes(*(x.shape for x in terms)))
+
+
+@op("Mean")
+def mean(t: Tracer, *terms: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Mean.html"""
+    return t.pointwise(SUM, *terms)
+
+
+@op("Mul")
+def mul(t: Tracer, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Mul.html"""
+    return t.multiply(a, b)
+
+
+@op("Div")
+def div(t: Tracer, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Div.html"""
+    return t.pointwise(Law("product", (Fraction(1), Fraction(-1))), a, b)
+
+
+@op("Pow")
+def power(t: Tracer, x: Ref, exponent: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Pow.html"""
+    if exponent.value is not None and exponent.value.size == 1:
+        return t.apply(x, Fraction(float(exponent.value.reshape(()))).limit_denominator(64), "Pow")
+    return t.pointwise(NONE, x, exponent)
+
+
+@op("PRelu")
+def prelu(t: Tracer, x: Ref, slope: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__PRelu.html"""
+    return t.pointwise(Law("product", (Fraction(1), None)), x, slope)
+
+
+@op("Clip")
+def clip(
+    t: Tracer, x: Ref, low: Ref | None, high: Ref | None, *, min: float | None = None, max: float | None = None
+) -> Ref:  # noqa: A002
+    """https://onnx.ai/onnx/operators/onnx__Clip.html"""
+    bounds = [_number(low, min, -np.inf), _number(high, max, np.inf)]
+    homogeneous = all(b is not None and (b == 0 or abs(b) > 1e30) for b in bounds)
+    return t.apply(x, 1 if homogeneous else None, "Clip")
+
+
+@op("Where")
+def where(t: Tracer, condition: Ref, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Where.html"""
+    chosen = [x for x in (a, b) if _shifts(x)] or [a, b]
+    full = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    made = t.pointwise(Law("sum", (None,) + (Fraction(1),) * len(chosen)), condition, *chosen, function="Where")
+    return t.expand(made, full)
+
+
+@op(
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "And",
+    "Or",
+    "Xor",
+    "Mod",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+)
+def compare(t: Tracer, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Equal.html"""
+    return t.pointwise(NONE, a, b)
+
+
+@op("Dropout")
+def dropout(t: Tracer, x: Ref, ratio: Ref | None, training: Ref | None) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__Dropout.html"""
+    return (x,)
+
+
+def _shifts(x: Ref) -> bool:
+    """Whether adding `x` changes anything: a known zero has every charge."""
+    return x.value is None or bool(np.any(x.value))
+
+
+def _number(x: Ref | None, attribute: float | None, default: float) -> float | None:
+    """A bound given as an input, as an attribute, or not at all; None where it is unknown."""
+    if x is None:
+        return default if attribute is None else attribute
+    value: Any = x.value
+    return None if value is None or value.size != 1 else float(value.reshape(()))

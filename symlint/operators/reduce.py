@@ -1,0 +1,58 @@
+"""Reductions: linear ones are contractions, the others symmetric folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from symlint.lower import Ref, Tracer
+from symlint.operators.layout import known
+from symlint.program import NONE, SUM, Law
+from symlint.registry import op
+
+
+def reduced(x: Ref, axes: Ref | None, old: Sequence[int] | None, noop: int) -> list[int]:
+    """The axes that a reduction takes away, from its input or its attribute."""
+    if axes is not None:
+        chosen = [int(a) for a in known(axes).reshape(-1)]
+    else:
+        chosen = list(old or ())
+    if not chosen and not noop:
+        chosen = list(range(x.rank))
+    return sorted({a % x.rank for a in chosen})
+
+
+@op("ReduceSum", "ReduceMean")
+def total(
+    t: Tracer,
+    x: Ref,
+    dims: Ref | None,
+    *,
+    axes: Sequence[int] | None = None,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ReduceSum.html"""
+    along = reduced(x, dims, axes, noop_with_empty_axes)
+    labels = [f"a{k}" for k in range(x.rank)]
+    made = ["1" if k in along else label for k, label in enumerate(labels) if keepdims or k not in along]
+    return t.einsum(f"{' '.join(labels)} -> {' '.join(made)}", x)
+
+
+@op(
+    "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"
+)
+def fold(
+    t: Tracer,
+    x: Ref,
+    dims: Ref | None,
+    *,
+    axes: Sequence[int] | None = None,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ReduceMax.html"""
+    along = reduced(x, dims, axes, noop_with_empty_axes)
+    laws = {"ReduceSumSquare": Law("product", (Fraction(2),)), "ReduceProd": NONE}
+    law = NONE if "Log" in t.node.op else laws.get(t.node.op, SUM)
+    return t.fold(x, along, keepdims=bool(keepdims), law=law, function=t.node.op)

@@ -1,0 +1,58 @@
+"""Pooling, resizing and other maps along axes in a fixed order."""
+
+from __future__ import annotations
+
+from symlint.lower import Ref, Tracer
+from symlint.program import NONE, SUM
+from symlint.registry import op
+
+
+@op("MaxPool", "AveragePool", "LpPool")
+def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
+    return (t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window"),)
+
+
+@op("GlobalAveragePool")
+def global_average(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html"""
+    places = " ".join(f"s{k}" for k in range(x.rank - 2))
+    return t.einsum(f"b c {places} -> b c {' '.join('1' for _ in range(x.rank - 2))}", x)
+
+
+@op("GlobalMaxPool", "GlobalLpPool")
+def global_extremum(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GlobalMaxPool.html"""
+    return t.fold(x, range(2, x.rank), keepdims=True, law=SUM, function=t.node.op)
+
+
+@op("Resize", "Upsample")
+def resize(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Resize.html"""
+    made = t.result()
+    return t.mix(x, [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))], "resizing")
+
+
+@op("CumSum", "ReverseSequence")
+def along(t: Tracer, x: Ref, other: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__CumSum.html"""
+    axis = t.node.attributes.get("time_axis", 0) if other.value is None else int(other.value.reshape(-1)[0])
+    keep = [None if k == int(axis) % x.rank else k for k in range(x.rank)]
+    return t.mix(x, keep, "an ordered sum" if t.node.op == "CumSum" else "a reversed sequence")
+
+
+@op("TopK")
+def top_k(t: Tracer, x: Ref, k: Ref, *, axis: int = -1) -> tuple[Ref, Ref]:
+    """https://onnx.ai/onnx/operators/onnx__TopK.html"""
+    keep = [None if a == axis % x.rank else a for a in range(x.rank)]
+    return t.mix(x, keep, "a ranking"), t.mix(x, keep, "a ranking", law=NONE, shape=t.result(1))
+
+
+@op("ArgMax", "ArgMin")
+def arg_max(t: Tracer, x: Ref, *, axis: int = 0, keepdims: int = 1) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ArgMax.html"""
+    at = axis % x.rank
+    keep = [k for k in range(x.rank) if k != at]
+    shape = [x.shape[k] for k in keep]
+    picked = t.mix(x, keep, "the index of the largest", law=NONE, shape=shape)
+    return t.reshape(picked, t.result())

@@ -1,0 +1,81 @@
+"""Inputs on which a model is tried, and the float32 copy of it that is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
+
+from symlint.graph import Array, Model
+
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def feeds(model: Model, seed: int) -> Iterator[dict[str, Array]]:
+    """Random inputs, the likeliest to be valid first.
+
+    Floating inputs are standard normal, then uniform in [0, 1). Integers stay below the length of the table that they
+    look up where the graph shows it, then below ever smaller bounds; the last resort is the length of a sequence.
+    """
+    longest = max((n for name in model.graph.inputs for n in model.shapes.get(name, ())[1:2]), default=1)
+    for floats in ("normal", "uniform"):
+        for bound in (None, 20, 5, 2, 1, -longest):
+            rng = np.random.default_rng(seed)
+            yield {name: _draw(model, name, rng, floats, bound) for name in model.graph.inputs}
+
+
+def _draw(model: Model, name: str, rng: np.random.Generator, floats: str, bound: int | None) -> Array:
+    shape, dtype = model.shapes.get(name, ()), model.dtypes.get(name, "float32")
+    if dtype == "bool":
+        return rng.random(shape) < 0.8
+    if "int" in dtype:
+        if bound is not None and bound < 0 and len(shape) <= 1:
+            return np.full(shape, -bound, dtype)
+        table = _table(model, name)
+        high = table if bound is None and table else abs(bound or 50)
+        return rng.integers(0, max(min(high, 120), 1), shape).astype(dtype)
+    values = rng.standard_normal(shape) if floats == "normal" else rng.random(shape)
+    return values.astype("float64" if dtype == "float64" else "float32")
+
+
+def _table(model: Model, name: str) -> int | None:
+    """The length of the table that an integer input looks up, where it does so directly."""
+    lengths = [
+        model.shapes[node.inputs[0]][int(node.attributes.get("axis", 0))]
+        for node in model.graph.nodes
+        if node.op == "Gather" and node.inputs[1] == name and node.inputs[0] in model.shapes
+    ]
+    return min(lengths, default=None)
+
+
+def save_lifted(model: ir.Model, out: Path) -> None:
+    """Save a model for running, with float16 and bfloat16 lifted to float32."""
+    proto = ir.serde.serialize_model(model)
+    _lift(proto.graph)
+    onnx.save(proto, out)
+
+
+def _lift(graph: GraphProto) -> None:
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        if value.type.tensor_type.elem_type in HALVES:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                _widen(attribute.t)
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in HALVES:
+                attribute.i = TensorProto.FLOAT
+            for body in [attribute.g, *attribute.graphs] if attribute.type in (5, 10) else []:
+                _lift(body)
+
+
+def _widen(tensor: TensorProto) -> None:
+    if tensor.data_type in HALVES:
+        wide = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))

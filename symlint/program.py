@@ -1,0 +1,196 @@
+"""The few primitives into which every operator is lowered; each analysis interprets only these.
+
+A program is a list of steps over named tensors of known shape. Labels write an axis in factor notation: the spec
+``(("b",), ("h", "d"))`` is ``b (h d)``, and ``()`` is an axis of size 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Literal
+
+from symlint.graph import Array, Model, Node, Shape
+
+Spec = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """How an output answers when its operands are scaled by positive numbers.
+
+    ``sum``: all operands and the output scale alike (Add, Max, Concat); ``product``: exponents add, each times its
+    degree, and an operand of degree None must not be scaled (Mul, Div, Sqrt); ``none``: nothing may be scaled.
+    """
+
+    kind: Literal["sum", "product", "none"]
+    degrees: tuple[Fraction | None, ...] = ()
+
+
+SUM = Law("sum")
+NONE = Law("none")
+SAME = Law("product", (Fraction(1),))
+
+
+@dataclass(frozen=True, slots=True)
+class Einsum:
+    """A multilinear contraction: the product of the operands, summed over labels that the result lacks."""
+
+    out: str
+    operands: tuple[str, ...]
+    specs: tuple[Spec, ...]
+    result: Spec
+    sizes: Mapping[str, int]
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """An elementwise function of operands that broadcast."""
+
+    out: str
+    operands: tuple[str, ...]
+    law: Law
+    function: str
+    """The ONNX operator that computes it."""
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Operands put one behind the other along an axis."""
+
+    out: str
+    operands: tuple[str, ...]
+    axis: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The indices from start to stop of one axis."""
+
+    out: str
+    x: str
+    axis: int
+    start: int
+    stop: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A map that acts along some axes in a fixed order: convolution windows, resizing, lookups, cumulative sums.
+
+    ``keep[k]`` is the axis of ``x`` that output axis ``k`` is, or None for a new axis with units of its own.
+    """
+
+    out: str
+    x: str
+    keep: tuple[int | None, ...]
+    law: Law
+    reason: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Normalise:
+    """A map along axes that commutes with their permutations and keeps the shape: softmax, normalisation."""
+
+    out: str
+    x: str
+    axes: tuple[int, ...]
+    law: Law
+    function: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A symmetric, not linear reduction over axes (maximum, L2 norm); the axes leave the shape."""
+
+    out: str
+    x: str
+    axes: tuple[int, ...]
+    law: Law
+    function: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Batch normalisation as x scale + shift: scale = gain / sqrt(var + epsilon), shift = bias - mean scale."""
+
+    scale: str
+    shift: str
+    gain: str
+    bias: str
+    mean: str
+    var: str
+    epsilon: float
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An operator without a rule, or one whose shapes are unknown: whatever it touches is opaque."""
+
+    outs: tuple[str, ...]
+    operands: tuple[str, ...]
+    reason: str
+    opaque: bool
+    """False where the reason is a true one, such as indices that are computed at run time."""
+    node: Node
+
+
+Step = Einsum | Pointwise | Concat | Slice | Mix | Normalise | Fold | Affine | Unknown
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network in primitives."""
+
+    model: Model
+    steps: tuple[Step, ...]
+    shapes: Mapping[str, Shape]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: Mapping[str, str]
+    """Tensor of the program -> stored tensor that it is; a constant shared tensor is one per use."""
+    tables: Mapping[str, Array] = field(default_factory=dict)
+    """Tensor of the program -> its value, where it depends on no weight; axes along which it is constant have size 1."""
+    detached: Mapping[str, str] = field(default_factory=dict)
+    """Uses of a stored tensor that is shared and constant, so that its uses need not be permuted alike."""
+    stray: tuple[str, ...] = ()
+    """Stored tensors that no step reads, because they only enter shapes and indices."""
+
+    @cached_property
+    def affines(self) -> dict[str, Affine]:
+        """The step behind each scale and shift of a batch normalisation."""
+        return {name: s for s in self.steps if isinstance(s, Affine) for name in (s.scale, s.shift)}
+
+    @cached_property
+    def reads(self) -> Counter[str]:
+        """How many times the steps read each tensor."""
+        return Counter(name for step in self.steps for name in operands(step))
+
+
+def operands(step: Step) -> tuple[str, ...]:
+    """Names of the tensors that a step reads."""
+    if isinstance(step, (Einsum, Pointwise, Concat, Unknown)):
+        return step.operands
+    if isinstance(step, Affine):
+        return (step.gain, step.bias, step.mean, step.var)
+    return (step.x,)
+
+
+def results(step: Step) -> tuple[str, ...]:
+    """Names of the tensors that a step makes."""
+    if isinstance(step, Unknown):
+        return step.outs
+    if isinstance(step, Affine):
+        return (step.scale, step.shift)
+    return (step.out,)

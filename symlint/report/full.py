@@ -1,0 +1,133 @@
+"""The report for people: one block per finding, in words about consequences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from symlint.audit import Report, Run
+from symlint.finding import Finding, Level
+from symlint.report import Style
+from symlint.report.words import count, listed, number, printable, ranges, share
+from symlint.symmetry import Coverage
+
+_COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
+_UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN = 16, 4, 6
+
+
+def report(run: Run, style: Style) -> str:
+    """The text, with control sequences when the style has colours."""
+    return typeset(_blocks(run, style), style)
+
+
+def typeset(blocks: Iterator[RenderableType], style: Style) -> str:
+    """Rich's blocks as text; foreign names reach it as `Text`, so that no markup is read in them."""
+    console = Console(
+        file=StringIO(),
+        width=style.width,
+        force_terminal=style.color,
+        color_system="standard" if style.color else None,
+        no_color=not style.color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    with console.capture() as capture:
+        for block in blocks:
+            console.print(block)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
+    for item in run.reports:
+        shown = [finding for finding in item.findings if style.verbose or finding.level > Level.NOTE]
+        if style.quiet and not shown and not item.incomplete:
+            continue
+        yield Text(printable(item.path), style="bold")
+        if not item.incomplete or item.coverage.total:
+            yield Text(f"  {coverage(item.coverage)}", style="dim")
+            if item.incomplete:
+                yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
+        yield Text("")
+        for finding in sorted(shown, key=lambda finding: -finding.level):
+            yield from _finding(finding, item)
+            yield Text("")
+        notes = Counter(finding.name for finding in item.findings if finding not in shown)
+        if notes and not style.quiet:
+            names = listed((f"{times} {name}" for name, times in sorted(notes.items())))
+            yield Text(f"  {count(notes.total(), 'note')} not shown: {names} (-v shows them)\n", style="dim")
+    if not style.quiet:
+        yield _summary(run)
+
+
+def coverage(coverage: Coverage) -> str:
+    """How much of a model's parameters the inference understands, in words."""
+    total = coverage.total
+    if not total:
+        return "no parameters"
+    parts = [f"{share(coverage.covered, total)} of {count(total, 'parameter')} understood"]
+    parts += [f"{share(coverage.pinned, total)} pinned"] if coverage.pinned else []
+    parts += [f"{share(coverage.opaque, total)} opaque"] if coverage.opaque else []
+    return ", ".join(parts)
+
+
+def _finding(finding: Finding, report: Report) -> Iterator[RenderableType]:
+    color = _COLOR[finding.level]
+    yield Text.assemble(
+        (f"{finding.level}[{finding.name}]", color),
+        (f" {finding.rule}: ", "bold"),
+        (printable(finding.message), "bold"),
+    )
+    rows = Table.grid(padding=(0, 1, 0, 0))
+    rows.add_column(style="blue", no_wrap=True)
+    rows.add_column(overflow="fold")
+    for mark, text in _lines(finding, report):
+        rows.add_row(f"{mark:>5}", Text(text))
+    yield rows
+
+
+def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
+    space = report.spaces.get(finding.space or "")
+    tensors = listed((printable(name) for name in finding.tensors), _TENSORS_SHOWN)
+    if space or tensors:
+        yield "-->", f"{printable(space.name)} ({tensors})" if space and tensors else tensors or str(space)
+    numbers = listed(f"{key.replace('_', ' ')} {number(value)}" for key, value in _scalars(finding.facts))
+    if finding.rule not in ("SYM001", "SYM002", "SYM003"):
+        yield "=", f"evidence: {finding.evidence}{'; ' if numbers else ''}{numbers}"
+    if finding.units:
+        groups = finding.facts.get("groups")
+        if groups:
+            together = (f"{{{ranges(group, _UNITS_SHOWN)}}}" for group in groups)
+            yield "=", f"units: {listed(together, _GROUPS_SHOWN)}"
+        else:
+            yield "=", f"units: {ranges(finding.units, _UNITS_SHOWN)}"
+    if finding.saves:
+        saved = share(finding.saves, report.coverage.total)
+        yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
+    yield "=", f"help: symlint rule {finding.rule}"
+
+
+def _scalars(facts: Any) -> Iterator[tuple[str, object]]:
+    return ((key, value) for key, value in facts.items() if isinstance(value, (int, float)))
+
+
+def _summary(run: Run) -> Text:
+    if not run.reports:
+        return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
+    levels = Counter(finding.level for finding in run.findings)
+    found = listed(count(levels[level], str(level)) for level in sorted(Level, reverse=True) if levels[level])
+    unfinished = sum(bool(item.incomplete) for item in run.reports)
+    outcome, color = {
+        0: ("passed", "bold green"),
+        1: (f"failed at threshold {run.fail_on}", "bold red"),
+        4: (f"incomplete, {count(unfinished, 'audit')} not finished", "bold red"),
+    }[run.exit_code]
+    where = f"in {count(len(run.reports), 'model')}, {run.seconds:.1f} s"
+    return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}")

@@ -1,0 +1,74 @@
+"""A lint rule as a value, and how rule packages are found.
+
+A rule package is any package that an entry point of the group ``symlint.rules`` names: each of its modules
+that holds a `Rule` contributes it. The module's docstring is the rule's manual page.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from symlint.errors import UsageProblem
+from symlint.finding import Evidence, Finding, Level
+
+if TYPE_CHECKING:
+    from symlint.evidence import Context
+
+Check = Callable[["Context"], Iterator[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One lint rule: a stable code, a kebab name that reads as the flaw, and its check."""
+
+    code: str
+    name: str
+    level: Level
+    """The level when nothing about the model's shares says otherwise."""
+    evidence: Evidence
+    page: str
+    """The manual page, in Markdown; the first line is the summary."""
+    check: Check
+    on_failure: bool = False
+    """Whether the rule speaks of files that could not be read, so that its check is never called."""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the page."""
+        return self.page.strip().splitlines()[0]
+
+
+def rule(
+    code: str, name: str, level: Level, evidence: Evidence, *, on_failure: bool = False
+) -> Callable[[Check], Rule]:
+    """Make the decorated check a `Rule`; its page is the docstring of the module that holds it."""
+
+    def make(check: Check) -> Rule:
+        page = sys.modules[check.__module__].__doc__ or ""
+        return Rule(code, name, level, evidence, page, check, on_failure)
+
+    return make
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """Every installed rule, sorted by code.
+
+    Raises `UsageProblem` when two packages claim one code.
+    """
+    found: dict[str, Rule] = {}
+    for entry in sorted(entry_points(group="symlint.rules"), key=lambda entry: entry.value):
+        package = entry.load()
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            for value in vars(import_module(module.name)).values():
+                if isinstance(value, Rule):
+                    if found.setdefault(value.code, value) is not value:
+                        raise UsageProblem(f"two rules claim {value.code}: uninstall one of the packages that bring it")
+    return tuple(found[code] for code in sorted(found))

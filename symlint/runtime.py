@@ -1,0 +1,80 @@
+"""onnxruntime, in a child process whose death is an ordinary answer.
+
+As a module it is the child: ``python -m symlint.runtime JOB`` runs the models of a job file on one set of inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from symlint.graph import Array
+
+TIME_LIMIT = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The outputs of one model, or why there are none."""
+
+    outputs: tuple[Array, ...] = ()
+    failure: str | None = None
+
+
+def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
+    """Run each model file on the same inputs, without graph optimisation."""
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        job = Path(folder)
+        np.savez(job / "feeds.npz", **{f"f{k}": v for k, v in enumerate(feeds.values())})
+        description = {"models": [str(m.resolve()) for m in models], "names": list(feeds)}
+        (job / "job.json").write_text(json.dumps(description))
+        command = [sys.executable, "-m", "symlint.runtime", str(job)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+        except subprocess.TimeoutExpired:
+            done = subprocess.CompletedProcess(command, 1, "", f"no answer within {TIME_LIMIT} s")
+        return [_result(job, k, done) for k in range(len(models))]
+
+
+def _result(job: Path, k: int, done: subprocess.CompletedProcess[str]) -> Run:
+    if (job / f"out{k}.npz").exists():
+        with np.load(job / f"out{k}.npz") as saved:
+            return Run(tuple(saved[f"y{i}"] for i in range(len(saved.files))))
+    if (job / f"error{k}.txt").exists():
+        return Run(failure=(job / f"error{k}.txt").read_text())
+    if done.returncode < 0:
+        return Run(failure=f"onnxruntime died of signal {-done.returncode}")
+    return Run(failure=(done.stderr.strip().splitlines() or ["onnxruntime gave no answer"])[-1][:300])
+
+
+def main(folder: str) -> None:
+    """The child: run every model of a job and leave its outputs, or the reason of its failure, in the folder."""
+    import onnxruntime as ort
+
+    job = Path(folder)
+    description = json.loads((job / "job.json").read_text())
+    with np.load(job / "feeds.npz") as saved:
+        feeds = {name: saved[f"f{k}"] for k, name in enumerate(description["names"])}
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for k, path in enumerate(description["models"]):
+        try:
+            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            outputs = session.run(None, feeds)
+            arrays = [np.asarray(y) for y in outputs if y is not None and not isinstance(y, (list, dict))]
+            np.savez(job / f"part{k}.npz", **{f"y{i}": y for i, y in enumerate(arrays)})
+            (job / f"part{k}.npz").rename(job / f"out{k}.npz")
+        except Exception as error:
+            (job / f"error{k}.txt").write_text(" ".join(str(error).split())[:300])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

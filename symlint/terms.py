@@ -1,0 +1,102 @@
+"""Axes written out: each as a sum of terms, each term a product of leaves with the positions that it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.factor import Factors, Form
+
+Positions = NDArray[np.int64]
+Condition = Mapping[int, tuple[int, int]]
+"""Sum -> the interval of its indices for which a term is there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """One summand of an axis: ``positions`` has one axis per leaf and says where each unit lies."""
+
+    condition: Condition
+    leaves: tuple[int, ...]
+    positions: Positions
+
+    @property
+    def first(self) -> int:
+        """The position of the term's first unit."""
+        return int(self.positions.flat[0])
+
+
+def meet(a: Condition, b: Condition) -> Condition | None:
+    """Both conditions at once; None where they exclude each other."""
+    both = dict(a)
+    for key, (start, stop) in b.items():
+        low, high = both.get(key, (start, stop))
+        both[key] = (max(low, start), min(high, stop))
+        if both[key][0] >= both[key][1]:
+            return None
+    return both
+
+
+class Expansion:
+    """The terms of factors, remembered; to be made when the walk is over."""
+
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+        self._known: dict[int, tuple[Term, ...]] = {}
+
+    def terms(self, f: int) -> tuple[Term, ...]:
+        """`f` as a sum of terms, by first position."""
+        root = self.factors.find(f)
+        if root not in self._known:
+            self._known[root] = tuple(sorted(self._expand(root), key=lambda term: term.first))
+        return self._known[root]
+
+    def _expand(self, root: int) -> list[Term]:
+        factors, form = self.factors, self.factors.form(root)
+        if form is Form.LEAF:
+            size = factors.size(root)
+            return [Term({}, (root,), np.arange(size))] if size > 1 else [Term({}, (), np.zeros((), np.int64))]
+        parts = factors.parts(root)
+        if form is Form.SUM:
+            cuts = factors.boundaries_of(factors.size(p) for p in parts)
+            return [
+                Term({**t.condition, root: (a, b)}, t.leaves, t.positions + a)
+                for a, b, part in zip(cuts, cuts[1:], parts, strict=False)
+                for t in self.terms(part)
+            ]
+        if form is Form.FAMILY:
+            key, cuts = factors.index(root), factors.cuts(root)
+            return [
+                Term(both, t.leaves, t.positions)
+                for a, b, part in zip(cuts, cuts[1:], parts, strict=False)
+                for t in self.terms(part)
+                if (both := meet(t.condition, {key: (a, b)})) is not None
+            ]
+        return reduce(self._times, ((list(self.terms(p)), factors.size(p)) for p in parts))[0]
+
+    @staticmethod
+    def _times(left: tuple[list[Term], int], right: tuple[list[Term], int]) -> tuple[list[Term], int]:
+        made = [
+            Term(both, a.leaves + b.leaves, np.add.outer(a.positions * right[1], b.positions))
+            for a in left[0]
+            for b in right[0]
+            if (both := meet(a.condition, b.condition)) is not None
+        ]
+        return made, left[1] * right[1]
+
+
+def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
+    """The consistent choices of one term per part of a grouped axis, each with its first position in the group."""
+    chosen: list[tuple[tuple[int, ...], Condition, int]] = [((), {}, 0)]
+    for terms, size in zip(parts, sizes, strict=True):
+        chosen = [
+            ((*picks, k), both, first * size + term.first)
+            for picks, condition, first in chosen
+            for k, term in enumerate(terms)
+            if (both := meet(condition, term.condition)) is not None
+        ]
+    return [(picks, first) for picks, _, first in chosen]

@@ -1,0 +1,140 @@
+"""From a model to its program: every node is lowered by its operator rule, or becomes unknown with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from symlint.graph import Graph, Model, Node, Shape
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.program import Program, Step
+from symlint.registry import call, operators
+
+
+def translate(model: Model) -> Program:
+    """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
+    return _Translation(model).program()
+
+
+class _Translation:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.env: dict[str, Ref] = {}
+        self.steps: list[Step] = []
+        self.shapes: dict[str, Shape] = {}
+        self.weights: dict[str, str] = {}
+        self.tables: dict[str, np.ndarray] = {}
+        self.detached: dict[str, str] = {}
+        uses = Counter(name for node in model.graph.nodes for name in _reads(node))
+        self.shared = {name for name in model.tensors if uses[name] > 1 and self._uniform(name)}
+
+    def program(self) -> Program:
+        for name in self.model.graph.inputs:
+            if name in self.model.shapes:
+                self._define(name, Ref(name, self.model.shapes[name]))
+        for node in self.model.graph.nodes:
+            if not all(name in self.model.constants for name in node.outputs if name):
+                self._node(node)
+        stray = tuple(name for name in self.model.tensors if name not in set(self.weights.values()))
+        outputs = tuple(self.env[name].name for name in self.model.graph.outputs if name in self.env)
+        return Program(
+            self.model,
+            tuple(self.steps),
+            self.shapes,
+            tuple(n for n in self.model.graph.inputs if n in self.env),
+            outputs,
+            self.weights,
+            self.tables,
+            self.detached,
+            stray,
+        )
+
+    def _uniform(self, name: str) -> bool:
+        """Whether a stored tensor has one value throughout, so that permutations of its uses need not agree."""
+        tensor = self.model.tensors[name]
+        if not tensor.floating or not 1 < tensor.size <= 1 << 20:
+            return False
+        values = tensor.read().reshape(-1)
+        return bool(np.all(values == values[0]))
+
+    def _define(self, name: str, ref: Ref) -> Ref:
+        self.env[name] = ref
+        self.shapes[ref.name] = ref.shape
+        return ref
+
+    def _operand(self, tracer: Tracer, name: str) -> Ref | None:
+        if name in self.env:
+            return self.env[name]
+        if name in self.model.constants:
+            return tracer.constant(self.model.constants[name])
+        tensor = self.model.tensors.get(name)
+        if tensor is None:
+            raise Unsupported(f"the shape of its operand {name!r} is unknown")
+        if name in self.shared:
+            alias = f"{name}#{len(self.detached)}"
+            self.detached[alias] = name
+        else:
+            alias = name
+        self.weights[alias] = name
+        self.shapes[alias] = tensor.shape
+        value = tensor.read() if tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name) else None
+        ref = Ref(alias, tensor.shape, value)
+        return ref if name in self.shared else self._define(name, ref)
+
+    @staticmethod
+    def _settles(node: Node, name: str) -> bool:
+        """Whether a small floating operand decides a shape, so that its value is needed."""
+        return node.op in ("Resize", "Upsample", "Clip", "Pad", "Pow") and name != node.inputs[0]
+
+    def _node(self, node: Node) -> None:
+        results = [self.model.shapes.get(name) for name in node.outputs]
+        tracer = Tracer(node, results)
+        entry = operators().get(node.op)
+        made: tuple[Ref | None, ...]
+        try:
+            if entry is None:
+                raise Unsupported(f"no rule for operator {node.op}")
+            inputs = tuple(self._operand(tracer, name) if name else None for name in node.inputs)
+            made = call(entry, tracer, node, inputs)
+            for ref, shape in zip(made, results, strict=False):
+                if ref is not None and shape is not None and ref.shape != shape:
+                    raise Unsupported(f"its rule makes {list(ref.shape)} where {list(shape)} is inferred")
+        except (Unsupported, ValueError, TypeError, IndexError, KeyError) as problem:
+            made = self._unknown(node, problem)
+        else:
+            self._commit(tracer)
+        for name, ref in zip(node.outputs, made, strict=False):
+            if name and ref is not None:
+                self.env[name] = ref
+
+    def _unknown(self, node: Node, problem: Exception) -> tuple[Ref | None, ...]:
+        tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs])
+        known: list[Ref] = []
+        for name in dict.fromkeys(_reads(node)):
+            try:
+                ref = self._operand(tracer, name)
+            except Unsupported:
+                continue
+            if ref is not None:
+                known.append(ref)
+        opaque = problem.opaque if isinstance(problem, Unsupported) else True
+        shapes = [shape for shape in tracer.results if shape is not None]
+        refs = iter(tracer.unknown(known, shapes, str(problem), opaque=opaque))
+        self._commit(tracer)
+        return tuple(next(refs) if shape is not None else None for shape in tracer.results)
+
+    def _commit(self, tracer: Tracer) -> None:
+        self.steps.extend(tracer.steps)
+        self.shapes.update(tracer.shapes)
+        self.tables.update(tracer.tables)
+
+
+def _reads(node: Node) -> Iterator[str]:
+    """Every name that a node reads, bodies of control flow included."""
+    yield from (name for name in node.inputs if name)
+    for value in node.attributes.values():
+        if isinstance(value, Graph):
+            for inner in value.nodes:
+                yield from _reads(inner)

@@ -1,0 +1,142 @@
+"""Verify: try every claimed generator in onnxruntime, all at once, and bisect where the outputs differ.
+
+A generator is *refuted* when the outputs move by more than 1e-3 of the largest output and by more than 50 times what
+one unit in the last place of every weight changes. The trial has power only if a wrong element of the same size moves
+them 100 times more than the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+
+from symlint.edit import rewrite
+from symlint.graph import Array
+from symlint.inference import Structure
+from symlint.probe import feeds, save_lifted
+from symlint.runtime import Run, run
+from symlint.teleport import teleport
+
+Outcome = Literal["held", "refuted", "not runnable"]
+TOLERANCE = 1e-3
+NOISE = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of one generator; ``difference`` is relative to the largest output."""
+
+    id: str
+    kind: str
+    difference: float | None
+    outcome: Outcome
+    reason: str = ""
+
+
+def verify(structure: Structure, generators: Sequence[str], seed: int = 0) -> list[Trial]:
+    """Try generators of a model; the files that are run live in a temporary folder."""
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        return _Verification(structure, Path(folder), seed).trials(list(generators))
+
+
+class _Verification:
+    def __init__(self, structure: Structure, folder: Path, seed: int) -> None:
+        self.structure, self.folder, self.seed = structure, folder, seed
+        self.model = structure.program.model
+        self.count = 0
+        self.inputs: dict[str, Array] = {}
+        self.outputs: tuple[Array, ...] = ()
+
+    def trials(self, generators: list[str]) -> list[Trial]:
+        if not generators:
+            return []
+        failure = self._begin()
+        if failure is not None:
+            return [self._trial(g, None, "not runnable", failure) for g in generators]
+        noise = self._difference(self._ulp())
+        found = self._search(generators, max(TOLERANCE, NOISE * noise))
+        if all(t.outcome == "held" for t in found):
+            wrong = self._difference(teleport(self.structure, generators, self.seed, wrong=True))
+            largest = max(t.difference or 0.0 for t in found)
+            if wrong < 100 * min(largest, TOLERANCE / 100):
+                reason = f"a wrong element of this size changes the outputs by {wrong:.1e} only"
+                return [self._trial(g, None, "not runnable", reason) for g in generators]
+        return found
+
+    def _begin(self) -> str | None:
+        """Find inputs on which the model runs; the reason when there are none."""
+        path = self._file({})
+        failure = "no inputs"
+        for inputs in feeds(self.model, self.seed):
+            answer = run([path], inputs)[0]
+            if answer.failure is None and all(np.isfinite(y).all() for y in answer.outputs if y.dtype.kind == "f"):
+                self.inputs, self.outputs = inputs, answer.outputs
+                return None
+            failure = answer.failure or "its outputs are not finite"
+            if not inputs:
+                break
+        return failure
+
+    def _file(self, values: dict[str, Array]) -> Path:
+        self.count += 1
+        path = self.folder / f"m{self.count}.onnx"
+        save_lifted(rewrite(self.model.path, values), path)
+        return path
+
+    def _ulp(self) -> dict[str, Array]:
+        """Every floating weight moved by about one unit in the last place of float32."""
+        rng = np.random.default_rng(self.seed)
+        made: dict[str, Array] = {}
+        for stored in set(self.structure.program.weights.values()):
+            tensor = self.model.tensors[stored]
+            if tensor.dtype == "float32":
+                values = tensor.read()
+                made[stored] = (values * (1 + rng.choice([-1, 1], values.shape) * 2.0**-23)).astype(values.dtype)
+        return made
+
+    def _difference(self, values: dict[str, Array]) -> float:
+        """How far other weights move the outputs, relative to the largest; infinite when they do not run."""
+        path = self._file(values)
+        answer = run([path], self.inputs)[0]
+        path.unlink()
+        return compare(self.outputs, answer)
+
+    def _search(self, generators: list[str], tolerance: float) -> list[Trial]:
+        """All at once; halves where that differs."""
+        difference = self._difference(teleport(self.structure, generators, self.seed))
+        if difference <= tolerance:
+            return [self._trial(g, difference, "held") for g in generators]
+        if len(generators) == 1:
+            return [self._trial(generators[0], difference, "refuted")]
+        middle = len(generators) // 2
+        parts = [*self._search(generators[:middle], tolerance), *self._search(generators[middle:], tolerance)]
+        if all(t.outcome == "held" for t in parts):
+            reason = "held alone, not together with others"
+            return [self._trial(g, difference, "refuted", reason) for g in generators]
+        return parts
+
+    def _trial(self, generator: str, difference: float | None, outcome: Outcome, reason: str = "") -> Trial:
+        return Trial(generator, self.structure.actions[generator].kind, difference, outcome, reason)
+
+
+def compare(before: Sequence[Array], after: Run) -> float:
+    """The largest difference of outputs, each relative to the largest value of its output."""
+    if after.failure is not None or len(after.outputs) != len(before):
+        return float("inf")
+    worst = 0.0
+    for x, y in zip(before, after.outputs, strict=True):
+        if x.shape != y.shape:
+            return float("inf")
+        if x.dtype.kind not in "fiub" or not x.size:
+            continue
+        a, b = x.astype(np.float64), y.astype(np.float64)
+        gap = np.abs(a - b).max()
+        worst = max(worst, float(gap / max(np.abs(a).max(), 1e-30)) if gap else 0.0)
+        if not np.isfinite(b).all():
+            return float("inf")
+    return worst

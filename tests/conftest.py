@@ -1,0 +1,73 @@
+"""What all tests share: the corpora beside the repository, a small network, and a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Networks that others published, and references; the tests that need them are skipped without."""
+    folder = Path(os.environ.get("SYMLINT_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no corpora at {folder} (SYMLINT_SHARED names another folder)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def perceptron(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `Gemm, Relu, Gemm` with random weights under a name; `edit` may change the weights first."""
+
+    def write(
+        name: str = "model.onnx", edit: Callable[[dict[str, np.ndarray]], None] | None = None, activation: str = "Relu"
+    ) -> Path:
+        rng = np.random.default_rng(7)
+        weights = {
+            "first.weight": rng.normal(size=(6, 4)).astype(np.float32),
+            "first.bias": rng.normal(size=6).astype(np.float32),
+            "second.weight": rng.normal(size=(3, 6)).astype(np.float32),
+        }
+        if edit:
+            edit(weights)
+        domain, _, op = activation.rpartition(".")
+        nodes = [
+            helper.make_node("Gemm", ["x", "first.weight", "first.bias"], ["a"], "first", transB=1),
+            helper.make_node(op, ["a"], ["b"], "activation", domain=domain),
+            helper.make_node("Gemm", ["b", "second.weight"], ["y"], "second", transB=1),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "perceptron",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+            [numpy_helper.from_array(value, key) for key, value in weights.items()],
+        )
+        opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), file)
+        return file
+
+    return write

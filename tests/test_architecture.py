@@ -1,0 +1,95 @@
+"""What may import what, who may print, and how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENGINE = sorted((ROOT / "symlint").rglob("*.py"))
+RULES = sorted((ROOT / "rules").rglob("*.py"))
+LONGEST = 220
+OUTSIDE = {"symlint.cli", "symlint.commands", "symlint.report", "symlint.audit", "symlint.settings", "symlint.load"}
+
+
+def name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(file: Path, *, everywhere: bool = True) -> set[str]:
+    """Modules that a file imports, ``from a import b`` as both a and a.b; else only when it is itself imported."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        delayed = isinstance(node, (ast.FunctionDef, ast.Lambda)) or (
+            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        )
+        if delayed and not everywhere:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("file", ENGINE, ids=name)
+def test_the_engine_imports_no_rule(file):
+    assert not {module for module in imports(file) if module.split(".")[0] in ("rules", "symlint_rules")}
+
+
+@pytest.mark.parametrize("file", RULES, ids=name)
+def test_a_rule_sees_spaces_numerics_and_findings_only(file):
+    assert not {module for module in imports(file) if any(f"{module}.".startswith(f"{out}.") for out in OUTSIDE)}
+
+
+@pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
+def test_only_commands_print(file):
+    module = name(file)
+    if module == "symlint.cli" or module.startswith("symlint.commands"):
+        return
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("sys", "stdout"), ("sys", "stderr"), ("click", "echo")}
+
+
+def test_modules_have_an_order():
+    modules = {name(file): file for file in ENGINE}
+    graph = nx.DiGraph()
+    for module, file in modules.items():
+        graph.add_edges_from(
+            (module, other) for other in imports(file, everywhere=False) if other in modules and other != module
+        )
+    # The symbols of a package are imported from it by its own modules: that is its __init__, which runs first anyway.
+    graph.remove_edges_from([(a, b) for a, b in graph.edges if b.startswith(f"{a}.") and graph.has_edge(b, a)])
+    assert nx.is_directed_acyclic_graph(graph), nx.find_cycle(graph)
+
+
+@pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
+def test_a_file_is_short_enough_to_be_read(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
+def test_a_module_says_what_it_is(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert "utils" not in file.stem
+    assert file.stem not in ("helpers", "common", "manager")
+
+
+def test_nothing_downstream_is_a_stranger():
+    """The dependencies that code imports are those that the project declares."""
+    declared = {"onnx", "onnx_ir", "onnxruntime", "networkx", "numpy", "click", "rich", "tomli", "symlint"}
+    # What numpy brings as a dependency of onnx itself.
+    declared |= {"ml_dtypes", "google"}
+    found = {module.split(".")[0] for file in ENGINE + RULES for module in imports(file)}
+    assert found - declared - sys.stdlib_module_names == set()

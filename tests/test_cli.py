@@ -1,0 +1,338 @@
+"""The command line: exit codes, formats, settings, and one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from symlint.cli import COMMANDS, cli
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def spoil(weights):
+    weights["first.weight"][2, 1] = np.nan
+
+
+@pytest.fixture
+def healthy(perceptron):
+    return perceptron("healthy.onnx")
+
+
+@pytest.fixture
+def broken(perceptron):
+    return perceptron("broken.onnx", spoil)
+
+
+@pytest.fixture
+def torn(tmp_path, healthy):
+    file = tmp_path / "torn.onnx"
+    file.write_bytes(healthy.read_bytes()[:100])
+    return file
+
+
+@pytest.mark.parametrize("form", ["full", "json", "sarif"])
+@pytest.mark.parametrize(
+    ("names", "flags", "code"),
+    [
+        (["healthy"], [], 0),
+        (["broken"], [], 1),
+        (["broken", "healthy"], [], 1),
+        (["broken"], ["--fail-on", "error"], 1),
+        (["broken"], ["--fail-on", "never"], 0),
+        (["broken"], ["--ignore", "SYM005"], 0),
+        (["broken"], ["--ignore", "non-finite-weights"], 0),
+        (["broken"], ["--select", "SYM004"], 0),
+        (["torn"], [], 4),
+        (["torn"], ["--fail-on", "never", "--ignore", "SYM001"], 4),
+        (["torn", "broken"], [], 4),
+        (["nothing"], [], 3),
+        (["nothing", "healthy"], [], 4),
+        (["healthy"], ["--select", "SYM9"], 2),
+        (["healthy"], ["--no-such-option"], 2),
+        (["healthy"], ["--output", "html=x"], 2),
+    ],
+)
+def test_exit_code_is_the_same_in_every_format(request, tmp_path, names, flags, code, form):
+    files = [tmp_path / "nothing.onnx" if name == "nothing" else request.getfixturevalue(name) for name in names]
+    result = call("check", *files, *flags, "--format", form)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    if form == "json" and code != 2:
+        document = json.loads(result.stdout)
+        assert document["exit_code"] == code
+        assert document["verdict"] == {0: "pass", 1: "fail"}.get(code, "incomplete")
+
+
+def test_json_is_the_documented_shape(broken):
+    document = json.loads(call("check", broken, "--format", "json").stdout)
+    assert list(document) == ["schema_version", "verdict", "exit_code", "symlint", "models"]
+    (model,) = document["models"]
+    assert list(model) == ["path", "sha256", "coverage", "findings"]
+    assert set(model["coverage"]) == {"total", "covered", "pinned", "opaque"}
+    (finding,) = (finding for finding in model["findings"] if finding["rule"] == "SYM005")
+    assert list(finding) == [
+        *("rule", "name", "level", "evidence", "message", "space", "units", "tensors", "facts", "saves"),
+        *("fingerprint", "fixable"),
+    ]
+    assert finding["facts"]["NaN"] == 1
+    assert finding["tensors"] == ["first.weight"]
+    assert finding["saves"] == {"parameters": 0}
+
+
+def test_an_unreadable_model_does_not_stop_the_others(torn, broken):
+    models = json.loads(call("check", torn, broken, "--format", "json").stdout)["models"]
+    assert [[finding["rule"] for finding in model["findings"]][:1] for model in models] == [["SYM001"], ["SYM005"]]
+    assert models[0]["coverage"]["total"] == 0
+    assert len(models[0]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), RecursionError("deep"), KeyError("x")])
+def test_a_surprise_in_one_model_is_an_entry_and_no_traceback(monkeypatch, healthy, broken, problem):
+    import symlint.audit
+
+    real = symlint.audit.infer
+
+    def infer(model):
+        if model.path.endswith("healthy.onnx"):
+            raise problem
+        return real(model)
+
+    monkeypatch.setattr(symlint.audit, "infer", infer)
+    result = call("check", healthy, broken, "--format", "json")
+    assert result.exit_code == 4
+    models = json.loads(result.stdout)["models"]
+    assert [model["findings"][0]["rule"] for model in models] == ["SYM001", "SYM005"]
+
+
+def test_a_rule_that_stops_makes_the_audit_incomplete(monkeypatch, healthy):
+    import symlint.rule
+    from symlint.finding import Level
+
+    def check(context):
+        raise ZeroDivisionError("oh")
+        yield
+
+    crashing = symlint.rule.Rule("SYM199", "crash", Level.NOTE, "exact", "A crash.", check)
+    installed = (*symlint.rule.rules(), crashing)
+    monkeypatch.setattr(symlint.rule, "rules", lambda: installed)
+    result = call("check", healthy)
+    assert result.exit_code == 4
+    assert "ZeroDivisionError: oh" in result.output
+
+
+def test_folders_are_searched_and_environments_are_not(monkeypatch, tmp_path, perceptron):
+    expected = [perceptron(name) for name in ("a/one.onnx", "a/b/two.ONNX")]
+    perceptron(".hidden/three.onnx")
+    perceptron("env/lib/four.onnx")
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    monkeypatch.chdir(tmp_path)
+    models = json.loads(call("check", "--format", "json").stdout)["models"]
+    assert {model["path"] for model in models} == {file.relative_to(tmp_path).as_posix() for file in expected}
+    assert call("check", ".hidden").exit_code == 0
+
+
+def test_several_outputs_in_one_run(tmp_path, broken):
+    flags = [f"--output={form}={tmp_path / form}" for form in ("full", "json", "sarif")]
+    result = call("check", broken, *flags, "--format", "json")
+    assert json.loads((tmp_path / "json").read_text()) == json.loads(result.stdout)
+    assert json.loads((tmp_path / "sarif").read_text())["version"] == "2.1.0"
+    assert "error[non-finite-weights]" in (tmp_path / "full").read_text()
+
+
+def test_text_is_plain_unless_colour_is_asked_for(broken, monkeypatch):
+    assert "\x1b" not in call("check", broken).output
+    colored = CliRunner().invoke(cli, ["check", str(broken), "--color", "always"], color=True)
+    assert "\x1b[" in colored.output
+
+
+def test_lines_fit_80_columns_and_hide_nothing(perceptron):
+    file = perceptron("m.onnx", spoil)
+    lines = call("check", file, "-v").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("first.weight" in line for line in lines)
+
+
+def test_quiet_says_nothing_of_a_clean_model(healthy):
+    assert call("check", healthy, "--quiet").output == ""
+
+
+def test_names_cannot_steer_the_terminal(tmp_path, broken, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "a\x1b[31m.onnx"
+    file.write_bytes(broken.read_bytes())
+    output = call("check", file.name).output
+    assert "\x1b" not in output
+    assert "\\x1b[31m" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('fail_on = "never"', "unknown setting 'fail_on'; did you mean 'fail-on'?"),
+        ('fail-on = "warn"', "expected one of error, warning, note, never"),
+        ('select = "SYM1"', "expected a list"),
+        ('select = ["SYM55"]', "no rule 'SYM55'"),
+        ('levels = { SYM005 = "fatal" }', "expected error, warning, note or off"),
+        ("select = [", "symlint.toml"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(monkeypatch, tmp_path, text, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "symlint.toml").write_text(text)
+    result = call("check")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "code"),
+    [
+        ('fail-on = "never"', [], 0),
+        ('fail-on = "never"', ["--fail-on", "note"], 1),
+        ('ignore = ["SYM0"]', [], 0),
+        ('ignore = ["SYM0"]\nselect = ["SYM005"]', [], 1),
+        ('ignore = ["SYM005"]', ["--ignore", "SYM004"], 1),
+        ('levels = { SYM005 = "note" }', [], 0),
+        ('levels = { SYM0 = "note", SYM005 = "warning" }', [], 1),
+        ('levels = { non-finite-weights = "off" }', ["--fail-on", "note"], 0),
+    ],
+)
+@pytest.mark.parametrize("name", ["symlint.toml", "pyproject.toml"])
+def test_settings_come_from_the_nearest_file_and_flags_win(monkeypatch, tmp_path, broken, text, flags, code, name):
+    below = tmp_path / "below"
+    below.mkdir()
+    (tmp_path / name).write_text(text if name == "symlint.toml" else f"[tool.symlint]\n{text}")
+    (below / "pyproject.toml").write_text("[tool.other]")
+    monkeypatch.chdir(below)
+    assert call("check", broken, *flags).exit_code == code
+
+
+def test_config_shows_origins(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "symlint.toml").write_text('ignore = ["SYM004"]')
+    output = call("config").output
+    assert f'ignore   = ["SYM004"]  # {tmp_path / "symlint.toml"}' in output
+    assert 'fail-on  = "warning"  # default' in output
+
+
+def test_rule_lists_and_prints(root):
+    assert "SYM005  error" in call("rule").output
+    assert "## Repair" in call("rule", "SYM005").output
+    assert call("rule", "non-finite-weights").output == call("rule", "SYM005").output
+    assert "unreadable-model" in call("rule", "SYM00").output
+    assert json.loads(call("rule", "SYM005", "--format", "json").stdout)["rules"][0]["code"] == "SYM005"
+    unknown = call("rule", "SYM05")
+    assert unknown.exit_code == 2
+    assert "did you mean" in unknown.stderr
+
+
+def test_inspect_json_is_the_documented_shape(healthy, torn):
+    document = json.loads(call("inspect", healthy, "--format", "json").stdout)
+    assert list(document) == ["schema_version", "model", "parameters", "dimension", "spaces", "generators", "opaque"]
+    assert document["model"]["path"] == str(healthy)
+    assert set(document["parameters"]) == {"total", "covered", "pinned", "opaque"}
+    for space in document["spaces"]:
+        assert list(space) == ["id", "size", "copies", "name", "tensors", "why"]
+    for generator in document["generators"]:
+        assert set(generator) == {"id", "kind", "space", "group", "dimension", "exact", "tensors"}
+    unread = call("inspect", torn, "--format", "json")
+    assert unread.exit_code == 4
+    assert json.loads(unread.stdout)["error"]["rule"] == "SYM001"
+
+
+def test_inspect_table_fits(healthy):
+    result = call("inspect", healthy, "-v")
+    assert result.exit_code == 0
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_doctor_names_versions():
+    result = call("doctor")
+    assert result.exit_code == 0
+    assert "onnxruntime" in result.output
+    assert "symlint_rules" in result.output
+
+
+def test_an_unknown_command_suggests():
+    result = call("chek")
+    assert result.exit_code == 2
+    assert "did you mean 'check'?" in result.output
+
+
+def test_an_internal_error_is_one_line_without_debug(monkeypatch, caplog):
+    import symlint.rule
+
+    monkeypatch.setattr(symlint.rule, "entry_points", lambda group: 1 / 0)
+    symlint.rule.rules.cache_clear()
+    result = call("check")
+    assert result.exit_code == 2
+    assert "ZeroDivisionError" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not caplog.records
+    assert call("--debug", "check").exit_code == 2
+    assert caplog.records[0].exc_info
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists_and_says_what_the_table_says(name):
+    result = call(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert COMMANDS[name][1].rstrip(".") in " ".join(result.output.split())
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    probe = (
+        "import sys; from click.testing import CliRunner; from symlint.cli import cli;"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0;"
+        "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'rich', 'networkx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_answers_in_0_3_seconds():
+    def once() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "symlint", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.3
+
+
+def test_python_m_symlint(healthy):
+    done = subprocess.run(
+        [sys.executable, "-m", "symlint", "check", str(healthy), "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "pass"
+
+
+def test_sizes_of_a_run_do_not_depend_on_the_way_a_file_is_named(monkeypatch, healthy):
+    monkeypatch.chdir(healthy.parent)
+    models = json.loads(call("check", "healthy.onnx", healthy, Path("..") / healthy.parent.name, "-f", "json").stdout)
+    assert [model["path"] for model in models["models"]] == ["healthy.onnx"]
+
+
+def test_the_readme_shows_what_is_printed(root, monkeypatch):
+    monkeypatch.chdir(root)
+    printed = call("check", "fixtures/tired_cnn.onnx").output.rstrip()
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```\n(fixtures/tired_cnn.*?)\n```$", readme, re.DOTALL | re.MULTILINE)
+    seconds = re.compile(r"[\d.]+ s$")
+    assert shown, f"the README shows no output; it should be:\n{printed}"
+    assert seconds.sub("", shown[1]) == seconds.sub("", printed)
