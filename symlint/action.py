@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.graph import Array
+from symlint.graph import Array, Shape
 from symlint.terms import Expansion, Term, meet
 
 Index = NDArray[np.int64]
@@ -21,7 +21,8 @@ class Stand:
     """One occurrence of a leaf in a tensor, ready for indexing.
 
     ``grid`` are the positions along ``axis``, one array axis per leaf of the term; ``place`` is the leaf's. ``copies``
-    holds an index per copy factor that broadcasts against ``(other axes..., grid)``; -1 marks elements without one.
+    holds an index per copy factor that broadcasts against ``(other axes..., grid)``, and ``here`` says for which elements
+    the occurrence is there at all.
     """
 
     axis: int
@@ -30,6 +31,7 @@ class Stand:
     grid: Index
     others: tuple[int, ...]
     copies: tuple[Index, ...]
+    here: NDArray[np.bool_]
 
     @property
     def units(self) -> Index:
@@ -37,6 +39,18 @@ class Stand:
         shape = [1] * self.grid.ndim
         shape[self.place] = self.grid.shape[self.place]
         return np.arange(self.grid.shape[self.place]).reshape(shape)
+
+    def along(self, shape: Shape, grid_values: Any, neutral: Any) -> Any:
+        """Values on ``(others..., grid)`` written along the tensor's axis, with the other axes in their places."""
+        lead = grid_values.shape[: len(self.others)]
+        line = np.broadcast_to(neutral, (*lead, len(neutral))).copy()
+        line[..., self.grid.reshape(-1)] = grid_values.reshape(*lead, -1)
+        written = [1] * len(shape)
+        for axis, size in zip(self.others, lead, strict=True):
+            written[axis] = size
+        written[self.axis] = len(neutral)
+        order = sorted(range(len(self.others) + 1), key=[*self.others, self.axis].__getitem__)
+        return line.transpose(order).reshape(written)
 
 
 def stands(expansion: Expansion, axes: Sequence[int], leaf: int, copies: Sequence[int]) -> Iterator[Stand]:
@@ -51,43 +65,53 @@ def stands(expansion: Expansion, axes: Sequence[int], leaf: int, copies: Sequenc
 
 def _stand(terms: Sequence[Sequence[Term]], k: int, t: int, place: int, copies: Sequence[int]) -> Stand:
     term = terms[k][t]
-    outside: dict[int, tuple[int, Index]] = {}
-    for c in copies:
-        if c not in term.leaves:
-            outside[c] = _elsewhere(terms, k, term, c)
-    others = tuple(sorted({axis for axis, _ in outside.values()}))
+    masks = {axis: mask for axis, row in enumerate(terms) if axis != k and not (mask := _compatible(row, term)).all()}
+    outside = {c: _elsewhere(terms, k, term, c) for c in copies if c not in term.leaves}
+    others = tuple(sorted({*masks, *(axis for axis, _ in outside.values())}))
     rank = len(others) + term.positions.ndim
+
+    def along(place: int, values: Any) -> Any:
+        return values.reshape([-1 if d == place else 1 for d in range(rank)])
+
     found: list[Index] = []
     for c in copies:
-        shape = [1] * rank
         if c in outside:
             axis, values = outside[c]
-            shape[others.index(axis)] = len(values)
+            found.append(along(others.index(axis), values))
         else:
             own = term.leaves.index(c)
-            values = np.arange(term.positions.shape[own])
-            shape[len(others) + own] = len(values)
-        found.append(values.reshape(shape))
-    return Stand(k, t, place, term.positions, others, tuple(found))
+            found.append(along(len(others) + own, np.arange(term.positions.shape[own])))
+    here = np.ones((1,) * rank, bool)
+    for axis, mask in masks.items():
+        here = here & along(others.index(axis), mask)
+    return Stand(k, t, place, term.positions, others, tuple(found), here)
+
+
+def _compatible(row: Sequence[Term], term: Term) -> NDArray[np.bool_]:
+    """The indices of an axis for which a term of another axis is there."""
+    values = np.zeros(_length(row), bool)
+    for t in row:
+        if meet(t.condition, term.condition) is not None:
+            values[t.positions] = True
+    return values
+
+
+def _length(row: Sequence[Term]) -> int:
+    return max(int(t.positions.max()) for t in row) + 1
 
 
 def _elsewhere(terms: Sequence[Sequence[Term]], k: int, term: Term, leaf: int) -> tuple[int, Index]:
     """The other axis that holds a copy factor, and its unit at each index there."""
     for axis, row in enumerate(terms):
-        if axis == k:
+        met = [t for t in row if leaf in t.leaves and meet(t.condition, term.condition) is not None]
+        if axis == k or not met:
             continue
-        values = np.full(sum(t.positions.size for t in row if meet(t.condition, term.condition) is not None), -1)
-        hit = False
-        for t in row:
-            if leaf in t.leaves and meet(t.condition, term.condition) is not None:
-                place = t.leaves.index(leaf)
-                shape = [1] * t.positions.ndim
-                shape[place] = -1
-                units = np.broadcast_to(np.arange(t.positions.shape[place]).reshape(shape), t.positions.shape)
-                values[t.positions] = units
-                hit = True
-        if hit:
-            return axis, values
+        values = np.zeros(_length(row), np.int64)
+        for t in met:
+            place = t.leaves.index(leaf)
+            units = np.arange(t.positions.shape[place]).reshape([-1 if d == place else 1 for d in range(t.positions.ndim)])
+            values[t.positions] = np.broadcast_to(units, t.positions.shape)
+        return axis, values
     raise ValueError(f"factor {leaf} is no copy of this occurrence")
 
 
@@ -97,13 +121,11 @@ def permute(values: Array, found: Sequence[Stand], order: Index) -> Array:
     ``order`` has one axis per copy factor and the units last.
     """
     for stand in found:
-        chosen = order[(*(np.maximum(c, 0) for c in stand.copies), stand.units)]
-        for c in stand.copies:
-            chosen = np.where(c < 0, stand.units, chosen)
+        chosen = np.where(stand.here, order[(*stand.copies, stand.units)], stand.units)
         shape = np.broadcast_shapes(chosen.shape, (1,) * len(stand.others) + stand.grid.shape)
         grid = np.broadcast_to(stand.grid, shape)
         moved = np.take_along_axis(grid, np.broadcast_to(chosen, shape), axis=len(stand.others) + stand.place)
-        source = _along(values, stand, moved, np.arange(values.shape[stand.axis]))
+        source = stand.along(values.shape, moved, np.arange(values.shape[stand.axis]))
         values = np.take_along_axis(values, np.broadcast_to(source, values.shape), axis=stand.axis)
     return values
 
@@ -116,22 +138,7 @@ def scale(
         power = charge.get((stand.axis, stand.term, stand.place))
         if not power:
             continue
-        chosen = factor[(*(np.maximum(c, 0) for c in stand.copies), stand.units)] ** float(power)
-        for c in stand.copies:
-            chosen = np.where(c < 0, 1.0, chosen)
+        chosen = np.where(stand.here, factor[(*stand.copies, stand.units)] ** float(power), 1.0)
         shape = np.broadcast_shapes(chosen.shape, (1,) * len(stand.others) + stand.grid.shape)
-        values = values * _along(values, stand, np.broadcast_to(chosen, shape), np.ones(values.shape[stand.axis]))
+        values = values * stand.along(values.shape, np.broadcast_to(chosen, shape), np.ones(values.shape[stand.axis]))
     return values
-
-
-def _along(values: Array, stand: Stand, grid_values: Any, neutral: Any) -> Any:
-    """Grid values written along the tensor's axis, with the other axes in their places."""
-    lead = grid_values.shape[: len(stand.others)]
-    line = np.broadcast_to(neutral, (*lead, len(neutral))).copy()
-    line[..., stand.grid.reshape(-1)] = grid_values.reshape(*lead, -1)
-    shape = [1] * values.ndim
-    for axis, size in zip(stand.others, lead, strict=True):
-        shape[axis] = size
-    shape[stand.axis] = len(neutral)
-    order = sorted(range(len(stand.others) + 1), key=[*stand.others, stand.axis].__getitem__)
-    return line.transpose(order).reshape(shape)

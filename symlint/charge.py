@@ -205,7 +205,8 @@ class _System:
     def _(self, step: Pointwise) -> None:
         shape = self.program.shapes[step.out]
         degrees = step.law.degrees or (ONE,) * len(step.operands)
-        for name, degree in zip(step.operands, degrees, strict=True):
+        moving = [(name, d) for name, d in zip(step.operands, degrees, strict=True) if not self._nil(name)]
+        for name, degree in moving:
             if degree is None or step.law.kind == "none":
                 self.still(name)
         for k, size in enumerate(shape):
@@ -214,7 +215,7 @@ class _System:
             out = self.slots(step.out, k)
             parts: list[tuple[list[list[int]], Fraction]] = []
             absent = False
-            for name, degree in zip(step.operands, degrees, strict=True):
+            for name, degree in moving:
                 mine = k - len(shape) + len(self.axes.of[name])
                 if mine >= 0 and self.program.shapes[name][mine] > 1:
                     if degree is not None:
@@ -222,6 +223,10 @@ class _System:
                 else:
                     absent = absent or degree is not None
             self._answer(step.law, out, parts, absent=absent)
+
+    def _nil(self, name: str) -> bool:
+        """Whether a tensor is the known zero, which has every charge."""
+        return name in self.program.tables and not np.any(self.program.tables[name])
 
     def _answer(
         self, law: Law, out: list[list[int]], parts: list[tuple[list[list[int]], Fraction]], *, absent: bool

@@ -14,6 +14,8 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from symlint.call import Kind
 from symlint.forward import Conflict, Pass
 from symlint.graph import Array, Graph, Shape, Tensor
@@ -54,6 +56,7 @@ class Concrete:
     dtypes: Mapping[str, str]
     constants: Mapping[str, Array]
     symbols: Mapping[str, int]
+    moving: frozenset[str]
     notes: tuple[str, ...]
 
 
@@ -175,7 +178,22 @@ class _Search:
         return state, None
 
     def answer(self, state: Pass) -> Concrete:
-        return Concrete(state.shapes, state.dtypes, state.constants, state.numbers, tuple(state.notes))
+        moving = self.moving(state)
+        return Concrete(state.shapes, state.dtypes, state.constants, state.numbers, moving, tuple(state.notes))
+
+    def moving(self, state: Pass) -> frozenset[str]:
+        """The known values that another choice of numbers changes: they stand for lengths known only at run time."""
+        free = {name: number for name, number in state.numbers.items() if name in self.plain and name not in state.bound}
+        used = set(state.numbers.values())
+        other = {name: next(p for p in self.primes if p > number and p not in used) for name, number in free.items()}
+        if not other:
+            return frozenset()
+        again, _ = self.attempt({**state.numbers, **other, **state.bound}, dict(state.bound), strict=False)
+        return frozenset(
+            name
+            for name, value in state.constants.items()
+            if name not in again.constants or not np.array_equal(value, again.constants[name])
+        )
 
 
 def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | None:

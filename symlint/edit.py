@@ -31,7 +31,8 @@ def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
 
 
 def _tensor(values: Array, name: str, old: ir.TensorProtocol | None) -> ir.Tensor:
-    return ir.Tensor(values, dtype=old.dtype if old is not None else None, name=name)
+    same = old is not None and old.dtype.itemsize == values.dtype.itemsize
+    return ir.Tensor(values, dtype=old.dtype if old is not None and same else None, name=name)
 
 
 def write(path: str | Path, values: Mapping[str, Array], out: str | Path) -> None:

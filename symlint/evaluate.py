@@ -217,7 +217,8 @@ _PLAIN: dict[str, Callable[[Inputs, Attributes], Any]] = {
 _OTHERS = (
     "ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CastLike Clip Compress CumSum DepthToSpace "
     "EyeLike GatherElements GatherND IsInf IsNaN MatMul Mean NonZero OneHot Pad ReduceL1 ReduceL2 ReduceMean Relu "
-    "ReverseSequence ScatterElements ScatterND Sigmoid Softmax SpaceToDepth Split Tan Tanh TopK Trilu Unique"
+    "Celu Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Mish PRelu Selu Shrink Softplus Softsign Swish ThresholdedRelu "
+    "Asin Acos Atan Sinh Cosh Asinh Acosh Atanh ReverseSequence ScatterElements ScatterND Sigmoid Softmax SpaceToDepth Split Tan Tanh TopK Trilu Unique"
 )
 _REFERENCE = frozenset(_OTHERS.split())
 

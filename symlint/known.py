@@ -20,7 +20,7 @@ SMALL = 4096
 """Elements of a stored floating tensor that may be read where it says a shape (scales of a Resize)."""
 _BY_DATA = frozenset({"NonZero", "Unique", "Compress"})
 _STORES_QUANTISED = ("Dequantize", "QLinear", "Integer", "NBits", "Bnb4", "QGemm", "Quantize", "QAttention", "QMoE")
-_KEEPS = "Transpose Reshape Squeeze Unsqueeze Flatten Identity Slice Cast Split BitShift BitwiseAnd Concat"
+_KEEPS = "Transpose Reshape Squeeze Unsqueeze Flatten Identity Slice Cast Split BitShift BitwiseAnd Concat Gather"
 _LAYOUT = frozenset(_KEEPS.split())
 
 

@@ -83,5 +83,6 @@ def _build(proto: onnx.ModelProto, path: str, digest: str, folder: Path) -> Mode
         dtypes=concrete.dtypes,
         constants=concrete.constants,
         symbols=concrete.symbols,
+        moving=concrete.moving,
         notes=(*notes, *concrete.notes),
     )

@@ -36,6 +36,8 @@ class Ref:
     name: str
     shape: Shape
     value: Array | None = None
+    fixed: bool = True
+    """False where the value depends on a length that only a run tells."""
 
     @property
     def rank(self) -> int:
@@ -74,11 +76,11 @@ class Tracer:
             raise Unsupported("the shape of its output is unknown")
         return shape
 
-    def constant(self, value: Array) -> Ref:
+    def constant(self, value: Array, *, fixed: bool = True) -> Ref:
         """A tensor of known value."""
         name = self._new(value.shape)
         self.tables[name] = value
-        return Ref(name, value.shape, value)
+        return Ref(name, value.shape, value, fixed)
 
     def _slim(self, x: Ref) -> str:
         """A known tensor for a broadcasting use: axes along which it is constant shrink to size 1."""
@@ -229,11 +231,12 @@ class Tracer:
         *,
         law: Law = SUM,
         shape: Sequence[int] | None = None,
+        steady: bool = False,
     ) -> Ref:
         """A map that acts along the axes that are not kept, in a fixed order."""
         shape = self.result() if shape is None else tuple(shape)
         out = self._new(shape)
-        self.steps.append(Mix(out, x.name, tuple(keep), law, reason, self.node))
+        self.steps.append(Mix(out, x.name, tuple(keep), law, reason, steady, self.node))
         return Ref(out, tuple(shape))
 
     def normalise(self, x: Ref, axes: Sequence[int], *, law: Law = NONE, function: str | None = None) -> Ref:

@@ -54,7 +54,7 @@ def _table(model: Model, name: str) -> int | None:
 
 def save_lifted(model: ir.Model, out: Path) -> None:
     """Save a model for running, with float16 and bfloat16 lifted to float32."""
-    proto = ir.serde.serialize_model(model)
+    proto = ir.serde.serialize_model(ir.external_data.load_to_model(model))
     _lift(proto.graph)
     onnx.save(proto, out)
 

@@ -93,6 +93,8 @@ class Mix:
     keep: tuple[int | None, ...]
     law: Law
     reason: str
+    steady: bool
+    """Whether a tensor that is constant along the axes stays so: there is no padding."""
     node: Node
 
 

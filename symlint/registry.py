@@ -13,13 +13,14 @@ from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, TypeVar
 
 from symlint.graph import Node
 from symlint.lower import Ref, Tracer
 
 Made = Ref | tuple[Ref | None, ...]
 Operator = Callable[..., Made]
+Rule = TypeVar("Rule", bound=Operator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class Entry:
 TABLE: dict[str, Entry] = {}
 
 
-def op(*names: str) -> Callable[[Operator], Operator]:
+def op(*names: str) -> Callable[[Rule], Rule]:
     """Register the decorated function as the rule of the operators called `names`."""
 
-    def register(rule: Operator) -> Operator:
+    def register(rule: Rule) -> Rule:
         parameters = list(inspect.signature(rule).parameters.values())[1:]
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)

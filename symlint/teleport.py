@@ -14,6 +14,7 @@ from symlint.graph import Array
 from symlint.inference import Action, Structure
 from symlint.program import Affine
 
+HALVES = ("float16", "bfloat16")
 SPREAD = float(np.log(3.0))
 """Largest logarithm of a scaling: a unit grows or shrinks at most threefold, and at least by a tenth."""
 
@@ -33,8 +34,10 @@ def select(structure: Structure, only: Collection[str] | None, kinds: Collection
     ]
 
 
-def teleport(structure: Structure, generators: Collection[str], seed: int, *, wrong: bool = False) -> dict[str, Array]:
-    """New values, in their stored dtype, of every stored tensor that the generators move.
+def teleport(
+    structure: Structure, generators: Collection[str], seed: int, *, wrong: bool = False, lifted: bool = False
+) -> dict[str, Array]:
+    """New values of every stored tensor that the generators move, in their stored dtype or with halves `lifted`.
 
     Elements are drawn from `seed` and applied one after another in float64, rounded once. Permutations have no fixed
     point. A `wrong` element moves the first tensor of each generator alone, which is no symmetry: it shows that a
@@ -44,7 +47,7 @@ def teleport(structure: Structure, generators: Collection[str], seed: int, *, wr
     for name in generators:
         rng = np.random.default_rng([seed, *name.encode()])
         _move(structure, weights, structure.actions[name], rng, wrong=wrong)
-    return weights.rounded()
+    return weights.rounded(lifted=lifted)
 
 
 @dataclass
@@ -67,10 +70,13 @@ class _Weights:
         """Replace a weight of the program."""
         self.now[self.structure.program.weights[name]] = values
 
-    def rounded(self) -> dict[str, Array]:
-        """All weights that were touched, in their stored dtype."""
+    def rounded(self, *, lifted: bool) -> dict[str, Array]:
+        """All weights that were touched, rounded to their stored dtype, or to float32 where that is a half."""
         tensors = self.structure.program.model.tensors
-        return {name: values.astype(tensors[name].read().dtype) for name, values in self.now.items()}
+        dtypes = {name: tensors[name].read().dtype for name in self.now}
+        if lifted:
+            dtypes = {n: np.dtype(np.float32) if tensors[n].dtype in HALVES else d for n, d in dtypes.items()}
+        return {name: values.astype(dtypes[name]) for name, values in self.now.items()}
 
 
 def _move(structure: Structure, weights: _Weights, action: Action, rng: np.random.Generator, *, wrong: bool) -> None:

@@ -63,11 +63,12 @@ class Expansion:
         parts = factors.parts(root)
         if form is Form.SUM:
             cuts = factors.boundaries_of(factors.size(p) for p in parts)
-            return [
-                Term({**t.condition, root: (a, b)}, t.leaves, t.positions + a)
-                for a, b, part in zip(cuts, cuts[1:], parts, strict=False)
-                for t in self.terms(part)
-            ]
+            made: list[Term] = []
+            for a, b, part in zip(cuts, cuts[1:], parts, strict=False):
+                for t in self.terms(part):
+                    start, stop = t.condition.get(part, (0, b - a)) if factors.form(part) is Form.SUM else (0, b - a)
+                    made.append(Term({**t.condition, root: (a + start, a + stop)}, t.leaves, t.positions + a))
+            return made
         if form is Form.FAMILY:
             key, cuts = factors.index(root), factors.cuts(root)
             return [

@@ -68,10 +68,12 @@ class _Translation:
         if name in self.env:
             return self.env[name]
         if name in self.model.constants:
-            return tracer.constant(self.model.constants[name])
+            return tracer.constant(self.model.constants[name], fixed=name not in self.model.moving)
         tensor = self.model.tensors.get(name)
         if tensor is None:
             raise Unsupported(f"the shape of its operand {name!r} is unknown")
+        if tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name):
+            return tracer.constant(tensor.read())
         if name in self.shared:
             alias = f"{name}#{len(self.detached)}"
             self.detached[alias] = name
@@ -79,8 +81,7 @@ class _Translation:
             alias = name
         self.weights[alias] = name
         self.shapes[alias] = tensor.shape
-        value = tensor.read() if tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name) else None
-        ref = Ref(alias, tensor.shape, value)
+        ref = Ref(alias, tensor.shape)
         return ref if name in self.shared else self._define(name, ref)
 
     @staticmethod

@@ -61,7 +61,7 @@ class _Verification:
         noise = self._difference(self._ulp())
         found = self._search(generators, max(TOLERANCE, NOISE * noise))
         if all(t.outcome == "held" for t in found):
-            wrong = self._difference(teleport(self.structure, generators, self.seed, wrong=True))
+            wrong = self._difference(teleport(self.structure, generators, self.seed, wrong=True, lifted=True))
             largest = max(t.difference or 0.0 for t in found)
             if wrong < 100 * min(largest, TOLERANCE / 100):
                 reason = f"a wrong element of this size changes the outputs by {wrong:.1e} only"
@@ -108,7 +108,7 @@ class _Verification:
 
     def _search(self, generators: list[str], tolerance: float) -> list[Trial]:
         """All at once; halves where that differs."""
-        difference = self._difference(teleport(self.structure, generators, self.seed))
+        difference = self._difference(teleport(self.structure, generators, self.seed, lifted=True))
         if difference <= tolerance:
             return [self._trial(g, difference, "held") for g in generators]
         if len(generators) == 1:

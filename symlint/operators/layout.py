@@ -98,11 +98,12 @@ def slice_(
         a, b, c = slice(start, stop if step > 0 or stop >= -x.shape[axis] else None, step).indices(x.shape[axis])
         if len(range(a, b, c)) == 0:
             raise Unsupported("it takes nothing", opaque=False)
-        if c < 0:
+        moving = any(bound is not None and not bound.fixed for bound in (starts, ends))
+        if c < 0 or (moving and len(range(a, b, c)) < x.shape[axis]):
             keep = [None if k == axis % x.rank else k for k in range(x.rank)]
             shape = list(x.shape)
             shape[axis] = len(range(a, b, c))
-            x = t.mix(x, keep, "a reversed axis", shape=shape)
+            x = t.mix(x, keep, "a cut whose place is known at run time" if moving else "a reversed axis", shape=shape)
         else:
             x = t.slice(x, axis % x.rank, a, b, c)
     return x
@@ -112,9 +113,10 @@ def slice_(
 def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Gather.html"""
     along = axis % x.rank
-    if indices.value is not None:
+    if indices.value is not None and indices.fixed:
         return t.take(x, along, indices.value)
-    t.unknown([indices], [], "it is an index", opaque=False)
+    if indices.value is None:
+        t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*range(along), *[None] * indices.rank, *range(along + 1, x.rank)]
     return t.mix(x, keep, "a lookup computed at run time")
 

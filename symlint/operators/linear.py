@@ -68,4 +68,5 @@ def windows(
     spatial = len(kernel)
     plain = [k == 1 and n == m for k, n, m in zip(kernel, x.shape[2:], places, strict=True)]
     keep = [0, 1, *[None] * spatial, *[2 + i if same else None for i, same in enumerate(plain)]]
-    return t.mix(x, keep, "a convolution's window", shape=(*x.shape[:2], *kernel, *places))
+    steady = not any(pads) and t.node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    return t.mix(x, keep, "a convolution's window", shape=(*x.shape[:2], *kernel, *places), steady=steady)

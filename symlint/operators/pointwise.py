@@ -33,14 +33,13 @@ def add(t: Tracer, *terms: Ref) -> Ref:
 @op("Sub")
 def sub(t: Tracer, a: Ref, b: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Sub.html"""
-    return t.pointwise(SUM, *(x for x in (a, b) if _shifts(x) or x is a))
+    return t.pointwise(SUM, a, b)
 
 
 @op("Max", "Min")
 def extremum(t: Tracer, *terms: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Max.html"""
-    moving = [x for x in terms if _shifts(x)] or list(terms[:1])
-    return t.expand(t.pointwise(SUM, *moving), np.broadcast_shapes(*(x.shape for x in terms)))
+    return t.pointwise(SUM, *terms)
 
 
 @op("Mean")
@@ -65,7 +64,8 @@ def div(t: Tracer, a: Ref, b: Ref) -> Ref:
 def power(t: Tracer, x: Ref, exponent: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Pow.html"""
     if exponent.value is not None and exponent.value.size == 1:
-        return t.apply(x, Fraction(float(exponent.value.reshape(()))).limit_denominator(64), "Pow")
+        degree = Fraction(float(exponent.value.reshape(()))).limit_denominator(64)
+        return t.pointwise(Law("product", (degree, None)), x, exponent)
     return t.pointwise(NONE, x, exponent)
 
 
@@ -82,16 +82,20 @@ def clip(
     """https://onnx.ai/onnx/operators/onnx__Clip.html"""
     bounds = [_number(low, min, -np.inf), _number(high, max, np.inf)]
     homogeneous = all(b is not None and (b == 0 or abs(b) > 1e30) for b in bounds)
-    return t.apply(x, 1 if homogeneous else None, "Clip")
+    if homogeneous and bounds == [0, np.inf]:
+        return t.apply(x, 1, "Relu")
+    if low is None and high is None:
+        return t.apply(x, 1 if homogeneous else None, "Clip")
+    law = Law("product", (Fraction(1), *[None] * sum(b is not None for b in (low, high)))) if homogeneous else NONE
+    if low is None:
+        return t.pointwise(law, x, *(b for b in (high,) if b is not None), function="Min")
+    return t.pointwise(law, x, low, *(b for b in (high,) if b is not None))
 
 
 @op("Where")
 def where(t: Tracer, condition: Ref, a: Ref, b: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Where.html"""
-    chosen = [x for x in (a, b) if _shifts(x)] or [a, b]
-    full = np.broadcast_shapes(condition.shape, a.shape, b.shape)
-    made = t.pointwise(Law("sum", (None,) + (Fraction(1),) * len(chosen)), condition, *chosen, function="Where")
-    return t.expand(made, full)
+    return t.pointwise(Law("sum", (None, Fraction(1), Fraction(1))), condition, a, b)
 
 
 @op(
@@ -118,11 +122,6 @@ def compare(t: Tracer, a: Ref, b: Ref) -> Ref:
 def dropout(t: Tracer, x: Ref, ratio: Ref | None, training: Ref | None) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__Dropout.html"""
     return (x,)
-
-
-def _shifts(x: Ref) -> bool:
-    """Whether adding `x` changes anything: a known zero has every charge."""
-    return x.value is None or bool(np.any(x.value))
 
 
 def _number(x: Ref | None, attribute: float | None, default: float) -> float | None:

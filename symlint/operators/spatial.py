@@ -10,7 +10,8 @@ from symlint.registry import op
 @op("MaxPool", "AveragePool", "LpPool")
 def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
-    return (t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window"),)
+    padded = any(t.node.attributes.get("pads", ())) and t.node.op != "MaxPool"
+    return (t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded),)
 
 
 @op("GlobalAveragePool")
@@ -30,7 +31,7 @@ def global_extremum(t: Tracer, x: Ref) -> Ref:
 def resize(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Resize.html"""
     made = t.result()
-    return t.mix(x, [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))], "resizing")
+    return t.mix(x, [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))], "resizing", steady=True)
 
 
 @op("CumSum", "ReverseSequence")

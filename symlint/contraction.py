@@ -1,0 +1,292 @@
+"""The abstract value of a contraction: rows of weights over the distinct bases that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from symlint.clusters import ABSENT, ROUNDING, precision, proportional
+from symlint.graph import Array, Shape
+from symlint.program import Einsum, Spec
+from symlint.values import Labels, Names, Value, alike, known, tidy
+
+LIMIT = 1 << 25
+
+
+def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
+    """The value of `step.out`, in the given shape; operands broadcast along labels that they do not carry."""
+    if len(values) == 1:
+        return _single(names, step, values[0], shape)
+    numeric = [v.labels is None for v in values]
+    if len(values) == 2 and any(numeric):
+        if all(numeric):
+            return _numbers(names, step, values, shape)
+        x, w = (0, 1) if numeric[1] else (1, 0)
+        return _linear(names, step, (values[x], step.specs[x]), (values[w], step.specs[w]), shape)
+    return _products(names, step, values, shape)
+
+
+def apart(value: Array, spec: Spec, sizes: dict[str, int]) -> tuple[Array, list[str]] | None:
+    """An array with one axis per label; an axis of size 1 stands for all its labels. None where it cannot be cut."""
+    shape: list[int] = []
+    labels: list[str] = []
+    for size, axis in zip(value.shape, spec, strict=True):
+        full = int(np.prod([sizes[label] for label in axis], dtype=np.int64))
+        if size not in (1, full):
+            return None
+        shape.extend(sizes[label] if size == full else 1 for label in axis)
+        labels.extend(axis)
+    return value.reshape(shape), labels
+
+
+def together(names: Names, labels: Labels, scale: Array, order: list[str], step: Einsum, shape: Shape) -> Value:
+    """Axes per label grouped as the result wants them; a label without units is written out where its group has some."""
+    wanted = [label for axis in step.result for label in axis]
+    place = [order.index(label) for label in wanted]
+    labels, scale = labels.transpose(place), scale.transpose(place)
+    plain = tuple(
+        k
+        for j, size in enumerate(shape)
+        if size == 1
+        for k in _places(step.result, j)
+        if labels.shape[k] > 1
+    )
+    if plain:
+        labels, scale = collapse(names, labels, scale, plain)
+    full: list[int] = []
+    at = 0
+    for axis, size in zip(step.result, shape, strict=True):
+        for label in axis:
+            full.append(step.sizes[label] if size > 1 else labels.shape[at])
+            at += 1
+    spread = [k for k, (a, b) in enumerate(zip(labels.shape, full, strict=True)) if a != b]
+    if spread:
+        places = np.zeros((1,) * len(full), np.int64)
+        for k in spread:
+            places = places * full[k] + np.arange(full[k]).reshape([-1 if j == k else 1 for j in range(len(full))])
+        constant = labels == 0
+        labels = np.where(constant, 0, names.derive(np.broadcast_to(labels, full), np.broadcast_to(places, full)))
+        scale = np.broadcast_to(scale, full)
+    return tidy(labels.reshape(shape), scale.reshape(shape))
+
+
+def collapse(names: Names, labels: Labels, scale: Array, axes: tuple[int, ...]) -> tuple[Labels, Array]:
+    """One base for all elements along axes that no longer carry units: multiples of each other as a whole, or apart."""
+    rest = tuple(1 if k in axes else n for k, n in enumerate(labels.shape))
+    flat = [np.moveaxis(a, axes, range(len(axes))).reshape(-1, *rest) for a in (labels, scale)]
+    if len(flat[0]) > 4096:
+        return names.fresh(rest).numbers, np.ones(rest)
+    lead = np.take_along_axis(flat[1], (flat[1] != 0).argmax(axis=0)[None], axis=0)[0]
+    made = names.derive(*flat[0], *alike(flat[1] / np.where(lead == 0, 1.0, lead)))
+    same = (flat[0] == 0).all(axis=0) & (flat[1] == flat[1][:1]).all(axis=0)
+    return np.where(same, 0, made), np.where(same, flat[1][0], np.where(lead == 0, 1.0, lead))
+
+
+def _places(result: Spec, axis: int) -> range:
+    before = sum(len(a) for a in result[:axis])
+    return range(before, before + len(result[axis]))
+
+
+def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
+    """A rearrangement, a repetition, or a sum over axes."""
+    sizes = dict(step.sizes)
+    cut = apart(value.scale, step.specs[0], sizes)
+    if cut is None:
+        return names.fresh(shape)
+    scale, order = cut
+    labels = value.numbers.reshape(scale.shape)
+    gone = [label for label in order if not any(label in axis for axis in step.result)]
+    for label in [x for axis in step.result for x in axis if x not in order]:
+        order.append(label)
+        scale, labels = scale[..., None], labels[..., None]
+    if value.labels is None:
+        full = scale
+        for label in gone:
+            k = order.index(label)
+            full = full.sum(axis=k, dtype=np.float64) * (sizes[label] / full.shape[k])
+            order.remove(label)
+        return _grouped(names, step, full, order, shape)
+    axes = tuple(order.index(label) for label in gone)
+    if axes:
+        kept = [label for label in order if label not in gone]
+        rest = tuple(n for k, n in enumerate(scale.shape) if k not in axes)
+        moved = [np.moveaxis(a, axes, range(len(axes))).reshape(-1, *rest) for a in (labels, scale)]
+        if len(moved[0]) == 1:
+            wide = int(np.prod([sizes[label] for label in gone], dtype=np.int64))
+            fixed = moved[0][0] == 0
+            labels = np.where(fixed, 0, names.derive(moved[0][0], steady=True))
+            scale = np.where(fixed, moved[1][0] * wide, moved[1][0])
+        else:
+            zero = (np.abs(moved[1]) < ABSENT).all(axis=0)
+            fixed = (moved[0] == 0).all(axis=0)
+            columns = [*moved[0], *alike(moved[1])] if len(moved[0]) <= 2048 else None
+            made = names.derive(*columns) if columns else names.fresh(rest).numbers
+            labels = np.where(fixed, 0, made)
+            scale = np.where(fixed, moved[1].sum(axis=0), np.where(zero, 0.0, 1.0))
+        order = kept
+    return together(names, labels, scale, order, step, shape)
+
+
+def _grouped(names: Names, step: Einsum, full: Array, order: list[str], shape: Shape) -> Value:
+    """Known numbers in the grouping of the result, written out in full where that is small."""
+    wanted = [label for axis in step.result for label in axis]
+    full = full.transpose([order.index(label) for label in wanted])
+    whole = tuple(step.sizes[label] for label in wanted)
+    made = tuple(int(np.prod([step.sizes[x] for x in axis], dtype=np.int64)) for axis in step.result)
+    if np.prod(whole, dtype=np.int64) > LIMIT:
+        return names.fresh(shape)
+    return known(np.broadcast_to(full, whole).reshape(made))
+
+
+def _numbers(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
+    """A product of known numbers."""
+    cuts = [apart(v.scale, spec, dict(step.sizes)) for v, spec in zip(values, step.specs, strict=True)]
+    if any(c is None for c in cuts) or sum(v.scale.size for v in values) > LIMIT:
+        return names.fresh(shape)
+    letter = {label: chr(97 + k) if k < 26 else chr(39 + k) for k, label in enumerate(step.sizes)}
+    full = [
+        np.broadcast_to(c[0], [step.sizes[x] for x in c[1]]).astype(np.float64) for c in cuts if c is not None
+    ]
+    sides = ["".join(letter[x] for x in c[1]) for c in cuts if c is not None]
+    made = "".join(letter[x] for axis in step.result for x in axis)
+    product = np.einsum(f"{','.join(sides)}->{made}", *full, optimize=True)
+    order = [x for axis in step.result for x in axis]
+    return _grouped(names, step, product, order, shape)
+
+
+def _linear(
+    names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, Spec], shape: Shape
+) -> Value:
+    """Known weights times unknown bases: an output is its row of weights over the distinct bases."""
+    sizes = dict(step.sizes)
+    cut, weights = apart(x[0].scale, x[1], sizes), apart(w[0].scale, w[1], sizes)
+    if cut is None or weights is None:
+        return names.fresh(shape)
+    scale, order = cut
+    labels = x[0].numbers.reshape(scale.shape)
+    values, wide = weights
+    made = [label for axis in step.result for label in axis]
+    units = [label for k, label in enumerate(order) if scale.shape[k] == sizes[label]]
+    batch = [label for label in made if label in wide and label in units]
+    out = [label for label in made if label in wide and label not in order]
+    passing = [label for label in made if label not in wide and label in units]
+    read = [label for label in wide if label not in made and label in units]
+    along = [label for label in wide if label not in made and label in order and label not in units]
+    alone = [label for label in wide if label not in made and label not in order]
+    lost = [label for label in units if label not in made and label not in wide]
+    varying = [label for label in made if label in wide and label in order and label not in units]
+    if lost or alone or varying:
+        return names.fresh(shape)
+    columns = values.transpose([wide.index(label) for label in (*batch, *out, *read, *along)])
+    count = [int(np.prod([sizes[label] for label in part], dtype=np.int64)) for part in (batch, out, read, along)]
+    columns = columns.reshape(count)
+    wild = [k for k, label in enumerate(order) if label not in (*batch, *passing, *read)]
+    narrow = [order[k] for k in range(len(order)) if k not in wild]
+    place = [narrow.index(label) for label in (*batch, *passing, *read)]
+    many = int(np.prod([sizes[label] for label in passing], dtype=np.int64))
+    bases = [a.reshape([n for k, n in enumerate(a.shape) if k not in wild]).transpose(place) for a in (labels, scale)]
+    bases = [a.reshape(count[0], many, count[2]) for a in bases]
+    tolerance = ROUNDING * precision(str(w[0].scale.dtype))
+    found, sizes_of = _rows(names, bases[0], bases[1], columns, tolerance)
+    result = [*batch, *passing, *out]
+    dims = [sizes[label] for label in result]
+    for label in made:
+        if label not in result:
+            result.append(label)
+            dims.append(1)
+    return together(names, found.reshape(dims), sizes_of.reshape(dims), result, step, shape)
+
+
+def _rows(
+    names: Names, labels: Labels, scale: Array, columns: Array, tolerance: float
+) -> tuple[Labels, Array]:
+    """Labels and scales of (batch, passing, out) from bases (batch, passing, read) and weights (batch, out, read, along)."""
+    batch, many, read = labels.shape
+    out, along = columns.shape[1], columns.shape[3]
+    if read == 1:
+        rows = (columns[:, None] * scale[:, :, None, :, None]).reshape(-1, along)
+        keys = np.broadcast_to(labels, (batch, many, out)).reshape(-1)
+        fixed = np.where(keys == 0, rows.sum(axis=1, dtype=np.float64), 0.0)
+        return _finish(names, keys, np.where((keys == 0)[:, None], 0.0, rows), fixed, (batch, many, out), tolerance)
+    keys_of: dict[bytes, int] = {}
+    keys: list[Labels] = []
+    rows_of: list[Array] = []
+    fixed_of: list[Array] = []
+    for b in range(batch):
+        for p in range(many):
+            distinct, inverse = np.unique(labels[b, p], return_inverse=True)
+            key = keys_of.setdefault(distinct.tobytes(), len(keys_of) + 1)
+            block = columns[b] if np.all(scale[b, p] == 1) else columns[b] * scale[b, p][None, :, None]
+            constant = distinct[0] == 0
+            fixed_of.append(
+                block[:, labels[b, p] == 0].sum(axis=(1, 2), dtype=np.float64) if constant else np.zeros(out)
+            )
+            if len(distinct) < read or constant:
+                merged = np.zeros((len(distinct), out, along))
+                np.add.at(merged, inverse.reshape(-1), block.transpose(1, 0, 2))
+                block = merged[1 if constant else 0 :].transpose(1, 0, 2)
+            elif not np.array_equal(inverse.reshape(-1), np.arange(read)):
+                block = block[:, np.argsort(labels[b, p])]
+            only = np.array([x in names.uniform for x in distinct if x], bool)
+            moving = not only.all() if len(only) else True
+            keys.append(np.full(out, key if moving else -key))
+            rows_of.append(block.reshape(out, -1))
+    width = max(r.shape[1] for r in rows_of)
+    padded = [r if r.shape[1] == width else np.pad(r, ((0, 0), (0, width - r.shape[1]))) for r in rows_of]
+    rows = padded[0] if len(padded) == 1 else np.concatenate(padded)
+    return _finish(names, np.concatenate(keys), rows, np.concatenate(fixed_of), (batch, many, out), tolerance)
+
+
+def _finish(
+    names: Names, keys: Labels, rows: Array, fixed: Array, dims: tuple[int, int, int], tolerance: float
+) -> tuple[Labels, Array]:
+    """Rows to labels: multiples of one row are one base; a row of zeros is a number."""
+    if fixed.any():
+        rows = np.concatenate([rows, fixed[:, None]], axis=1)
+    grouping = proportional(keys, rows, tolerance)
+    base = names.derive(grouping.group)
+    largest = np.abs(rows).max(axis=1) if rows.shape[1] else np.zeros(len(rows))
+    still = np.abs(rows[:, : rows.shape[1] - int(fixed.any())]).max(axis=1, initial=0.0) < ABSENT
+    names.uniform.update(base[(keys < 0) & ~still].tolist())
+    labels = np.where(still, 0, base)
+    scale = np.where(still, fixed, np.where(largest < ABSENT, 0.0, grouping.factor))
+    return labels.reshape(dims), scale.reshape(dims)
+
+
+def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
+    """Products of unknown bases: equal where all factors are equal, in order; zero where every product is."""
+    sizes = dict(step.sizes)
+    cuts = [apart(v.scale, spec, sizes) for v, spec in zip(values, step.specs, strict=True)]
+    if any(c is None for c in cuts):
+        return names.fresh(shape)
+    every = list(dict.fromkeys(label for c in cuts if c is not None for label in c[1]))
+    gone = [label for label in every if not any(label in axis for axis in step.result)]
+    kept = [label for label in every if label not in gone]
+    order = [*gone, *kept]
+    grids: list[tuple[Labels, Array]] = []
+    for value, c in zip(values, cuts, strict=True):
+        if c is None:
+            continue
+        scale, mine = c
+        place = [mine.index(label) for label in order if label in mine]
+        target = [scale.shape[mine.index(label)] if label in mine else 1 for label in order]
+        labels = value.numbers.reshape(scale.shape)
+        grids.append((labels.transpose(place).reshape(target), scale.transpose(place).reshape(target)))
+    wide = np.broadcast_shapes(*(g[0].shape for g in grids))
+    if np.prod(wide, dtype=np.int64) > LIMIT // 8:
+        return names.fresh(shape)
+    scale = np.ones(wide)
+    for _, s in grids:
+        scale = scale * s
+    zero = np.abs(scale) < ABSENT
+    labels = names.derive(*(np.broadcast_to(n, wide) for n, _ in grids))
+    rest = wide[len(gone) :]
+    labels = np.where(zero, 0, labels).reshape(-1, *rest)
+    flat = np.where(zero, 0.0, scale).reshape(-1, *rest)
+    if len(labels) > 2048:
+        return names.fresh(shape)
+    lead = np.take_along_axis(flat, (flat != 0).argmax(axis=0)[None], axis=0)[0]
+    safe = np.where(lead == 0, 1.0, lead)
+    made = names.derive(*labels, *alike(flat / safe))
+    return together(names, np.where(lead == 0, 0, made), lead, kept, step, shape)

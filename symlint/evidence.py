@@ -1,0 +1,196 @@
+"""What a rule sees: the symmetries of a model, and what its weights say about the units of each space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.action import stands
+from symlint.inference import Action, Structure
+from symlint.need import Mask, needs
+from symlint.parameters import parameters
+from symlint.program import Fold, Normalise
+from symlint.symmetry import Space, Symmetry
+from symlint.valuation import valuate
+from symlint.values import Names, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What holds of the units of one space, by position (copy-major where a space has copies)."""
+
+    dead: NDArray[np.bool_]
+    """The unit contributes to no output."""
+    constant: NDArray[np.bool_]
+    """The unit contributes, but its value is one number whatever the input."""
+    constants: Mapping[int, float]
+    """That number, as the unit's readers see it first."""
+    groups: tuple[tuple[int, ...], ...]
+    """Units that are positive multiples of each other wherever they are read."""
+    factors: Mapping[int, float]
+    """Unit of a group -> its multiple of the group's first unit."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A model under audit: its symmetries, and the analyses that rules share, made when first asked for."""
+
+    symmetry: Symmetry
+    structure: Structure
+
+    @cached_property
+    def spaces(self) -> tuple[Space, ...]:
+        """Spaces whose units can be permuted: of these a unit can be dead, constant or a duplicate."""
+        permuted = {g.space for g in self.symmetry.generators if g.kind == "permutation"}
+        return tuple(s for s in self.symmetry.spaces if s.id in permuted)
+
+    def tensors(self, space: Space) -> tuple[str, ...]:
+        """Names of all stored tensors of a space, sorted."""
+        return tuple(sorted({place.tensor for place in space.places}))
+
+    def weight(self, space: Space) -> int:
+        """Parameters that one unit of a space has: what deleting it saves."""
+        sizes = parameters(self.structure.program)
+        shapes = self.symmetry.model.tensors
+        axes = {(p.tensor, p.axis) for p in space.places if p.tensor in sizes}
+        total = sum(shapes[tensor].size // shapes[tensor].shape[axis] for tensor, axis in axes)
+        return total // space.copies if space.copies > 1 else total
+
+    def units(self, space: Space) -> Units:
+        """The state of every unit of a space."""
+        action = self.structure.actions[f"{space.id}.permutation"]
+        found = self._inspect(action)
+        return replace(found, dead=found.dead & ~self._lost_with(action))
+
+    def _lost_with(self, action: Action) -> NDArray[np.bool_]:
+        """Units whose whole copy (head, group, expert) is dead: they are told of with that."""
+        factors = self.structure.axes.factors
+        lost = np.zeros([*(factors.size(c) for c in action.copies), factors.size(action.leaf)], bool)
+        for k, copy in enumerate(action.copies):
+            outer = next((a for a in self._permutations if a.leaf == copy and not a.copies), None)
+            if outer is not None:
+                lost |= self._inspect(outer).dead.reshape([-1 if j == k else 1 for j in range(lost.ndim)])
+        return lost.reshape(-1)
+
+    @property
+    def _permutations(self) -> list[Action]:
+        return [a for a in self.structure.actions.values() if a.kind == "permutation"]
+
+    # -- analyses -------------------------------------------------------------------------------------------------
+    @cached_property
+    def _carried(self) -> dict[str, tuple[bool, ...]]:
+        """Tensor -> whether each of its axes holds units, or a factor on which the gauge of units depends."""
+        factors = self.structure.axes.factors
+        living = {x for a in self.structure.actions.values() for x in (a.leaf, *a.copies)}
+        return {
+            name: tuple(any(leaf in living for leaf in factors.leaves(f)) for f in axes)
+            for name, axes in self.structure.axes.of.items()
+        }
+
+    @cached_property
+    def _values(self) -> tuple[dict[str, Value], Names]:
+        return valuate(self.structure.program, self._carried)
+
+    @cached_property
+    def _needs(self) -> dict[str, Mask]:
+        return needs(self.structure.program, self._values[0])
+
+    @cached_property
+    def _bearers(self) -> dict[int, list[str]]:
+        """Leaf -> the computed tensors that hold it."""
+        values, _ = self._values
+        held: dict[int, list[str]] = {}
+        for name, axes in self.structure.axes.of.items():
+            if name in values and values[name].labels is not None:
+                for leaf in {x for f in axes for x in self.structure.axes.factors.leaves(f)}:
+                    held.setdefault(leaf, []).append(name)
+        return held
+
+    @cached_property
+    def _pooled(self) -> set[int]:
+        """Leaves along which something is normalised or folded: their units are read all together."""
+        factors, of = self.structure.axes.factors, self.structure.axes.of
+        return {
+            leaf
+            for step in self.structure.program.steps
+            if isinstance(step, (Normalise, Fold))
+            for k in step.axes
+            for leaf in factors.leaves(of[step.x][k])
+        }
+
+    def _inspect(self, action: Action) -> Units:
+        factors = self.structure.axes.factors
+        count = factors.size(action.leaf) * prod(factors.size(c) for c in action.copies)
+        values, names = self._values
+        needed = np.zeros(count, bool)
+        still, steady = np.ones(count, bool), np.zeros(count, bool)
+        numbers = np.zeros(count)
+        seen = False
+        columns: list[NDArray[np.int64]] = []
+        scales: list[NDArray[np.float64]] = []
+        for name in self._bearers.get(action.leaf, ()):
+            rows = self._rows(name, action, count)
+            if rows is None:
+                continue
+            seen = True
+            need = self._needs.get(name)
+            if need is None or not need.any():
+                continue
+            mask = need.reshape(-1)[rows]
+            labels = values[name].numbers.reshape(-1)[rows]
+            scale = np.asarray(values[name].scale, np.float64).reshape(-1)[rows]
+            needed |= mask.any(axis=1)
+            fixed = np.isin(labels, list(names.uniform)) | ~mask
+            constant = ((labels == 0) & mask).all(axis=1)
+            numbers = np.where(constant, scale[:, 0], numbers)
+            still &= fixed.all(axis=1)
+            steady |= constant
+            columns.extend(labels.T)
+            scales.extend(scale.T)
+        constant = needed & still & steady
+        if constant.all():
+            constant = np.zeros(count, bool)
+        columns.append(np.arange(count) // factors.size(action.leaf))
+        groups = self._groups(columns, needed & ~constant) if action.leaf not in self._pooled else ()
+        multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
+        found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
+        return Units(~needed & seen, constant, found, groups, multiples)
+
+    def _rows(self, name: str, action: Action, count: int) -> NDArray[np.int64] | None:
+        """For every unit, the flat indices of its elements in a tensor's value; None where they cannot be told."""
+        value = self._values[0][name]
+        axes = self.structure.axes.of[name]
+        written = [k for k, f in enumerate(axes) if value.shape[k] == self.structure.axes.factors.size(f)]
+        size = self.structure.axes.factors.size(action.leaf)
+        owner = np.full(value.shape, -1)
+        for stand in stands(self.structure.expansion, axes, action.leaf, action.copies):
+            if any(k not in written for k in (stand.axis, *stand.others)):
+                return None
+            unit = stand.units
+            for copy, factor in zip(stand.copies, action.copies, strict=True):
+                unit = unit + copy * size * prod(
+                    self.structure.axes.factors.size(c) for c in action.copies[action.copies.index(factor) + 1 :]
+                )
+            here = np.where(stand.here, unit, -1)
+            shape = np.broadcast_shapes(here.shape, (1,) * len(stand.others) + stand.grid.shape)
+            placed = stand.along(value.shape, np.broadcast_to(here, shape), np.full(value.shape[stand.axis], -1))
+            owner = np.where(placed >= 0, placed, owner)
+        flat = owner.reshape(-1)
+        order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
+        if not len(order) or len(order) % count or np.any(np.bincount(flat[order], minlength=count) != len(order) // count):
+            return None
+        return order.reshape(count, -1)
+
+    @staticmethod
+    def _groups(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
+        """Eligible units with the same labels everywhere, in the same copy."""
+        _, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        members: dict[int, list[int]] = {}
+        for unit in np.flatnonzero(eligible):
+            members.setdefault(int(inverse.reshape(-1)[unit]), []).append(int(unit))
+        return tuple(tuple(group) for group in members.values() if len(group) > 1)

@@ -1,0 +1,236 @@
+"""Quantisation and operators on integers: nothing is scaled across them, scales and zero points are permuted along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.operators.linear import conv, matmul
+from symlint.operators.spatial import global_average, pool
+from symlint.program import NONE
+from symlint.registry import op
+
+
+def spread_along(t: Tracer, x: Ref, level: Ref | None, axis: int, block: int = 0) -> Ref | None:
+    """A scale or zero point, which is one number, a number per index of `axis`, or one per block, made to fit `x`."""
+    if level is None or all(n == 1 for n in level.shape):
+        return None if level is None else t.reshape(level, ())
+    if level.rank == 1 and level.shape[0] == x.shape[axis]:
+        return t.reshape(level, [n if k == axis else 1 for k, n in enumerate(x.shape)])
+    if level.rank != x.rank or level.shape[axis] * block != x.shape[axis]:
+        if level.rank == x.rank and all(n in (1, m) for n, m in zip(level.shape, x.shape, strict=True)):
+            return level
+        raise Unsupported(f"its scale {list(level.shape)} does not fit {list(x.shape)}")
+    lead, tail = level.shape[: axis + 1], level.shape[axis + 1 :]
+    return t.reshape(t.expand(t.reshape(level, (*lead, 1, *tail)), (*lead, block, *tail)), x.shape)
+
+
+def lift(t: Tracer, x: Ref, scale: Ref | None, zero: Ref | None, axis: int, block: int = 0) -> Ref:
+    """(x - zero) scale."""
+    zero, scale = spread_along(t, x, zero, axis, block), spread_along(t, x, scale, axis, block)
+    level = t.pointwise(NONE, *(r for r in (x, zero) if r is not None))
+    return level if scale is None else t.multiply(level, scale)
+
+
+def lower(t: Tracer, y: Ref, scale: Ref | None, zero: Ref | None, axis: int = 1, block: int = 0) -> Ref:
+    """Rounding to a grid."""
+    levels = (spread_along(t, y, level, axis % max(y.rank, 1), block) for level in (scale, zero))
+    return t.pointwise(NONE, y, *(r for r in levels if r is not None))
+
+
+@op("DequantizeLinear", "com.microsoft.DequantizeLinear")
+def dequantize(t: Tracer, x: Ref, scale: Ref, zero: Ref | None, *, axis: int = 1, block_size: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html"""
+    return lift(t, x, scale, zero, axis % max(x.rank, 1), block_size)
+
+
+@op("QuantizeLinear", "com.microsoft.QuantizeLinear")
+def quantize(t: Tracer, x: Ref, scale: Ref, zero: Ref | None, *, axis: int = 1, block_size: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html"""
+    return lower(t, x, scale, zero, axis, block_size)
+
+
+@op("DynamicQuantizeLinear")
+def dynamic_quantize(t: Tracer, x: Ref) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html"""
+    scale, zero = (t.fold(x, range(x.rank), keepdims=False, law=NONE, function="range") for _ in range(2))
+    return lower(t, x, scale, zero), scale, zero
+
+
+@op("MatMulInteger")
+def matmul_integer(t: Tracer, a: Ref, b: Ref, a_zero: Ref | None, b_zero: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__MatMulInteger.html"""
+    return matmul(t, lift(t, a, None, a_zero, max(a.rank - 2, 0)), lift(t, b, None, b_zero, b.rank - 1))
+
+
+@op("com.microsoft.MatMulIntegerToFloat")
+def matmul_integer_to_float(
+    t: Tracer, a: Ref, b: Ref, a_scale: Ref, b_scale: Ref, a_zero: Ref | None, b_zero: Ref | None, bias: Ref | None
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulIntegerToFloat"""
+    left = lift(t, a, a_scale, a_zero, max(a.rank - 2, 0))
+    return t.add(matmul(t, left, lift(t, b, b_scale, b_zero, b.rank - 1)), bias)
+
+
+@op("com.microsoft.DynamicQuantizeMatMul")
+def dynamic_quantize_matmul(t: Tracer, a: Ref, b: Ref, scale: Ref, zero: Ref | None, bias: Ref | None) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.DynamicQuantizeMatMul"""
+    return t.add(matmul(t, dynamic_quantize(t, a)[0], lift(t, b, scale, zero, b.rank - 1)), bias)
+
+
+@op("ConvInteger")
+def conv_integer(
+    t: Tracer, x: Ref, w: Ref, x_zero: Ref | None, w_zero: Ref | None, *, group: int = 1, pads: Sequence[int] = ()
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ConvInteger.html"""
+    return conv(t, lift(t, x, None, x_zero, 1), lift(t, w, None, w_zero, 0), None, group=group, pads=pads)
+
+
+@op("QLinearConv", "com.microsoft.QLinearConv")
+def qlinear_conv(
+    t: Tracer,
+    x: Ref,
+    x_scale: Ref,
+    x_zero: Ref,
+    w: Ref,
+    w_scale: Ref,
+    w_zero: Ref,
+    y_scale: Ref,
+    y_zero: Ref,
+    bias: Ref | None,
+    *,
+    group: int = 1,
+    pads: Sequence[int] = (),
+    channels_last: int = 0,
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__QLinearConv.html"""
+    if channels_last:
+        raise Unsupported("its channels come last")
+    levels = t.pointwise(NONE, bias) if bias is not None else None
+    made = conv(t, lift(t, x, x_scale, x_zero, 1), lift(t, w, w_scale, w_zero, 0), levels, group=group, pads=pads)
+    return lower(t, made, y_scale, y_zero)
+
+
+@op("QLinearMatMul")
+def qlinear_matmul(
+    t: Tracer, a: Ref, a_scale: Ref, a_zero: Ref, b: Ref, b_scale: Ref, b_zero: Ref, y_scale: Ref, y_zero: Ref
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html"""
+    left = lift(t, a, a_scale, a_zero, max(a.rank - 2, 0))
+    return lower(t, matmul(t, left, lift(t, b, b_scale, b_zero, b.rank - 1)), y_scale, y_zero)
+
+
+@op("com.microsoft.QGemm")
+def qgemm(
+    t: Tracer,
+    a: Ref,
+    a_scale: Ref,
+    a_zero: Ref,
+    b: Ref,
+    b_scale: Ref,
+    b_zero: Ref,
+    c: Ref | None,
+    y_scale: Ref | None,
+    y_zero: Ref | None,
+    *,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QGemm"""
+    left, right = lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0 if transB else 1)
+    levels = t.pointwise(NONE, c) if c is not None else None
+    made = t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", left, right)
+    return lower(t, t.add(made, levels), y_scale, y_zero)
+
+
+@op("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul")
+def qlinear_binary(
+    t: Tracer, a: Ref, a_scale: Ref, a_zero: Ref | None, b: Ref, b_scale: Ref, b_zero: Ref | None, *rest: Ref | None
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearAdd"""
+    return lower(t, t.pointwise(NONE, lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0)), *_two(rest))
+
+
+@op("com.microsoft.QLinearLeakyRelu", "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearSoftmax")
+def qlinear_unary(
+    t: Tracer,
+    x: Ref,
+    x_scale: Ref,
+    x_zero: Ref | None,
+    y_scale: Ref,
+    y_zero: Ref | None,
+    *,
+    axis: int = -1,
+    opset: int = 13,
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearLeakyRelu"""
+    level = lift(t, x, x_scale, x_zero, 0)
+    if t.node.op.endswith("Softmax"):
+        level = t.normalise(level, range(axis % x.rank, x.rank) if opset < 13 else [axis], function="Softmax")
+    return lower(t, level, y_scale, y_zero)
+
+
+@op("com.microsoft.QLinearGlobalAveragePool", "com.microsoft.QLinearAveragePool")
+def qlinear_pool(
+    t: Tracer, x: Ref, x_scale: Ref, x_zero: Ref | None, y_scale: Ref, y_zero: Ref | None, *, channels_last: int = 0
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearAveragePool"""
+    if channels_last:
+        raise Unsupported("its channels come last")
+    level = lift(t, x, x_scale, x_zero, 1)
+    made = global_average(t, level) if "Global" in t.node.op else pool(t, level)[0]
+    return lower(t, made, y_scale, y_zero)
+
+
+@op("com.microsoft.QLinearConcat")
+def qlinear_concat(t: Tracer, y_scale: Ref, y_zero: Ref | None, *parts: Ref | None, axis: int) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearConcat"""
+    present: list[Any] = list(parts)
+    levels = [lift(t, x, s, z, 0) for x, s, z in zip(present[::3], present[1::3], present[2::3], strict=True)]
+    return lower(t, t.concat(levels, axis % levels[0].rank), y_scale, y_zero)
+
+
+@op("com.microsoft.MatMulNBits")
+def matmul_blocks(
+    t: Tracer,
+    x: Ref,
+    b: Ref,
+    scales: Ref,
+    zeros: Ref | None,
+    order: Ref | None,
+    bias: Ref | None,
+    *,
+    K: int,  # noqa: N803
+    N: int,  # noqa: N803
+    bits: int = 4,
+    block_size: int,
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits"""
+    blocks = -(-K // block_size)
+    each, width = 8 // bits, block_size * bits // 8
+    if order is not None or 8 % bits:
+        raise Unsupported("its rows are grouped by an index" if order is not None else f"{bits} bits fill no byte")
+    packed = t.reshape(b, (N, blocks, width))
+    w = t.mix(packed, [0, 1, 2, None], "several weights in one byte", law=NONE, shape=(N, blocks, width, each))
+    levels = None
+    if zeros is not None:
+        rows = t.reshape(zeros, (N, zeros_per_row := -(-prod(zeros.shape) // N)))
+        if zeros_per_row * each == blocks and each > 1:
+            apart = t.mix(rows, [0, 1, None], "several zero points in one byte", law=NONE, shape=(*rows.shape, each))
+            rows = t.reshape(apart, (N, blocks))
+        elif zeros_per_row != blocks:
+            rows = t.mix(rows, [0, None], "several zero points in one byte", law=NONE, shape=(N, blocks))
+        levels = t.reshape(rows, (N, blocks, 1, 1))
+    w = t.pointwise(NONE, w, levels) if levels is not None else w
+    w = t.multiply(w, t.reshape(scales, (N, blocks, 1, 1)))
+    if blocks * block_size != K:
+        flat = t.reshape(w, (N, blocks * block_size))
+        return t.add(t.einsum("... k, n k -> ... n", x, t.slice(flat, 1, 0, K)), bias)
+    return t.add(t.einsum("... (b y p), n b y p -> ... n", x, w), bias)
+
+
+def _two(rest: Sequence[Ref | None]) -> tuple[Ref | None, Ref | None]:
+    padded = (*rest, None, None)
+    return padded[0], padded[1]

@@ -1,0 +1,97 @@
+"""Abstract values: which elements of a tensor are equal functions of the input, which are constant, which are zero.
+
+An element stands for a function of the input (and of the places along axes that carry no units, which have size 1
+here). It is ``scale * base``, with bases numbered by labels: equal labels are equal bases, and label 0 is the constant 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.clusters import ABSENT
+from symlint.graph import Array, Shape
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """Labels and scales of one tensor; no labels means that every element is a known number."""
+
+    labels: Labels | None
+    scale: Array
+
+    @property
+    def shape(self) -> Shape:
+        """The shape, with size 1 along axes without units."""
+        return self.scale.shape
+
+    @property
+    def numbers(self) -> Labels:
+        """The labels, written out."""
+        return np.zeros(self.scale.shape, np.int64) if self.labels is None else self.labels
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Where the element is a known number."""
+        return self.numbers == 0
+
+    @property
+    def zero(self) -> NDArray[np.bool_]:
+        """Where the element is zero for every input."""
+        absent: NDArray[np.bool_] = np.abs(self.scale) < ABSENT
+        return absent
+
+
+def known(numbers: Array) -> Value:
+    """A tensor of known numbers."""
+    return Value(None, numbers)
+
+
+def tidy(labels: Labels, scale: Array) -> Value:
+    """A value in which zero is the constant zero."""
+    zero = np.abs(scale) < ABSENT
+    return Value(np.where(zero, 0, labels), np.where(zero, 0.0, scale))
+
+
+@dataclass
+class Names:
+    """The numbering of bases."""
+
+    uniform: set[int] = field(default_factory=lambda: {0})
+    """Labels of functions that depend on no input."""
+    count: int = 1
+
+    def fresh(self, shape: Sequence[int]) -> Value:
+        """A value of which nothing is known: every element is a base of its own."""
+        size = int(np.prod(shape, dtype=np.int64))
+        labels = np.arange(self.count, self.count + size).reshape(tuple(shape))
+        self.count += size
+        return Value(labels, np.ones(tuple(shape)))
+
+    def derive(self, *columns: Labels, steady: bool = False) -> Labels:
+        """New labels, equal where all `columns` are equal: the bases that one operation computes from others.
+
+        With `steady`, a base that depends on no input (by the first column) makes one that does not either.
+        """
+        shape = np.broadcast_shapes(*(c.shape for c in columns))
+        flat = np.stack([np.broadcast_to(c, shape).reshape(-1) for c in columns], axis=1)
+        rows, inverse = np.unique(flat, axis=0, return_inverse=True)
+        if steady and len(self.uniform) > 0:
+            still = np.isin(rows[:, 0], list(self.uniform))
+            self.uniform.update((np.flatnonzero(still) + self.count).tolist())
+        labels = inverse.reshape(shape) + self.count
+        self.count += len(rows)
+        return labels
+
+
+def alike(scale: Array, tolerance: float = 4e-6) -> Labels:
+    """Numbers as whole numbers, equal for those that agree to a few roundings."""
+    values, inverse = np.unique(scale.reshape(-1), return_inverse=True)
+    apart = np.abs(np.diff(values)) > tolerance * np.maximum(np.abs(values[:-1]), np.abs(values[1:]))
+    groups = np.concatenate([[0], np.cumsum(apart)])
+    return groups[inverse.reshape(-1)].reshape(scale.shape)

@@ -1,0 +1,468 @@
+"""The equivariance law of every operator rule, and the contract between the table of rules and the operators' schemas.
+
+Each case of `onnx.backend.test` becomes a network of its own in which every floating input is a weight and nothing is
+pinned at the outputs. Whatever generator is then claimed, for weights and outputs together, must commute with the
+operator: f(g x) = g f(x). A new operator rule is tested here without a new line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, defs, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from symlint.action import permute, scale, stands
+from symlint.axes import walk
+from symlint.errors import UnreadableModel
+from symlint.inference import Action, _Report
+from symlint.load import load
+from symlint.program import Program, Unknown
+from symlint.registry import Entry, operators
+from symlint.terms import Expansion
+from symlint.translate import _Translation
+
+Arrays = dict[str, np.ndarray]
+TOLERANCE = 1e-4
+WIDE = {np.dtype(t) for t in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
+SPECIFICATION = "https://"
+ONNX = sorted(name for name in operators() if "." not in name)
+
+# Not generic: what the law says of almost all inputs fails on these.
+DEGENERATE = {"test_hardmax_one_hot"}  # ties, which the position decides
+
+# Operators whose own cases are too narrow: attributes, and the inputs as shapes, or as values where the layout asks.
+WIDER: list[tuple[str, dict[str, Any], list[Any]]] = [
+    ("Conv", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, [(2, 3, 5, 5), (4, 3, 3, 3), (4,)]),
+    ("Conv", {"group": 2, "kernel_shape": [1, 1]}, [(2, 6, 4, 4), (4, 3, 1, 1), (4,)]),
+    ("Conv", {"group": 3, "kernel_shape": [3]}, [(2, 3, 7), (6, 1, 3), (6,)]),
+    ("Conv", {"kernel_shape": [1, 1], "strides": [2, 2]}, [(2, 3, 5, 5), (4, 3, 1, 1)]),
+    ("Conv", {"kernel_shape": [1, 1], "pads": [1, 1, 0, 0], "strides": [1, 1]}, [(2, 3, 4, 4), (4, 3, 1, 1)]),
+    ("Conv", {"kernel_shape": [1], "pads": [1, 1], "strides": [2]}, [(2, 3, 3), (4, 3, 1)]),
+    ("Conv", {"kernel_shape": [1], "pads": [0, 2], "strides": [1]}, [(2, 3, 3), (4, 3, 1)]),
+    ("Conv", {"auto_pad": "SAME_UPPER", "kernel_shape": [3], "dilations": [2]}, [(2, 3, 6), (4, 3, 3)]),
+    ("ConvTranspose", {"group": 2}, [(2, 4, 3, 3), (4, 3, 2, 2), (6,)]),
+    ("ConvTranspose", {"strides": [2, 1]}, [(2, 4, 3, 3), (4, 3, 2, 2)]),
+    ("Pad", {}, [(2, 3, 4), np.array([0, 1, 0, 0, 2, 0])]),
+    ("Pad", {}, [(2, 3, 4), np.array([0, 1, 0, 0, 2, 0]), np.float32(1.5)]),
+    ("Pad", {}, [(2, 3, 6), np.array([0, 0, -2, 0, 0, -1])]),
+    ("Pad", {"mode": "reflect"}, [(2, 3, 4), np.array([0, 1, 0, 0, 2, 0])]),
+    ("Pad", {"mode": "edge"}, [(2, 3, 4), np.array([1, 1]), None, np.array([2])]),
+    ("CumSum", {}, [(2, 3, 4), np.array(1)]),
+    ("CumSum", {"reverse": 1}, [(2, 3, 4), np.array(-1)]),
+    ("Cast", {"to": TensorProto.INT32}, [(3, 4)]),
+    ("Cast", {"to": TensorProto.DOUBLE}, [(3, 4)]),
+    ("Cast", {"to": TensorProto.BOOL}, [(3, 4)]),
+    ("CastLike", {}, [(3, 4), np.array(1, np.int64)]),
+    ("Equal", {}, [(3, 4), (4,)]),
+    ("Greater", {}, [(3, 4), (3, 1)]),
+    ("Dropout", {}, [(3, 4)]),
+    ("Clip", {}, [(3, 4), np.float32(0), np.float32(0.5)]),
+    ("Clip", {}, [(3, 4), np.float32(0)]),
+    ("Relu", {}, [(3, 4)]),
+    ("Where", {}, [np.array([True, False, True]), (2, 3), (2, 1)]),
+    ("Where", {}, [np.array([True, False, True]), (2, 3), np.float32(0)]),
+    ("Where", {}, [np.array([True, False, True]), (3,), (2, 1)]),
+    ("Max", {}, [(3, 4), (4,), np.float32(0)]),
+    ("Min", {}, [(3, 4), (4,)]),
+    ("Sum", {}, [(3, 4), (4,), (3, 1)]),
+    ("Mean", {}, [(3, 4), (4,)]),
+    ("Mean", {}, [(3, 4), np.float32(0)]),
+    ("Sub", {}, [(4,), (3, 4)]),
+    ("Sub", {}, [np.float32(0), (3, 4)]),
+    ("Div", {}, [(4,), (3, 4)]),
+    ("Mul", {}, [(3, 1), (4,)]),
+    ("Pow", {}, [(3, 4), np.float32(2)]),
+    ("Pow", {}, [(3, 4), np.float32(3)]),
+    ("Mod", {"fmod": 1}, [(3, 4), (4,)]),
+    ("MatMul", {}, [(2, 3, 4), (4, 5)]),
+    ("MatMul", {}, [(4,), (2, 4, 5)]),
+    ("MatMul", {}, [(2, 1, 3, 4), (6, 4, 5)]),
+    ("Gemm", {"alpha": 0.5, "beta": 2.0, "transB": 1}, [(3, 4), (5, 4), (5,)]),
+    ("Gemm", {"transA": 1}, [(4, 3), (4, 5), (3, 1)]),
+    ("Einsum", {"equation": "bij,bjk->bik"}, [(2, 3, 4), (2, 4, 5)]),
+    ("Einsum", {"equation": "...i,ij"}, [(2, 3, 4), (4, 5)]),
+    ("Einsum", {"equation": "ij,ij->i"}, [(3, 4), (3, 4)]),
+    ("PRelu", {}, [(2, 3, 4), (3, 1)]),
+    ("PRelu", {}, [(2, 3, 4), (1,)]),
+    ("BatchNormalization", {}, [(2, 3, 4), (3,), (3,), (3,), np.array([0.5, 1.0, 2.0], np.float32)]),
+    ("InstanceNormalization", {}, [(2, 3, 4), (3,), (3,)]),
+    ("LayerNormalization", {"axis": 1}, [(2, 3, 4), (3, 4), (3, 4)]),
+    ("LayerNormalization", {}, [(2, 3, 4), (4,)]),
+    ("GroupNormalization", {"num_groups": 2}, [(2, 6, 4), (6,), (6,)]),
+    ("LpNormalization", {"axis": 1, "p": 1}, [(2, 3, 4)]),
+    ("MeanVarianceNormalization", {}, [(2, 3, 4, 5)]),
+    ("Softmax", {"axis": 1}, [(2, 3, 4)]),
+    ("LogSoftmax", {}, [(2, 3, 4)]),
+    ("Hardmax", {}, [(2, 3, 4)]),
+    ("Reshape", {}, [(2, 12), np.array([2, 3, 4])]),
+    ("Reshape", {}, [(2, 12), np.array([-1, 4])]),
+    ("Reshape", {}, [(4, 6), np.array([3, 8])]),
+    ("Reshape", {}, [(2, 4, 6), np.array([2, 3, 8])]),
+    ("Flatten", {"axis": 2}, [(2, 3, 4)]),
+    ("Expand", {}, [(3, 1), np.array([2, 1, 4])]),
+    ("Tile", {}, [(2, 3), np.array([2, 2])]),
+    ("Slice", {}, [(3, 8), np.array([2]), np.array([6]), np.array([1])]),
+    ("Slice", {}, [(3, 8), np.array([1]), np.array([8]), np.array([1]), np.array([2])]),
+    ("Slice", {}, [(3, 8), np.array([0]), np.array([7]), np.array([1]), np.array([3])]),
+    ("Slice", {}, [(3, 8), np.array([-1]), np.array([-20]), np.array([1]), np.array([-1])]),
+    ("Gather", {"axis": 1}, [(3, 5, 2), np.array([[0, 2], [2, 4]])]),
+    ("Gather", {"axis": 1}, [(3, 5, 2), np.array(3)]),
+    ("Gather", {"axis": 0}, [(3, 5), np.array([2, 1, 0])]),
+    ("Split", {"axis": 1}, [(2, 7), np.array([2, 2, 3])]),
+    ("Concat", {"axis": 1}, [(2, 3), (2, 4), (2, 3)]),
+    ("Concat", {"axis": -2}, [(2, 3, 4), (2, 1, 4)]),
+    ("Transpose", {}, [(2, 3, 4)]),
+    ("ReduceL2", {"keepdims": 0}, [(2, 3, 4), np.array([1])]),
+    ("ReduceSumSquare", {}, [(2, 3, 4), np.array([-1])]),
+    ("ReduceProd", {"keepdims": 0}, [(2, 3, 4), np.array([0, 2])]),
+    ("ReduceMean", {}, [(2, 3, 4), np.array([0, 2])]),
+    ("ReduceMax", {"keepdims": 0}, [(2, 3, 4)]),
+    ("ReduceLogSumExp", {}, [(2, 3, 4), np.array([1])]),
+    ("ArgMax", {"axis": 1, "keepdims": 0}, [(2, 5, 4)]),
+    ("TopK", {"axis": 1}, [(2, 5, 4), np.array([3])]),
+    ("MaxPool", {"kernel_shape": [2, 2]}, [(2, 3, 4, 4)]),
+    ("AveragePool", {"kernel_shape": [2, 2]}, [(2, 3, 4, 4)]),
+    ("GlobalAveragePool", {}, [(2, 3, 4, 4)]),
+    ("GlobalMaxPool", {}, [(2, 3, 4, 4)]),
+    ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, [(2, 12, 2, 3)]),
+    ("SpaceToDepth", {"blocksize": 2}, [(2, 3, 4, 6)]),
+    ("Resize", {"mode": "nearest"}, [(2, 3, 2, 2), None, np.array([1, 1, 2, 2], np.float32)]),
+    ("LRN", {"size": 3}, [(2, 5, 3, 3)]),
+]
+
+# Rules whose cases have no axis of more than one unit that is free, or none that the reference evaluator can run.
+UNTRIED = {"Upsample": "its one case resizes every axis that has more than one unit"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator call: the model without stored tensors, and its inputs."""
+
+    name: str
+    model: onnx.ModelProto
+    inputs: Arrays
+
+    @property
+    def op(self) -> str:
+        node = self.model.graph.node[0]
+        return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+@cache
+def cases() -> Mapping[str, list[Case]]:
+    """Operator -> its cases with floating inputs; sequences, strings and narrow floats are left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.case.node import collect_testcases
+
+        collected = collect_testcases(None)
+    found: defaultdict[str, list[Case]] = defaultdict(list)
+    for case in collected:
+        graph = case.model.graph
+        if len(graph.node) != 1 or not case.data_sets:
+            continue
+        values = [numpy_helper.to_array(v) if isinstance(v, TensorProto) else v for v in case.data_sets[0][0]]
+        if not all(isinstance(v, np.ndarray) and v.dtype in WIDE for v in values):
+            continue
+        inputs = {i.name: v for i, v in zip(graph.input, values, strict=False)}
+        if any(v.dtype in (np.float32, np.float64) and v.ndim for v in inputs.values()):
+            made = Case(case.name, case.model, inputs)
+            if case.name not in DEGENERATE:
+                found[made.op].append(made)
+    for made in wider():
+        found[made.op].append(made)
+    return found
+
+
+def wider() -> Iterator[Case]:
+    """The cases of `WIDER`, with normal inputs."""
+    for k, (op, attributes, arguments) in enumerate(WIDER):
+        rng = np.random.default_rng(k)
+        names = [f"in{i}" if a is not None else "" for i, a in enumerate(arguments)]
+        values = {
+            name: rng.normal(size=a).astype(np.float32) if isinstance(a, tuple) else np.asarray(a)
+            for name, a in zip(names, arguments, strict=True)
+            if a is not None
+        }
+        outputs = [f"out{i}" for i in range({"Split": 3, "TopK": 2}.get(op, 1))]
+        infos = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for n, v in values.items()
+        ]
+        made = [helper.make_value_info(n, onnx.TypeProto()) for n in outputs]
+        graph = helper.make_graph([helper.make_node(op, names, outputs, **attributes)], "wider", infos, made)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        yield Case(f"wider {op} {attributes} {[np.shape(v) for v in values.values()]}", model, values)
+
+
+def with_weights(case: Case, stored: Sequence[str]) -> onnx.ModelProto:
+    """The case's model with some of its inputs stored."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    kept = [i for i in model.graph.input if i.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(case.inputs[n]), n) for n in stored)
+    return model
+
+
+@dataclass(frozen=True)
+class Open:
+    """What the engine infers when the outputs are free."""
+
+    program: Program
+    report: _Report
+    outputs: Mapping[int, str]
+    """Place among the graph's outputs -> tensor of the program."""
+    actions: tuple[Action, ...]
+
+
+def examine_open(model: onnx.ModelProto) -> Open | None:
+    """The engine's inference, less the rule that outputs stay as they are; None where the model is refused."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "case.onnx"
+        onnx.save(model, file)
+        try:
+            read = load(file)
+        except UnreadableModel:
+            return None
+        translation = _Translation(read)
+        program = replace(translation.program(), outputs=())
+        axes = walk(program)
+        expansion = Expansion(axes.factors)
+        report = _Report(program, axes, expansion)
+        outputs = {
+            k: translation.env[name].name for k, name in enumerate(read.graph.outputs) if name in translation.env
+        }
+        leaves = [x for x in report.bearers if x not in axes.factors.pins or x in report.charges]
+        return Open(program, report, outputs, tuple(a for x in leaves for a in report._actions(x, f"S{x}")))
+
+
+def element(seen: Open, action: Action, rng: np.random.Generator) -> np.ndarray:
+    """An element of a generator that moves every unit: a derangement, or factors away from 1."""
+    factors = seen.report.factors
+    shape = (*(factors.size(c) for c in action.copies), factors.size(action.leaf))
+    if action.kind == "permutation":
+        rows = rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
+        order = np.empty(shape, np.int64)
+        np.put_along_axis(order, rows, np.roll(rows, 1, axis=-1), axis=-1)
+        return order
+    return np.exp(rng.choice([-1.0, 1.0], shape) * rng.uniform(0.2, 1.0, shape))
+
+
+def act(seen: Open, action: Action, g: np.ndarray, name: str, values: np.ndarray) -> np.ndarray:
+    """g on one tensor of the program."""
+    charge = {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
+    if action.kind == "rescaling" and not charge:
+        return values
+    found = list(stands(seen.report.expansion, seen.report.axes.of[name], action.leaf, action.copies))
+    if action.kind == "permutation":
+        return permute(values, found, g)
+    return scale(values, found, g, charge)
+
+
+def moved_inputs(seen: Open, action: Action, g: np.ndarray, inputs: Arrays) -> Arrays:
+    """g on all weights; a batch normalisation's gain and bias follow its scale and shift."""
+    made = dict(inputs)
+    for name, stored in seen.program.weights.items():
+        if name not in seen.program.detached and np.asarray(inputs[stored]).dtype.kind == "f":
+            made[stored] = act(seen, action, g, name, np.asarray(inputs[stored], np.float64))
+        elif action.kind == "permutation":
+            made[stored] = act(seen, action, g, name, inputs[stored])
+    if action.kind == "rescaling":
+        for step in {id(s): s for s in seen.program.affines.values()}.values():
+            gain, bias, mean, var = (
+                inputs[seen.program.weights[n]] for n in (step.gain, step.bias, step.mean, step.var)
+            )
+            root = np.sqrt(var.astype(np.float64) + step.epsilon)
+            slope = act(seen, action, g, step.scale, gain / root)
+            shift = act(seen, action, g, step.shift, bias - mean * gain / root)
+            made[seen.program.weights[step.gain]] = slope * root
+            made[seen.program.weights[step.bias]] = shift + mean * slope
+    return {name: np.asarray(values, inputs[name].dtype) for name, values in made.items()}
+
+
+def gap(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference relative to the largest value; NaN and infinities must stand at the same places."""
+    if a.shape != b.shape:
+        return np.inf
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf
+    if not finite.any():
+        return 0.0
+    return float(np.abs(a[finite] - b[finite]).max() / max(np.abs(a[finite]).max(), 1e-30))
+
+
+@dataclass
+class Tally:
+    """What was tried on one operator."""
+
+    tried: Counter[str]
+    cases: int = 0
+    broken: tuple[str, ...] = ()
+
+
+def evaluate(run: ReferenceEvaluator, inputs: Arrays) -> list[Any]:
+    """The operator's outputs."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return run.run(None, inputs)
+
+
+def attempts(case: Case, *, run_time_indices: bool) -> Iterator[tuple[str, float]]:
+    """(generator, how far f(g x) is from g f(x)) for every generator that is claimed."""
+    stored = [n for n, v in case.inputs.items() if v.dtype.kind == "f" or not run_time_indices]
+    seen = examine_open(with_weights(case, stored))
+    if seen is None or not seen.actions:
+        return
+    if any(isinstance(step, Unknown) for step in seen.program.steps) and len(seen.program.steps) == 1:
+        return
+    try:
+        run = ReferenceEvaluator(case.model)
+        before, again = evaluate(run, case.inputs), evaluate(run, case.inputs)
+    except Exception:  # the reference evaluator lacks the operator or fails on it in its own ways
+        return
+    if (
+        not all(isinstance(y, np.ndarray) for y in before)
+        or not any(y.dtype in WIDE for y in before)
+        or any(gap(y, z) for y, z in zip(before, again, strict=True))
+    ):
+        return  # a random operator
+    for action in seen.actions:
+        g = element(seen, action, np.random.default_rng(3))
+        worst = 0.0
+        moved = moved_inputs(seen, action, g, case.inputs)
+        try:
+            after = evaluate(run, moved)
+        except Exception:  # inputs that are no longer valid break the law like any other
+            yield action.kind, np.inf
+            continue
+        for k, name in seen.outputs.items():
+            if before[k].dtype in WIDE and name in seen.report.axes.of:
+                worst = max(worst, gap(act(seen, action, g, name, before[k].astype(np.float64)), after[k]))
+        yield action.kind, worst
+
+
+@cache
+def tally(op: str) -> Tally:
+    """The law tried on all cases of an operator."""
+    made = Tally(Counter())
+    broken: list[str] = []
+    for case in cases().get(op, ()):
+        tried = 0
+        for run_time_indices in (False, True):
+            if run_time_indices and all(v.dtype.kind == "f" for v in case.inputs.values()):
+                continue
+            how = " with indices of the run" if run_time_indices else ""
+            try:
+                for kind, difference in attempts(case, run_time_indices=run_time_indices):
+                    tried += 1
+                    made.tried[kind] += 1
+                    if not difference < TOLERANCE:
+                        broken.append(f"{case.name}{how}: {kind} is off by {difference:.1e}")
+            except Exception as error:  # the engine never raises
+                broken.append(f"{case.name}{how}: {error!r}")
+        made.cases += tried > 0
+    made.broken = tuple(broken)
+    return made
+
+
+@pytest.mark.parametrize("op", ONNX)
+def test_what_is_claimed_commutes_with_the_operator(op):
+    """f(g x) = g f(x) for every claimed generator g, permutations and rescalings, on every case of the operator."""
+    made = tally(op)
+    assert not made.broken, "\n".join(made.broken)
+    if cases().get(op) and op not in UNTRIED:
+        assert made.cases, f"none of {len(cases()[op])} cases of {op} has a generator to try"
+
+
+def test_the_law_is_tried_widely():
+    """The number of operators, cases and elements that the law was tried on does not fall."""
+    made = [tally(op) for op in ONNX]
+    tried = sum((m.tried for m in made), Counter())
+    covered, total = sum(m.cases > 0 for m in made), sum(m.cases for m in made)
+    print(f"{covered} operators, {total} cases, {dict(tried)}")  # noqa: T201
+    assert covered >= 110
+    assert total >= 520
+    assert tried["permutation"] >= 1300
+    assert tried["rescaling"] >= 800
+
+
+@cache
+def schemas() -> Mapping[str, list[defs.OpSchema]]:
+    """Operator of ONNX's own domain -> all versions of its schema."""
+    found: defaultdict[str, list[defs.OpSchema]] = defaultdict(list)
+    for schema in defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            found[schema.name].append(schema)
+    return found
+
+
+def bound(op: str) -> tuple[Entry, list[defs.OpSchema]]:
+    """A rule and the schemas that it has to fit."""
+    if op not in schemas():
+        pytest.skip(f"{op} has no schema")
+    return operators()[op], schemas()[op]
+
+
+def sharing(entry: Entry) -> list[defs.OpSchema]:
+    """All versions of the schemas of all operators that have one rule."""
+    return [schema for name, other in operators().items() if other.rule is entry.rule for schema in schemas()[name]]
+
+
+@pytest.mark.parametrize("op", ONNX)
+def test_a_rule_takes_no_more_inputs_than_the_schema_has(op):
+    """Every positional parameter of a rule is an input of one of its operators in some version."""
+    entry, versions = bound(op)
+    if any(i.option is defs.OpSchema.FormalParameterOption.Variadic for schema in versions for i in schema.inputs):
+        return
+    assert entry.inputs <= max(len(schema.inputs) for schema in sharing(entry))
+
+
+@pytest.mark.parametrize("op", ONNX)
+def test_the_keywords_of_a_rule_are_attributes_of_the_schema(op):
+    """Every keyword of a rule is an attribute of one of its operators in some version."""
+    entry, _ = bound(op)
+    if any("." in name for name, other in operators().items() if other.rule is entry.rule):
+        pytest.skip("it is also the rule of an operator outside ONNX")
+    assert entry.attributes <= {a for schema in sharing(entry) for a in schema.attributes}
+
+
+@pytest.mark.parametrize("op", ONNX)
+def test_the_defaults_of_a_rule_are_those_of_the_schema(op):
+    """A keyword's default is the schema's in some version, or None or empty where the schema derives it."""
+    entry, versions = bound(op)
+    for name, parameter in inspect.signature(entry.rule).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default not in (None, (), parameter.empty):
+            stated = [schema.attributes[name].default_value for schema in versions if name in schema.attributes]
+            values = [helper.get_attribute_value(value) for value in stated if value.type]
+            assert not values or any(same(value, parameter.default) for value in values), name
+
+
+def same(stated: Any, default: Any) -> bool:
+    """Whether a schema's default, in float32 and bytes, is a rule's."""
+    if isinstance(stated, bytes):
+        return bool(stated.decode() == default)
+    return bool(np.allclose(stated, default))
+
+
+@pytest.mark.parametrize("op", sorted(operators()))
+def test_a_rule_is_documented_by_its_specification(op):
+    """A rule's docstring is the address of its operator's specification; the pointwise families need none."""
+    rule = operators()[op].rule
+    if not rule.__qualname__.startswith("pointwise."):
+        assert SPECIFICATION in (rule.__doc__ or "")

@@ -1,0 +1,103 @@
+"""Soundness: every claimed symmetry is tried in onnxruntime, and a wrong one is refuted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from symlint.edit import write
+from symlint.errors import UnreadableModel
+from symlint.inference import examine
+from symlint.load import load
+from symlint.probe import feeds
+from symlint.runtime import run
+from symlint.teleport import teleport
+from symlint.verify import compare, verify
+
+SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
+TRUTH = sorted((SHARED / "truth").glob("*.onnx"))
+ZOO = sorted((SHARED / "zoo").glob("*.onnx"))
+MODELS = sorted((SHARED / "models").rglob("*.onnx"))
+LARGEST = 60_000
+SMALL = [p for p in ZOO if p.stat().st_size < LARGEST and p.stem.count(".") == 0][::2][:25]
+HEAVY = 100_000_000
+"""Files above this size are left to the command line."""
+
+
+def name(path: Path) -> str:
+    return f"{path.parent.name}-{path.stem}"
+
+
+def refuted(path: Path) -> list[tuple[str, str, float | None]]:
+    """The claims about a model that onnxruntime refutes."""
+    try:
+        symmetry, structure = examine(load(path))
+    except UnreadableModel as problem:
+        pytest.skip(str(problem)[:200])
+    trials = verify(structure, [g.id for g in symmetry.generators if g.exact])
+    assert len(trials) == sum(g.exact for g in symmetry.generators)
+    if trials and all(t.outcome == "not runnable" for t in trials):
+        pytest.skip(f"not runnable: {trials[0].reason[:150]}")
+    return [(t.id, t.kind, t.difference) for t in trials if t.outcome == "refuted"]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", [*TRUTH, *SMALL], ids=name)
+def test_nothing_that_is_claimed_is_refuted(path, shared):
+    """The outputs stay when the weights of a small network move by all claimed generators."""
+    assert refuted(path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", [p for p in [*ZOO, *MODELS] if p not in SMALL], ids=name)
+def test_nothing_is_refuted_in_the_corpora(path, shared):
+    """The outputs stay on every network of the corpora that onnxruntime can run."""
+    if path.stat().st_size > HEAVY:
+        pytest.skip("too large for a test")
+    assert refuted(path) == []
+
+
+POWER = [p for p in TRUTH if p.stem in {"mlp_relu", "conv_bn_relu", "reglu", "attn_bias", "depthwise", "densenet"}]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", POWER, ids=name)
+def test_a_wrong_element_is_refuted(path, shared, tmp_path):
+    """Of each kind, an element that moves only the first of its tensors changes the outputs a hundred times more."""
+    symmetry, structure = examine(load(path))
+    inputs = next(iter(feeds(structure.program.model, 0)))
+    before = run([path], inputs)[0]
+    assert before.failure is None, before.failure
+    for kind in sorted({g.kind for g in symmetry.generators}):
+        chosen = [g.id for g in symmetry.generators if g.kind == kind and len(g.tensors) > 1]
+        if not chosen:
+            continue
+        files = []
+        for wrong in (False, True):
+            files.append(tmp_path / f"{kind}-{wrong}.onnx")
+            write(path, teleport(structure, chosen, 1, wrong=wrong), files[-1])
+        right, off = (compare(before.outputs, r) for r in run(files, inputs))
+        assert right < 1e-3
+        assert off > 100 * min(right, 1e-5), kind
+        assert off > 1e-3, kind
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", POWER, ids=name)
+def test_teleport_moves_every_tensor(path, shared):
+    """No tensor that a generator lists stays within 1% of itself, and permutations keep the multiset of values."""
+    symmetry, structure = examine(load(path))
+    for generator in symmetry.generators:
+        moved = teleport(structure, [generator.id], 2)
+        assert set(generator.tensors) <= set(moved)
+        for tensor in generator.tensors:
+            before = structure.program.model.tensors[tensor].read()
+            after = moved[tensor]
+            assert (after.shape, after.dtype) == (before.shape, before.dtype)
+            assert np.abs(after - before).max() > 0.01 * np.abs(before).max()
+            if generator.kind == "permutation":
+                assert np.array_equal(np.sort(after, None), np.sort(before, None))
