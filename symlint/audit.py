@@ -14,11 +14,11 @@ from symlint.errors import UnreadableModel
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
 from symlint.fingerprint import stamp
-from symlint.inference import infer
+from symlint.inference import examine
 from symlint.load import load
 from symlint.rule import Rule
 from symlint.settings import Settings
-from symlint.symmetry import Coverage, Space, Symmetry
+from symlint.symmetry import Coverage, Space
 
 _log = logging.getLogger(__name__)
 
@@ -123,8 +123,8 @@ def _below(folder: str) -> list[str]:
 def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
     """Audit one file; what goes wrong with it is part of the report, never an exception."""
     try:
-        symmetry = infer(load(path))
-        findings, crashed = _check(symmetry, rules, settings)
+        symmetry, structure = examine(load(path))
+        findings, crashed = _check(Context(symmetry, structure), rules, settings)
     except UnreadableModel as problem:
         return _unread(path, problem, rules)
     except MemoryError:
@@ -145,9 +145,9 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
     )
 
 
-def _check(symmetry: Symmetry, rules: Sequence[Rule], settings: Settings) -> tuple[tuple[Finding, ...], str]:
+def _check(context: Context, rules: Sequence[Rule], settings: Settings) -> tuple[tuple[Finding, ...], str]:
     """The findings of all rules, and the rules that stopped."""
-    context = Context(symmetry)
+    symmetry = context.symmetry
     findings: list[Finding] = []
     crashed = []
     for rule in rules:

@@ -17,7 +17,7 @@ from symlint.parameters import parameters
 from symlint.program import Fold, Normalise
 from symlint.symmetry import Space, Symmetry
 from symlint.valuation import valuate
-from symlint.values import Names, Value
+from symlint.values import Names, Value, distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,14 @@ class Context:
         """Tensor -> whether each of its axes holds units, or a factor on which the gauge of units depends."""
         factors = self.structure.axes.factors
         living = {x for a in self.structure.actions.values() for x in (a.leaf, *a.copies)}
-        return {
-            name: tuple(any(leaf in living for leaf in factors.leaves(f)) for f in axes)
-            for name, axes in self.structure.axes.of.items()
-        }
+        carried: dict[str, tuple[bool, ...]] = {}
+        for name, axes in self.structure.axes.of.items():
+            indices = {factors.index(g) for f in axes for g in factors.families(f)}
+            carried[name] = tuple(
+                any(leaf in living for leaf in factors.leaves(f)) or any(g in indices for g in factors.sums(f))
+                for f in axes
+            )
+        return carried
 
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
@@ -124,6 +128,15 @@ class Context:
         }
 
     def _inspect(self, action: Action) -> Units:
+        if action.id not in self._inspected:
+            self._inspected[action.id] = self._look(action)
+        return self._inspected[action.id]
+
+    @cached_property
+    def _inspected(self) -> dict[str, Units]:
+        return {}
+
+    def _look(self, action: Action) -> Units:
         factors = self.structure.axes.factors
         count = factors.size(action.leaf) * prod(factors.size(c) for c in action.copies)
         values, names = self._values
@@ -189,8 +202,8 @@ class Context:
     @staticmethod
     def _groups(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
         """Eligible units with the same labels everywhere, in the same copy."""
-        _, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        found = distinct(*columns)
         members: dict[int, list[int]] = {}
         for unit in np.flatnonzero(eligible):
-            members.setdefault(int(inverse.reshape(-1)[unit]), []).append(int(unit))
+            members.setdefault(int(found[unit]), []).append(int(unit))
         return tuple(tuple(group) for group in members.values() if len(group) > 1)

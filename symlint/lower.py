@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
 import numpy as np
 
-from symlint.graph import Array, Node, Shape
+from symlint.graph import Array, Graph, Node, Shape
 from symlint.pattern import measure, parse, regroup, spread
 from symlint.program import (
     NONE,
@@ -38,6 +38,8 @@ class Ref:
     value: Array | None = None
     fixed: bool = True
     """False where the value depends on a length that only a run tells."""
+    items: tuple[Ref, ...] | None = None
+    """The elements, where it is a sequence; name and shape say nothing then."""
 
     @property
     def rank(self) -> int:
@@ -56,8 +58,12 @@ class Unsupported(Exception):
 class Tracer:
     """Writes the steps of one node; every method returns the tensor that it makes."""
 
-    def __init__(self, node: Node, results: Sequence[Shape | None]) -> None:
+    def __init__(self, node: Node, results: Sequence[Shape | None], tag: str = "") -> None:
         self.node = node
+        self.tag = tag
+        """Tells apart the passes over one body."""
+        self.body: Callable[[Graph, Mapping[str, Ref]], tuple[Ref, ...]] | None = None
+        """Lowers a body, given its inputs, and returns its outputs."""
         self.results = tuple(results)
         """Inferred shapes of the node's outputs."""
         self.steps: list[Step] = []
@@ -65,7 +71,7 @@ class Tracer:
         self.shapes: dict[str, Shape] = {}
 
     def _new(self, shape: Sequence[int]) -> str:
-        name = f"{self.node.outputs[0]}#{len(self.shapes)}"
+        name = f"{self.node.outputs[0]}{self.tag}#{len(self.shapes)}"
         self.shapes[name] = tuple(shape)
         return name
 
@@ -266,9 +272,8 @@ class Tracer:
     def unknown(self, operands: Sequence[Ref], outs: Sequence[Shape], reason: str, *, opaque: bool) -> tuple[Ref, ...]:
         """Outputs about which nothing is known."""
         made = tuple(Ref(self._new(shape), shape) for shape in outs)
-        self.steps.append(
-            Unknown(tuple(r.name for r in made), tuple(x.name for x in operands), reason, opaque, self.node)
-        )
+        read = tuple(y.name for x in operands for y in (x.items if x.items is not None else (x,)))
+        self.steps.append(Unknown(tuple(r.name for r in made), read, reason, opaque, self.node))
         return made
 
 

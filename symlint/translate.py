@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class _Translation:
         self.weights: dict[str, str] = {}
         self.tables: dict[str, np.ndarray] = {}
         self.detached: dict[str, str] = {}
+        self.tag = ""
+        self.passes = 0
         uses = Counter(name for node in model.graph.nodes for name in _reads(node))
         self.shared = {name for name in model.tensors if uses[name] > 1 and self._uniform(name)}
 
@@ -34,9 +37,7 @@ class _Translation:
         for name in self.model.graph.inputs:
             if name in self.model.shapes:
                 self._define(name, Ref(name, self.model.shapes[name]))
-        for node in self.model.graph.nodes:
-            if not all(name in self.model.constants for name in node.outputs if name):
-                self._node(node)
+        self._nodes(self.model.graph)
         stray = tuple(name for name in self.model.tensors if name not in set(self.weights.values()))
         outputs = tuple(self.env[name].name for name in self.model.graph.outputs if name in self.env)
         return Program(
@@ -50,6 +51,23 @@ class _Translation:
             self.detached,
             stray,
         )
+
+    def _nodes(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if not all(name in self.model.constants for name in node.outputs if name):
+                self._node(node)
+
+    def _body(self, tracer: Tracer, graph: Graph, inputs: Mapping[str, Ref]) -> tuple[Ref, ...]:
+        """Lower a body inside of the node of `tracer`, what that has made so far coming first."""
+        self._commit(tracer)
+        tracer.steps.clear()
+        self.env.update(inputs)
+        self.passes += 1
+        tag, self.tag = self.tag, f"@{self.passes}"
+        self._nodes(graph)
+        self.tag = tag
+        made = tuple(self._operand(tracer, name) for name in graph.outputs)
+        return tuple(ref for ref in made if ref is not None)
 
     def _uniform(self, name: str) -> bool:
         """Whether a stored tensor has one value throughout, so that permutations of its uses need not agree."""
@@ -91,7 +109,8 @@ class _Translation:
 
     def _node(self, node: Node) -> None:
         results = [self.model.shapes.get(name) for name in node.outputs]
-        tracer = Tracer(node, results)
+        tracer = Tracer(node, results, self.tag)
+        tracer.body = partial(self._body, tracer)
         entry = operators().get(node.op)
         made: tuple[Ref | None, ...]
         try:
@@ -111,7 +130,8 @@ class _Translation:
                 self.env[name] = ref
 
     def _unknown(self, node: Node, problem: Exception) -> tuple[Ref | None, ...]:
-        tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs])
+        self.passes += 1
+        tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs], f"{self.tag}?{self.passes}")
         known: list[Ref] = []
         for name in dict.fromkeys(_reads(node)):
             try:

@@ -79,14 +79,22 @@ class Names:
         With `steady`, a base that depends on no input (by the first column) makes one that does not either.
         """
         shape = np.broadcast_shapes(*(c.shape for c in columns))
-        flat = np.stack([np.broadcast_to(c, shape).reshape(-1) for c in columns], axis=1)
-        rows, inverse = np.unique(flat, axis=0, return_inverse=True)
-        if steady and len(self.uniform) > 0:
-            still = np.isin(rows[:, 0], list(self.uniform))
-            self.uniform.update((np.flatnonzero(still) + self.count).tolist())
-        labels = inverse.reshape(shape) + self.count
-        self.count += len(rows)
+        found = distinct(*(np.broadcast_to(c, shape).reshape(-1) for c in columns))
+        if steady:
+            still = np.isin(np.broadcast_to(columns[0], shape).reshape(-1), list(self.uniform))
+            self.uniform.update((np.unique(found[still]) + self.count).tolist())
+        labels = found.reshape(shape) + self.count
+        self.count += int(found.max(initial=-1)) + 1
         return labels
+
+
+def distinct(*columns: Labels) -> Labels:
+    """Rows of whole numbers as one whole number each, from 0 on, equal for equal rows."""
+    found = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        _, inverse = np.unique(column, return_inverse=True)
+        _, found = np.unique(found * (int(inverse.max(initial=0)) + 1) + inverse, return_inverse=True)
+    return found
 
 
 def alike(scale: Array, tolerance: float = 4e-6) -> Labels:

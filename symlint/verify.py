@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from symlint.edit import rewrite
-from symlint.graph import Array
+from symlint.graph import Array, Model
 from symlint.inference import Structure
 from symlint.probe import feeds, save_lifted
 from symlint.runtime import Run, run
@@ -36,6 +36,27 @@ class Trial:
     difference: float | None
     outcome: Outcome
     reason: str = ""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the models ran and gave numbers."""
+        return self.difference is not None and np.isfinite(self.difference)
+
+
+def same_function(one: Model, other: Model, seed: int = 0) -> Trial:
+    """Compare two models on the same random inputs, drawn for the first."""
+    failure = "no inputs"
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        paths = [Path(folder) / "a.onnx", Path(folder) / "b.onnx"]
+        for model, path in zip((one, other), paths, strict=True):
+            save_lifted(rewrite(model.path, {}), path)
+        for inputs in feeds(one, seed):
+            first, second = run(paths, inputs)
+            if first.failure is None and second.failure is None:
+                difference = compare(first.outputs, second)
+                return Trial("function", "function", difference, "held" if difference <= TOLERANCE else "refuted")
+            failure = first.failure or second.failure or failure
+    return Trial("function", "function", None, "not runnable", failure)
 
 
 def verify(structure: Structure, generators: Sequence[str], seed: int = 0) -> list[Trial]:

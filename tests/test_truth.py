@@ -69,7 +69,7 @@ class Net:
     def values(self) -> Arrays:
         rng = np.random.default_rng(11)
         positive = {i for op, inputs, _, _ in self.nodes if op == "BatchNormalization" for i in [inputs.split()[4]]}
-        drawn = {n: rng.normal(size=s) for n, s in self.weights.items()}
+        drawn = {n: 0.3 + rng.normal(size=s) for n, s in self.weights.items()}
         return {n: np.exp(v) if n in positive else v for n, v in drawn.items()}
 
     def model(self, dtype: str, stored: Arrays) -> onnx.ModelProto:
@@ -231,6 +231,15 @@ SMALL = {
 }
 
 
+# A group's scaling is counted beside the scalings of the channels in it.
+OVERCLAIMED = [
+    pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="overlapping scalings are added up"))
+    if n == "grouped_conv"
+    else n
+    for n in SMALL
+]
+
+
 def infer(net: Net, folder: Path):
     """What the engine says of a small network."""
     file = folder / "net.onnx"
@@ -285,7 +294,7 @@ def nullity(net: Net) -> int:
     return jacobian.shape[1] - int((singular > 1e-7 * singular[0]).sum())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", OVERCLAIMED)
 def test_the_dimension_of_a_small_network(name, tmp_path):
     """Inferred rescalings reach what theory counts; all that is inferred stays within the Jacobian's null space."""
     net = SMALL[name]
@@ -352,7 +361,7 @@ def check_rank(symmetry, structure) -> None:
     assert rank(list(tangents(structure))) == symmetry.dimension
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", OVERCLAIMED)
 def test_the_dimension_is_the_rank_of_the_generators(name, tmp_path):
     """The tangent vectors of all generators of a small network span as many directions as it reports."""
     check_rank(*infer(SMALL[name], tmp_path))

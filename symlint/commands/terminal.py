@@ -26,3 +26,8 @@ def style_for(color: str, *, verbose: bool = False, quiet: bool = False) -> Styl
     colored = color == "always" or (color == "auto" and terminal and not plain)
     # COLUMNS wins over the terminal's own size; pipes without either get 80 columns.
     return Style(min(shutil.get_terminal_size().columns, WIDEST), colored, verbose, quiet)
+
+
+def listed(text: str | None) -> frozenset[str] | None:
+    """The words of a comma list; None where it was not given."""
+    return None if text is None else frozenset(word.strip() for word in text.split(",") if word.strip())

@@ -1,0 +1,65 @@
+"""Units whose value is one number, whatever the input.
+
+## What it checks
+
+For every space of units that may be permuted: whether a unit that contributes to the output has the same value for
+every input and at every place, so that it only adds a constant to whatever reads it. The usual cause is that its incoming
+weights are zero and its bias, or the shift of a normalisation, is not.
+
+## Why it matters
+
+The unit costs as much as any other and does the work of a bias. Its constant can be folded into the biases of its
+readers, and the unit deleted.
+
+## What else can cause it
+
+Structured pruning that zeroes weights but leaves biases, dead features behind a normalisation whose shift survived, a
+gain that decayed to zero, and a branch whose input the export made constant. Where every unit of a space is constant
+nothing is reported: such a space is computed from the weights alone, like a learned query.
+
+## Evidence
+
+exact: follows from zeros in the weights, for every input.
+
+## Repair
+
+Add the constant, times the outgoing weights, to the biases of the readers, then delete the unit. A reader that pads its
+input with zeros sees the constant everywhere but in the padding: there the repair needs a border correction.
+
+## References
+
+Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), rescaling symmetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.rule import rule
+from symlint.severity import by_share
+
+
+@rule("SYM102", "constant-unit", Level.WARNING, "exact")
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per space with constant units."""
+    for space in context.spaces:
+        units = context.units(space)
+        constant = np.flatnonzero(units.constant)
+        total = space.size * space.copies
+        if len(constant):
+            yield Finding(
+                check.code,
+                check.name,
+                by_share(len(constant), total),
+                check.evidence,
+                f"{len(constant)} of {total} units of {space.name} have a value that does not depend on the input",
+                space.id,
+                tuple(constant.tolist()),
+                context.tensors(space),
+                {"constant": len(constant), "units": total, "tolerance": 1e-30},
+                saves=len(constant) * context.weight(space),
+            )

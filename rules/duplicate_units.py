@@ -1,0 +1,66 @@
+"""Units that are equal, or positive multiples of each other, for every input.
+
+## What it checks
+
+For every space of units that may be permuted: which units are the same function of the input wherever they are read.
+Equal incoming weights and bias make equal units under any activation; under a positively homogeneous one (ReLU, LeakyReLU,
+PReLU with one slope, none at all) a positive multiple of both makes a multiple of the unit. Units further on are compared
+through what they read: two units that read duplicates differently but in the same sum are duplicates as well.
+
+## Why it matters
+
+One unit does the work of several. Merging them, with their outgoing weights added up, leaves the function as it is and the
+network smaller. A permutation symmetry predicts the state: units that once became equal stay equal under gradient descent.
+
+## What else can cause it
+
+A constant initialisation that never broke the symmetry, copied weights (widening a network, an ensemble of clones),
+clustering or quantisation to a small alphabet, and too much weight decay, which leaves as many distinct directions as
+the task needs. Rows that random weights of that length and alphabet would often repeat are not reported.
+
+## Evidence
+
+exact: every weight agrees to a few roundings of its number type.
+
+## Repair
+
+Keep one unit of each group, add the outgoing weights of the others to its own (times their factor), delete the others.
+
+## References
+
+Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), permutation symmetry; Chen et al., Stochastic
+Collapse (NeurIPS 2023), permutation-invariant sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.rule import rule
+from symlint.severity import by_share
+
+
+@rule("SYM201", "duplicate-units", Level.WARNING, "exact")
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per space with duplicates; its groups are in the facts."""
+    for space in context.spaces:
+        groups = context.units(space).groups
+        if not groups:
+            continue
+        total = space.size * space.copies
+        spare = sum(len(group) - 1 for group in groups)
+        members = sorted(unit for group in groups for unit in group)
+        yield Finding(
+            check.code,
+            check.name,
+            by_share(spare, total),
+            check.evidence,
+            f"{spare} of {total} units of {space.name} repeat others: {len(members)} units do the work of {len(groups)}",
+            space.id,
+            tuple(members),
+            context.tensors(space),
+            {"groups": [list(group) for group in groups], "spare": spare, "units": total, "tolerance": 4.8e-07},
+            saves=spare * context.weight(space),
+        )

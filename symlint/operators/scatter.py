@@ -1,0 +1,132 @@
+"""Lookups and writes at indices: the addressed axes stay in place, the others keep their units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from symlint.graph import Array
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.program import NONE, SUM, Law
+from symlint.registry import op
+
+LOOKUP = "a lookup computed at run time"
+
+
+def chosen(t: Tracer, index: Ref, *values: Ref, law: Law = SUM) -> Ref:
+    """Values of one shape, chosen by an index element by element."""
+    moving = [x for x in values if x.value is None or np.any(x.value)] or list(values[:1])
+    law = Law("sum", (None, *(Fraction(1) for _ in moving))) if law is SUM else law
+    return t.expand(t.pointwise(law, index, *moving, function="Where"), values[0].shape)
+
+
+def _beside(t: Tracer, x: Ref, axis: int, shape: Sequence[int], law: Law = SUM) -> Ref:
+    """`x` addressed along `axis`: the axes of another length have been cut as well."""
+    if x.value is not None and not np.any(x.value):
+        return t.constant(np.zeros(shape, x.value.dtype))
+    keep = [k if k != axis and x.shape[k] == n else None for k, n in enumerate(shape)]
+    return t.mix(x, keep, LOOKUP, law=law, shape=shape)
+
+
+@op("GatherElements")
+def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GatherElements.html"""
+    at, shape = axis % x.rank, indices.shape
+    return chosen(t, _beside(t, indices, at, shape, NONE), _beside(t, x, at, shape))
+
+
+@op("ScatterElements", "Scatter")
+def scatter_elements(
+    t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none"
+) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ScatterElements.html"""
+    at, shape, law = axis % x.rank, x.shape, NONE if reduction == "mul" else SUM
+    index = _beside(t, indices, at, shape, NONE)
+    return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), law=law)
+
+
+@op("GatherND")
+def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GatherND.html"""
+    t.unknown([indices], [], "it is an index", opaque=False)
+    keep = [*[None] * (indices.rank - 1), *range(batch_dims + indices.shape[-1], x.rank)]
+    return t.mix(x, keep, LOOKUP)
+
+
+@op("ScatterND")
+def scatter_nd(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, reduction: str = "none") -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ScatterND.html"""
+    deep, lead = indices.shape[-1], indices.rank - 1
+    box = _box(indices.value, x.shape) if indices.value is not None and indices.fixed else None
+    if box is not None and reduction == "none":
+        axis, start, stop = box
+        middle = t.reshape(updates, (*x.shape[:axis], stop - start, *x.shape[axis + 1 :]))
+        pieces = [t.slice(x, axis, a, b) for a, b in ((0, start), (stop, x.shape[axis])) if b > a]
+        return t.concat([*pieces[: start > 0], middle, *pieces[start > 0 :]], axis)
+    t.unknown([indices], [], "it is an index", opaque=False)
+    old = t.mix(x, [*[None] * deep, *range(deep, x.rank)], LOOKUP, shape=x.shape) if not _zero(x) else x
+    new = t.mix(updates, [*[None] * deep, *range(lead, updates.rank)], LOOKUP, shape=x.shape)
+    (index,) = t.unknown([], [()], "it is an index", opaque=False)
+    return chosen(t, index, old, new, law=NONE if reduction == "mul" else SUM)
+
+
+def _zero(x: Ref) -> bool:
+    return x.value is not None and not np.any(x.value)
+
+
+def _box(indices: Array, shape: Sequence[int]) -> tuple[int, int, int] | None:
+    """(axis, start, stop) where the indices write all of a tensor but for the rest of one axis, in order."""
+    deep = indices.shape[-1]
+    flat = indices.reshape(-1, deep)
+    if not len(flat):
+        return None
+    low, high = flat.min(0), flat.max(0) + 1
+    partial = [k for k in range(deep) if (low[k], high[k]) != (0, shape[k])] or [0]
+    sides = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, deep) if len(partial) == 1 else flat[:0]
+    return (partial[0], int(low[partial[0]]), int(high[partial[0]])) if np.array_equal(grid, flat) else None
+
+
+@op("OneHot")
+def one_hot(t: Tracer, indices: Ref, depth: Ref, values: Ref, *, axis: int = -1) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__OneHot.html"""
+    keep: list[int | None] = list(range(indices.rank))
+    keep.insert(axis % (indices.rank + 1), None)
+    t.unknown([values], [], "two numbers", opaque=False)
+    return t.mix(indices, keep, "a class index", law=NONE)
+
+
+@op("Compress")
+def compress(t: Tracer, x: Ref, condition: Ref, *, axis: int | None = None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Compress.html"""
+    if axis is None:
+        raise Unsupported("a choice of elements computed at run time", opaque=False)
+    t.unknown([condition], [], "it is an index", opaque=False)
+    keep = [None if k == axis % x.rank else k for k in range(x.rank)]
+    return t.mix(x, keep, "a choice computed at run time")
+
+
+@op("Trilu")
+def triangle(t: Tracer, x: Ref, k: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Trilu.html"""
+    return t.mix(x, [*range(x.rank - 2), None, None], "a triangle", shape=x.shape)
+
+
+def _by_data(reason: str, *names: str) -> None:
+    def rule(t: Tracer, *inputs: Ref | None) -> Ref:
+        raise Unsupported(reason, opaque=False)
+
+    op(*names)(rule)
+
+
+_by_data("positions that only data tell", "NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer")
+_by_data("random numbers", "Multinomial", "Bernoulli")
+_by_data("targets given at run time", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+
+
+@op("RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "EyeLike", "Shape", "Size", "ConstantOfShape")
+def unrelated(t: Tracer, *inputs: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__RandomNormalLike.html"""
+    return t.unknown([], [t.result()], "it depends on a shape alone", opaque=False)[0]

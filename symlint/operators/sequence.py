@@ -1,0 +1,81 @@
+"""Sequences of tensors, followed by element."""
+
+from __future__ import annotations
+
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.operators.layout import known
+from symlint.registry import op
+
+
+def sequence(*items: Ref) -> Ref:
+    """A sequence as a value."""
+    return Ref("", (), items=items)
+
+
+def elements(x: Ref) -> tuple[Ref, ...]:
+    """The elements of a sequence."""
+    if x.items is None:
+        raise Unsupported("the elements of its sequence are unknown")
+    return x.items
+
+
+@op("SequenceConstruct")
+def construct(t: Tracer, *items: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SequenceConstruct.html"""
+    return sequence(*items)
+
+
+@op("SequenceEmpty")
+def empty(t: Tracer) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SequenceEmpty.html"""
+    return sequence()
+
+
+@op("SequenceInsert")
+def insert(t: Tracer, x: Ref, item: Ref, place: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SequenceInsert.html"""
+    items = list(elements(x))
+    items.insert(len(items) if place is None else int(known(place).reshape(())), item)
+    return sequence(*items)
+
+
+@op("SequenceErase")
+def erase(t: Tracer, x: Ref, place: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SequenceErase.html"""
+    items = list(elements(x))
+    del items[-1 if place is None else int(known(place).reshape(()))]
+    return sequence(*items)
+
+
+@op("SequenceAt")
+def at(t: Tracer, x: Ref, place: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SequenceAt.html"""
+    if not place.fixed:
+        raise Unsupported("its place is known at run time", opaque=False)
+    return elements(x)[int(known(place).reshape(()))]
+
+
+@op("SplitToSequence")
+def split_to_sequence(t: Tracer, x: Ref, split: Ref | None, *, axis: int = 0, keepdims: int = 1) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SplitToSequence.html"""
+    along = axis % x.rank
+    each = 1 if split is None else known(split)
+    length = x.shape[along]
+    if split is not None and split.rank:
+        ends = [0, *(int(n) for n in known(split).cumsum())]
+    else:
+        ends = [*range(0, length, int(each)), length]
+    parts = [t.slice(x, along, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    if split is None and not keepdims:
+        parts = [t.reshape(p, (*x.shape[:along], *x.shape[along + 1 :])) for p in parts]
+    return sequence(*parts)
+
+
+@op("ConcatFromSequence")
+def concat_from_sequence(t: Tracer, x: Ref, *, axis: int, new_axis: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ConcatFromSequence.html"""
+    items = list(elements(x))
+    along = axis % (items[0].rank + bool(new_axis))
+    if new_axis:
+        items = [t.reshape(y, (*y.shape[:along], 1, *y.shape[along:])) for y in items]
+    return t.concat(items, along)

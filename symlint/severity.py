@@ -1,0 +1,12 @@
+"""How serious a share of affected units is."""
+
+from __future__ import annotations
+
+from symlint.finding import Level
+
+HALF = 0.5
+
+
+def by_share(affected: int, total: int) -> Level:
+    """Error where half of a space or more is affected, else warning."""
+    return Level.ERROR if total and affected / total >= HALF else Level.WARNING
