@@ -109,7 +109,9 @@ def _elsewhere(terms: Sequence[Sequence[Term]], k: int, term: Term, leaf: int) -
         values = np.zeros(_length(row), np.int64)
         for t in met:
             place = t.leaves.index(leaf)
-            units = np.arange(t.positions.shape[place]).reshape([-1 if d == place else 1 for d in range(t.positions.ndim)])
+            units = np.arange(t.positions.shape[place]).reshape(
+                [-1 if d == place else 1 for d in range(t.positions.ndim)]
+            )
             values[t.positions] = np.broadcast_to(units, t.positions.shape)
         return axis, values
     raise ValueError(f"factor {leaf} is no copy of this occurrence")

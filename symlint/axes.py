@@ -8,7 +8,8 @@ from functools import singledispatchmethod
 
 import numpy as np
 
-from symlint.factor import Factors, Form, Span
+from symlint.arena import Form
+from symlint.factor import Factors, Span
 from symlint.program import (
     Affine,
     Concat,

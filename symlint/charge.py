@@ -13,8 +13,8 @@ from functools import singledispatchmethod
 
 import numpy as np
 
+from symlint.arena import Form
 from symlint.axes import Axes
-from symlint.factor import Form
 from symlint.linear_system import nullspace
 from symlint.program import (
     Affine,

@@ -61,8 +61,9 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float) -> Grou
             telling = np.count_nonzero(rows[b]) * letters > 2 * np.log2(count) + 20
             if telling and _multiple(rows[first], rows[b], factor[b] / factor[first], tolerance):
                 group[b] = first
-    unit = np.where(norm > 0, factor[group], 1.0)
-    return Grouping(group, np.where(norm > 0, factor / unit, 0.0))
+    real = np.isfinite(norm) & (norm > 0)
+    unit = np.where(real, factor[group], 1.0)
+    return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)))
 
 
 def _letters(rows: Array) -> float:

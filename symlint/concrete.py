@@ -19,8 +19,8 @@ import numpy as np
 from symlint.call import Kind
 from symlint.forward import Conflict, Pass
 from symlint.graph import Array, Graph, Shape, Tensor
-from symlint.shape_inference import RECURRENT, WINDOWED, Inference, contracted
 from symlint.known import stored_values
+from symlint.shape_inference import RECURRENT, WINDOWED, Inference, contracted
 
 Dim = int | str | None
 Declared = tuple[str, tuple[Dim, ...]]
@@ -183,7 +183,9 @@ class _Search:
 
     def moving(self, state: Pass) -> frozenset[str]:
         """The known values that another choice of numbers changes: they stand for lengths known only at run time."""
-        free = {name: number for name, number in state.numbers.items() if name in self.plain and name not in state.bound}
+        free = {
+            name: number for name, number in state.numbers.items() if name in self.plain and name not in state.bound
+        }
         used = set(state.numbers.values())
         other = {name: next(p for p in self.primes if p > number and p not in used) for name, number in free.items()}
         if not other:

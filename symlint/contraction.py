@@ -46,11 +46,7 @@ def together(names: Names, labels: Labels, scale: Array, order: list[str], step:
     place = [order.index(label) for label in wanted]
     labels, scale = labels.transpose(place), scale.transpose(place)
     plain = tuple(
-        k
-        for j, size in enumerate(shape)
-        if size == 1
-        for k in _places(step.result, j)
-        if labels.shape[k] > 1
+        k for j, size in enumerate(shape) if size == 1 for k in _places(step.result, j) if labels.shape[k] > 1
     )
     if plain:
         labels, scale = collapse(names, labels, scale, plain)
@@ -145,9 +141,7 @@ def _numbers(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) 
     if any(c is None for c in cuts) or sum(v.scale.size for v in values) > LIMIT:
         return names.fresh(shape)
     letter = {label: chr(97 + k) if k < 26 else chr(39 + k) for k, label in enumerate(step.sizes)}
-    full = [
-        np.broadcast_to(c[0], [step.sizes[x] for x in c[1]]).astype(np.float64) for c in cuts if c is not None
-    ]
+    full = [np.broadcast_to(c[0], [step.sizes[x] for x in c[1]]).astype(np.float64) for c in cuts if c is not None]
     sides = ["".join(letter[x] for x in c[1]) for c in cuts if c is not None]
     made = "".join(letter[x] for axis in step.result for x in axis)
     product = np.einsum(f"{','.join(sides)}->{made}", *full, optimize=True)
@@ -155,9 +149,7 @@ def _numbers(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) 
     return _grouped(names, step, product, order, shape)
 
 
-def _linear(
-    names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, Spec], shape: Shape
-) -> Value:
+def _linear(names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, Spec], shape: Shape) -> Value:
     """Known weights times unknown bases: an output is its row of weights over the distinct bases."""
     sizes = dict(step.sizes)
     cut, weights = apart(x[0].scale, x[1], sizes), apart(w[0].scale, w[1], sizes)
@@ -198,9 +190,7 @@ def _linear(
     return together(names, found.reshape(dims), sizes_of.reshape(dims), result, step, shape)
 
 
-def _rows(
-    names: Names, labels: Labels, scale: Array, columns: Array, tolerance: float
-) -> tuple[Labels, Array]:
+def _rows(names: Names, labels: Labels, scale: Array, columns: Array, tolerance: float) -> tuple[Labels, Array]:
     """Labels and scales of (batch, passing, out) from bases (batch, passing, read) and weights (batch, out, read, along)."""
     batch, many, read = labels.shape
     out, along = columns.shape[1], columns.shape[3]

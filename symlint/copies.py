@@ -8,7 +8,9 @@ from symlint.axes import Axes
 from symlint.terms import Expansion, Term, meet
 
 
-def copies(axes: Axes, expansion: Expansion, leaf: int, places: Collection[tuple[str, int, int]] | None, first: str) -> tuple[int, ...]:
+def copies(
+    axes: Axes, expansion: Expansion, leaf: int, places: Collection[tuple[str, int, int]] | None, first: str
+) -> tuple[int, ...]:
     """The factors that stand beside `leaf` wherever it is moved: one independent gauge per index of them.
 
     Args:

@@ -22,7 +22,11 @@ def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
             if name in left:
                 value.const_value = _tensor(left.pop(name), name, value.const_value)
         for node in graph:
-            if node.op_type == "Constant" and (name := node.outputs[0].name or "") in left and "value" in node.attributes:
+            if (
+                node.op_type == "Constant"
+                and (name := node.outputs[0].name or "") in left
+                and "value" in node.attributes
+            ):
                 old = node.attributes["value"].as_tensor()
                 node.attributes["value"] = ir.AttrTensor("value", _tensor(left.pop(name), name, old))
     if left:

@@ -195,7 +195,11 @@ class Context:
             owner = np.where(placed >= 0, placed, owner)
         flat = owner.reshape(-1)
         order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
-        if not len(order) or len(order) % count or np.any(np.bincount(flat[order], minlength=count) != len(order) // count):
+        if (
+            not len(order)
+            or len(order) % count
+            or np.any(np.bincount(flat[order], minlength=count) != len(order) // count)
+        ):
             return None
         return order.reshape(count, -1)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from symlint.call import Call, Found, Kind, Refused
 from symlint.control import HANDLERS
 from symlint.graph import Graph, Node, Shape
-from symlint.shape_inference import Inference, shrunk
 from symlint.known import Known
+from symlint.shape_inference import Inference, shrunk
 
 
 class Conflict(Exception):

@@ -81,7 +81,7 @@ class Model:
     """Values that depend on no input and on no weight: shapes, indices, masks, position tables."""
     symbols: Mapping[str, int]
     """The number chosen for each symbolic dimension."""
-    moving: frozenset[str] = frozenset()
-    """The known values that depend on such a choice: lengths that only a run tells."""
     notes: tuple[str, ...] = ()
     """What could not be made concrete, one line each."""
+    moving: frozenset[str] = frozenset()
+    """The known values that depend on such a choice: lengths that only a run tells."""

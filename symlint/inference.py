@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
+from symlint.arena import Form
 from symlint.axes import OPAQUE, Axes, walk
 from symlint.charge import Charge, charges
 from symlint.copies import copies
-from symlint.factor import Form
 from symlint.graph import Model
 from symlint.parameters import parameters
 from symlint.program import Program

@@ -89,7 +89,9 @@ class _Backward:
             self.give(name, self._any(parts, mine, sizes, self.values[name]))
 
     @staticmethod
-    def _any(parts: list[tuple[Mask, list[str]]], mine: tuple[Mask, list[str]], sizes: dict[str, int], value: Value) -> Mask:
+    def _any(
+        parts: list[tuple[Mask, list[str]]], mine: tuple[Mask, list[str]], sizes: dict[str, int], value: Value
+    ) -> Mask:
         """Whether some combination of the other labels has every factor."""
         own = mine[1]
         others = [label for label in sizes if label not in own]

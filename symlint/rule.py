@@ -68,7 +68,6 @@ def rules() -> tuple[Rule, ...]:
         package = entry.load()
         for module in iter_modules(package.__path__, f"{package.__name__}."):
             for value in vars(import_module(module.name)).values():
-                if isinstance(value, Rule):
-                    if found.setdefault(value.code, value) is not value:
-                        raise UsageProblem(f"two rules claim {value.code}: uninstall one of the packages that bring it")
+                if isinstance(value, Rule) and found.setdefault(value.code, value) is not value:
+                    raise UsageProblem(f"two rules claim {value.code}: uninstall one of the packages that bring it")
     return tuple(found[code] for code in sorted(found))

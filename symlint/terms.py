@@ -9,7 +9,8 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.factor import Factors, Form
+from symlint.arena import Form
+from symlint.factor import Factors
 
 Positions = NDArray[np.int64]
 Condition = Mapping[int, tuple[int, int]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from symlint.factor import Factors, Form
+from symlint.arena import Form
+from symlint.factor import Factors
 
 
 def unify(factors: Factors, f: int, g: int, reason: str) -> None:

@@ -50,9 +50,7 @@ class _Forward:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape in which a tensor's value is written."""
-        shape = tuple(
-            n if kept else 1 for n, kept in zip(self.program.shapes[name], self.carried[name], strict=True)
-        )
+        shape = tuple(n if kept else 1 for n, kept in zip(self.program.shapes[name], self.carried[name], strict=True))
         return shape if np.prod(shape, dtype=np.int64) <= LIMIT else tuple(1 for _ in shape)
 
     def fits(self, name: str, value: Value) -> Value:
@@ -65,12 +63,16 @@ class _Forward:
         if all(a in (1, b) for a, b in zip(value.shape, shape, strict=False)) and len(value.shape) == len(shape):
             if value.labels is None:
                 return known(np.broadcast_to(value.scale, shape))
-            spread = [np.arange(b) if a != b else np.zeros(b, np.int64) for a, b in zip(value.shape, shape, strict=True)]
+            spread = [
+                np.arange(b) if a != b else np.zeros(b, np.int64) for a, b in zip(value.shape, shape, strict=True)
+            ]
             places = np.zeros(shape, np.int64)
             for axis, index in enumerate(spread):
                 places = places * len(index) + index.reshape([-1 if k == axis else 1 for k in range(len(shape))])
             labels = self.names.derive(np.broadcast_to(value.labels, shape), places)
-            return tidy(np.where(np.broadcast_to(value.labels, shape) == 0, 0, labels), np.broadcast_to(value.scale, shape))
+            return tidy(
+                np.where(np.broadcast_to(value.labels, shape) == 0, 0, labels), np.broadcast_to(value.scale, shape)
+            )
         return self.names.fresh(shape)
 
     def put(self, name: str, value: Value) -> None:
@@ -150,7 +152,9 @@ class _Forward:
         scale = np.ones(shape)
         for v, flip in zip(values, inverted, strict=True):
             with np.errstate(divide="ignore"):
-                scale = scale * np.broadcast_to(np.where(v.scale == 0, 0, 1 / np.where(v.scale == 0, 1, v.scale)) if flip else v.scale, shape)
+                scale = scale * np.broadcast_to(
+                    np.where(v.scale == 0, 0, 1 / np.where(v.scale == 0, 1, v.scale)) if flip else v.scale, shape
+                )
         moving = labels != 0
         count = moving.sum(axis=0)
         only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
@@ -192,7 +196,10 @@ class _Forward:
         for name, v in zip(step.operands, values, strict=True):
             shape = list(target)
             shape[step.axis] = self.program.shapes[name][step.axis]
-            if any(a not in (1, b) for a, b in zip(v.shape, shape, strict=True)) or v.shape[step.axis] != shape[step.axis]:
+            if (
+                any(a not in (1, b) for a, b in zip(v.shape, shape, strict=True))
+                or v.shape[step.axis] != shape[step.axis]
+            ):
                 parts.append(self.names.fresh(shape))
             else:
                 parts.append(Value(np.broadcast_to(v.numbers, shape), np.broadcast_to(v.scale, shape)))
@@ -246,7 +253,9 @@ class _Forward:
         for k in axes:
             context = np.expand_dims(context, k)
         labels = self.names.derive(x.numbers, alike(x.scale), np.broadcast_to(context, x.shape))
-        vanish = x.constant if step.function == "standardise" and not axes else x.zero & (step.function in ("rms", "l2"))
+        vanish = (
+            x.constant if step.function == "standardise" and not axes else x.zero & (step.function in ("rms", "l2"))
+        )
         self.put(step.out, tidy(labels, np.where(vanish, 0.0, 1.0)))
 
     @step.register
@@ -293,4 +302,3 @@ def _left(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 def _single(value: Value, axis: int) -> Value:
     """One index along an axis."""
     return Value(None, value.scale.take([0], axis=axis))
-

@@ -101,14 +101,14 @@ def test_an_unreadable_model_does_not_stop_the_others(torn, broken):
 def test_a_surprise_in_one_model_is_an_entry_and_no_traceback(monkeypatch, healthy, broken, problem):
     import symlint.audit
 
-    real = symlint.audit.infer
+    real = symlint.audit.examine
 
-    def infer(model):
+    def examine(model):
         if model.path.endswith("healthy.onnx"):
             raise problem
         return real(model)
 
-    monkeypatch.setattr(symlint.audit, "infer", infer)
+    monkeypatch.setattr(symlint.audit, "examine", examine)
     result = call("check", healthy, broken, "--format", "json")
     assert result.exit_code == 4
     models = json.loads(result.stdout)["models"]

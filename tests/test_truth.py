@@ -134,6 +134,7 @@ SMALL = {
         (3,),
         2,
         9,
+        whole=False,  # a unit that is on for every input adds directions
     ),
     "gated": Net(
         [

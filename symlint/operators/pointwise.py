@@ -78,7 +78,7 @@ def prelu(t: Tracer, x: Ref, slope: Ref) -> Ref:
 @op("Clip")
 def clip(
     t: Tracer, x: Ref, low: Ref | None, high: Ref | None, *, min: float | None = None, max: float | None = None
-) -> Ref:  # noqa: A002
+) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Clip.html"""
     bounds = [_number(low, min, -np.inf), _number(high, max, np.inf)]
     homogeneous = all(b is not None and (b == 0 or abs(b) > 1e30) for b in bounds)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.linear import conv, matmul
-from symlint.operators.spatial import global_average, pool
 from symlint.program import NONE
 from symlint.registry import op
 
@@ -88,110 +86,6 @@ def conv_integer(
     return conv(t, lift(t, x, None, x_zero, 1), lift(t, w, None, w_zero, 0), None, group=group, pads=pads)
 
 
-@op("QLinearConv", "com.microsoft.QLinearConv")
-def qlinear_conv(
-    t: Tracer,
-    x: Ref,
-    x_scale: Ref,
-    x_zero: Ref,
-    w: Ref,
-    w_scale: Ref,
-    w_zero: Ref,
-    y_scale: Ref,
-    y_zero: Ref,
-    bias: Ref | None,
-    *,
-    group: int = 1,
-    pads: Sequence[int] = (),
-    channels_last: int = 0,
-) -> Ref:
-    """https://onnx.ai/onnx/operators/onnx__QLinearConv.html"""
-    if channels_last:
-        raise Unsupported("its channels come last")
-    levels = t.pointwise(NONE, bias) if bias is not None else None
-    made = conv(t, lift(t, x, x_scale, x_zero, 1), lift(t, w, w_scale, w_zero, 0), levels, group=group, pads=pads)
-    return lower(t, made, y_scale, y_zero)
-
-
-@op("QLinearMatMul")
-def qlinear_matmul(
-    t: Tracer, a: Ref, a_scale: Ref, a_zero: Ref, b: Ref, b_scale: Ref, b_zero: Ref, y_scale: Ref, y_zero: Ref
-) -> Ref:
-    """https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html"""
-    left = lift(t, a, a_scale, a_zero, max(a.rank - 2, 0))
-    return lower(t, matmul(t, left, lift(t, b, b_scale, b_zero, b.rank - 1)), y_scale, y_zero)
-
-
-@op("com.microsoft.QGemm")
-def qgemm(
-    t: Tracer,
-    a: Ref,
-    a_scale: Ref,
-    a_zero: Ref,
-    b: Ref,
-    b_scale: Ref,
-    b_zero: Ref,
-    c: Ref | None,
-    y_scale: Ref | None,
-    y_zero: Ref | None,
-    *,
-    transA: int = 0,  # noqa: N803
-    transB: int = 0,  # noqa: N803
-) -> Ref:
-    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QGemm"""
-    left, right = lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0 if transB else 1)
-    levels = t.pointwise(NONE, c) if c is not None else None
-    made = t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", left, right)
-    return lower(t, t.add(made, levels), y_scale, y_zero)
-
-
-@op("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul")
-def qlinear_binary(
-    t: Tracer, a: Ref, a_scale: Ref, a_zero: Ref | None, b: Ref, b_scale: Ref, b_zero: Ref | None, *rest: Ref | None
-) -> Ref:
-    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearAdd"""
-    return lower(t, t.pointwise(NONE, lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0)), *_two(rest))
-
-
-@op("com.microsoft.QLinearLeakyRelu", "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearSoftmax")
-def qlinear_unary(
-    t: Tracer,
-    x: Ref,
-    x_scale: Ref,
-    x_zero: Ref | None,
-    y_scale: Ref,
-    y_zero: Ref | None,
-    *,
-    axis: int = -1,
-    opset: int = 13,
-) -> Ref:
-    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearLeakyRelu"""
-    level = lift(t, x, x_scale, x_zero, 0)
-    if t.node.op.endswith("Softmax"):
-        level = t.normalise(level, range(axis % x.rank, x.rank) if opset < 13 else [axis], function="Softmax")
-    return lower(t, level, y_scale, y_zero)
-
-
-@op("com.microsoft.QLinearGlobalAveragePool", "com.microsoft.QLinearAveragePool")
-def qlinear_pool(
-    t: Tracer, x: Ref, x_scale: Ref, x_zero: Ref | None, y_scale: Ref, y_zero: Ref | None, *, channels_last: int = 0
-) -> Ref:
-    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearAveragePool"""
-    if channels_last:
-        raise Unsupported("its channels come last")
-    level = lift(t, x, x_scale, x_zero, 1)
-    made = global_average(t, level) if "Global" in t.node.op else pool(t, level)[0]
-    return lower(t, made, y_scale, y_zero)
-
-
-@op("com.microsoft.QLinearConcat")
-def qlinear_concat(t: Tracer, y_scale: Ref, y_zero: Ref | None, *parts: Ref | None, axis: int) -> Ref:
-    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearConcat"""
-    present: list[Any] = list(parts)
-    levels = [lift(t, x, s, z, 0) for x, s, z in zip(present[::3], present[1::3], present[2::3], strict=True)]
-    return lower(t, t.concat(levels, axis % levels[0].rank), y_scale, y_zero)
-
-
 @op("com.microsoft.MatMulNBits")
 def matmul_blocks(
     t: Tracer,
@@ -229,8 +123,3 @@ def matmul_blocks(
         flat = t.reshape(w, (N, blocks * block_size))
         return t.add(t.einsum("... k, n k -> ... n", x, t.slice(flat, 1, 0, K)), bias)
     return t.add(t.einsum("... (b y p), n b y p -> ... n", x, w), bias)
-
-
-def _two(rest: Sequence[Ref | None]) -> tuple[Ref | None, Ref | None]:
-    padded = (*rest, None, None)
-    return padded[0], padded[1]

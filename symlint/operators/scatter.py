@@ -38,9 +38,7 @@ def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
 
 
 @op("ScatterElements", "Scatter")
-def scatter_elements(
-    t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none"
-) -> Ref:
+def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ScatterElements.html"""
     at, shape, law = axis % x.rank, x.shape, NONE if reduction == "mul" else SUM
     index = _beside(t, indices, at, shape, NONE)
@@ -121,12 +119,23 @@ def _by_data(reason: str, *names: str) -> None:
     op(*names)(rule)
 
 
-_by_data("positions that only data tell", "NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer")
+_by_data(
+    "positions that only data tell", "NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer"
+)
 _by_data("random numbers", "Multinomial", "Bernoulli")
 _by_data("targets given at run time", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
 
 
-@op("RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "EyeLike", "Shape", "Size", "ConstantOfShape")
+@op(
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "RandomNormal",
+    "RandomUniform",
+    "EyeLike",
+    "Shape",
+    "Size",
+    "ConstantOfShape",
+)
 def unrelated(t: Tracer, *inputs: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__RandomNormalLike.html"""
     return t.unknown([], [t.result()], "it depends on a shape alone", opaque=False)[0]

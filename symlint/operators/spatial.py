@@ -31,7 +31,9 @@ def global_extremum(t: Tracer, x: Ref) -> Ref:
 def resize(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Resize.html"""
     made = t.result()
-    return t.mix(x, [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))], "resizing", steady=True)
+    return t.mix(
+        x, [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))], "resizing", steady=True
+    )
 
 
 @op("CumSum", "ReverseSequence")

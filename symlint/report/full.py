@@ -98,7 +98,7 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     tensors = listed((printable(name) for name in finding.tensors), _TENSORS_SHOWN)
     if space or tensors:
         yield "-->", f"{printable(space.name)} ({tensors})" if space and tensors else tensors or str(space)
-    numbers = listed(f"{key.replace('_', ' ')} {number(value)}" for key, value in _scalars(finding.facts))
+    numbers = listed(f"{key} {number(value)}" for key, value in _scalars(finding.facts) if "tolerance" in key)
     if finding.rule not in ("SYM001", "SYM002", "SYM003"):
         yield "=", f"evidence: {finding.evidence}{'; ' if numbers else ''}{numbers}"
     if finding.units:

@@ -1,0 +1,225 @@
+"""The arena of factors: making and reading them, and joining their classes by union-find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from math import prod
+
+ONE = 0
+
+
+class Form(Enum):
+    """What a factor has become."""
+
+    LEAF = "leaf"
+    PRODUCT = "product"
+    SUM = "sum"
+    FAMILY = "family"
+
+
+class Arena:
+    """All factors of one network: their forms, classes, and what is noted of them."""
+
+    def __init__(self) -> None:
+        self._parent = [0]
+        self._size = [1]
+        self._form = [Form.LEAF]
+        self._children: list[tuple[int, ...]] = [()]
+        self._index: dict[int, int] = {}
+        self._cuts: dict[int, tuple[int, ...]] = {}
+        self._indices: set[int] = set()
+        self.pins: dict[int, str] = {}
+        """Leaf -> why its units cannot be permuted."""
+        self.rigid: dict[int, str] = {}
+        """Leaf -> why nothing at all may act on it."""
+        self.holders: dict[int, set[str]] = {}
+        """Leaf -> the tensors that hold it."""
+        self.why: dict[int, list[str]] = {}
+        """Leaf -> what joined or limited it, in order."""
+
+    # -- making ---------------------------------------------------------------------------------------------------
+    def _new(self, size: int, form: Form, children: tuple[int, ...] = ()) -> int:
+        self._parent.append(len(self._parent))
+        self._size.append(size)
+        self._form.append(form)
+        self._children.append(children)
+        return len(self._parent) - 1
+
+    def leaf(self, size: int, pin: str | None = None) -> int:
+        """A fresh leaf of `size` units; `pin` is the reason why they cannot be permuted."""
+        if size == 1:
+            return ONE
+        f = self._new(size, Form.LEAF)
+        if pin is not None:
+            self.pins[f] = pin
+        return f
+
+    def product(self, parts: Iterable[int]) -> int:
+        """The row-major grouping of `parts`; parts of size 1 vanish."""
+        kept: list[int] = []
+        for part in map(self.find, parts):
+            if self._form[part] is Form.PRODUCT:
+                kept.extend(self.parts(part))
+            elif self._size[part] > 1:
+                kept.append(part)
+        if len(kept) <= 1:
+            return kept[0] if kept else ONE
+        return self._new(prod(self._size[k] for k in kept), Form.PRODUCT, tuple(kept))
+
+    def sum(self, pieces: Iterable[int]) -> int:
+        """The concatenation of `pieces`; sums that index no family are flattened."""
+        kept: list[int] = []
+        for piece in map(self.find, pieces):
+            if self._form[piece] is Form.SUM and piece not in self._indices:
+                kept.extend(self._children[piece])
+            else:
+                kept.append(piece)
+        if len(kept) == 1:
+            return kept[0]
+        return self._new(sum(self._size[k] for k in kept), Form.SUM, tuple(kept))
+
+    def family(self, index: int, cuts: tuple[int, ...], members: Iterable[int]) -> int:
+        """The factor that is ``members[i]`` where `index` lies between ``cuts[i]`` and ``cuts[i + 1]``."""
+        parts = tuple(self.find(m) for m in members)
+        if len(set(parts)) == 1:
+            return parts[0]
+        f = self._new(self._size[parts[0]], Form.FAMILY, parts)
+        self._index[f] = index
+        self._cuts[f] = cuts
+        self._indices.add(self.find(index))
+        return f
+
+    # -- reading --------------------------------------------------------------------------------------------------
+    def find(self, f: int) -> int:
+        """What `f` is now: the root of its class."""
+        parent = self._parent
+        root = f
+        while parent[root] != root:
+            root = parent[root]
+        while parent[f] != root:
+            parent[f], f = root, parent[f]
+        return root
+
+    def size(self, f: int) -> int:
+        """Number of indices of `f`."""
+        return self._size[f]
+
+    def form(self, f: int) -> Form:
+        """The form of the class of `f`."""
+        return self._form[self.find(f)]
+
+    def parts(self, f: int) -> tuple[int, ...]:
+        """The resolved children of a product, sum or family; nested products are flattened."""
+        root = self.find(f)
+        children = [self.find(c) for c in self._children[root]]
+        if self._form[root] is not Form.PRODUCT:
+            return tuple(children)
+        flat: list[int] = []
+        for child in children:
+            flat.extend(self.parts(child) if self._form[child] is Form.PRODUCT else [child])
+        return tuple(c for c in flat if self._size[c] > 1)
+
+    def index(self, f: int) -> int:
+        """The factor that a family depends on."""
+        return self.find(self._index[self.find(f)])
+
+    def cuts(self, f: int) -> tuple[int, ...]:
+        """Where a family's members begin and end along its index."""
+        return self._cuts[self.find(f)]
+
+    def boundaries(self, f: int) -> tuple[int, ...]:
+        """0, the ends of a sum's flattened pieces, in order."""
+        ends = [0]
+        for piece in self.pieces(f):
+            ends.append(ends[-1] + self._size[piece])
+        return tuple(ends)
+
+    def pieces(self, f: int) -> tuple[int, ...]:
+        """The flattened pieces of a sum; any other factor is its own single piece."""
+        root = self.find(f)
+        if self._form[root] is not Form.SUM:
+            return (root,)
+        return tuple(p for child in self._children[root] for p in self.pieces(child))
+
+    def leaves(self, f: int) -> Iterator[int]:
+        """Every leaf of more than one unit under `f`, repeated where it occurs twice."""
+        root = self.find(f)
+        if self._form[root] is Form.LEAF:
+            if self._size[root] > 1:
+                yield root
+            return
+        for child in self._children[root]:
+            yield from self.leaves(child)
+
+    def families(self, f: int) -> Iterator[int]:
+        """Every family under `f`."""
+        root = self.find(f)
+        if self._form[root] is Form.FAMILY:
+            yield root
+        for child in self._children[root]:
+            yield from self.families(child)
+
+    def sums(self, f: int) -> Iterator[int]:
+        """Every sum on the way down from `f`."""
+        root = self.find(f)
+        if self._form[root] is Form.SUM:
+            yield root
+        for child in self._children[root]:
+            yield from self.sums(child)
+
+    # -- joining --------------------------------------------------------------------------------------------------
+    def become(self, leaf: int, f: int) -> None:
+        """Replace a root by `f`, everywhere at once; pins and reasons of a leaf pass to the leaves of `f`."""
+        root, target = self.find(leaf), self.find(f)
+        if root == target:
+            return
+        self._parent[root] = target
+        if root in self._indices:
+            self._indices.add(target)
+        for notes in (self.pins, self.rigid):
+            if root in notes:
+                reason = notes.pop(root)
+                for part in self.leaves(target):
+                    self._note(notes, part, reason)
+        if root in self.holders:
+            names = self.holders.pop(root)
+            for part in set(self.leaves(target)):
+                self.holders.setdefault(part, set()).update(names)
+        if root in self.why:
+            reasons = self.why.pop(root)
+            for part in set(self.leaves(target)):
+                mine = self.why.setdefault(part, [])
+                mine.extend(r for r in reasons if r not in mine)
+
+    def explain(self, f: int, reason: str) -> None:
+        """Note why the leaves of `f` are joined or limited."""
+        for part in self.leaves(f):
+            reasons = self.why.setdefault(part, [])
+            if reason not in reasons and len(reasons) < 12:
+                reasons.append(reason)
+
+    def pin(self, f: int, reason: str) -> None:
+        """Forbid permutations of every leaf of `f`."""
+        for part in self.leaves(f):
+            self._note(self.pins, part, reason)
+
+    @staticmethod
+    def _note(notes: dict[int, str], leaf: int, reason: str) -> None:
+        """Keep the first reason, but a true one before a missing rule."""
+        if leaf not in notes or notes[leaf].startswith("opaque"):
+            notes[leaf] = reason
+
+    def freeze(self, f: int, reason: str) -> None:
+        """Forbid every generator on every leaf of `f`."""
+        for part in self.leaves(f):
+            self.pins.setdefault(part, reason)
+            self.rigid.setdefault(part, reason)
+
+    @staticmethod
+    def boundaries_of(sizes: Iterable[int]) -> tuple[int, ...]:
+        """0 and the running sums of `sizes`."""
+        ends = [0]
+        for size in sizes:
+            ends.append(ends[-1] + size)
+        return tuple(ends)
