@@ -144,3 +144,47 @@ def scale(
         shape = np.broadcast_shapes(chosen.shape, (1,) * len(stand.others) + stand.grid.shape)
         values = values * stand.along(values.shape, np.broadcast_to(chosen, shape), np.ones(values.shape[stand.axis]))
     return values
+
+
+def transform(
+    values: Array, found: Sequence[Stand], matrix: Array, charge: Mapping[tuple[int, int, int], Fraction]
+) -> Array:
+    """Apply ``matrix[copies..., n, n]`` where the charge is 1, and its inverse transpose where it is -1.
+
+    The units of one grid line become the combinations that the rows of the matrix say.
+    """
+    dual = np.linalg.inv(matrix).swapaxes(-1, -2)
+    for stand in found:
+        power = charge.get((stand.axis, stand.term, stand.place))
+        if not power:
+            continue
+        chosen = matrix if power > 0 else dual
+        if stand.copies:
+            chosen = chosen[tuple(np.squeeze(c, axis=-1) for c in _pushed(stand))]
+        else:
+            chosen = chosen.reshape((1,) * (len(stand.others) + stand.grid.ndim - 1) + chosen.shape)
+        outer = (*stand.others, *(k for k in range(values.ndim) if k not in (*stand.others, stand.axis)))
+        lines = values.transpose(*outer, stand.axis)
+        block = lines[..., stand.grid]
+        lead = len(stand.others)
+        rest = values.ndim - 1 - lead
+        block = np.moveaxis(block, -stand.grid.ndim + stand.place, -1)
+        shape = (*chosen.shape[:lead], *[1] * rest, *chosen.shape[lead:])
+        turned = np.einsum("...ij,...j->...i", chosen.reshape(shape), block)
+        here = np.squeeze(_moved(stand, stand.here), axis=-1)
+        keep = here.reshape(*here.shape[:lead], *[1] * rest, *here.shape[lead:], 1)
+        turned = np.where(keep, turned, block)
+        made = lines.copy()
+        made[..., stand.grid] = np.moveaxis(turned, -1, -stand.grid.ndim + stand.place)
+        values = made.transpose(np.argsort([*outer, stand.axis]))
+    return values
+
+
+def _pushed(stand: Stand) -> list[Index]:
+    """The indices of the copies with the units' own axis last."""
+    shape = np.broadcast_shapes(*(c.shape for c in stand.copies), (1,) * stand.here.ndim)
+    return [np.broadcast_to(_moved(stand, c), _moved(stand, np.empty(shape)).shape) for c in stand.copies] or []
+
+
+def _moved(stand: Stand, values: Array) -> Array:
+    return np.moveaxis(values, len(stand.others) + stand.place, -1)

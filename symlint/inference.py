@@ -9,7 +9,8 @@ from math import prod
 
 from symlint.arena import Form
 from symlint.axes import OPAQUE, Axes, walk
-from symlint.charge import Charge, charges
+from symlint.charge import Linear, Rescaling, Sign, charges
+from symlint.charge_system import Charge, System
 from symlint.copies import copies
 from symlint.graph import Model
 from symlint.parameters import parameters
@@ -17,6 +18,9 @@ from symlint.program import Program
 from symlint.symmetry import Coverage, Generator, Kind, Opaque, Place, Space, Symmetry
 from symlint.terms import Expansion
 from symlint.translate import translate
+
+
+SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class _Report:
     def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
         self.program, self.axes, self.expansion = program, axes, expansion
         self.factors = axes.factors
-        self.charges = charges(program, axes, expansion)
+        self.charges = {kind: charges(program, axes, expansion, system) for kind, system in SYSTEMS.items()}
         self.bearers: dict[int, list[str]] = {}
         for name in program.weights:
             if name not in program.detached:
@@ -71,7 +75,8 @@ class _Report:
                 self.stored[name] = (program.weights[step.gain], program.weights[step.bias])
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
-        leaves = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in self.charges]
+        charged = {leaf for found in self.charges.values() for leaf in found}
+        leaves = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in charged]
         names = {leaf: f"S{k}" for k, leaf in enumerate(leaves, start=1)}
         actions = [a for leaf in leaves for a in self._actions(leaf, names[leaf])]
         actions = [a for a in actions if not self._within(a, actions)]
@@ -80,7 +85,9 @@ class _Report:
             for leaf in leaves
             if any(a.leaf == leaf for a in actions)
         )
-        generators = tuple(self._generator(a, names[a.leaf]) for a in actions)
+        generators = tuple(
+            self._generator(a, names[a.leaf], counted=not self._inside(a, actions)) for a in actions
+        )
         coverage, opaque = self._coverage({t for g in generators for t in g.tensors})
         dimension = sum(g.dimension for g in generators if g.exact)
         symmetry = Symmetry(self.program.model, coverage, dimension, spaces, generators, opaque)
@@ -97,38 +104,77 @@ class _Report:
         if leaf not in self.factors.pins:
             beside = copies(self.axes, self.expansion, leaf, None, first)
             made.append(Action(f"{space}.permutation", "permutation", leaf, beside, {}))
-        found = self.charges.get(leaf, [])
-        for k, charge in enumerate(found, start=1):
-            places = {(o.tensor, o.axis, o.term) for o in charge}
-            moved = {o.tensor for o in charge}
-            start = next(n for n in (*self.bearers[leaf], *self.program.affines) if n in moved)
-            beside = copies(self.axes, self.expansion, leaf, places, start)
-            suffix = f".{k}" if len(found) > 1 else ""
-            made.append(Action(f"{space}.rescaling{suffix}", "rescaling", leaf, beside, charge))
+        for kind, by_leaf in self.charges.items():
+            found = by_leaf.get(leaf, [])
+            for k, charge in enumerate(found, start=1):
+                if kind == "rotation" and not self._rotates(charge):
+                    continue
+                places = {(o.tensor, o.axis, o.term) for o in charge}
+                moved = {o.tensor for o in charge}
+                start = next(n for n in (*self.bearers[leaf], *self.program.affines) if n in moved)
+                beside = copies(self.axes, self.expansion, leaf, places, start)
+                suffix = f".{k}" if len(found) > 1 else ""
+                made.append(Action(f"{space}.{kind}{suffix}", kind, leaf, beside, charge))
         return made
 
+    @staticmethod
+    def _rotates(charge: Charge) -> bool:
+        """Whether a matrix or its inverse transpose acts wherever something acts."""
+        return all(abs(c) == 1 for c in charge.values())
+
     def _within(self, action: Action, actions: Sequence[Action]) -> bool:
-        """Whether scaling a factor as a whole is part of scaling what is nested in it, unit by unit."""
+        """Whether acting on a factor as a whole is part of acting on what is nested in it, unit by unit."""
+        return action.kind in ("rescaling", "sign") and any(
+            other.kind == action.kind
+            and action.leaf in other.copies
+            and self._pattern(other) == self._pattern(action)
+            for other in actions
+        )
+
+    def _inside(self, action: Action, actions: Sequence[Action]) -> bool:
+        """Whether a rescaling is the diagonal of a group of matrices on the same space, which counts it already."""
         return action.kind == "rescaling" and any(
-            other.kind == "rescaling" and action.leaf in other.copies and self._pattern(other) == self._pattern(action)
+            other.kind == "rotation"
+            and other.leaf == action.leaf
+            and set(action.copies) <= set(other.copies)
+            and self._pattern(other) == self._pattern(action)
             for other in actions
         )
 
     def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:
-        """The charges of a rescaling on weights, up to a common factor."""
+        """The charges on weights, up to a common factor."""
         moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.stored}
         unit = moved[min(moved)]
         return frozenset((*place, c / unit) for place, c in moved.items())
 
-    def _generator(self, action: Action, space: str) -> Generator:
+    def _generator(self, action: Action, space: str, *, counted: bool) -> Generator:
         size, count = self.factors.size(action.leaf), self._count(action.copies)
+        power = f"^{count}" if count > 1 else ""
         if action.kind == "permutation":
             moved = {self.program.weights[name] for name in self.bearers[action.leaf]}
-            group, dimension = f"S_{size}{f'^{count}' if count > 1 else ''}", 0
         else:
             moved = {t for o in action.charge for t in self.stored.get(o.tensor, ())}
-            group, dimension = f"R_{{>0}}^{size * count}", size * count
-        return Generator(action.id, action.kind, space, group, dimension, True, tuple(sorted(moved)))
+        group, dimension = {
+            "permutation": (f"S_{size}{power}", 0),
+            "sign": (f"Z_2^{size * count}", 0),
+            "rotation": (f"GL({size}){power}", self._orbit(action) * count),
+        }.get(action.kind, (f"R_{{>0}}^{size * count}", size * count))
+        names = tuple(sorted(moved))
+        return Generator(action.id, action.kind, space, group, dimension if counted else 0, True, names)
+
+    def _orbit(self, action: Action) -> int:
+        """n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q."""
+        size = self.factors.size(action.leaf)
+        width = {Fraction(1): 0, Fraction(-1): 0}
+        for o, c in action.charge.items():
+            if o.tensor in self.program.weights:
+                term = self.expansion.terms(self.axes.of[o.tensor][o.axis])[o.term]
+                shape = self.program.shapes[o.tensor]
+                others = prod(shape) // shape[o.axis] * term.positions.size // size
+                beside = prod(self.factors.size(x) for x in action.copies)
+                width[c] += max(others // beside, 1)
+        p, q = width.values()
+        return size * size - max(size - p, 0) * max(size - q, 0)
 
     # -- spaces ---------------------------------------------------------------------------------------------------
     def _space(self, leaf: int, names: dict[int, str], count: int) -> Space:

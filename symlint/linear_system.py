@@ -11,26 +11,76 @@ Equation = Mapping[int, Fraction]
 Solution = dict[int, Fraction]
 
 
-def nullspace(equations: Iterable[Equation], wanted: Iterable[int]) -> list[Solution]:
+def nullspace(equations: Iterable[Equation], wanted: Iterable[int], modulus: int | None = None) -> list[Solution]:
     """A basis of the solutions, restricted to the `wanted` variables; those that vanish there are left out.
 
     Equalities of two variables are merged first, so that long chains cost next to nothing; the rest is eliminated with
     the rarest variable of each equation as its pivot.
+
+    With the `modulus` 2 coefficients are whole numbers counted modulo 2.
     """
-    merged = _Classes()
-    rest: list[dict[int, Fraction]] = []
-    for equation in equations:
-        pair = list(equation.items())
-        if len(pair) == 2 and pair[0][1] == -pair[1][1]:
-            merged.join(pair[0][0], pair[1][0])
-        else:
-            rest.append(dict(equation))
-    pivots = _eliminate([merged.reduce(equation) for equation in rest])
-    columns: dict[int, Solution] = {}
-    for variable in wanted:
-        for free, value in _value(merged.find(variable), pivots).items():
-            columns.setdefault(free, {})[variable] = value
-    return [_whole(solution) for _, solution in sorted(columns.items())]
+    return _System(modulus).solve(equations, wanted)
+
+
+class _System:
+    """Elimination over the rationals, or modulo 2."""
+
+    def __init__(self, modulus: int | None) -> None:
+        self.modulus = modulus
+        self.pivots: dict[int, dict[int, Fraction]] = {}
+
+    def solve(self, equations: Iterable[Equation], wanted: Iterable[int]) -> list[Solution]:
+        merged = _Classes()
+        rest: list[Equation] = []
+        for equation in map(self.tidy, equations):
+            pair = list(equation.items())
+            if len(pair) == 2 and not self.number(pair[0][1] + pair[1][1]):
+                merged.join(pair[0][0], pair[1][0])
+            else:
+                rest.append(equation)
+        self.eliminate([self.tidy(merged.reduce(equation)) for equation in rest])
+        columns: dict[int, Solution] = {}
+        for variable in wanted:
+            for free, value in self.value(merged.find(variable)).items():
+                columns.setdefault(free, {})[variable] = value
+        return [_whole(solution) for _, solution in sorted(columns.items())]
+
+    def number(self, c: Fraction) -> Fraction:
+        """A coefficient in the field."""
+        return c if self.modulus is None else Fraction(int(c) % self.modulus)
+
+    def tidy(self, row: Equation) -> dict[int, Fraction]:
+        """A row without zeros."""
+        return {v: d for v, c in row.items() if (d := self.number(c))}
+
+    def eliminate(self, equations: list[dict[int, Fraction]]) -> None:
+        """Find for each pivot its value in other variables, which are pivots of later rows or free."""
+        seen = Counter(v for equation in equations for v in equation)
+        for equation in sorted(equations, key=len):
+            row = self.substitute(equation)
+            if row:
+                pivot = min(row, key=lambda v: (seen[v], v))
+                scale = -row.pop(pivot)
+                self.pivots[pivot] = self.tidy({v: c / scale for v, c in row.items()})
+
+    def substitute(self, row: Equation) -> dict[int, Fraction]:
+        """A row without pivots."""
+        made: dict[int, Fraction] = {}
+        todo = list(row.items())
+        while todo:
+            v, c = todo.pop()
+            if v in self.pivots:
+                todo.extend((w, c * d) for w, d in self.pivots[v].items())
+            else:
+                made[v] = made.get(v, Fraction(0)) + c
+        return self.tidy(made)
+
+    def value(self, variable: int) -> Equation:
+        """A variable in free variables; remembered, so that chains of pivots are walked once."""
+        if variable not in self.pivots:
+            return {variable: Fraction(1)}
+        self.pivots[variable] = self.substitute(self.pivots[variable])
+        return self.pivots[variable]
 
 
 class _Classes:
@@ -52,45 +102,12 @@ class _Classes:
         if a != b:
             self._parent[max(a, b)] = min(a, b)
 
-    def reduce(self, equation: Mapping[int, Fraction]) -> dict[int, Fraction]:
+    def reduce(self, equation: Equation) -> dict[int, Fraction]:
         made: dict[int, Fraction] = {}
         for v, c in equation.items():
             root = self.find(v)
             made[root] = made.get(root, Fraction(0)) + c
-        return {v: c for v, c in made.items() if c}
-
-
-def _eliminate(equations: list[dict[int, Fraction]]) -> dict[int, dict[int, Fraction]]:
-    """Pivot -> its value in other variables, which are pivots of later rows or free."""
-    seen = Counter(v for equation in equations for v in equation)
-    pivots: dict[int, dict[int, Fraction]] = {}
-    for equation in sorted(equations, key=len):
-        row = _substitute(equation, pivots)
-        if row:
-            pivot = min(row, key=lambda v: (seen[v], v))
-            scale = -row.pop(pivot)
-            pivots[pivot] = {v: c / scale for v, c in row.items()}
-    return pivots
-
-
-def _substitute(row: Mapping[int, Fraction], pivots: Mapping[int, Mapping[int, Fraction]]) -> dict[int, Fraction]:
-    made: dict[int, Fraction] = {}
-    todo = list(row.items())
-    while todo:
-        v, c = todo.pop()
-        if v in pivots:
-            todo.extend((w, c * d) for w, d in pivots[v].items())
-        else:
-            made[v] = made.get(v, Fraction(0)) + c
-    return {v: c for v, c in made.items() if c}
-
-
-def _value(variable: int, pivots: dict[int, dict[int, Fraction]]) -> Mapping[int, Fraction]:
-    """A variable in free variables; remembered, so that chains of pivots are walked once."""
-    if variable not in pivots:
-        return {variable: Fraction(1)}
-    pivots[variable] = _substitute(pivots[variable], pivots)
-    return pivots[variable]
+        return made
 
 
 def _whole(solution: Solution) -> Solution:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from symlint.graph import Graph, Node, Tensor
@@ -10,6 +12,7 @@ from symlint.program import Affine, Program
 QUANTISED = {
     "DequantizeLinear": (0,),
     "QLinearConv": (3,),
+    "com.microsoft.QLinearConv": (3,),
     "QLinearMatMul": (3,),
     "ConvInteger": (1,),
     "MatMulInteger": (1,),
@@ -23,6 +26,8 @@ QUANTISED = {
 }
 """Operator -> its inputs that are quantised weights."""
 
+LAYOUT = frozenset(("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split"))
+
 
 def parameters(program: Program) -> dict[str, int]:
     """Stored tensor -> number of weight elements, scales and zero points of quantisers left out.
@@ -31,14 +36,16 @@ def parameters(program: Program) -> dict[str, int]:
     """
     model = program.model
     nodes = list(_all_nodes(model.graph))
-    read = {name for node in nodes for name in node.inputs} | set(model.graph.outputs)
+    read = {name for node in nodes if node.op not in ("Shape", "Size") for name in node.inputs}
+    read |= set(model.graph.outputs)
+    moved = {out: node.inputs[0] for node in nodes if node.op in LAYOUT and node.inputs for out in node.outputs}
     statistics = {program.weights.get(n) for s in program.steps if isinstance(s, Affine) for n in (s.mean, s.var)}
     statistics |= {n for node in nodes if node.op == "BatchNormalization" for n in node.inputs[3:5]}
     quantised = {
         name: node
         for node in nodes
         for k in QUANTISED.get(node.op, ())
-        if k < len(node.inputs) and (name := node.inputs[k]) in model.tensors
+        if k < len(node.inputs) and (name := _source(node.inputs[k], moved)) in model.tensors
     }
     scales = {name for node in nodes for name in _quantiser(node)}
     found: dict[str, int] = {}
@@ -47,6 +54,13 @@ def parameters(program: Program) -> dict[str, int]:
         if name in read and tensor.shape and (learned or name in quantised):
             found[name] = _elements(tensor, quantised.get(name))
     return found
+
+
+def _source(name: str, moved: Mapping[str, str]) -> str:
+    """The tensor of which a value is a row, a part or another layout."""
+    while name in moved:
+        name = moved[name]
+    return name
 
 
 def _elements(tensor: Tensor, node: Node | None) -> int:

@@ -95,6 +95,8 @@ class Mix:
     reason: str
     steady: bool
     """Whether a tensor that is constant along the axes stays so: there is no padding."""
+    linear: bool
+    """Whether the map is linear; a maximum is only positively homogeneous."""
     node: Node
 
 

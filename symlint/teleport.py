@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from symlint.action import Index, Stand, permute, scale, stands
+from symlint.action import Index, Stand, permute, scale, stands, transform
 from symlint.errors import UsageProblem
 from symlint.graph import Array
 from symlint.inference import Action, Structure
@@ -87,8 +87,8 @@ def _move(structure: Structure, weights: _Weights, action: Action, rng: np.rando
         for name in _bearers(structure, action)[: 1 if wrong else None]:
             weights.put(name, permute(weights.get(name), _stands(structure, name, action), order))
         return
-    sign = rng.choice([-1.0, 1.0], shape)
-    factor = np.exp(sign * rng.uniform(0.1, SPREAD, shape))
+    factor = _factors(rng, shape, action.kind)
+    act = transform if action.kind == "rotation" else scale
     moved = [name for name in dict.fromkeys(o.tensor for o in action.charge) if _movable(structure, name)]
     done: set[str] = set()
     for name in moved[: 1 if wrong else None]:
@@ -99,7 +99,7 @@ def _move(structure: Structure, weights: _Weights, action: Action, rng: np.rando
                 _affine(structure, weights, action, step, factor)
         else:
             charge = _charge(action, name)
-            weights.put(name, scale(weights.get(name), _stands(structure, name, action), factor, charge))
+            weights.put(name, act(weights.get(name), _stands(structure, name, action), factor, charge))
 
 
 def _affine(structure: Structure, weights: _Weights, action: Action, step: Affine, factor: Array) -> None:
@@ -138,6 +138,16 @@ def _stands(structure: Structure, name: str, action: Action) -> list[Stand]:
 
 def _charge(action: Action, name: str) -> Mapping[tuple[int, int, int], Fraction]:
     return {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
+
+
+def _factors(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
+    """A factor per unit and copy: a scaling away from 1, a sign; or a matrix per copy, of condition number below 10."""
+    if kind == "sign":
+        return np.where(rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1) % 2, 1.0, -1.0)
+    if kind == "rotation":
+        basis, _ = np.linalg.qr(rng.standard_normal((*shape, shape[-1])))
+        return basis * np.exp(rng.uniform(-1.0, 1.0, shape))[..., None]
+    return np.exp(rng.choice([-1.0, 1.0], shape) * rng.uniform(0.1, SPREAD, shape))
 
 
 def _derangements(rng: np.random.Generator, shape: tuple[int, ...]) -> Index:

@@ -68,13 +68,13 @@ nets/a model.onnx
 error[duplicate-units] SYM201: 2 groups of units [say](https://example.org) the
 same\\x1b[2J
   --> fc1 (fc1.weight)
-    = evidence: exact; worst nan
+    = evidence: exact
     = units: {1, 9}, {2, 8, 10}
     = help: symlint rule SYM201
 
 warning[dead-unit] SYM101: 5 of 64 units cannot affect the output
   --> fc1 (fc1.bias, fc1.weight, fc2.weight)
-    = evidence: exact; share 0.0781, tolerance 1.19e-07
+    = evidence: exact; tolerance 1.19e-07
     = units: 3, 17, 40-42
     = saves: 4,000 parameters (0.3% of the model)
     = help: symlint rule SYM101

@@ -122,7 +122,7 @@ def broken(net: Net) -> list[str]:
 
             def act(name: str, action: Action = action, g: np.ndarray = g) -> np.ndarray:
                 charge = {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
-                if action.kind == "rescaling" and not charge:
+                if action.kind != "permutation" and not charge:
                     return before[name]
                 places = list(stands(report.expansion, axes.of[name], action.leaf, action.copies))
                 return (
@@ -144,6 +144,8 @@ def element(report: _Report, action: Action) -> np.ndarray:
     """A cycle of the units, or factors away from 1, for every copy."""
     rng = np.random.default_rng(5)
     shape = (*(report.factors.size(c) for c in action.copies), report.factors.size(action.leaf))
+    if action.kind == "sign":
+        return np.full(shape, -1.0)
     if action.kind == "rescaling":
         return np.exp(rng.uniform(0.2, 1.0, shape))
     rows = rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)

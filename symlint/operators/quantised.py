@@ -123,3 +123,13 @@ def matmul_blocks(
         flat = t.reshape(w, (N, blocks * block_size))
         return t.add(t.einsum("... k, n k -> ... n", x, t.slice(flat, 1, 0, K)), bias)
     return t.add(t.einsum("... (b y p), n b y p -> ... n", x, w), bias)
+
+
+@op("finn.custom_op.general.MultiThreshold", "qonnx.custom_op.general.MultiThreshold")
+def multi_threshold(t: Tracer, x: Ref, thresholds: Ref, *, data_layout: str = "NCHW") -> Ref:
+    """https://github.com/fastmachinelearning/qonnx/blob/main/src/qonnx/custom_op/general/multithreshold.py"""
+    if data_layout != "NCHW" and x.rank > 2:
+        raise Unsupported("its channels come last")
+    wide = t.reshape(thresholds, (1, thresholds.shape[0], *[1] * (x.rank - 2), thresholds.shape[1]))
+    passed = t.pointwise(NONE, t.reshape(x, (*x.shape, 1)), wide)
+    return t.einsum("... n -> ...", passed)

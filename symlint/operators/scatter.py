@@ -112,30 +112,11 @@ def triangle(t: Tracer, x: Ref, k: Ref | None) -> Ref:
     return t.mix(x, [*range(x.rank - 2), None, None], "a triangle", shape=x.shape)
 
 
-def _by_data(reason: str, *names: str) -> None:
-    def rule(t: Tracer, *inputs: Ref | None) -> Ref:
-        raise Unsupported(reason, opaque=False)
-
-    op(*names)(rule)
-
-
-_by_data(
-    "positions that only data tell", "NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer"
-)
-_by_data("random numbers", "Multinomial", "Bernoulli")
-_by_data("targets given at run time", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
-
-
-@op(
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "RandomNormal",
-    "RandomUniform",
-    "EyeLike",
-    "Shape",
-    "Size",
-    "ConstantOfShape",
-)
-def unrelated(t: Tracer, *inputs: Ref | None) -> Ref:
-    """https://onnx.ai/onnx/operators/onnx__RandomNormalLike.html"""
-    return t.unknown([], [t.result()], "it depends on a shape alone", opaque=False)[0]
+@op("TensorScatter")
+def tensor_scatter(t: Tracer, x: Ref, updates: Ref, places: Ref | None, *, axis: int = -2) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__TensorScatter.html"""
+    if places is not None:
+        t.unknown([places], [], "it is an index", opaque=False)
+    keep = [None if k in (0, axis % x.rank) else k for k in range(x.rank)]
+    old, new = (t.mix(y, keep, "a cache", shape=x.shape) for y in (x, updates))
+    return chosen(t, t.unknown([], [()], "it is an index", opaque=False)[0], old, new)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
+
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.layout import known
 from symlint.registry import op
@@ -59,16 +63,21 @@ def at(t: Tracer, x: Ref, place: Ref) -> Ref:
 def split_to_sequence(t: Tracer, x: Ref, split: Ref | None, *, axis: int = 0, keepdims: int = 1) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__SplitToSequence.html"""
     along = axis % x.rank
-    each = 1 if split is None else known(split)
-    length = x.shape[along]
-    if split is not None and split.rank:
-        ends = [0, *(int(n) for n in known(split).cumsum())]
-    else:
-        ends = [*range(0, length, int(each)), length]
-    parts = [t.slice(x, along, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    length, sizes = x.shape[along], np.asarray(1) if split is None else known(split)
+    ends = [0, *sizes.cumsum().tolist()] if sizes.ndim else [*range(0, length, int(sizes)), length]
+    parts = [_cut(t, x, along, a, b) for a, b in pairwise(ends)]
     if split is None and not keepdims:
-        parts = [t.reshape(p, (*x.shape[:along], *x.shape[along + 1 :])) for p in parts]
+        shape = (*x.shape[:along], *x.shape[along + 1 :])
+        parts = [
+            t.reshape(p, shape) if p.value is None else t.constant(p.value.reshape(shape), fixed=p.fixed) for p in parts
+        ]
     return sequence(*parts)
+
+
+def _cut(t: Tracer, x: Ref, axis: int, start: int, stop: int) -> Ref:
+    if x.value is None:
+        return t.slice(x, axis, start, stop)
+    return t.constant(x.value.take(range(start, stop), axis), fixed=x.fixed)
 
 
 @op("ConcatFromSequence")

@@ -11,7 +11,7 @@ from symlint.registry import op
 def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
     padded = any(t.node.attributes.get("pads", ())) and t.node.op != "MaxPool"
-    return (t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded),)
+    return (t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded, linear=t.node.op == "AveragePool"),)
 
 
 @op("GlobalAveragePool")
@@ -48,7 +48,7 @@ def along(t: Tracer, x: Ref, other: Ref) -> Ref:
 def top_k(t: Tracer, x: Ref, k: Ref, *, axis: int = -1) -> tuple[Ref, Ref]:
     """https://onnx.ai/onnx/operators/onnx__TopK.html"""
     keep = [None if a == axis % x.rank else a for a in range(x.rank)]
-    return t.mix(x, keep, "a ranking"), t.mix(x, keep, "a ranking", law=NONE, shape=t.result(1))
+    return t.mix(x, keep, "a ranking", linear=False), t.mix(x, keep, "a ranking", law=NONE, shape=t.result(1))
 
 
 @op("ArgMax", "ArgMin")

@@ -1,0 +1,48 @@
+"""Operators whose results only data or chance tell, and those that depend on no value at all."""
+
+from __future__ import annotations
+
+from symlint.lower import Ref, Tracer, Unsupported
+from symlint.registry import op
+
+
+@op("NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer")
+def by_data(t: Tracer, *inputs: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__NonZero.html"""
+    raise Unsupported("positions that only data tell", opaque=False)
+
+
+@op("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "ImageDecoder")
+def no_number(t: Tracer, *inputs: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__StringNormalizer.html"""
+    raise Unsupported("it reads no numbers", opaque=False)
+
+
+@op("Multinomial", "Bernoulli")
+def random(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Bernoulli.html"""
+    raise Unsupported("random numbers", opaque=False)
+
+
+@op("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+def loss(t: Tracer, x: Ref, target: Ref, weights: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html"""
+    raise Unsupported("targets given at run time", opaque=False)
+
+
+@op("RandomNormalLike", "RandomUniformLike", "EyeLike", "Shape", "Size", "SequenceLength")
+def unrelated(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__RandomNormalLike.html"""
+    return t.unknown([], [t.result()], "it depends on a shape alone", opaque=False)[0]
+
+
+@op("RandomNormal", "RandomUniform")
+def drawn(t: Tracer) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__RandomNormal.html"""
+    return t.unknown([], [t.result()], "random numbers", opaque=False)[0]
+
+
+@op("ConstantOfShape", "HannWindow", "HammingWindow", "BlackmanWindow")
+def made(t: Tracer, size: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ConstantOfShape.html"""
+    return t.unknown([size], [t.result()], "its length is known at run time", opaque=False)[0]

@@ -1,0 +1,649 @@
+"""Plants flaws in a network, and lures beside them: what an audit must find, and what it must leave alone.
+
+Nothing here asks the analyses that the audit uses: which tensors write, shift, scale and read a unit follows from the
+steps of the program and the axes of its tensors alone, and so does what a unit becomes when its writers are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property, lru_cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from symlint.action import Stand, stands
+from symlint.edit import write
+from symlint.inference import Action, Structure, examine
+from symlint.load import load
+from symlint.program import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
+from symlint.symmetry import Space
+
+Place = tuple[str, int]
+"""A weight of the program and one of its axes."""
+TINY = 1e-39
+SATURATING = {"Gelu", "Sigmoid", "Tanh", "Erf", "HardSwish", "Mish", "Softplus", "Elu", "Selu", "Swish"}
+RECTIFIERS = {"Relu", "LeakyRelu", "PRelu"}
+SUMS = {"Add", "Sub", "Sum", "Mean"}
+PASSING = {"Identity", "Cast", "CastLike", "Dropout", "Neg", *SUMS}
+ODD_AT_ZERO = {
+    "Abs", "BiasGelu", "CastLike", "Cast", "Celu", "Dropout", "Elu", "Erf", "FastGelu", "Floor", "Gelu", "HardSwish",
+    "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "QuickGelu", "Relu", "Selu", "Shrink", "Sin", "Softsign", "Sqrt",
+    "Swish", "Tanh", "ThresholdedRelu",
+}  # fmt: skip
+"""Functions that map zero to zero."""
+
+
+class State(IntEnum):
+    """What a unit is in one tensor, by how much it may vary."""
+
+    ZERO = 0
+    CONSTANT = 1
+    BORDERED = 2
+    """Constant for every input, but not at every place: a padded window of a constant."""
+    VARYING = 3
+
+
+@dataclass
+class Roles:
+    """What the tensors of a space do with its units."""
+
+    writers: set[Place] = field(default_factory=set)
+    """A contraction produces the units along this axis."""
+    gains: set[Place] = field(default_factory=set)
+    """Every unit is multiplied by elements of its own: gains, slopes, depthwise kernels."""
+    adders: set[Place] = field(default_factory=set)
+    readers: set[Place] = field(default_factory=set)
+    """A contraction sums over the units."""
+    statistics: dict[Place, str] = field(default_factory=dict)
+    """Gain, bias, mean and variance of batch normalisations."""
+    others: set[Place] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+    pooled: bool = False
+    """Something is normalised or folded along the units."""
+    met: bool = False
+    """Units are summed, contracted with other units, or used by an operator without a rule: not by weights alone."""
+
+    @property
+    def own(self) -> set[Place]:
+        """Everything that belongs to a unit, without what reads it."""
+        return self.writers | self.gains | self.adders | self.others | set(self.statistics)
+
+    @property
+    def parts(self) -> set[str]:
+        """The weights that the space lies in."""
+        return {name for name, _ in self.own | self.readers}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A space with the roles of its tensors: where a flaw can be planted."""
+
+    space: Space
+    action: Action
+    roles: Roles
+
+    @property
+    def count(self) -> int:
+        """Units, over all copies."""
+        return self.space.size * self.space.copies
+
+
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""New elements from the old ones and from the unit that each belongs to (-1: none)."""
+
+
+class Network:
+    """A model with its sites. Flaws are planted in copies of its weights."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.symmetry, self.structure = examine(load(str(path)))
+        self.program = self.structure.program
+        self.factors = self.structure.axes.factors
+        self.axes = self.structure.axes.of
+
+    # -- roles ----------------------------------------------------------------------------------------------------
+    @cached_property
+    def sources(self) -> dict[str, list[tuple[str, tuple[frozenset[int], ...]]]]:
+        """Tensor computed from weights alone -> those weights, with their axes behind each of its axes."""
+        found = {
+            name: [(name, tuple(frozenset([k]) for k in range(len(self.program.shapes[name]))))]
+            for name in self.program.weights
+        }
+        for step in self.program.steps:
+            if isinstance(step, Einsum) and len(step.operands) == 1 and step.operands[0] in found:
+                found[step.out] = [
+                    (weight, self._rearranged(step, axes)) for weight, axes in found[step.operands[0]]
+                ]
+            elif isinstance(step, Slice) and step.x in found:
+                found[step.out] = found[step.x]
+            elif isinstance(step, Pointwise) and len(step.operands) == 1 and step.operands[0] in found:
+                found[step.out] = found[step.operands[0]]
+        return found
+
+    @staticmethod
+    def _rearranged(step: Einsum, axes: Sequence[frozenset[int]]) -> tuple[frozenset[int], ...]:
+        of = {label: axes[k] for k, axis in enumerate(step.specs[0]) for label in axis}
+        return tuple(frozenset(a for label in axis for a in of.get(label, ())) for axis in step.result)
+
+    def _holds(self, f: int, leaf: int) -> bool:
+        return leaf in set(self.factors.leaves(f))
+
+    def holds(self, name: str, leaf: int) -> bool:
+        """Whether a tensor has a space on some axis."""
+        return any(self._holds(f, leaf) for f in self.axes.get(name, ()))
+
+    def labels(self, step: Einsum, k: int, leaf: int) -> set[tuple[str, int]]:
+        """The labels of an operand (with their axes) that a space lies on."""
+        return set(self._labels(self.axes[step.operands[k]], step.specs[k], step.sizes, leaf))
+
+    def _labels(
+        self, axes: Sequence[int], spec: Spec, sizes: Mapping[str, int], leaf: int
+    ) -> Iterator[tuple[str, int]]:
+        for k, (f, axis) in enumerate(zip(axes, spec, strict=True)):
+            rest: int | None = f
+            for i, label in enumerate(axis):
+                if rest is None:
+                    break
+                if i == len(axis) - 1:
+                    part, rest = rest, None
+                else:
+                    cut = self.factors.split(rest, sizes[label])
+                    part, rest = cut if cut is not None else (rest, None)
+                if self._holds(part, leaf):
+                    yield label, k
+
+    def _places(self, name: str, leaf: int, axis: int | None = None) -> set[Place]:
+        """The axes of weights on which a space lies, behind a tensor computed from weights."""
+        return {
+            (weight, a)
+            for weight, axes in self.sources.get(name, ())
+            for k, behind in enumerate(axes)
+            if axis is None or k == axis
+            for a in behind
+            if self._holds(self.axes[weight][a], leaf)
+        }
+
+    def roles(self, action: Action) -> Roles:
+        """What the tensors of a space do, from the steps of the program."""
+        roles, leaf = Roles(), action.leaf
+        for step in self.program.steps:
+            self._role(step, roles, leaf)
+        return roles
+
+    def _role(self, step: Step, roles: Roles, leaf: int) -> None:
+        if isinstance(step, Einsum):
+            self._contraction(step, roles, leaf)
+        elif isinstance(step, Pointwise):
+            if step.out in self.sources:
+                return
+            if self.holds(step.out, leaf):
+                roles.functions.add(step.function)
+            group = {**dict.fromkeys(SUMS, roles.adders), **dict.fromkeys(("Mul", "Div", "PRelu"), roles.gains)}
+            for name in step.operands:
+                group.get(step.function, roles.others).update(self._places(name, leaf))
+        elif isinstance(step, Affine):
+            for part in ("gain", "bias", "mean", "var"):
+                roles.statistics.update(dict.fromkeys(self._places(getattr(step, part), leaf), part))
+        elif isinstance(step, (Normalise, Fold)):
+            roles.pooled |= any(self._holds(self.axes[step.x][k], leaf) for k in step.axes)
+            roles.others |= self._places(step.x, leaf)
+        elif isinstance(step, Mix):
+            lookup = self._places(step.x, leaf)
+            (roles.writers if self.holds(step.out, leaf) else roles.others).update(lookup)
+            dropped = [k for k in range(len(self.axes[step.x])) if k not in step.keep]
+            roles.met |= any(self._holds(self.axes[step.x][k], leaf) for k in dropped)
+        elif isinstance(step, Unknown):
+            roles.met |= any(self.holds(name, leaf) for name in step.operands)
+            roles.others.update(p for name in step.operands for p in self._places(name, leaf))
+        elif isinstance(step, Concat):
+            roles.others.update(p for name in step.operands for p in self._places(name, leaf))
+
+    def _contraction(self, step: Einsum, roles: Roles, leaf: int) -> None:
+        if step.out in self.sources:
+            return
+        made = {label for axis in step.result for label in axis}
+        held = [self.labels(step, k, leaf) for k in range(len(step.operands))]
+        weighted = [name in self.sources for name in step.operands]
+        for k, name in enumerate(step.operands):
+            for label, axis in held[k]:
+                elsewhere = any(label in {x for a in spec for x in a} for j, spec in enumerate(step.specs) if j != k)
+                if not weighted[k]:
+                    gone = label not in made
+                    roles.met |= gone and not (elsewhere and any(weighted))
+                elif label not in made:
+                    roles.readers |= self._places(name, leaf, axis)
+                else:
+                    (roles.gains if elsewhere else roles.writers).update(self._places(name, leaf, axis))
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Spaces of at least four units, of which everything is known that planting asks for."""
+        stored: dict[str, int] = {}
+        for tensor in self.program.weights.values():
+            stored[tensor] = stored.get(tensor, 0) + 1
+        found = []
+        for space in self.symmetry.spaces:
+            action = self.structure.actions.get(f"{space.id}.permutation")
+            if action is None or space.size < 2 or space.size * space.copies < 4:
+                continue
+            roles = self.roles(action)
+            clash = roles.readers & roles.own
+            shared = any(stored[self.program.weights[n]] > 1 or n in self.program.detached for n in roles.parts)
+            if roles.writers and roles.readers and not (clash or shared or roles.pooled or roles.others):
+                found.append(Site(space, action, roles))
+        return tuple(found)
+
+    # -- what a unit becomes --------------------------------------------------------------------------------------
+    def reads(self, site: Site, killed: set[Place]) -> set[State]:
+        """What the units of a site are wherever they are read, when the elements at some places are zero."""
+        states: dict[str, State] = {}
+        seen: set[State] = set()
+        for step in self.program.steps:
+            self._state(step, states, seen, site.action.leaf, killed)
+        return seen
+
+    def _of(self, name: str, states: dict[str, State], leaf: int, killed: set[Place]) -> State:
+        if name in states:
+            return states[name]
+        if name in self.program.tables:
+            return State.CONSTANT if np.any(self.program.tables[name]) else State.ZERO
+        if name in self.sources:
+            places = self._places(name, leaf)
+            return State.ZERO if places & killed else State.CONSTANT
+        return State.VARYING
+
+    def _state(
+        self, step: Step, states: dict[str, State], seen: set[State], leaf: int, killed: set[Place]
+    ) -> None:
+        def of(name: str) -> State:
+            return self._of(name, states, leaf, killed)
+
+        if isinstance(step, Affine):
+            gain, bias = of(step.gain), of(step.bias)
+            mean = of(step.mean)
+            states[step.scale] = gain
+            states[step.shift] = State.ZERO if bias == State.ZERO == min(gain, mean) else State.CONSTANT
+        elif isinstance(step, Unknown):
+            states.update(dict.fromkeys(step.outs, State.VARYING))
+        elif isinstance(step, Einsum):
+            if step.out in self.sources:
+                return
+            states[step.out] = self._contracted(step, [of(n) for n in step.operands], seen, leaf)
+        elif isinstance(step, Pointwise):
+            if step.out not in self.sources:
+                states[step.out] = _applied(step, [of(n) for n in step.operands])
+        elif isinstance(step, Mix):
+            x = of(step.x)
+            pads = x == State.CONSTANT and not step.steady and step.x not in self.program.tables
+            states[step.out] = State.BORDERED if pads and step.reason.startswith("a convolution") else x
+            if pads and states[step.out] is x or step.x in self.sources and x != State.ZERO:
+                states[step.out] = State.VARYING
+        elif isinstance(step, Slice):
+            if step.out not in self.sources:
+                states[step.out] = of(step.x)
+        elif isinstance(step, Concat):
+            bearing = [n for n in step.operands if self.holds(n, leaf)]
+            states[step.out] = max((of(n) for n in bearing), default=State.VARYING)
+        elif isinstance(step, Normalise):
+            kept = step.function in ("standardise", "rms", "l2") and of(step.x) == State.ZERO
+            states[step.out] = State.ZERO if kept else State.VARYING
+        elif isinstance(step, Fold):
+            x = of(step.x)
+            states[step.out] = x if x == State.ZERO and "Log" not in step.function else State.VARYING
+
+    def _contracted(self, step: Einsum, given: list[State], seen: set[State], leaf: int) -> State:
+        made = {label for axis in step.result for label in axis}
+        kept = []
+        for k, (name, state) in enumerate(zip(step.operands, given, strict=True)):
+            held = {label for label, _ in self.labels(step, k, leaf)}
+            if held - made and name not in self.sources:
+                seen.add(state)
+            kept.append(bool(held & made))
+        if len(given) == 1:
+            return given[0] if kept[0] or given[0] != State.BORDERED else State.VARYING
+        if any(k and s == State.ZERO for k, s in zip(kept, given, strict=True)):
+            return State.ZERO
+        return State.CONSTANT if all(s <= State.CONSTANT for s in given) else State.VARYING
+
+    # -- elements -------------------------------------------------------------------------------------------------
+    def read(self, name: str) -> np.ndarray:
+        """The stored elements of a weight of the program."""
+        return self.program.model.tensors[self.program.weights[name]].read()
+
+    def elements(self, site: Site, place: Place) -> Iterator[np.ndarray]:
+        """The unit of every element of a weight (-1: none), once per occurrence of the space on that axis."""
+        name, axis = place
+        shape = self.program.shapes[name]
+        sizes = [self.factors.size(c) for c in site.action.copies]
+        for stand in stands(self.structure.expansion, self.axes[name], site.action.leaf, site.action.copies):
+            if stand.axis == axis:
+                yield _owners(stand, shape, sizes, site.space.size)
+
+    def fan_in(self, site: Site) -> int:
+        """The least number of elements that a writer gives to a unit."""
+        found = [np.count_nonzero(own == 0) for place in site.roles.writers for own in self.elements(site, place)]
+        return min((n for n in found if n), default=0)
+
+    def power(self, site: Site, action: Action, place: Place) -> dict[int, float]:
+        """The charge of a rescaling at the occurrences of a space on one axis of a weight, by their order."""
+        name, axis = place
+        name = self._charged(name)
+        found = {}
+        listed = [
+            s
+            for s in stands(self.structure.expansion, self.axes[name], site.action.leaf, site.action.copies)
+            if s.axis == axis
+        ]
+        for k, stand in enumerate(listed):
+            for o, charge in action.charge.items():
+                if (o.tensor, o.axis, o.term, o.place) == (name, axis, stand.term, stand.place):
+                    found[k] = float(charge)
+        return found
+
+    def _charged(self, name: str) -> str:
+        """The tensor whose charge is that of a weight: scale and shift stand for gain and bias."""
+        for step in self.program.steps:
+            if isinstance(step, Affine) and name in (step.gain, step.bias):
+                return step.scale if name == step.gain else step.shift
+        return name
+
+    def rescaling(self, site: Site) -> Action | None:
+        """A rescaling of the units on which every reader has a charge, copy by copy like the permutation."""
+        for action in self.structure.actions.values():
+            same = action.kind == "rescaling" and action.leaf == site.action.leaf
+            if same and set(action.copies) == set(site.action.copies) and all(
+                len(self.power(site, action, place)) == len(list(self.elements(site, place)))
+                for place in site.roles.readers
+            ):
+                return action
+        return None
+
+
+def _owners(stand: Stand, shape: Sequence[int], sizes: Sequence[int], size: int) -> np.ndarray:
+    unit = stand.units
+    stride = size
+    for copy, n in zip(reversed(stand.copies), reversed(sizes), strict=True):
+        unit = unit + copy * stride
+        stride *= n
+    here = np.where(stand.here, unit, -1)
+    here = np.broadcast_to(here, np.broadcast_shapes(here.shape, (1,) * len(stand.others) + stand.grid.shape))
+    return np.broadcast_to(stand.along(tuple(shape), here, np.full(shape[stand.axis], -1)), shape)
+
+
+def _applied(step: Pointwise, given: list[State]) -> State:
+    """What an elementwise function makes of what it is given."""
+    zero, function = [s == State.ZERO for s in given], step.function
+    if function in ("Mul", "And"):
+        vanish = any(zero)
+    elif function == "Div":
+        vanish = zero[0]
+    elif function in SUMS or function in ("Min", "Max", "Where", "Clip"):
+        vanish = all(zero[1:] if function == "Where" else zero[:1] if function == "Clip" else zero)
+    else:
+        vanish = zero[0] and function in ODD_AT_ZERO
+    if vanish:
+        return State.ZERO
+    if len(given) == 1 and given[0] == State.BORDERED and function in PASSING:
+        return State.BORDERED
+    return State.CONSTANT if all(s <= State.CONSTANT for s in given) else State.VARYING
+
+
+class Planting:
+    """New values for some weights of a network, made step by step."""
+
+    def __init__(self, network: Network, site: Site) -> None:
+        self.network, self.site = network, site
+        self.values: dict[str, np.ndarray] = {}
+
+    def change(self, places: Iterable[Place], fill: Fill) -> None:
+        """Give every element at the places that belongs to a unit a new value."""
+        for place in sorted(places):
+            stored = self.network.program.weights[place[0]]
+            for own in self.network.elements(self.site, place):
+                old = self.values.get(stored)
+                old = self.network.read(place[0]) if old is None else old
+                self.values[stored] = fill(old, own).astype(old.dtype)
+
+    def put(self, places: Iterable[Place], units: Sequence[int], value: float) -> None:
+        """One number for all elements of the units."""
+        self.change(places, lambda old, own: np.where(np.isin(own, units), value, old))
+
+    def copy(self, places: Iterable[Place], source: int, target: int) -> None:
+        """The elements of one unit for another."""
+
+        def fill(old: np.ndarray, own: np.ndarray) -> np.ndarray:
+            new = old.copy()
+            new[own == target] = old[own == source]
+            return new
+
+        self.change(places, fill)
+
+    def multiply(self, places: Iterable[Place], unit: int, factor: float, action: Action | None = None) -> None:
+        """Scale the elements of a unit, by a power that a rescaling gives where there is one."""
+        statistics = self.site.roles.statistics
+        for place in sorted(set(places) - set(statistics)):
+            stored = self.network.program.weights[place[0]]
+            powers = self.network.power(self.site, action, place) if action else None
+            for k, own in enumerate(self.network.elements(self.site, place)):
+                old = self.values.get(stored)
+                old = self.network.read(place[0]) if old is None else old
+                power = 1.0 if powers is None else powers.get(k, 0.0)
+                self.values[stored] = np.where(own == unit, old * factor**power, old).astype(old.dtype)
+        if action:
+            for place in [p for p in places if statistics.get(p) == "gain"]:
+                self._normalisation(place, unit, factor, action)
+
+    def _normalisation(self, gain: Place, unit: int, factor: float, action: Action) -> None:
+        """Scale a unit in gain / sqrt(var + epsilon) and in bias - mean scale; mean and variance stay."""
+        program = self.network.program
+        for step in {id(s): s for s in program.affines.values() if s.gain == gain[0]}.values():
+            bias = (step.bias, gain[1])
+            (own,) = self.network.elements(self.site, gain)
+            at = own == unit
+            new = [self.values.get(program.weights[n], self.network.read(n)) for n in (*gain[:1], step.bias)]
+            mean, var = (self.values.get(program.weights[n], self.network.read(n)) for n in (step.mean, step.var))
+            scale, grown = new[0] / np.sqrt(var + step.epsilon), [
+                factor ** self.network.power(self.site, action, p).get(0, 0.0) for p in (gain, bias)
+            ]
+            shift = (new[1] - mean * scale) * grown[1] + mean * scale * grown[0]
+            for name, old, values in ((gain[0], new[0], new[0] * grown[0]), (step.bias, new[1], shift)):
+                self.values[program.weights[name]] = np.where(at, values, old).astype(old.dtype)
+
+    def save(self, out: Path) -> Path:
+        """Write the network with the new values."""
+        write(self.network.path, self.values, out)
+        return out
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A kind of flaw: the rule that must report it, where it can be planted, and how.
+
+    ``plant`` returns the groups of units that it made flawed.
+    """
+
+    rule: str | None
+    fits: Callable[[Network, Site], bool]
+    plant: Callable[[Planting, np.random.Generator], list[list[int]]]
+
+
+def _some(site: Site, rng: np.random.Generator, most: int = 2) -> list[int]:
+    """A few units, never half of the space."""
+    few = max(1, min(most, (site.count - 1) // 2))
+    return sorted(rng.choice(site.count, few, replace=False).tolist())
+
+
+def _pair(site: Site, rng: np.random.Generator) -> tuple[int, int]:
+    """Two units of one copy."""
+    copy = int(rng.integers(site.space.copies))
+    one, other = rng.choice(site.space.size, 2, replace=False) + copy * site.space.size
+    return int(one), int(other)
+
+
+def _zeroed(roles: Roles) -> set[Place]:
+    """Where a unit must be zero so that nothing writes it."""
+    shifts = {p for p, part in roles.statistics.items() if part in ("gain", "bias")}
+    return roles.writers | roles.adders | shifts
+
+
+def _unread(value: float) -> Flaw:
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        units = _some(planting.site, rng)
+        planting.put(planting.site.roles.readers, units, value)
+        return [units]
+
+    return Flaw("SYM101", lambda network, site: not site.roles.met, plant)
+
+
+def _unwritten(value: float) -> Flaw:
+    def fits(network: Network, site: Site) -> bool:
+        return network.reads(site, _zeroed(site.roles)) == {State.ZERO}
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        units = _some(planting.site, rng)
+        planting.put(_zeroed(planting.site.roles), units, value)
+        return [units]
+
+    return Flaw("SYM101", fits, plant)
+
+
+def _constant(value: float) -> Flaw:
+    """Kernels are zero, biases are not; gains of normalisations become positive, so that no ReLU ends it."""
+
+    def kernels(network: Network, site: Site) -> set[Place]:
+        return site.roles.writers | {p for p in site.roles.gains if len(network.program.shapes[p[0]]) > 2}
+
+    def fits(network: Network, site: Site) -> bool:
+        shifted = site.roles.adders or "bias" in site.roles.statistics.values()
+        found = network.reads(site, kernels(network, site))
+        return bool(shifted) and not site.roles.met and found <= {State.CONSTANT, State.BORDERED}
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        units, roles = _some(planting.site, rng), planting.site.roles
+        planting.put(kernels(planting.network, planting.site), units, value)
+        planting.put(roles.adders | {p for p, part in roles.statistics.items() if part == "bias"}, units, 1.25)
+        planting.put({p for p, part in roles.statistics.items() if part == "mean"}, units, 0.0)
+        gains = [p for p, part in roles.statistics.items() if part == "gain"]
+        planting.change(gains, lambda old, own: np.where(np.isin(own, units), np.abs(old), old))
+        return [units]
+
+    return Flaw("SYM102", fits, plant)
+
+
+def _wide(network: Network, site: Site) -> bool:
+    return network.fan_in(site) >= 4
+
+
+def _equal() -> Flaw:
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        one, other = _pair(planting.site, rng)
+        planting.copy(planting.site.roles.own, one, other)
+        return [sorted((one, other))]
+
+    return Flaw("SYM201", _wide, plant)
+
+
+def _multiple(factor: float) -> Flaw:
+    def fits(network: Network, site: Site) -> bool:
+        return _wide(network, site) and network.rescaling(site) is not None
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        one, other = _pair(planting.site, rng)
+        own = planting.site.roles.own
+        planting.copy(own, one, other)
+        planting.multiply(own, other, factor, planting.network.rescaling(planting.site))
+        return [sorted((one, other))]
+
+    return Flaw("SYM201", fits, plant)
+
+
+FLAWS = {
+    "unread": _unread(0.0),
+    "unwritten": _unwritten(0.0),
+    "constant": _constant(0.0),
+    "equal": _equal(),
+    "multiple": _multiple(2.5),
+    "unread by tiny weights": _unread(-TINY),
+    "unwritten by tiny weights": _unwritten(TINY),
+    "constant by tiny weights": _constant(TINY),
+}
+
+
+def _rescaled() -> Flaw:
+    def fits(network: Network, site: Site) -> bool:
+        return network.rescaling(site) is not None
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        unit = _some(planting.site, rng, 1)[0]
+        places = planting.site.roles.own | planting.site.roles.readers
+        planting.multiply(places, unit, 1000.0, planting.network.rescaling(planting.site))
+        return [[unit]]
+
+    return Flaw(None, fits, plant)
+
+
+def _signed(functions: set[str], factor: float, *, homogeneous: bool) -> Flaw:
+    """A pair of units of which one is a multiple that the activation does not pass."""
+
+    def fits(network: Network, site: Site) -> bool:
+        roles = site.roles
+        shaped = roles.functions & functions and not roles.statistics and not roles.gains
+        return bool(shaped) and _wide(network, site) and (network.rescaling(site) is not None) == homogeneous
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        one, other = _pair(planting.site, rng)
+        planting.copy(planting.site.roles.own, one, other)
+        planting.multiply(planting.site.roles.writers | planting.site.roles.adders, other, factor)
+        return [sorted((one, other))]
+
+    return Flaw(None, fits, plant)
+
+
+def _shifted() -> Flaw:
+    def fits(network: Network, site: Site) -> bool:
+        return bool(site.roles.adders) and _wide(network, site) and not site.roles.met
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        one, other = _pair(planting.site, rng)
+        planting.copy(planting.site.roles.own - planting.site.roles.adders, one, other)
+        return [sorted((one, other))]
+
+    return Flaw(None, fits, plant)
+
+
+LURES = {
+    "rescaled and back": _rescaled(),
+    "antipodal under ReLU": _signed(RECTIFIERS, -1.0, homogeneous=True),
+    "multiple under a curve": _signed(SATURATING, 2.5, homogeneous=False),
+    "another bias": _shifted(),
+}
+
+
+@lru_cache(maxsize=4)
+def network(path: Path) -> Network:
+    """The network at a path, examined once."""
+    return Network(path)
+
+
+def plant(path: Path, name: str, out: Path, seed: int = 0) -> tuple[Site, list[list[int]]] | None:
+    """Write the network at `path` with one flaw or lure in a randomly chosen space; None where it fits nowhere."""
+    there, kind = network(path), (FLAWS | LURES)[name]
+    rng = np.random.default_rng([seed, *name.encode(), *path.stem.encode()])
+    fitting = [site for site in there.sites if kind.fits(there, site)]
+    if not fitting:
+        return None
+    site = fitting[int(rng.integers(len(fitting)))]
+    planting = Planting(there, site)
+    groups = kind.plant(planting, rng)
+    planting.save(out)
+    return site, groups
+
+
+def count(site: Site) -> int:
+    """Elements that one unit owns or is read by: a measure of a site's size."""
+    return prod((site.space.size, site.space.copies))
