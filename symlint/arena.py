@@ -115,14 +115,16 @@ class Arena:
         children = [self.find(c) for c in self._children[root]]
         if self._form[root] is not Form.PRODUCT:
             return tuple(children)
-        flat: list[int] = []
-        for child in children:
-            flat.extend(self.parts(child) if self._form[child] is Form.PRODUCT else [child])
-        return tuple(c for c in flat if self._size[c] > 1)
+        flat = (p for p in self._down(root, Form.PRODUCT) if self._form[p] is not Form.PRODUCT)
+        return tuple(p for p in flat if self._size[p] > 1)
 
     def index(self, f: int) -> int:
         """The factor that a family depends on."""
         return self.find(self._index[self.find(f)])
+
+    def indexes(self, f: int) -> bool:
+        """Whether some family depends on `f`."""
+        return self.find(f) in self._indices
 
     def cuts(self, f: int) -> tuple[int, ...]:
         """Where a family's members begin and end along its index."""
@@ -137,36 +139,28 @@ class Arena:
 
     def pieces(self, f: int) -> tuple[int, ...]:
         """The flattened pieces of a sum; any other factor is its own single piece."""
-        root = self.find(f)
-        if self._form[root] is not Form.SUM:
-            return (root,)
-        return tuple(p for child in self._children[root] for p in self.pieces(child))
+        return tuple(p for p in self._down(f, Form.SUM) if self._form[p] is not Form.SUM)
 
     def leaves(self, f: int) -> Iterator[int]:
         """Every leaf of more than one unit under `f`, repeated where it occurs twice."""
-        root = self.find(f)
-        if self._form[root] is Form.LEAF:
-            if self._size[root] > 1:
-                yield root
-            return
-        for child in self._children[root]:
-            yield from self.leaves(child)
+        return (p for p in self._down(f) if self._form[p] is Form.LEAF and self._size[p] > 1)
 
     def families(self, f: int) -> Iterator[int]:
         """Every family under `f`."""
-        root = self.find(f)
-        if self._form[root] is Form.FAMILY:
-            yield root
-        for child in self._children[root]:
-            yield from self.families(child)
+        return (p for p in self._down(f) if self._form[p] is Form.FAMILY)
 
     def sums(self, f: int) -> Iterator[int]:
         """Every sum on the way down from `f`."""
-        root = self.find(f)
-        if self._form[root] is Form.SUM:
+        return (p for p in self._down(f) if self._form[p] is Form.SUM)
+
+    def _down(self, f: int, only: Form | None = None) -> Iterator[int]:
+        """`f` and all below it, in order, resolved; below factors of one form `only`."""
+        todo = [f]
+        while todo:
+            root = self.find(todo.pop())
             yield root
-        for child in self._children[root]:
-            yield from self.sums(child)
+            if only is None or self._form[root] is only:
+                todo.extend(reversed(self._children[root]))
 
     # -- joining --------------------------------------------------------------------------------------------------
     def become(self, leaf: int, f: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import singledispatchmethod
+from functools import cached_property, singledispatchmethod
 
 import numpy as np
 
@@ -29,7 +29,7 @@ OPAQUE = "opaque: "
 """How the reason of a pin begins that a missing rule caused."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Axes:
     """What the walk found."""
 
@@ -37,7 +37,16 @@ class Axes:
     of: dict[str, tuple[int, ...]]
     """Tensor of the program -> the factor of each of its axes."""
     contexts: tuple[tuple[int, ...], ...]
-    """Tensors less the axes that a step mixes: what a unit's gauge may depend on there."""
+    """Tensors less the axes that a step mixes or meets with others: what a unit's gauge may depend on there."""
+
+    @cached_property
+    def contexts_of(self) -> dict[int, list[tuple[int, ...]]]:
+        """Leaf -> the contexts that hold it."""
+        found: dict[int, list[tuple[int, ...]]] = {}
+        for context in dict.fromkeys(tuple(map(self.factors.find, c)) for c in self.contexts):
+            for leaf in {x for f in context for x in self.factors.leaves(f)}:
+                found.setdefault(leaf, []).append(context)
+        return found
 
 
 def walk(program: Program) -> Axes:
@@ -99,11 +108,21 @@ class _Walker:
                     else:
                         labels[label] = part
         self._unify(pairs, reason)
+        self._meeting(step, labels)
         for axis in step.result:
             for label in axis:
                 if label not in labels:
                     labels[label] = factors.leaf(step.sizes[label])
         self._set(step.out, [factors.product(labels[label] for label in axis) for axis in step.result])
+
+    def _meeting(self, step: Einsum, labels: dict[str, int]) -> None:
+        """Where operands meet along a label, its gauge may depend only on labels that all of them share."""
+        held = [{label for axis in spec for label in axis} for spec in step.specs]
+        for label, f in labels.items():
+            holders = [names for names in held if label in names]
+            common = set.intersection(*holders) if holders else set()
+            if any(names != common for names in holders) and self.factors.size(f) > 1:
+                self.contexts.append(tuple(labels[name] for name in sorted(common, key=list(labels).index)))
 
     def _parts(self, f: int, axis: tuple[str, ...], step: Einsum) -> list[int]:
         """The factors of an axis that is read as several labels."""

@@ -10,16 +10,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 from symlint.axes import Axes
-from symlint.charge_system import ONE, Charge, System
+from symlint.charge_system import CONSTANT, ONE, Charge, System
 from symlint.program import NONE, SAME, SUM, Fold, Law, Mix, Pointwise, Program
 from symlint.terms import Expansion
 
-ODD = frozenset(
-    "Asin Asinh Atan Atanh Cast CastLike Dropout Erf Identity Neg Reciprocal Round Sign Sin Sinh Softsign Tan Tanh".split()
-)
-EVEN = frozenset("Abs Cos Cosh".split())
-LINEAR = frozenset("Add Sub Sum Mean Neg Identity Cast CastLike Dropout".split())
-CONSTANT = Law("product", (Fraction(0),))
+ODD = frozenset({"Asin", "Asinh", "Atan", "Dropout", "Erf", "Identity", "Neg", "Reciprocal", "Round", "Sign", "Sin"})
+ODD |= {"Sinh", "Softsign", "Tan", "Tanh"}
+EVEN = frozenset({"Abs", "Cos", "Cosh"})
+LINEAR = frozenset({"Add", "Sub", "Sum", "Mean", "Neg", "Identity", "Dropout"})
 
 
 def charges(program: Program, axes: Axes, expansion: Expansion, kind: type[System]) -> dict[int, list[Charge]]:

@@ -33,6 +33,8 @@ from symlint.program import (
 from symlint.terms import Condition, Expansion, Term, joint, meet
 
 ONE = Fraction(1)
+CONSTANT = Law("product", (Fraction(0),))
+"""An even function: it absorbs what acts on its operand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +195,17 @@ class System:
             parts.append(rest)
         terms = [self.expansion.terms(p) for p in parts]
         views = [self.fresh(t) for t in terms]
-        where = {t.first: k for k, t in enumerate(self.terms(name, axis))}
-        for picks, first in joint(terms, [sizes[label] for label in labels]):
+        targets = self.terms(name, axis)
+        for picks, first, condition in joint(terms, [sizes[label] for label in labels]):
             flat = [v for view, k in zip(views, picks, strict=True) for v in view[k]]
-            target = whole[where[first]] if first in where else []
-            if len(target) == len(flat):
-                for v, w in zip(flat, target, strict=True):
-                    self.equate((v, ONE), (w, -ONE))
-            else:
+            met = [
+                row
+                for row, t in zip(whole, targets, strict=True)
+                if t.first == first and len(row) == len(flat) and meet(t.condition, condition) is not None
+            ]
+            for v, w in ((v, w) for row in met for v, w in zip(flat, row, strict=True)):
+                self.equate((v, ONE), (w, -ONE))
+            if not met:
                 self.zero([flat])
         yield from zip(labels, views, strict=True)
 
@@ -262,21 +267,28 @@ class System:
             if size == 1:
                 continue
             parts: list[tuple[list[list[int]], Fraction]] = []
-            absent = False
+            absent = mixed = False
             for name, degree in moving:
                 mine = k - len(shape) + len(self.axes.of[name])
                 if mine >= 0 and self.program.shapes[name][mine] > 1:
                     if degree is not None:
                         parts.append((self.slots(name, mine), degree))
+                    mixed = mixed or (degree is None and not self.elementwise)
                 else:
                     absent = absent or degree is not None
+            if mixed:
+                for slots, _ in parts:
+                    self.zero(slots)
+                parts = []
             self.answer(law, self.slots(step.out, k), parts, absent=absent)
 
     def law(self, step: Pointwise) -> Law:
         """How an elementwise function answers to this kind of generator."""
         raise NotImplementedError
 
-    def answer(self, law: Law, out: list[list[int]], parts: list[tuple[list[list[int]], Fraction]], *, absent: bool) -> None:
+    def answer(
+        self, law: Law, out: list[list[int]], parts: list[tuple[list[list[int]], Fraction]], *, absent: bool
+    ) -> None:
         """One output axis against the operands that have it; `absent` says that some operand broadcasts along it."""
         if law.kind == "none" or not parts or (law.kind == "sum" and absent):
             self.zero(out)
@@ -321,8 +333,8 @@ class System:
         for out, k in enumerate(kept):
             if law.kind == "none":
                 self.zero(self.slots(step.x, k))
-            degree = law.degrees[0] if law.degrees else ONE
-            self.answer(law, self.slots(step.out, out), [(self.slots(step.x, k), degree or ONE)], absent=False)
+            degree = (law.degrees[0] if law.degrees else None) or Fraction(law.degrees != CONSTANT.degrees)
+            self.answer(law, self.slots(step.out, out), [(self.slots(step.x, k), degree)], absent=False)
 
     def folded(self, step: Fold) -> Law:
         """How a reduction answers along the axes that stay."""

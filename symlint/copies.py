@@ -28,7 +28,7 @@ def copies(
             common = set(beside) if common is None else common & set(beside)
         if common is not None and not common:
             return ()
-    for context in axes.contexts:
+    for context in axes.contexts_of.get(leaf, ()):
         for _, beside in _beside(expansion, context, leaf):
             common = common & set(beside) if common is not None else None
     return tuple(c for c in dict.fromkeys(order) if c in (common or ()))

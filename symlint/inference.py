@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
+import numpy as np
+
 from symlint.arena import Form
 from symlint.axes import OPAQUE, Axes, walk
 from symlint.charge import Linear, Rescaling, Sign, charges
@@ -18,7 +20,6 @@ from symlint.program import Program
 from symlint.symmetry import Coverage, Generator, Kind, Opaque, Place, Space, Symmetry
 from symlint.terms import Expansion
 from symlint.translate import translate
-
 
 SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
 
@@ -72,7 +73,8 @@ class _Report:
         self.stored: dict[str, tuple[str, ...]] = {name: (stored,) for name, stored in program.weights.items()}
         for name, step in program.affines.items():
             if step.gain in program.weights and step.bias in program.weights:
-                self.stored[name] = (program.weights[step.gain], program.weights[step.bias])
+                moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
+                self.stored[name] = tuple(program.weights[n] for n in moved)
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
         charged = {leaf for found in self.charges.values() for leaf in found}
@@ -85,9 +87,7 @@ class _Report:
             for leaf in leaves
             if any(a.leaf == leaf for a in actions)
         )
-        generators = tuple(
-            self._generator(a, names[a.leaf], counted=not self._inside(a, actions)) for a in actions
-        )
+        generators = tuple(self._generator(a, names[a.leaf], counted=not self._inside(a, actions)) for a in actions)
         coverage, opaque = self._coverage({t for g in generators for t in g.tensors})
         dimension = sum(g.dimension for g in generators if g.exact)
         symmetry = Symmetry(self.program.model, coverage, dimension, spaces, generators, opaque)
@@ -124,12 +124,25 @@ class _Report:
 
     def _within(self, action: Action, actions: Sequence[Action]) -> bool:
         """Whether acting on a factor as a whole is part of acting on what is nested in it, unit by unit."""
-        return action.kind in ("rescaling", "sign") and any(
-            other.kind == action.kind
-            and action.leaf in other.copies
-            and self._pattern(other) == self._pattern(action)
-            for other in actions
-        )
+        if action.kind not in ("rescaling", "sign"):
+            return False
+        nested = [a for a in actions if a.kind == action.kind and action.leaf in a.copies]
+        if not nested:
+            return False
+        rows = [self._places(a) for a in (action, *nested)]
+        columns = sorted({place for row in rows for place in row})
+        matrix = np.array([[float(row.get(c, 0)) for c in columns] for row in rows])
+        return bool(np.linalg.matrix_rank(matrix) == np.linalg.matrix_rank(matrix[1:]))
+
+    def _places(self, action: Action) -> dict[tuple[str, int, int], Fraction]:
+        """How an action scales each weight as a whole, or each term of an axis that is a sum."""
+        made: dict[tuple[str, int, int], Fraction] = {}
+        for o, c in action.charge.items():
+            if o.tensor in self.stored:
+                whole = len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
+                place = (o.tensor, -1, 0) if whole else (o.tensor, o.axis, o.term)
+                made[place] = made.get(place, Fraction(0)) + c
+        return {place: c for place, c in made.items() if c}
 
     def _inside(self, action: Action, actions: Sequence[Action]) -> bool:
         """Whether a rescaling is the diagonal of a group of matrices on the same space, which counts it already."""
@@ -142,7 +155,7 @@ class _Report:
         )
 
     def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:
-        """The charges on weights, up to a common factor."""
+        """Where an action acts on weights, up to a common factor."""
         moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.stored}
         unit = moved[min(moved)]
         return frozenset((*place, c / unit) for place, c in moved.items())
@@ -154,11 +167,13 @@ class _Report:
             moved = {self.program.weights[name] for name in self.bearers[action.leaf]}
         else:
             moved = {t for o in action.charge for t in self.stored.get(o.tensor, ())}
-        group, dimension = {
-            "permutation": (f"S_{size}{power}", 0),
-            "sign": (f"Z_2^{size * count}", 0),
-            "rotation": (f"GL({size}){power}", self._orbit(action) * count),
-        }.get(action.kind, (f"R_{{>0}}^{size * count}", size * count))
+        group, dimension = f"R_{{>0}}^{size * count}", size * count
+        if action.kind == "permutation":
+            group, dimension = f"S_{size}{power}", 0
+        elif action.kind == "sign":
+            group, dimension = f"Z_2^{size * count}", 0
+        elif action.kind == "rotation":
+            group, dimension = f"GL({size}){power}", self._orbit(action) * count
         names = tuple(sorted(moved))
         return Generator(action.id, action.kind, space, group, dimension if counted else 0, True, names)
 

@@ -69,7 +69,9 @@ def measure(specs: Sequence[Spec], shapes: Sequence[Shape], known: Mapping[str, 
         left: list[tuple[tuple[str, ...], int]] = []
         for axis, size in pending:
             unknown = [label for label in axis if label not in sizes]
-            rest = size // max(prod(sizes[label] for label in axis if label in sizes), 1)
+            rest, over = divmod(size, max(prod(sizes[label] for label in axis if label in sizes), 1))
+            if over:
+                raise ValueError(f"axis {' '.join(axis)} has size {size}, its labels say otherwise: {sizes}")
             if len(unknown) == 1:
                 sizes[unknown[0]] = rest
             elif unknown:
@@ -84,6 +86,8 @@ def measure(specs: Sequence[Spec], shapes: Sequence[Shape], known: Mapping[str, 
 
 def regroup(before: Shape, after: Shape) -> tuple[Spec, Spec, dict[str, int]] | None:
     """Labels that write a reshape as a regrouping; None where one side's axes do not refine the other's."""
+    if 0 in before or 0 in after:
+        return None
     old: list[list[str]] = [[] for _ in before]
     new: list[list[str]] = [[] for _ in after]
     sizes: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -52,8 +52,16 @@ class Expansion:
     def terms(self, f: int) -> tuple[Term, ...]:
         """`f` as a sum of terms, by first position."""
         root = self.factors.find(f)
-        if root not in self._known:
-            self._known[root] = tuple(sorted(self._expand(root), key=lambda term: term.first))
+        todo = [root]
+        while todo:  # children first, on a stack of our own: factor trees may be deeper than Python's
+            top = todo[-1]
+            needed = self.factors.pieces(top) if self.factors.form(top) is Form.SUM else self.factors.parts(top)
+            missing = [p for p in needed if p not in self._known] if top not in self._known else []
+            todo.extend(missing)
+            if not missing:
+                todo.pop()
+                if top not in self._known:
+                    self._known[top] = tuple(sorted(self._expand(top), key=lambda term: term.first))
         return self._known[root]
 
     def _expand(self, root: int) -> list[Term]:
@@ -61,15 +69,9 @@ class Expansion:
         if form is Form.LEAF:
             size = factors.size(root)
             return [Term({}, (root,), np.arange(size))] if size > 1 else [Term({}, (), np.zeros((), np.int64))]
-        parts = factors.parts(root)
         if form is Form.SUM:
-            cuts = factors.boundaries_of(factors.size(p) for p in parts)
-            made: list[Term] = []
-            for a, b, part in zip(cuts, cuts[1:], parts, strict=False):
-                for t in self.terms(part):
-                    start, stop = t.condition.get(part, (0, b - a)) if factors.form(part) is Form.SUM else (0, b - a)
-                    made.append(Term({**t.condition, root: (a + start, a + stop)}, t.leaves, t.positions + a))
-            return made
+            return list(self._summed(root))
+        parts = factors.parts(root)
         if form is Form.FAMILY:
             key, cuts = factors.index(root), factors.cuts(root)
             return [
@@ -79,6 +81,24 @@ class Expansion:
                 if (both := meet(t.condition, {key: (a, b)})) is not None
             ]
         return reduce(self._times, ((list(self.terms(p)), factors.size(p)) for p in parts))[0]
+
+    def _summed(self, root: int) -> Iterator[Term]:
+        """The pieces of a sum in order, each under its place in every sum on the way that something depends on."""
+        factors = self.factors
+        todo: list[tuple[int, int, tuple[tuple[int, int], ...]]] = [(root, 0, ())]
+        while todo:
+            piece, start, above = todo.pop()
+            if factors.form(piece) is not Form.SUM:
+                stop = start + factors.size(piece)
+                place = {key: (start - base, stop - base) for key, base in above}
+                for t in self.terms(piece):
+                    yield Term({**t.condition, **place}, t.leaves, t.positions + start)
+                continue
+            if factors.indexes(piece):
+                above = (*above, (piece, start))
+            parts = factors.parts(piece)
+            ends = factors.boundaries_of(factors.size(p) for p in parts)
+            todo.extend((p, start + a, above) for p, a in reversed(list(zip(parts, ends, strict=False))))
 
     @staticmethod
     def _times(left: tuple[list[Term], int], right: tuple[list[Term], int]) -> tuple[list[Term], int]:
@@ -91,8 +111,8 @@ class Expansion:
         return made, left[1] * right[1]
 
 
-def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
-    """The consistent choices of one term per part of a grouped axis, each with its first position in the group."""
+def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[tuple[int, ...], int, Condition]]:
+    """The consistent choices of one term per part of a grouped axis, with first position in the group and condition."""
     chosen: list[tuple[tuple[int, ...], Condition, int]] = [((), {}, 0)]
     for terms, size in zip(parts, sizes, strict=True):
         chosen = [
@@ -101,4 +121,4 @@ def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[t
             for k, term in enumerate(terms)
             if (both := meet(condition, term.condition)) is not None
         ]
-    return [(picks, first) for picks, _, first in chosen]
+    return [(picks, first, condition) for picks, condition, first in chosen]

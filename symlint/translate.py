@@ -121,7 +121,7 @@ class _Translation:
             for ref, shape in zip(made, results, strict=False):
                 if ref is not None and shape is not None and ref.shape != shape:
                     raise Unsupported(f"its rule makes {list(ref.shape)} where {list(shape)} is inferred")
-        except (Unsupported, ValueError, TypeError, IndexError, KeyError) as problem:
+        except (Unsupported, ValueError, TypeError, LookupError, ArithmeticError) as problem:
             made = self._unknown(node, problem)
         else:
             self._commit(tracer)

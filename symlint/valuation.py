@@ -26,7 +26,7 @@ from symlint.program import (
 from symlint.values import Names, Value, alike, known, tidy
 
 LINEAR = frozenset({"Add", "Sub", "Sum", "Mean"})
-STILL = frozenset({"Identity", "Cast", "CastLike", "Dropout", "Neg"})
+STILL = frozenset({"Identity", "Dropout", "Neg"})
 LIMIT = 1 << 23
 
 

@@ -10,16 +10,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, lru_cache
-from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from symlint.action import Stand, stands
 from symlint.edit import write
-from symlint.inference import Action, Structure, examine
+from symlint.inference import Action, examine
 from symlint.load import load
-from symlint.program import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
+from symlint.program import (
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Slice,
+    Spec,
+    Step,
+    Unknown,
+    operands,
+    results,
+)
 from symlint.symmetry import Space
 
 Place = tuple[str, int]
@@ -116,9 +129,7 @@ class Network:
         }
         for step in self.program.steps:
             if isinstance(step, Einsum) and len(step.operands) == 1 and step.operands[0] in found:
-                found[step.out] = [
-                    (weight, self._rearranged(step, axes)) for weight, axes in found[step.operands[0]]
-                ]
+                found[step.out] = [(weight, self._rearranged(step, axes)) for weight, axes in found[step.operands[0]]]
             elif isinstance(step, Slice) and step.x in found:
                 found[step.out] = found[step.x]
             elif isinstance(step, Pointwise) and len(step.operands) == 1 and step.operands[0] in found:
@@ -235,10 +246,22 @@ class Network:
             clash = roles.readers & roles.own
             shared = any(stored[self.program.weights[n]] > 1 or n in self.program.detached for n in roles.parts)
             if roles.writers and roles.readers and not (clash or shared or roles.pooled or roles.others):
-                found.append(Site(space, action, roles))
+                site = Site(space, action, roles)
+                if State.VARYING in self.reads(site, set()):
+                    found.append(site)
         return tuple(found)
 
     # -- what a unit becomes --------------------------------------------------------------------------------------
+    @cached_property
+    def moving(self) -> set[str]:
+        """Tensors that depend on the input."""
+        found = set(self.program.inputs)
+        for step in self.program.steps:
+            chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and step.reason.startswith("a lookup"))
+            if chosen or any(name in found for name in operands(step)):
+                found.update(results(step))
+        return found
+
     def reads(self, site: Site, killed: set[Place]) -> set[State]:
         """What the units of a site are wherever they are read, when the elements at some places are zero."""
         states: dict[str, State] = {}
@@ -257,9 +280,7 @@ class Network:
             return State.ZERO if places & killed else State.CONSTANT
         return State.VARYING
 
-    def _state(
-        self, step: Step, states: dict[str, State], seen: set[State], leaf: int, killed: set[Place]
-    ) -> None:
+    def _state(self, step: Step, states: dict[str, State], seen: set[State], leaf: int, killed: set[Place]) -> None:
         def of(name: str) -> State:
             return self._of(name, states, leaf, killed)
 
@@ -279,10 +300,9 @@ class Network:
                 states[step.out] = _applied(step, [of(n) for n in step.operands])
         elif isinstance(step, Mix):
             x = of(step.x)
-            pads = x == State.CONSTANT and not step.steady and step.x not in self.program.tables
-            states[step.out] = State.BORDERED if pads and step.reason.startswith("a convolution") else x
-            if pads and states[step.out] is x or step.x in self.sources and x != State.ZERO:
-                states[step.out] = State.VARYING
+            chosen = x != State.ZERO and "window" not in step.reason and step.reason != "resizing"
+            pads = x == State.CONSTANT and not step.steady
+            states[step.out] = State.VARYING if chosen else State.BORDERED if pads else x
         elif isinstance(step, Slice):
             if step.out not in self.sources:
                 states[step.out] = of(step.x)
@@ -304,6 +324,8 @@ class Network:
             if held - made and name not in self.sources:
                 seen.add(state)
             kept.append(bool(held & made))
+            if not kept[-1]:  # other units and other axes are summed over as well
+                given[k] = State.VARYING if name in self.moving else State.CONSTANT
         if len(given) == 1:
             return given[0] if kept[0] or given[0] != State.BORDERED else State.VARYING
         if any(k and s == State.ZERO for k, s in zip(kept, given, strict=True)):
@@ -356,9 +378,13 @@ class Network:
         """A rescaling of the units on which every reader has a charge, copy by copy like the permutation."""
         for action in self.structure.actions.values():
             same = action.kind == "rescaling" and action.leaf == site.action.leaf
-            if same and set(action.copies) == set(site.action.copies) and all(
-                len(self.power(site, action, place)) == len(list(self.elements(site, place)))
-                for place in site.roles.readers
+            if (
+                same
+                and set(action.copies) == set(site.action.copies)
+                and all(
+                    len(self.power(site, action, place)) == len(list(self.elements(site, place)))
+                    for place in site.roles.readers
+                )
             ):
                 return action
         return None
@@ -388,6 +414,8 @@ def _applied(step: Pointwise, given: list[State]) -> State:
         vanish = zero[0] and function in ODD_AT_ZERO
     if vanish:
         return State.ZERO
+    if function == "Where":  # which of two constants it is may follow from the place
+        return State.VARYING
     if len(given) == 1 and given[0] == State.BORDERED and function in PASSING:
         return State.BORDERED
     return State.CONSTANT if all(s <= State.CONSTANT for s in given) else State.VARYING
@@ -447,9 +475,10 @@ class Planting:
             at = own == unit
             new = [self.values.get(program.weights[n], self.network.read(n)) for n in (*gain[:1], step.bias)]
             mean, var = (self.values.get(program.weights[n], self.network.read(n)) for n in (step.mean, step.var))
-            scale, grown = new[0] / np.sqrt(var + step.epsilon), [
-                factor ** self.network.power(self.site, action, p).get(0, 0.0) for p in (gain, bias)
-            ]
+            scale, grown = (
+                new[0] / np.sqrt(var + step.epsilon),
+                [factor ** self.network.power(self.site, action, p).get(0, 0.0) for p in (gain, bias)],
+            )
             shift = (new[1] - mean * scale) * grown[1] + mean * scale * grown[0]
             for name, old, values in ((gain[0], new[0], new[0] * grown[0]), (step.bias, new[1], shift)):
                 self.values[program.weights[name]] = np.where(at, values, old).astype(old.dtype)
@@ -642,8 +671,3 @@ def plant(path: Path, name: str, out: Path, seed: int = 0) -> tuple[Site, list[l
     groups = kind.plant(planting, rng)
     planting.save(out)
     return site, groups
-
-
-def count(site: Site) -> int:
-    """Elements that one unit owns or is read by: a measure of a site's size."""
-    return prod((site.space.size, site.space.copies))

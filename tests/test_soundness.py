@@ -86,16 +86,8 @@ def test_a_wrong_element_is_refuted(path, shared, tmp_path):
         assert off > 1e-3, kind
 
 
-LISTED_UNMOVED = [
-    pytest.param(p, marks=pytest.mark.xfail(strict=True, reason="a shift that moves alone lists its gain"))
-    if p.stem == "conv_bn_relu"
-    else p
-    for p in POWER
-]
-
-
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", LISTED_UNMOVED, ids=title)
+@pytest.mark.parametrize("path", POWER, ids=title)
 def test_teleport_moves_every_tensor(path, shared):
     """No tensor that a generator lists stays within 1% of itself, and permutations keep the multiset of values."""
     symmetry, structure = examine(load(path))

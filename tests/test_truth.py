@@ -66,8 +66,8 @@ class Net:
     lookup: int = 0
     """For an integer input: the length of the table that it looks up."""
 
-    def values(self) -> Arrays:
-        rng = np.random.default_rng(11)
+    def values(self, seed: int = 11) -> Arrays:
+        rng = np.random.default_rng(seed)
         positive = {i for op, inputs, _, _ in self.nodes if op == "BatchNormalization" for i in [inputs.split()[4]]}
         drawn = {n: 0.3 + rng.normal(size=s) for n, s in self.weights.items()}
         return {n: np.exp(v) if n in positive else v for n, v in drawn.items()}
@@ -232,15 +232,6 @@ SMALL = {
 }
 
 
-# A group's scaling is counted beside the scalings of the channels in it.
-OVERCLAIMED = [
-    pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="overlapping scalings are added up"))
-    if n == "grouped_conv"
-    else n
-    for n in SMALL
-]
-
-
 def infer(net: Net, folder: Path):
     """What the engine says of a small network."""
     file = folder / "net.onnx"
@@ -257,9 +248,9 @@ def _several(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def nullity(net: Net) -> int:
+def nullity(net: Net, seed: int = 11) -> int:
     """Parameters less the rank of d outputs / d parameters, by central differences in float64."""
-    values = net.values()
+    values = net.values(seed)
     statistics = {i for op, inputs, _, _ in net.nodes if op == "BatchNormalization" for i in inputs.split()[3:5]}
     evaluator = ReferenceEvaluator(_several(net.model("float64", {})))
     rng = np.random.default_rng(5)
@@ -295,11 +286,13 @@ def nullity(net: Net) -> int:
     return jacobian.shape[1] - int((singular > 1e-7 * singular[0]).sum())
 
 
-@pytest.mark.parametrize("name", OVERCLAIMED)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_dimension_of_a_small_network(name, tmp_path):
     """Inferred rescalings reach what theory counts; all that is inferred stays within the Jacobian's null space."""
     net = SMALL[name]
-    dimension, truth = infer(net, tmp_path)[0].dimension, nullity(net)
+    dimension = infer(net, tmp_path)[0].dimension
+    # At one draw of weights a unit with a kink may never switch, which adds directions that are no symmetry.
+    truth = min(nullity(net, seed) for seed in (11, 12, 13))
     assert net.rescalings <= dimension <= truth
     if net.whole:
         assert truth == net.rescalings
@@ -362,7 +355,7 @@ def check_rank(symmetry, structure) -> None:
     assert rank(list(tangents(structure))) == symmetry.dimension
 
 
-@pytest.mark.parametrize("name", OVERCLAIMED)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_dimension_is_the_rank_of_the_generators(name, tmp_path):
     """The tangent vectors of all generators of a small network span as many directions as it reports."""
     check_rank(*infer(SMALL[name], tmp_path))

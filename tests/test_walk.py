@@ -269,10 +269,10 @@ def group_across_a_cut(net: Net) -> None:
 @pytest.mark.parametrize(
     "build",
     [
-        pytest.param(gram, marks=pytest.mark.xfail(strict=True, reason="rows and columns are one factor: no copies")),
-        pytest.param(gram_of_pieces, marks=pytest.mark.xfail(strict=True, reason="pieces meet across rows")),
-        pytest.param(group_behind_a_cut, marks=pytest.mark.xfail(strict=True, reason="terms with one first position")),
-        pytest.param(group_across_a_cut, marks=pytest.mark.xfail(strict=True, reason="terms with one first position")),
+        gram,
+        gram_of_pieces,
+        group_behind_a_cut,
+        group_across_a_cut,
     ],
 )
 def test_what_random_networks_found(build):

@@ -57,9 +57,10 @@ def depth_to_space(t: Tracer, x: Ref, *, blocksize: int, mode: str = "DCR") -> R
 
 
 @op("SpaceToDepth")
-def space_to_depth(t: Tracer, x: Ref, *, blocksize: int) -> Ref:
+def space_to_depth(t: Tracer, x: Ref, *, blocksize: int, mode: str = "DCR") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__SpaceToDepth.html"""
-    return t.einsum("b c (h u) (w v) -> b (u v c) h w", x, u=blocksize, v=blocksize)
+    inner = "(u v c)" if mode == "DCR" else "(c u v)"
+    return t.einsum(f"b c (h u) (w v) -> b {inner} h w", x, u=blocksize, v=blocksize)
 
 
 @op("Concat")

@@ -66,7 +66,9 @@ def windows(
 ) -> Ref:
     """``b c k0 k1 o0 o1``: for every output place the window that a kernel sees; a 1 x 1 kernel keeps the places."""
     spatial = len(kernel)
-    plain = [k == 1 and n == m for k, n, m in zip(kernel, x.shape[2:], places, strict=True)]
+    steps, edges = list(strides) or [1] * spatial, list(pads) or [0] * (2 * spatial)
+    plain = [k == 1 and n == m and s == 1 for k, n, m, s in zip(kernel, x.shape[2:], places, steps, strict=True)]
+    plain = [same and not edges[i] and not edges[i + spatial] for i, same in enumerate(plain)]
     keep = [0, 1, *[None] * spatial, *[2 + i if same else None for i, same in enumerate(plain)]]
     steady = not any(pads) and t.node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     return t.mix(x, keep, "a convolution's window", shape=(*x.shape[:2], *kernel, *places), steady=steady)

@@ -11,8 +11,11 @@ from symlint.lower import Ref, Tracer
 from symlint.program import NONE, SUM, Law
 from symlint.registry import op, pointwise
 
+FLOATS = frozenset((1, 10, 11, 16))
+"""Element types that keep a scale: float, float16, double, bfloat16."""
+
 # Positively homogeneous of degree 1: phi(a x) = a phi(x) for a > 0.
-pointwise(1, "Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Cast", "CastLike")
+pointwise(1, "Relu", "LeakyRelu", "Abs", "Neg", "Identity")
 pointwise(Fraction(1, 2), "Sqrt")
 pointwise(-1, "Reciprocal")
 pointwise(
@@ -22,6 +25,12 @@ pointwise(
     *("Sign", "Sin", "Sinh", "Softplus", "Softsign", "Swish", "Tan", "Tanh", "ThresholdedRelu", "BitwiseNot"),
     *("com.microsoft.Gelu", "com.microsoft.QuickGelu"),
 )
+
+
+@op("Cast", "CastLike")
+def cast(t: Tracer, x: Ref, like: Ref | None, *, to: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Cast.html"""
+    return t.apply(x, 1, "Identity") if to in FLOATS else t.apply(x, None, t.node.op)
 
 
 @op("Add", "Sum")

@@ -27,13 +27,13 @@ def _gru(cell: Cell, x: Ref, state: State, *, early: bool) -> tuple[Ref, ...]:
         new = cell.call(1, t.add(apart(t, x, cell.w[2]), cell.w_bias[2], inner))
     else:
         new = cell.call(1, cell.gate(2, x, _product(t, r, h)))
-    return (t.add(t.multiply(t.apply(z, None, "Sub"), new), _product(t, z, h)),)
+    return (t.add(t.multiply(t.apply(z, None, "Complement"), new), _product(t, z, h)),)
 
 
 def _lstm(cell: Cell, x: Ref, state: State, *, coupled: bool) -> tuple[Ref, ...]:
     t, (h, c) = cell.t, state
     i = cell.call(0, cell.gate(0, x, h, cell.look(0, c)))
-    f = t.apply(i, None, "Sub") if coupled else cell.call(0, cell.gate(2, x, h, cell.look(2, c)))
+    f = t.apply(i, None, "Complement") if coupled else cell.call(0, cell.gate(2, x, h, cell.look(2, c)))
     new = t.add(t.multiply(i, cell.call(1, cell.gate(3, x, h))), _product(t, f, c))
     o = cell.call(0, cell.gate(1, x, h, cell.look(1, new)))
     return t.multiply(o, t.apply(new, 1 if cell.functions[2].lower() in HOMOGENEOUS else None, cell.functions[2])), new

@@ -15,11 +15,12 @@ from symlint.registry import op
 LOOKUP = "a lookup computed at run time"
 
 
-def chosen(t: Tracer, index: Ref, *values: Ref, law: Law = SUM) -> Ref:
+def chosen(t: Tracer, index: Ref, *values: Ref, reduction: str = "none") -> Ref:
     """Values of one shape, chosen by an index element by element."""
     moving = [x for x in values if x.value is None or np.any(x.value)] or list(values[:1])
-    law = Law("sum", (None, *(Fraction(1) for _ in moving))) if law is SUM else law
-    return t.expand(t.pointwise(law, index, *moving, function="Where"), values[0].shape)
+    law = NONE if reduction == "mul" else Law("sum", (None, *(Fraction(1) for _ in moving)))
+    function = "Max" if reduction in ("max", "min") else "Where"
+    return t.expand(t.pointwise(law, index, *moving, function=function), values[0].shape)
 
 
 def _beside(t: Tracer, x: Ref, axis: int, shape: Sequence[int], law: Law = SUM) -> Ref:
@@ -40,9 +41,9 @@ def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
 @op("ScatterElements", "Scatter")
 def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ScatterElements.html"""
-    at, shape, law = axis % x.rank, x.shape, NONE if reduction == "mul" else SUM
+    at, shape = axis % x.rank, x.shape
     index = _beside(t, indices, at, shape, NONE)
-    return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), law=law)
+    return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), reduction=reduction)
 
 
 @op("GatherND")
@@ -67,7 +68,7 @@ def scatter_nd(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, reduction: str 
     old = t.mix(x, [*[None] * deep, *range(deep, x.rank)], LOOKUP, shape=x.shape) if not _zero(x) else x
     new = t.mix(updates, [*[None] * deep, *range(lead, updates.rank)], LOOKUP, shape=x.shape)
     (index,) = t.unknown([], [()], "it is an index", opaque=False)
-    return chosen(t, index, old, new, law=NONE if reduction == "mul" else SUM)
+    return chosen(t, index, old, new, reduction=reduction)
 
 
 def _zero(x: Ref) -> bool:

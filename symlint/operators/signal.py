@@ -16,7 +16,8 @@ from symlint.registry import op
 def sample(t: Tracer, x: Ref, places: Ref, batch: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GridSample.html"""
     t.unknown([r for r in (places, batch) if r is not None], [], "it is an index", opaque=False)
-    return t.mix(x, [None, 1, *[None] * (x.rank - 2)], "places computed at run time")
+    linear = t.node.op != "MaxRoiPool" and t.node.attributes.get("mode") != "max"
+    return t.mix(x, [None, 1, *[None] * (x.rank - 2)], "places computed at run time", linear=linear)
 
 
 @op("CenterCropPad")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from symlint.lower import Ref, Tracer
+from symlint.operators.layout import known
 from symlint.program import NONE, SUM
 from symlint.registry import op
 
@@ -11,7 +12,11 @@ from symlint.registry import op
 def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
     padded = any(t.node.attributes.get("pads", ())) and t.node.op != "MaxPool"
-    return (t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded, linear=t.node.op == "AveragePool"),)
+    return (
+        t.mix(
+            x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded, linear=t.node.op == "AveragePool"
+        ),
+    )
 
 
 @op("GlobalAveragePool")
@@ -36,12 +41,18 @@ def resize(t: Tracer, x: Ref) -> Ref:
     )
 
 
-@op("CumSum", "ReverseSequence")
-def along(t: Tracer, x: Ref, other: Ref) -> Ref:
+@op("CumSum")
+def cumulative(t: Tracer, x: Ref, axis: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__CumSum.html"""
-    axis = t.node.attributes.get("time_axis", 0) if other.value is None else int(other.value.reshape(-1)[0])
-    keep = [None if k == int(axis) % x.rank else k for k in range(x.rank)]
-    return t.mix(x, keep, "an ordered sum" if t.node.op == "CumSum" else "a reversed sequence")
+    along = int(known(axis).reshape(-1)[0]) % x.rank
+    return t.mix(x, [None if k == along else k for k in range(x.rank)], "an ordered sum")
+
+
+@op("ReverseSequence")
+def reverse_sequence(t: Tracer, x: Ref, lengths: Ref, *, batch_axis: int = 1, time_axis: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ReverseSequence.html"""
+    keep = [None if k in (batch_axis, time_axis) else k for k in range(x.rank)]
+    return t.mix(x, keep, "a reversed sequence")
 
 
 @op("TopK")
