@@ -3,8 +3,8 @@
 ## What it checks
 
 For every space of units that may be permuted: whether a unit that contributes to the output has the same value for
-every input and at every place, so that it only adds a constant to whatever reads it. The usual cause is that its incoming
-weights are zero and its bias, or the shift of a normalisation, is not.
+every input and at every place, so that it only adds a constant to whatever reads it. The usual cause is that its
+incoming weights are zero and its bias, or the shift of a normalisation, is not.
 
 ## Why it matters
 
@@ -23,8 +23,8 @@ exact: follows from zeros in the weights, for every input.
 
 ## Repair
 
-Add the constant, times the outgoing weights, to the biases of the readers, then delete the unit. A reader that pads its
-input with zeros sees the constant everywhere but in the padding: there the repair needs a border correction.
+Add the constant, times the outgoing weights, to the biases of the readers, then delete the unit. A reader that pads
+its input with zeros sees the constant everywhere but in the padding: there the repair needs a border correction.
 
 ## References
 

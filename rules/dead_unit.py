@@ -2,16 +2,16 @@
 
 ## What it checks
 
-For every space of units that may be permuted: whether a unit (a neuron, a channel, a head) contributes to some output.
-It does not where nothing reads it (its outgoing weights are zero, or what reads it is dead itself), where nothing writes
-it and its activation maps zero to zero, or where its bias alone decides that its activation is zero. Zero means below
-1e-30: weights that decayed to 1e-39 are zero for every input.
+For every space of units that may be permuted: whether a unit (a neuron, a channel, a head) contributes to some
+output. It does not where nothing reads it (its outgoing weights are zero, or what reads it is dead itself), where
+nothing writes it and its activation maps zero to zero, or where its bias alone decides that its activation is zero.
+Zero means below 1e-30: weights that decayed to 1e-39 are zero for every input.
 
 ## Why it matters
 
-The unit costs memory and time in every layer that its space passes through and does nothing. It can be deleted without
-changing the function. A rescaling symmetry predicts such units: with weight decay or gradient noise the state in which
-the incoming and the outgoing weights of a unit vanish together is attractive.
+The unit costs memory and time in every layer that its space passes through and does nothing. It can be deleted
+without changing the function. A rescaling symmetry predicts such units: with weight decay or gradient noise the state
+in which the incoming and the outgoing weights of a unit vanish together is attractive.
 
 ## What else can cause it
 

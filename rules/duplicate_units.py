@@ -3,14 +3,16 @@
 ## What it checks
 
 For every space of units that may be permuted: which units are the same function of the input wherever they are read.
-Equal incoming weights and bias make equal units under any activation; under a positively homogeneous one (ReLU, LeakyReLU,
-PReLU with one slope, none at all) a positive multiple of both makes a multiple of the unit. Units further on are compared
-through what they read: two units that read duplicates differently but in the same sum are duplicates as well.
+Equal incoming weights and bias make equal units under any activation; under a positively homogeneous one (ReLU,
+LeakyReLU, PReLU with one slope, none at all) a positive multiple of both makes a multiple of the unit. Units further
+on are compared through what they read: two units that read duplicates differently but in the same sum are duplicates
+as well.
 
 ## Why it matters
 
-One unit does the work of several. Merging them, with their outgoing weights added up, leaves the function as it is and the
-network smaller. A permutation symmetry predicts the state: units that once became equal stay equal under gradient descent.
+One unit does the work of several. Merging them, with their outgoing weights added up, leaves the function as it is
+and the network smaller. A permutation symmetry predicts the state: units that once became equal stay equal under
+gradient descent.
 
 ## What else can cause it
 
@@ -24,12 +26,13 @@ exact: every weight agrees to a few roundings of its number type.
 
 ## Repair
 
-Keep one unit of each group, add the outgoing weights of the others to its own (times their factor), delete the others.
+Keep one unit of each group, add the outgoing weights of the others to its own (times their factor), delete the
+others.
 
 ## References
 
-Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), permutation symmetry; Chen et al., Stochastic
-Collapse (NeurIPS 2023), permutation-invariant sets.
+Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), permutation symmetry; Chen et al.,
+Stochastic Collapse (NeurIPS 2023), permutation-invariant sets.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ def check(context: Context) -> Iterator[Finding]:
             check.name,
             by_share(spare, total),
             check.evidence,
-            f"{spare} of {total} units of {space.name} repeat others: {len(members)} units do the work of {len(groups)}",
+            f"{spare} of {total} units of {space.name} repeat others: {len(members)} do the work of {len(groups)}",
             space.id,
             tuple(members),
             context.tensors(space),

@@ -21,8 +21,8 @@ class Stand:
     """One occurrence of a leaf in a tensor, ready for indexing.
 
     ``grid`` are the positions along ``axis``, one array axis per leaf of the term; ``place`` is the leaf's. ``copies``
-    holds an index per copy factor that broadcasts against ``(other axes..., grid)``, and ``here`` says for which elements
-    the occurrence is there at all.
+    holds an index per copy factor that broadcasts against ``(other axes..., grid)``, and ``here`` says for which
+    elements the occurrence is there at all.
     """
 
     axis: int

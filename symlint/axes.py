@@ -9,7 +9,8 @@ from functools import cached_property, singledispatchmethod
 import numpy as np
 
 from symlint.arena import Form
-from symlint.factor import Factors, Span
+from symlint.cutting import cut
+from symlint.factor import Factors
 from symlint.program import (
     Affine,
     Concat,
@@ -173,47 +174,8 @@ class _Walker:
 
     @step.register
     def _(self, step: Slice) -> None:
-        factors = self.factors
         axes = self.of[step.x]
-        f = axes[step.axis]
-        target, width = f, 1
-        if factors.form(f) is Form.PRODUCT:
-            target = factors.parts(f)[0]
-            width = factors.size(f) // factors.size(target)
-        aligned = step.start % width == 0 and step.stop % width == 0
-        span: Span | None = None
-        if aligned:
-            start, stop, size = step.start // width, step.stop // width, factors.size(target)
-            cuts = tuple(sorted({0, start, stop, size}))
-            if stop - start == 1 and size <= 8 and factors.form(target) is Form.LEAF:
-                cuts = tuple(range(size + 1))
-            spans = factors.spans(target, cuts)
-            self._instance(axes, target, cuts)
-            span = next(s for s in spans if s[0] == start)
-        cuts = tuple(sorted({0, step.start, step.stop, factors.size(f)}))
-        piece = next(p for a, _, p in factors.spans(f, cuts) if a == step.start)
-        self._set(
-            step.out,
-            [
-                piece if k == step.axis else g if span is None else factors.restrict(g, target, span)
-                for k, g in enumerate(axes)
-            ],
-        )
-
-    def _instance(self, axes: Sequence[int], index: int, cuts: tuple[int, ...]) -> None:
-        """Give every leaf beside `index` one instance per piece of it, if all tensors that hold the leaf hold `index`."""
-        factors = self.factors
-        root = factors.find(index)
-        inside = set(factors.leaves(index))
-        over = {
-            leaf for f in axes for g in factors.families(f) if factors.index(g) == root for leaf in factors.leaves(g)
-        }
-        for leaf in {x for f in axes for x in factors.leaves(f)} - inside - over:
-            if leaf in factors.pins or factors.form(leaf) is not Form.LEAF:
-                continue
-            if all(root in {s for f in self.of[name] for s in factors.sums(f)} for name in factors.holders[leaf]):
-                members = [factors.leaf(factors.size(leaf)) for _ in cuts[1:]]
-                factors.become(leaf, factors.family(root, cuts, members))
+        self._set(step.out, cut(self.factors, self.of, axes, step.axis, step.start, step.stop))
 
     @step.register
     def _(self, step: Mix) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 from symlint.axes import Axes
-from symlint.charge_system import CONSTANT, ONE, Charge, System
+from symlint.charge_system import CONSTANT, System
 from symlint.program import NONE, SAME, SUM, Fold, Law, Mix, Pointwise, Program
 from symlint.terms import Expansion
+from symlint.unknowns import ONE, Charge
 
 ODD = frozenset({"Asin", "Asinh", "Atan", "Dropout", "Erf", "Identity", "Neg", "Reciprocal", "Round", "Sign", "Sin"})
 ODD |= {"Sinh", "Softsign", "Tan", "Tanh"}
@@ -64,7 +65,7 @@ class Sign(System):
 
 
 class Linear(System):
-    """Invertible matrices: only linear maps of the units let them through, and a contraction pairs g with its inverse."""
+    """Invertible matrices: only linear maps let them through, and a contraction pairs g with its inverse."""
 
     elementwise = False
 

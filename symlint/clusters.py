@@ -17,7 +17,7 @@ ABSENT = 1e-30
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Rows by direction: ``group[i]`` is the first row that row i is a multiple of, ``factor[i]`` the signed multiple."""
+    """Rows by direction: ``group[i]`` is the first row that row i is a multiple of, ``factor[i]`` the multiple."""
 
     group: NDArray[np.int64]
     factor: Array

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from symlint.clusters import ABSENT, ROUNDING, precision, proportional
+from symlint.clusters import ABSENT, ROUNDING, precision
 from symlint.graph import Array, Shape
 from symlint.program import Einsum, Spec
-from symlint.values import Labels, Names, Value, alike, known, tidy
+from symlint.regrouping import apart, together
+from symlint.rows import combine
+from symlint.values import Labels, Names, Value, alike, known
 
 LIMIT = 1 << 25
 
@@ -25,63 +27,6 @@ def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) 
         x, w = (0, 1) if numeric[1] else (1, 0)
         return _linear(names, step, (values[x], step.specs[x]), (values[w], step.specs[w]), shape)
     return _products(names, step, values, shape)
-
-
-def apart(value: Array, spec: Spec, sizes: dict[str, int]) -> tuple[Array, list[str]] | None:
-    """An array with one axis per label; an axis of size 1 stands for all its labels. None where it cannot be cut."""
-    shape: list[int] = []
-    labels: list[str] = []
-    for size, axis in zip(value.shape, spec, strict=True):
-        full = int(np.prod([sizes[label] for label in axis], dtype=np.int64))
-        if size not in (1, full):
-            return None
-        shape.extend(sizes[label] if size == full else 1 for label in axis)
-        labels.extend(axis)
-    return value.reshape(shape), labels
-
-
-def together(names: Names, labels: Labels, scale: Array, order: list[str], step: Einsum, shape: Shape) -> Value:
-    """Axes per label grouped as the result wants them; a label without units is written out where its group has some."""
-    wanted = [label for axis in step.result for label in axis]
-    place = [order.index(label) for label in wanted]
-    labels, scale = labels.transpose(place), scale.transpose(place)
-    plain = tuple(
-        k for j, size in enumerate(shape) if size == 1 for k in _places(step.result, j) if labels.shape[k] > 1
-    )
-    if plain:
-        labels, scale = collapse(names, labels, scale, plain)
-    full: list[int] = []
-    at = 0
-    for axis, size in zip(step.result, shape, strict=True):
-        for label in axis:
-            full.append(step.sizes[label] if size > 1 else labels.shape[at])
-            at += 1
-    spread = [k for k, (a, b) in enumerate(zip(labels.shape, full, strict=True)) if a != b]
-    if spread:
-        places = np.zeros((1,) * len(full), np.int64)
-        for k in spread:
-            places = places * full[k] + np.arange(full[k]).reshape([-1 if j == k else 1 for j in range(len(full))])
-        constant = labels == 0
-        labels = np.where(constant, 0, names.derive(np.broadcast_to(labels, full), np.broadcast_to(places, full)))
-        scale = np.broadcast_to(scale, full)
-    return tidy(labels.reshape(shape), scale.reshape(shape))
-
-
-def collapse(names: Names, labels: Labels, scale: Array, axes: tuple[int, ...]) -> tuple[Labels, Array]:
-    """One base for all elements along axes that no longer carry units: multiples of each other as a whole, or apart."""
-    rest = tuple(1 if k in axes else n for k, n in enumerate(labels.shape))
-    flat = [np.moveaxis(a, axes, range(len(axes))).reshape(-1, *rest) for a in (labels, scale)]
-    if len(flat[0]) > 4096:
-        return names.fresh(rest).numbers, np.ones(rest)
-    lead = np.take_along_axis(flat[1], (flat[1] != 0).argmax(axis=0)[None], axis=0)[0]
-    made = names.derive(*flat[0], *alike(flat[1] / np.where(lead == 0, 1.0, lead)))
-    same = (flat[0] == 0).all(axis=0) & (flat[1] == flat[1][:1]).all(axis=0)
-    return np.where(same, 0, made), np.where(same, flat[1][0], np.where(lead == 0, 1.0, lead))
-
-
-def _places(result: Spec, axis: int) -> range:
-    before = sum(len(a) for a in result[:axis])
-    return range(before, before + len(result[axis]))
 
 
 def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
@@ -180,7 +125,7 @@ def _linear(names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, S
     bases = [a.reshape([n for k, n in enumerate(a.shape) if k not in wild]).transpose(place) for a in (labels, scale)]
     bases = [a.reshape(count[0], many, count[2]) for a in bases]
     tolerance = ROUNDING * precision(str(w[0].scale.dtype))
-    found, sizes_of = _rows(names, bases[0], bases[1], columns, tolerance)
+    found, sizes_of = combine(names, bases[0], bases[1], columns, tolerance)
     result = [*batch, *passing, *out]
     dims = [sizes[label] for label in result]
     for label in made:
@@ -188,60 +133,6 @@ def _linear(names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, S
             result.append(label)
             dims.append(1)
     return together(names, found.reshape(dims), sizes_of.reshape(dims), result, step, shape)
-
-
-def _rows(names: Names, labels: Labels, scale: Array, columns: Array, tolerance: float) -> tuple[Labels, Array]:
-    """Labels and scales of (batch, passing, out) from bases (batch, passing, read) and weights (batch, out, read, along)."""
-    batch, many, read = labels.shape
-    out, along = columns.shape[1], columns.shape[3]
-    if read == 1:
-        rows = (columns[:, None] * scale[:, :, None, :, None]).reshape(-1, along)
-        keys = np.broadcast_to(labels, (batch, many, out)).reshape(-1)
-        fixed = np.where(keys == 0, rows.sum(axis=1, dtype=np.float64), 0.0)
-        return _finish(names, keys, np.where((keys == 0)[:, None], 0.0, rows), fixed, (batch, many, out), tolerance)
-    keys_of: dict[bytes, int] = {}
-    keys: list[Labels] = []
-    rows_of: list[Array] = []
-    fixed_of: list[Array] = []
-    for b in range(batch):
-        for p in range(many):
-            distinct, inverse = np.unique(labels[b, p], return_inverse=True)
-            key = keys_of.setdefault(distinct.tobytes(), len(keys_of) + 1)
-            block = columns[b] if np.all(scale[b, p] == 1) else columns[b] * scale[b, p][None, :, None]
-            constant = distinct[0] == 0
-            fixed_of.append(
-                block[:, labels[b, p] == 0].sum(axis=(1, 2), dtype=np.float64) if constant else np.zeros(out)
-            )
-            if len(distinct) < read or constant:
-                merged = np.zeros((len(distinct), out, along))
-                np.add.at(merged, inverse.reshape(-1), block.transpose(1, 0, 2))
-                block = merged[1 if constant else 0 :].transpose(1, 0, 2)
-            elif not np.array_equal(inverse.reshape(-1), np.arange(read)):
-                block = block[:, np.argsort(labels[b, p])]
-            only = np.array([x in names.uniform for x in distinct if x], bool)
-            moving = not only.all() if len(only) else True
-            keys.append(np.full(out, key if moving else -key))
-            rows_of.append(block.reshape(out, -1))
-    width = max(r.shape[1] for r in rows_of)
-    padded = [r if r.shape[1] == width else np.pad(r, ((0, 0), (0, width - r.shape[1]))) for r in rows_of]
-    rows = padded[0] if len(padded) == 1 else np.concatenate(padded)
-    return _finish(names, np.concatenate(keys), rows, np.concatenate(fixed_of), (batch, many, out), tolerance)
-
-
-def _finish(
-    names: Names, keys: Labels, rows: Array, fixed: Array, dims: tuple[int, int, int], tolerance: float
-) -> tuple[Labels, Array]:
-    """Rows to labels: multiples of one row are one base; a row of zeros is a number."""
-    if fixed.any():
-        rows = np.concatenate([rows, fixed[:, None]], axis=1)
-    grouping = proportional(keys, rows, tolerance)
-    base = names.derive(grouping.group)
-    largest = np.abs(rows).max(axis=1) if rows.shape[1] else np.zeros(len(rows))
-    still = np.abs(rows[:, : rows.shape[1] - int(fixed.any())]).max(axis=1, initial=0.0) < ABSENT
-    names.uniform.update(base[(keys < 0) & ~still].tolist())
-    labels = np.where(still, 0, base)
-    scale = np.where(still, fixed, np.where(largest < ABSENT, 0.0, grouping.factor))
-    return labels.reshape(dims), scale.reshape(dims)
 
 
 def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:

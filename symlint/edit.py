@@ -30,11 +30,11 @@ def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
                 old = node.attributes["value"].as_tensor()
                 node.attributes["value"] = ir.AttrTensor("value", _tensor(left.pop(name), name, old))
     if left:
-        raise KeyError(f"{path} stores no tensor {sorted(left)[0]!r}")
+        raise KeyError(f"{path} stores no tensor {min(left)!r}")
     return model
 
 
-def _tensor(values: Array, name: str, old: ir.TensorProtocol | None) -> ir.Tensor:
+def _tensor(values: Array, name: str, old: ir.TensorProtocol | None) -> ir.TensorProtocol:
     same = old is not None and old.dtype.itemsize == values.dtype.itemsize
     return ir.Tensor(values, dtype=old.dtype if old is not None and same else None, name=name)
 

@@ -218,7 +218,8 @@ _OTHERS = (
     "ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CastLike Clip Compress CumSum DepthToSpace "
     "EyeLike GatherElements GatherND IsInf IsNaN MatMul Mean NonZero OneHot Pad ReduceL1 ReduceL2 ReduceMean Relu "
     "Celu Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Mish PRelu Selu Shrink Softplus Softsign Swish ThresholdedRelu "
-    "Asin Acos Atan Sinh Cosh Asinh Acosh Atanh ReverseSequence ScatterElements ScatterND Sigmoid Softmax SpaceToDepth Split Tan Tanh TopK Trilu Unique"
+    "Asin Acos Atan Sinh Cosh Asinh Acosh Atanh ReverseSequence ScatterElements ScatterND Sigmoid Softmax "
+    "SpaceToDepth Split Tan Tanh TopK Trilu Unique"
 )
 _REFERENCE = frozenset(_OTHERS.split())
 

@@ -15,6 +15,7 @@ so that tensors seen before and after agree. Sizes are element counts; factors o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from symlint.arena import ONE, Arena, Form
 
@@ -163,7 +164,7 @@ class Factors(Arena):
         """Cut `f` at all of `cuts` (which begin with 0 and end with its size): its pieces in order."""
         pieces: list[int] = []
         rest = f
-        for start, stop in zip(cuts[:-2], cuts[1:-1], strict=True):
+        for start, stop in pairwise(cuts[:-1]):
             piece, rest = self.cut(rest, stop - start)
             pieces.append(piece)
         pieces.append(rest)

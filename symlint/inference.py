@@ -10,16 +10,17 @@ from math import prod
 import numpy as np
 
 from symlint.arena import Form
-from symlint.axes import OPAQUE, Axes, walk
+from symlint.axes import Axes, walk
 from symlint.charge import Linear, Rescaling, Sign, charges
-from symlint.charge_system import Charge, System
+from symlint.charge_system import System
 from symlint.copies import copies
+from symlint.coverage import coverage
 from symlint.graph import Model
-from symlint.parameters import parameters
 from symlint.program import Program
-from symlint.symmetry import Coverage, Generator, Kind, Opaque, Place, Space, Symmetry
+from symlint.symmetry import Generator, Kind, Place, Space, Symmetry
 from symlint.terms import Expansion
 from symlint.translate import translate
+from symlint.unknowns import Charge
 
 SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
 
@@ -88,9 +89,9 @@ class _Report:
             if any(a.leaf == leaf for a in actions)
         )
         generators = tuple(self._generator(a, names[a.leaf], counted=not self._inside(a, actions)) for a in actions)
-        coverage, opaque = self._coverage({t for g in generators for t in g.tensors})
+        shares, opaque = coverage(self.program, self.axes, {t for g in generators for t in g.tensors})
         dimension = sum(g.dimension for g in generators if g.exact)
-        symmetry = Symmetry(self.program.model, coverage, dimension, spaces, generators, opaque)
+        symmetry = Symmetry(self.program.model, shares, dimension, spaces, generators, opaque)
         return symmetry, Structure(self.program, self.axes, self.expansion, {a.id: a for a in actions})
 
     # -- generators -----------------------------------------------------------------------------------------------
@@ -215,28 +216,3 @@ class _Report:
             if not written or written[-1] != text or self.factors.form(f) is Form.SUM:
                 written.append(text)
         return "+".join(written) if len(written) <= 8 else f"{'+'.join(written[:3])}+...+{written[-1]}"
-
-    # -- coverage -------------------------------------------------------------------------------------------------
-    def _coverage(self, moved: set[str]) -> tuple[Coverage, tuple[Opaque, ...]]:
-        total = covered = hidden = 0
-        lost: list[Opaque] = []
-        held: dict[str, list[str]] = {}
-        for name, stored in self.program.weights.items():
-            held.setdefault(stored, []).append(name)
-        for stored, size in parameters(self.program).items():
-            total += size
-            mine = {x for name in held.get(stored, ()) for f in self.axes.of[name] for x in self.factors.leaves(f)}
-            reasons = [self.factors.pins.get(x, "") for x in mine]
-            missing = next((r for r in reasons if r.startswith(OPAQUE)), None)
-            if stored in moved or "" in reasons:
-                covered += size
-            elif missing is not None or stored not in held:
-                hidden += size
-                lost.append(_opaque(stored, size, missing or f"{OPAQUE}nothing that symlint follows reads it at "))
-        return Coverage(total, covered, total - covered - hidden, hidden), tuple(lost)
-
-
-def _opaque(stored: str, size: int, reason: str) -> Opaque:
-    text, _, place = reason.removeprefix(OPAQUE).rpartition(" at ")
-    op, _, node = place.partition(" ")
-    return Opaque(stored, size, node, op, text)

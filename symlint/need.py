@@ -8,7 +8,6 @@ from functools import singledispatchmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.contraction import apart
 from symlint.program import (
     Affine,
     Concat,
@@ -22,6 +21,7 @@ from symlint.program import (
     Step,
     Unknown,
 )
+from symlint.regrouping import apart
 from symlint.values import Value
 
 Mask = NDArray[np.bool_]
@@ -53,10 +53,10 @@ class _Backward:
             return
         shape = value.shape
         extra = tuple(range(mask.ndim - len(shape))) if mask.ndim > len(shape) else ()
-        mask = mask.any(axis=extra) if extra else mask
+        mask = np.asarray(np.any(mask, axis=extra)) if extra else mask
         for k in range(1, len(shape) + 1):
             if k <= mask.ndim and mask.shape[-k] > 1 and shape[-k] == 1:
-                mask = mask.any(axis=mask.ndim - k, keepdims=True)
+                mask = np.asarray(np.any(mask, axis=mask.ndim - k, keepdims=True))
         try:
             wide = np.broadcast_to(mask, shape)
         except ValueError:
@@ -104,9 +104,9 @@ class _Backward:
             if np.prod(np.broadcast_shapes(total.shape, grid.shape), dtype=np.int64) > LIMIT:
                 return np.ones((), bool)
             total = total & grid
-        found = total.any(axis=tuple(range(len(own), len(order))))
+        found = np.asarray(np.any(total, axis=tuple(range(len(own), len(order)))))
         reduced = tuple(k for k, n in enumerate(mine[0].shape) if n == 1 and found.shape[k] > 1)
-        found = found.any(axis=reduced, keepdims=True) if reduced else found
+        found = np.asarray(np.any(found, axis=reduced, keepdims=True)) if reduced else found
         return np.broadcast_to(found, mine[0].shape).reshape(value.shape)
 
     @step.register
@@ -145,7 +145,7 @@ class _Backward:
     def _(self, step: Mix) -> None:
         need, shape = self.got(step.out), self.values[step.x].shape
         new = tuple(k for k, source in enumerate(step.keep) if source is None)
-        need = need.any(axis=new)
+        need = np.asarray(np.any(need, axis=new))
         kept = [k for k in step.keep if k is not None]
         need = need.transpose(np.argsort(kept))
         for k in range(len(shape)):
@@ -155,7 +155,7 @@ class _Backward:
 
     @step.register
     def _(self, step: Normalise) -> None:
-        self.give(step.x, self.got(step.out).any(axis=step.axes, keepdims=True))
+        self.give(step.x, np.asarray(np.any(self.got(step.out), axis=step.axes, keepdims=True)))
 
     @step.register
     def _(self, step: Fold) -> None:

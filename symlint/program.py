@@ -165,7 +165,7 @@ class Program:
     weights: Mapping[str, str]
     """Tensor of the program -> stored tensor that it is; a constant shared tensor is one per use."""
     tables: Mapping[str, Array] = field(default_factory=dict)
-    """Tensor of the program -> its value, where it depends on no weight; axes along which it is constant have size 1."""
+    """Tensor of the program -> its value, where it depends on no weight."""
     detached: Mapping[str, str] = field(default_factory=dict)
     """Uses of a stored tensor that is shared and constant, so that its uses need not be permuted alike."""
     stray: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """The table of operator rules: ``@op("Gemm")`` on a function, or a word in a family.
 
-A rule's parameters are the operator's inputs (absent ones are None), then keyword-only attributes with the defaults of the
-specification. It returns the tensor or tensors that the operator makes.
+A rule's parameters are the operator's inputs (absent ones are None), then keyword-only attributes with the defaults
+of the specification. It returns the tensor or tensors that the operator makes.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
     """Run each model file on the same inputs, without graph optimisation."""
     with TemporaryDirectory(prefix="symlint-") as folder:
         job = Path(folder)
-        np.savez(job / "feeds.npz", **{f"f{k}": v for k, v in enumerate(feeds.values())})
+        _save(job / "feeds.npz", "f", list(feeds.values()))
         description = {"models": [str(m.resolve()) for m in models], "names": list(feeds)}
         (job / "job.json").write_text(json.dumps(description))
         command = [sys.executable, "-m", "symlint.runtime", str(job)]
@@ -41,6 +42,11 @@ def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
         except subprocess.TimeoutExpired:
             done = subprocess.CompletedProcess(command, 1, "", f"no answer within {TIME_LIMIT} s")
         return [_result(job, k, done) for k in range(len(models))]
+
+
+def _save(path: Path, letter: str, arrays: Sequence[Array]) -> None:
+    named: dict[str, Any] = {f"{letter}{k}": array for k, array in enumerate(arrays)}
+    np.savez(path, **named)
 
 
 def _result(job: Path, k: int, done: subprocess.CompletedProcess[str]) -> Run:
@@ -70,7 +76,7 @@ def main(folder: str) -> None:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = session.run(None, feeds)
             arrays = [np.asarray(y) for y in outputs if y is not None and not isinstance(y, (list, dict))]
-            np.savez(job / f"part{k}.npz", **{f"y{i}": y for i, y in enumerate(arrays)})
+            _save(job / f"part{k}.npz", "y", arrays)
             (job / f"part{k}.npz").rename(job / f"out{k}.npz")
         except Exception as error:
             (job / f"error{k}.txt").write_text(" ".join(str(error).split())[:300])

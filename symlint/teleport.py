@@ -26,7 +26,7 @@ def select(structure: Structure, only: Collection[str] | None, kinds: Collection
     """
     unknown = set(only or ()) - set(structure.actions)
     if unknown:
-        raise UsageProblem(f"no generator {sorted(unknown)[0]!r} in this model: see symlint inspect")
+        raise UsageProblem(f"no generator {min(unknown)!r} in this model: see symlint inspect")
     return [
         name
         for name, action in structure.actions.items()

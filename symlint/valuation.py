@@ -8,8 +8,7 @@ from functools import singledispatchmethod
 import numpy as np
 
 from symlint.contraction import contract
-from symlint.evaluate import evaluate
-from symlint.graph import Array
+from symlint.elementwise import alike_in_all, elementwise
 from symlint.program import (
     Affine,
     Concat,
@@ -25,8 +24,6 @@ from symlint.program import (
 )
 from symlint.values import Names, Value, alike, known, tidy
 
-LINEAR = frozenset({"Add", "Sub", "Sum", "Mean"})
-STILL = frozenset({"Identity", "Dropout", "Neg"})
 LIMIT = 1 << 23
 
 
@@ -91,95 +88,7 @@ class _Forward:
 
     @step.register
     def _(self, step: Pointwise) -> None:
-        values = [self.values[name] for name in step.operands]
-        if all(v.labels is None for v in values):
-            self.put(step.out, self._numbers(step, [v.scale for v in values]))
-        elif len(values) == 1:
-            self.put(step.out, self._unary(step, values[0]))
-        elif step.function in LINEAR:
-            self.put(step.out, self._sum(step, values))
-        elif step.law.kind == "product" and all(d is not None for d in step.law.degrees):
-            self.put(step.out, self._product(step, values))
-        else:
-            self.put(step.out, self._any(step, values))
-
-    def _numbers(self, step: Pointwise, numbers: list[Array]) -> Value:
-        made = _compute(step, numbers)
-        if made is None:
-            return self.names.fresh(np.broadcast_shapes(*(n.shape for n in numbers)))
-        return known(made)
-
-    def _unary(self, step: Pointwise, x: Value) -> Value:
-        """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
-        if step.function in STILL:
-            return x if step.function != "Neg" else Value(x.labels, -x.scale)
-        if step.law.kind == "product" and step.law.degrees[0] == 1:
-            labels, scale = self.names.derive(x.numbers, np.signbit(x.scale).astype(np.int64)), np.abs(x.scale)
-        else:
-            labels, scale = self.names.derive(x.numbers, alike(x.scale)), np.ones(x.shape)
-        constant = x.constant
-        if constant.any():
-            made = self._numbers(step, [x.scale[constant]])
-            if made.labels is None:
-                labels[constant] = 0
-                scale[constant] = made.scale
-        return tidy(labels, scale)
-
-    def _sum(self, step: Pointwise, values: list[Value]) -> Value:
-        """Signed terms: the first that is no constant sets the scale."""
-        signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(values))]
-        divide = len(values) if step.function == "Mean" else 1
-        shape = np.broadcast_shapes(*(v.shape for v in values))
-        labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
-        scales = np.stack([np.broadcast_to(v.scale * s, shape) for v, s in zip(values, signs, strict=True)]) / divide
-        fixed = (np.where(labels == 0, scales, 0.0)).sum(axis=0)
-        moving = labels != 0
-        count = moving.sum(axis=0)
-        lead = np.take_along_axis(scales, moving.argmax(axis=0)[None], axis=0)[0]
-        only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
-        safe = np.where(count > 0, lead, 1.0)
-        parts = [np.where(moving, labels, 0), alike(np.where(moving, scales / safe, 0.0))]
-        made = self.names.derive(*parts[0], *parts[1], alike(fixed / safe))
-        alone = (count == 1) & (fixed == 0)
-        made = np.where(count == 0, 0, np.where(alone, only, made))
-        return tidy(made, np.where(count == 0, fixed, lead))
-
-    def _product(self, step: Pointwise, values: list[Value]) -> Value:
-        """Numbers multiply the scale; bases multiply to a new base, whatever their order."""
-        shape = np.broadcast_shapes(*(v.shape for v in values))
-        labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
-        inverted = np.array([d != 1 for d in step.law.degrees])
-        scale = np.ones(shape)
-        for v, flip in zip(values, inverted, strict=True):
-            with np.errstate(divide="ignore"):
-                scale = scale * np.broadcast_to(
-                    np.where(v.scale == 0, 0, 1 / np.where(v.scale == 0, 1, v.scale)) if flip else v.scale, shape
-                )
-        moving = labels != 0
-        count = moving.sum(axis=0)
-        only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
-        plain = (count == 1) & ~inverted[moving.argmax(axis=0)]
-        ordered = labels if inverted.any() else np.sort(labels, axis=0)
-        made = self.names.derive(*ordered)
-        return tidy(np.where(count == 0, 0, np.where(plain, only, made)), scale)
-
-    def _any(self, step: Pointwise, values: list[Value]) -> Value:
-        """Any other function: equal where everything it reads is equal, a number where everything is."""
-        made = self._alike(values)
-        constant = np.ones(made.shape, bool)
-        for v in values:
-            constant = constant & v.constant
-        if constant.any():
-            numbers = [np.broadcast_to(v.scale, made.shape)[constant] for v in values]
-            if (result := _compute(step, numbers)) is not None:
-                made.numbers[constant], made.scale[constant] = 0, result
-        return tidy(made.numbers, made.scale)
-
-    def _alike(self, values: list[Value]) -> Value:
-        shape = np.broadcast_shapes(*(v.shape for v in values))
-        columns = [c for v in values for c in (v.numbers, alike(v.scale))]
-        labels = self.names.derive(*(np.broadcast_to(c, shape) for c in columns))
-        return Value(labels, np.ones(shape))
+        self.put(step.out, elementwise(self.names, step, [self.values[name] for name in step.operands]))
 
     @step.register
     def _(self, step: Concat) -> None:
@@ -188,7 +97,7 @@ class _Forward:
         if not self.carried[step.out][step.axis]:
             wide = np.broadcast_shapes(target, *(_single(v, step.axis).shape for v in values))
             if all(v.shape[step.axis] == 1 for v in values) and all(v.labels is not None for v in values):
-                self.put(step.out, self._alike(values))
+                self.put(step.out, alike_in_all(self.names, values))
             else:
                 self.put(step.out, self.names.fresh(target if len(wide) == len(target) else wide))
             return
@@ -278,21 +187,6 @@ class _Forward:
     def _(self, step: Unknown) -> None:
         for name in step.outs:
             self.put(name, self.names.fresh(self.shape(name)))
-
-
-def _compute(step: Pointwise, numbers: list[Array]) -> Array | None:
-    """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had."""
-    node = step.node
-    attributes = node.attributes if step.function == node.op else {}
-    for dtype in (np.float64, np.float32):
-        inputs = [n if n.dtype.kind in "biu" else n.astype(dtype) for n in numbers]
-        try:
-            made = evaluate(step.function, node.opset, attributes, inputs)
-        except Exception:
-            continue
-        if made is not None and np.isfinite(np.asarray(made[0], np.float64)).all():
-            return np.asarray(made[0])
-    return None
 
 
 def _left(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:

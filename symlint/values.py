@@ -1,7 +1,8 @@
 """Abstract values: which elements of a tensor are equal functions of the input, which are constant, which are zero.
 
 An element stands for a function of the input (and of the places along axes that carry no units, which have size 1
-here). It is ``scale * base``, with bases numbered by labels: equal labels are equal bases, and label 0 is the constant 1.
+here). It is ``scale * base``, with bases numbered by labels: equal labels are equal bases, and label 0 is the
+constant 1.
 """
 
 from __future__ import annotations
@@ -38,13 +39,12 @@ class Value:
     @property
     def constant(self) -> NDArray[np.bool_]:
         """Where the element is a known number."""
-        return self.numbers == 0
+        return np.asarray(self.numbers == 0)
 
     @property
     def zero(self) -> NDArray[np.bool_]:
         """Where the element is zero for every input."""
-        absent: NDArray[np.bool_] = np.abs(self.scale) < ABSENT
-        return absent
+        return np.asarray(np.abs(self.scale) < ABSENT)
 
 
 def known(numbers: Array) -> Value:

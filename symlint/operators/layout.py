@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def split(
     along = axis % x.rank
     shapes = [t.result(k) for k in range(len(t.node.outputs))]
     ends = np.cumsum([0, *(shape[along] for shape in shapes)])
-    return tuple(t.slice(x, along, int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False))
+    return tuple(t.slice(x, along, int(a), int(b)) for a, b in pairwise(ends))
 
 
 @op("Slice")

@@ -13,10 +13,7 @@ from symlint.registry import op
 
 def reduced(x: Ref, axes: Ref | None, old: Sequence[int] | None, noop: int) -> list[int]:
     """The axes that a reduction takes away, from its input or its attribute."""
-    if axes is not None:
-        chosen = [int(a) for a in known(axes).reshape(-1)]
-    else:
-        chosen = list(old or ())
+    chosen = list(old or ()) if axes is None else [int(a) for a in known(axes).reshape(-1)]
     if not chosen and not noop:
         chosen = list(range(x.rank))
     return sorted({a % x.rank for a in chosen})

@@ -1,0 +1,133 @@
+"""The abstract value of an elementwise function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from symlint.evaluate import evaluate
+from symlint.graph import Array
+from symlint.program import Pointwise
+from symlint.values import Names, Value, alike, known, tidy
+
+LINEAR = frozenset({"Add", "Sub", "Sum", "Mean"})
+STILL = frozenset({"Identity", "Dropout", "Neg"})
+
+
+def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """The value of `step.out`: a number where all operands are, else a base that what it reads determines."""
+    if all(v.labels is None for v in values):
+        return _numbers(names, step, [v.scale for v in values])
+    if len(values) == 1:
+        return _unary(names, step, values[0])
+    if step.function in LINEAR:
+        return _sum(names, step, values)
+    if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
+        return _product(names, step, values)
+    return _any(names, step, values)
+
+
+def _numbers(names: Names, step: Pointwise, numbers: list[Array]) -> Value:
+    made = _compute(step, numbers)
+    if made is None:
+        return names.fresh(np.broadcast_shapes(*(n.shape for n in numbers)))
+    return known(made)
+
+
+def _unary(names: Names, step: Pointwise, x: Value) -> Value:
+    """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
+    if step.function in STILL:
+        return x if step.function != "Neg" else Value(x.labels, -x.scale)
+    if step.law.kind == "product" and step.law.degrees[0] == 1:
+        labels, scale = names.derive(x.numbers, np.signbit(x.scale).astype(np.int64)), np.abs(x.scale)
+    else:
+        labels, scale = names.derive(x.numbers, alike(x.scale)), np.ones(x.shape)
+    constant = x.constant
+    if constant.any():
+        made = _numbers(names, step, [x.scale[constant]])
+        if made.labels is None:
+            labels[constant] = 0
+            scale[constant] = made.scale
+    return tidy(labels, scale)
+
+
+def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """Signed terms: the first that is no constant sets the scale."""
+    signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(values))]
+    divide = len(values) if step.function == "Mean" else 1
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
+    scales = np.stack([np.broadcast_to(v.scale * s, shape) for v, s in zip(values, signs, strict=True)]) / divide
+    fixed = (np.where(labels == 0, scales, 0.0)).sum(axis=0)
+    moving = labels != 0
+    count = moving.sum(axis=0)
+    lead = np.take_along_axis(scales, moving.argmax(axis=0)[None], axis=0)[0]
+    only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
+    safe = np.where(count > 0, lead, 1.0)
+    parts = [np.where(moving, labels, 0), alike(np.where(moving, scales / safe, 0.0))]
+    made = names.derive(*parts[0], *parts[1], alike(fixed / safe))
+    alone = (count == 1) & (fixed == 0)
+    made = np.where(count == 0, 0, np.where(alone, only, made))
+    return tidy(made, np.where(count == 0, fixed, lead))
+
+
+def _product(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """Numbers multiply the scale; bases multiply to a new base, whatever their order."""
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
+    inverted = np.array([d != 1 for d in step.law.degrees])
+    scale = np.ones(shape)
+    for v, flip in zip(values, inverted, strict=True):
+        with np.errstate(divide="ignore"):
+            scale = scale * np.broadcast_to(
+                np.where(v.scale == 0, 0, 1 / np.where(v.scale == 0, 1, v.scale)) if flip else v.scale, shape
+            )
+    moving = labels != 0
+    count = moving.sum(axis=0)
+    only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
+    plain = (count == 1) & ~inverted[moving.argmax(axis=0)]
+    ordered = labels if inverted.any() else np.sort(labels, axis=0)
+    made = names.derive(*ordered)
+    return tidy(np.where(count == 0, 0, np.where(plain, only, made)), scale)
+
+
+def _any(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """Any other function: equal where everything it reads is equal, a number where everything is."""
+    made = alike_in_all(names, values)
+    constant = np.ones(made.shape, bool)
+    for v in values:
+        constant = constant & v.constant
+    if constant.any():
+        numbers = [np.broadcast_to(v.scale, made.shape)[constant] for v in values]
+        if (result := _compute(step, numbers)) is not None:
+            made.numbers[constant], made.scale[constant] = 0, result
+    return tidy(made.numbers, made.scale)
+
+
+def alike_in_all(names: Names, values: list[Value]) -> Value:
+    """Equal where all of `values` are, and of them nothing else is known."""
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    columns = [c for v in values for c in (v.numbers, alike(v.scale))]
+    labels = names.derive(*(np.broadcast_to(c, shape) for c in columns))
+    return Value(labels, np.ones(shape))
+
+
+def _tried(function: str, opset: int, attributes: Mapping[str, Any], inputs: list[Array]) -> tuple[Array, ...] | None:
+    try:
+        return evaluate(function, opset, attributes, inputs)
+    except Exception:  # whatever the evaluator does not take stays unknown
+        return None
+
+
+def _compute(step: Pointwise, numbers: list[Array]) -> Array | None:
+    """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had."""
+    node = step.node
+    attributes = node.attributes if step.function == node.op else {}
+    for dtype in (np.float64, np.float32):
+        inputs = [n if n.dtype.kind in "biu" else n.astype(dtype) for n in numbers]
+        made = _tried(step.function, node.opset, attributes, inputs)
+        if made is not None and np.isfinite(np.asarray(made[0], np.float64)).all():
+            return np.asarray(made[0])
+    return None
