@@ -5,8 +5,9 @@ from __future__ import annotations
 from symlint.finding import Level
 
 HALF = 0.5
+MANY = 8
 
 
 def by_share(affected: int, total: int) -> Level:
-    """Error where half of a space or more is affected, else warning."""
-    return Level.ERROR if total and affected / total >= HALF else Level.WARNING
+    """Error where half of a space or more is affected, at least eight units; else warning."""
+    return Level.ERROR if affected >= MANY and affected / total >= HALF else Level.WARNING

@@ -25,6 +25,23 @@ FAST = {
     "mlp_relu", "mlp_batchnorm.raw", "mlp_tanh.dynamo", "mlp_crelu", "gated_reglu", "rnn_relu", "deep_sets.dynamo",
     "dueling_dqn", "vgg13_bn.raw", "dcgan_generator", "resnet18", "gpt2", "lora_gpt2", "squeezenet", "tied_autoencoder",
 }  # fmt: skip
+MISSED = {
+    "gcn": "what a scatter reads is written out unit by unit",
+    "graph_sage": "what a scatter reads is written out unit by unit",
+    "message_passing": "what a scatter reads is written out unit by unit",
+    "gru": "a mask over time hides the units of a recurrence",
+    "lstm": "a mask over time hides the units of a recurrence",
+    "rnn": "a mask over time hides the units of a recurrence",
+    "scripted_loop_rnn": "a mask over time hides the units of a recurrence",
+    "wavenet": "zeros put before a sequence hide that a unit is constant",
+    "mlp_prelu": "multiples do not pass a PRelu",
+    "mlp_groupnorm": "a normalised group of zeros is not seen to be zero",
+    "autoencoder_kl": "a normalised group of zeros is not seen to be zero",
+    "ddpm_unet": "a normalised group of zeros is not seen to be zero",
+    "stable_diffusion_unet": "a normalised group of zeros is not seen to be zero",
+    "ort_": "what activations beyond ONNX make of a constant is not computed",
+}
+"""Networks, by part of their name, in which some planted flaw is still missed, and why."""
 LEAST = 30
 """Networks in which every kind of flaw must have been planted."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -100,13 +100,11 @@ def _kinds(symmetry: Symmetry) -> Iterator[str]:
 def _space(space: Space, generators: list[Generator], *, verbose: bool) -> Tree:
     size = count(space.size, "unit") + (f" in {space.copies:,} copies" if space.copies > 1 else "")
     tree = Tree(Text.assemble((printable(space.id), "cyan"), "  ", (printable(space.name), "bold"), f"  {size}"))
-    for generator in generators:
-        grade = f", dimension {generator.dimension:,}" if generator.dimension else ""
-        tree.add(
-            Text.assemble(
-                (generator.kind, "green"), f" {generator.group}{grade}", "" if generator.exact else " (approximate)"
-            )
-        )
+    alike = Counter((g.kind, g.group, g.dimension, g.exact) for g in generators)
+    for (kind, group, dimension, exact), times in alike.items():
+        many = f"{times} x " if times > 1 else ""
+        grade = f", dimension {dimension:,}" if dimension else ""
+        tree.add(Text.assemble(many, (kind, "green"), f" {group}{grade}", "" if exact else " (approximate)"))
     shown = space.places if verbose else space.places[:_PLACES_SHOWN]
     for place in shown:
         tree.add(Text(f"{printable(place.tensor)} axis {place.axis}: {printable(place.layout)}", overflow="fold"))
