@@ -1,12 +1,12 @@
-"""Units that are equal, or positive multiples of each other, for every input.
+"""Units that are equal, or multiples of each other, for every input.
 
 ## What it checks
 
 For every space of units that may be permuted: which units are the same function of the input wherever they are read.
 Equal incoming weights and bias make equal units under any activation; under a positively homogeneous one (ReLU,
-LeakyReLU, PReLU with one slope, none at all) a positive multiple of both makes a multiple of the unit. Units further
-on are compared through what they read: two units that read duplicates differently but in the same sum are duplicates
-as well.
+LeakyReLU, PReLU with one slope, none at all) a positive multiple of both makes a multiple of the unit, and under an
+odd one (tanh, sin, erf) their negative makes the negative unit. Units further on are compared through what they read:
+two units that read duplicates differently but in the same sum are duplicates as well.
 
 ## Why it matters
 

@@ -11,14 +11,10 @@ from fractions import Fraction
 
 from symlint.axes import Axes
 from symlint.charge_system import CONSTANT, System
+from symlint.parity import EVEN, LINEAR, ODD
 from symlint.program import NONE, SAME, SUM, Fold, Law, Mix, Pointwise, Program
 from symlint.terms import Expansion
 from symlint.unknowns import ONE, Charge
-
-ODD = frozenset({"Asin", "Asinh", "Atan", "Dropout", "Erf", "Identity", "Neg", "Reciprocal", "Round", "Sign", "Sin"})
-ODD |= {"Sinh", "Softsign", "Tan", "Tanh"}
-EVEN = frozenset({"Abs", "Cos", "Cosh"})
-LINEAR = frozenset({"Add", "Sub", "Sum", "Mean", "Neg", "Identity", "Dropout"})
 
 
 def charges(program: Program, axes: Axes, expansion: Expansion, kind: type[System]) -> dict[int, list[Charge]]:

@@ -9,10 +9,11 @@ import numpy as np
 
 from symlint.evaluate import evaluate
 from symlint.graph import Array
+from symlint.parity import ODD
 from symlint.program import Pointwise
 from symlint.values import Names, Value, alike, known, tidy
 
-LINEAR = frozenset({"Add", "Sub", "Sum", "Mean"})
+SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
 STILL = frozenset({"Identity", "Dropout", "Neg"})
 
 
@@ -22,7 +23,7 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
         return _numbers(names, step, [v.scale for v in values])
     if len(values) == 1:
         return _unary(names, step, values[0])
-    if step.function in LINEAR:
+    if step.function in SUMS:
         return _sum(names, step, values)
     if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
         return _product(names, step, values)
@@ -42,6 +43,8 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
         return x if step.function != "Neg" else Value(x.labels, -x.scale)
     if step.law.kind == "product" and step.law.degrees[0] == 1:
         labels, scale = names.derive(x.numbers, np.signbit(x.scale).astype(np.int64)), np.abs(x.scale)
+    elif step.function in ODD:
+        labels, scale = names.derive(x.numbers, alike(np.abs(x.scale))), np.where(x.scale < 0, -1.0, 1.0)
     else:
         labels, scale = names.derive(x.numbers, alike(x.scale)), np.ones(x.shape)
     constant = x.constant

