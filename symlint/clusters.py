@@ -55,10 +55,10 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float) -> Grou
     near = (keys[left] == keys[right]) & (np.abs(direction[:, left] - direction[:, right]) <= gap).all(axis=0)
     near &= (norm[left] > 0) & (norm[right] > 0)
     if near.any():
-        letters = _letters(rows)
+        letters, gaps = _letters(rows)
         for a, b in zip(left[near], right[near], strict=True):
             first = group[a]
-            telling = np.count_nonzero(rows[b]) * letters > 2 * np.log2(count) + 20
+            telling = np.count_nonzero(rows[b]) * letters + rows.shape[1] * gaps > 2 * np.log2(count) + 20
             if telling and _multiple(rows[first], rows[b], factor[b] / factor[first], tolerance):
                 group[b] = first
     real = np.isfinite(norm) & (norm > 0)
@@ -66,12 +66,18 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float) -> Grou
     return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)))
 
 
-def _letters(rows: Array) -> float:
-    """Bits that one element tells: rows from a small alphabet (ternary, 4 bits) collide by pigeonhole."""
-    sample = np.abs(rows.reshape(-1)[:: max(1, rows.size // 65536)])
-    sample = sample[sample > 0]
-    distinct = len(np.unique(sample))
-    return 24.0 if 2 * distinct >= len(sample) else float(np.log2(max(distinct, 1)))
+def _letters(rows: Array) -> tuple[float, float]:
+    """Bits that a weight tells that is not zero, and bits that any place tells by being zero or not.
+
+    Rows from a small alphabet (ternary, 4 bits) collide by pigeonhole, the shorter the sooner.
+    """
+    sample = rows.reshape(-1)[:: max(1, rows.size // 65536)]
+    share = float(np.clip(np.mean(sample == 0), 1e-9, 1 - 1e-9))
+    gaps = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    sample = sample[sample != 0]
+    distinct = len(np.unique(np.abs(sample)))
+    letters = 24.0 if 2 * distinct >= len(sample) else float(np.log2(max(len(np.unique(sample)), 1)))
+    return letters, float(gaps)
 
 
 def _dot(rows: Array, weights: Array) -> Array:

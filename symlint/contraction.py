@@ -38,16 +38,24 @@ def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
     scale, order = cut
     labels = value.numbers.reshape(scale.shape)
     gone = [label for label in order if not any(label in axis for axis in step.result)]
-    for label in [x for axis in step.result for x in axis if x not in order]:
+    wild = {label for label, n in zip(order, scale.shape, strict=True) if n == 1 and sizes[label] > 1}
+    if value.labels is not None and _seats(step.specs[0], wild) != _seats(step.result, wild):
+        labels = np.where(labels == 0, 0, names.derive(labels, steady=True))
+    repeated = [(x, n) for axis, n in zip(step.result, shape, strict=True) for x in axis if x not in order]
+    for label, n in repeated:
         order.append(label)
-        scale, labels = scale[..., None], labels[..., None]
+        full_shape = (*scale.shape, sizes[label] if n > 1 else 1)
+        scale, labels = (np.broadcast_to(a[..., None], full_shape) for a in (scale, labels))
     if value.labels is None:
         full = scale
         for label in gone:
             k = order.index(label)
             full = full.sum(axis=k, dtype=np.float64) * (sizes[label] / full.shape[k])
             order.remove(label)
-        return _grouped(names, step, full, order, shape)
+        numbers = _grouped(names, step, full, order, shape)
+        if value.noise is None or gone or numbers.labels is not None:
+            return numbers
+        return known(numbers.scale, _grouped(names, step, value.noise.reshape(scale.shape), order, shape).scale)
     axes = tuple(order.index(label) for label in gone)
     if axes:
         kept = [label for label in order if label not in gone]
@@ -67,6 +75,11 @@ def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
             scale = np.where(fixed, moved[1].sum(axis=0), np.where(zero, 0.0, 1.0))
         order = kept
     return together(names, labels, scale, order, step, shape)
+
+
+def _seats(spec: Spec, wild: set[str]) -> list[tuple[int, str]]:
+    """Where the places that carry no units stand, counted from the last axis: a base is a function of them."""
+    return [(len(spec) - k, label) for k, axis in enumerate(spec) for label in axis if label in wild]
 
 
 def _grouped(names: Names, step: Einsum, full: Array, order: list[str], shape: Shape) -> Value:

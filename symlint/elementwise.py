@@ -15,6 +15,8 @@ from symlint.values import Names, Value, alike, known, tidy
 
 SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
 STILL = frozenset({"Identity", "Dropout", "Neg"})
+NEWEST = 20
+"""The operator set in which functions of other domains are evaluated."""
 
 
 def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
@@ -27,6 +29,8 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
         return _sum(names, step, values)
     if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
         return _product(names, step, values)
+    if step.law.kind == "product" and step.law.degrees[0] == 1:
+        return _any(names, step, values, homogeneous=True)
     return _any(names, step, values)
 
 
@@ -42,11 +46,13 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     if step.function in STILL:
         return x if step.function != "Neg" else Value(x.labels, -x.scale)
     if step.law.kind == "product" and step.law.degrees[0] == 1:
-        labels, scale = names.derive(x.numbers, np.signbit(x.scale).astype(np.int64)), np.abs(x.scale)
+        labels = names.derive(x.numbers, np.signbit(x.scale).astype(np.int64), steady=True)
+        scale = np.abs(x.scale)
     elif step.function in ODD:
-        labels, scale = names.derive(x.numbers, alike(np.abs(x.scale))), np.where(x.scale < 0, -1.0, 1.0)
+        labels = names.derive(x.numbers, alike(np.abs(x.scale)), steady=True)
+        scale = np.where(x.scale < 0, -1.0, 1.0)
     else:
-        labels, scale = names.derive(x.numbers, alike(x.scale)), np.ones(x.shape)
+        labels, scale = names.derive(x.numbers, alike(x.scale), steady=True), np.ones(x.shape)
     constant = x.constant
     if constant.any():
         made = _numbers(names, step, [x.scale[constant]])
@@ -70,7 +76,8 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
     safe = np.where(count > 0, lead, 1.0)
     parts = [np.where(moving, labels, 0), alike(np.where(moving, scales / safe, 0.0))]
-    made = names.derive(*parts[0], *parts[1], alike(fixed / safe))
+    noise = sum((np.broadcast_to(v.noise, shape) for v in values if v.noise is not None), np.zeros(shape))
+    made = names.derive(*parts[0], *parts[1], alike(fixed / safe, noise / np.abs(safe)))
     alone = (count == 1) & (fixed == 0)
     made = np.where(count == 0, 0, np.where(alone, only, made))
     return tidy(made, np.where(count == 0, fixed, lead))
@@ -96,17 +103,30 @@ def _product(names: Names, step: Pointwise, values: list[Value]) -> Value:
     return tidy(np.where(count == 0, 0, np.where(plain, only, made)), scale)
 
 
-def _any(names: Names, step: Pointwise, values: list[Value]) -> Value:
-    """Any other function: equal where everything it reads is equal, a number where everything is."""
-    made = alike_in_all(names, values)
+def _any(names: Names, step: Pointwise, values: list[Value], *, homogeneous: bool = False) -> Value:
+    """Any other function: equal where everything it reads is equal, a number where everything is.
+
+    A `homogeneous` one keeps the size of its first operand's scale.
+    """
+    first = values[0]
+    if homogeneous:
+        sign = Value(first.numbers, np.where(np.signbit(first.scale), -1.0, 1.0))
+        made = alike_in_all(names, [sign, *values[1:]])
+        made = Value(made.labels, np.broadcast_to(np.abs(first.scale), made.shape).copy())
+    else:
+        made = alike_in_all(names, values)
+    labels, scale = made.numbers, made.scale
     constant = np.ones(made.shape, bool)
     for v in values:
         constant = constant & v.constant
     if constant.any():
         numbers = [np.broadcast_to(v.scale, made.shape)[constant] for v in values]
         if (result := _compute(step, numbers)) is not None:
-            made.numbers[constant], made.scale[constant] = 0, result
-    return tidy(made.numbers, made.scale)
+            labels[constant], scale[constant] = 0, result
+    if step.function == "Where" and len(values) == 3:
+        nothing = np.broadcast_to(values[1].zero & values[2].zero, made.shape)
+        labels, scale = np.where(nothing, 0, labels), np.where(nothing, 0.0, scale)
+    return tidy(labels, scale)
 
 
 def alike_in_all(names: Names, values: list[Value]) -> Value:
@@ -128,9 +148,10 @@ def _compute(step: Pointwise, numbers: list[Array]) -> Array | None:
     """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had."""
     node = step.node
     attributes = node.attributes if step.function == node.op else {}
+    function, opset = step.function.rpartition(".")[2], node.opset if "." not in node.op else NEWEST
     for dtype in (np.float64, np.float32):
         inputs = [n if n.dtype.kind in "biu" else n.astype(dtype) for n in numbers]
-        made = _tried(step.function, node.opset, attributes, inputs)
+        made = _tried(function, opset, attributes, inputs)
         if made is not None and np.isfinite(np.asarray(made[0], np.float64)).all():
             return np.asarray(made[0])
     return None

@@ -208,6 +208,7 @@ _PLAIN: dict[str, Callable[[Inputs, Attributes], Any]] = {
     "Div": _binary(_divide),
     "Pow": _binary(_power),
     "Mod": lambda inputs, a: (np.fmod if a.get("fmod", 0) else np.mod)(_need(inputs, 0), _need(inputs, 1)),
+    "QuickGelu": lambda inputs, a: _need(inputs, 0) / (1 + np.exp(-a.get("alpha", 1.702) * _need(inputs, 0))),
     "Not": lambda inputs, _: np.logical_not(_need(inputs, 0)),
     **{op: _binary(function) for op, function in _named(_BINARY)},
     **{op: _unary(function) for op, function in _named(_UNARY)},

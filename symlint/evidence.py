@@ -65,7 +65,11 @@ class Context:
         """The state of every unit of a space."""
         action = self.structure.actions[f"{space.id}.permutation"]
         found = self._inspect(action)
-        return replace(found, dead=found.dead & ~self._lost_with(action))
+        found = replace(found, dead=found.dead & ~self._lost_with(action))
+        if any(action.leaf in other.copies for other in self._permutations):
+            # A head or group is a bundle of units: whether two are equal depends on the order of what is in them.
+            found = replace(found, constant=np.zeros_like(found.constant), groups=())
+        return found
 
     def _lost_with(self, action: Action) -> NDArray[np.bool_]:
         """Units whose whole copy (head, group, expert) is dead: they are told of with that."""
@@ -98,7 +102,8 @@ class Context:
 
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
-        return valuate(self.structure.program, self._carried)
+        with np.errstate(all="ignore"):  # constants of masks overflow; what is not finite is known to be that
+            return valuate(self.structure.program, self._carried)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
@@ -169,7 +174,7 @@ class Context:
         if constant.all():
             constant = np.zeros(count, bool)
         columns.append(np.arange(count) // factors.size(action.leaf))
-        groups = self._groups(columns, needed & ~constant) if action.leaf not in self._pooled else ()
+        groups = self._groups(columns, needed & ~constant & ~still) if action.leaf not in self._pooled else ()
         multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
         found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
         return Units(~needed & seen, constant, found, groups, multiples)

@@ -41,6 +41,7 @@ def needs(program: Program, values: Mapping[str, Value]) -> dict[str, Mask]:
 
 class _Backward:
     def __init__(self, program: Program, values: Mapping[str, Value]) -> None:
+        self.program = program
         self.values = values
         self.masks: dict[str, Mask] = {}
         for name in program.outputs:
@@ -125,7 +126,7 @@ class _Backward:
         need = self.got(step.out)
         start = 0
         for name in step.operands:
-            size = self.values[name].shape[step.axis]
+            size = self.program.shapes[name][step.axis]
             whole = need.shape[step.axis] == 1
             cut = (*(slice(None),) * step.axis, slice(None) if whole else slice(start, start + size))
             self.give(name, need[cut])

@@ -7,13 +7,17 @@ from functools import singledispatchmethod
 
 import numpy as np
 
+from symlint.clusters import ROUNDING, precision
 from symlint.contraction import contract
 from symlint.elementwise import alike_in_all, elementwise
+from symlint.graph import Array
 from symlint.program import (
+    NONE,
     Affine,
     Concat,
     Einsum,
     Fold,
+    Law,
     Mix,
     Normalise,
     Pointwise,
@@ -22,7 +26,8 @@ from symlint.program import (
     Step,
     Unknown,
 )
-from symlint.values import Names, Value, alike, known, tidy
+from symlint.regrouping import collapse
+from symlint.values import Labels, Names, Value, alike, known, tidy
 
 LIMIT = 1 << 23
 
@@ -88,18 +93,27 @@ class _Forward:
 
     @step.register
     def _(self, step: Pointwise) -> None:
-        self.put(step.out, elementwise(self.names, step, [self.values[name] for name in step.operands]))
+        values = [self.values[name] for name in step.operands]
+        if any(v.labels is not None for v in values):
+            values = [self.narrow(v, self.shape(step.out)) for v in values]
+        self.put(step.out, elementwise(self.names, step, values))
+
+    def narrow(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """A known table as an unknown base along the axes that carry no units in `shape`."""
+        lead = len(shape) - len(value.shape)
+        axes = tuple(k for k, n in enumerate(value.shape) if n > 1 and shape[k + lead] == 1)
+        if not axes:
+            return value
+        labels, scale = collapse(self.names, value.numbers, value.scale, axes)
+        self.names.uniform.update(np.unique(labels).tolist())
+        return Value(labels, scale)
 
     @step.register
     def _(self, step: Concat) -> None:
         values = [self.values[name] for name in step.operands]
         target = self.shape(step.out)
         if not self.carried[step.out][step.axis]:
-            wide = np.broadcast_shapes(target, *(_single(v, step.axis).shape for v in values))
-            if all(v.shape[step.axis] == 1 for v in values) and all(v.labels is not None for v in values):
-                self.put(step.out, alike_in_all(self.names, values))
-            else:
-                self.put(step.out, self.names.fresh(target if len(wide) == len(target) else wide))
+            self.put(step.out, self._beside([self.narrow(v, target) for v in values]))
             return
         parts: list[Value] = []
         for name, v in zip(step.operands, values, strict=True):
@@ -118,6 +132,16 @@ class _Forward:
         labels = np.concatenate([p.numbers for p in parts], axis=step.axis)
         self.put(step.out, Value(labels, np.concatenate([p.scale for p in parts], axis=step.axis)))
 
+    def _beside(self, values: list[Value]) -> Value:
+        """Values put behind each other along an axis that carries no units: together they are one base."""
+        made = alike_in_all(self.names, values)
+        columns = [np.broadcast_to(v.numbers, made.shape) for v in values]
+        sizes = [np.broadcast_to(v.scale, made.shape) for v in values]
+        same = np.all([(c == 0) & (size == sizes[0]) for c, size in zip(columns, sizes, strict=True)], axis=0)
+        still = np.all(np.isin(columns, list(self.names.uniform)), axis=0)
+        self.names.uniform.update(np.unique(made.numbers[still & ~same]).tolist())
+        return tidy(np.where(same, 0, made.numbers), np.where(same, sizes[0], made.scale))
+
     @step.register
     def _(self, step: Slice) -> None:
         x = self.values[step.x]
@@ -132,45 +156,55 @@ class _Forward:
     def _(self, step: Mix) -> None:
         x = self.values[step.x]
         dropped = tuple(k for k in range(len(x.shape)) if k not in step.keep)
-        labels, scale = self._rows(x, dropped)
+        labels, scale = self._rows(x, dropped, step.law)
         kept = [k for k in range(len(x.shape)) if k not in dropped]
         order = [kept.index(k) for k in step.keep if k is not None]
-        if step.steady and all(x.shape[k] == 1 for k in dropped):
-            labels = np.where(x.constant.reshape(labels.shape), 0, labels)
+        if step.steady and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
+            constant = x.constant.reshape(labels.shape)
+            labels, scale = np.where(constant, 0, labels), np.where(constant, x.scale.reshape(labels.shape), scale)
         labels, scale = labels.transpose(order), scale.transpose(order)
         shape = [1 if k is None else x.shape[k] for k in step.keep]
         self.put(step.out, tidy(labels.reshape(shape), scale.reshape(shape)))
 
-    def _rows(self, x: Value, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """What a homogeneous map along `axes` makes of each remaining element: the axes are gone."""
+    def _rows(self, x: Value, axes: tuple[int, ...], law: Law) -> tuple[Labels, Array]:
+        """What a map along `axes` makes of each remaining element: the axes are gone."""
+        if all(x.shape[k] == 1 for k in axes) and law.kind == "none":
+            labels = self.names.derive(x.numbers, alike(x.scale), steady=True)
+            return labels.reshape(_left(x.shape, axes)), np.ones(_left(x.shape, axes))
         if all(x.shape[k] == 1 for k in axes):
+            degree = float((law.degrees[0] if law.degrees else None) or 1)
             sign = np.signbit(x.scale).astype(np.int64)
-            labels = self.names.derive(x.numbers, np.where(x.constant, 0, sign), steady=True)
-            scale = np.where(x.constant, x.scale, np.abs(x.scale))
+            labels = self.names.derive(x.numbers, sign, steady=True)
+            scale = np.abs(x.scale) ** degree
             return labels.reshape(_left(x.shape, axes)), scale.reshape(_left(x.shape, axes))
         moved = [np.moveaxis(a, axes, range(len(axes))) for a in (x.numbers, alike(x.scale))]
         columns = [c for a in moved for c in a.reshape(-1, *_left(x.shape, axes))]
         zero = np.moveaxis(x.zero, axes, range(len(axes))).reshape(-1, *_left(x.shape, axes)).all(axis=0)
         made = self.names.derive(*columns) if len(columns) <= 4096 else self.names.fresh(zero.shape).numbers
-        return made, np.where(zero, 0.0, 1.0)
+        return made, np.where(zero & (law.kind != "none"), 0.0, 1.0)
 
     @step.register
     def _(self, step: Normalise) -> None:
         x = self.values[step.x]
         axes = tuple(k for k in step.axes if x.shape[k] > 1)
-        context, _ = self._rows(x, axes) if axes else (np.zeros((), np.int64), None)
+        context, _ = self._rows(x, axes, NONE) if axes else (np.zeros((), np.int64), None)
         for k in axes:
             context = np.expand_dims(context, k)
         labels = self.names.derive(x.numbers, alike(x.scale), np.broadcast_to(context, x.shape))
-        vanish = (
-            x.constant if step.function == "standardise" and not axes else x.zero & (step.function in ("rms", "l2"))
-        )
+        vanish = x.zero & (step.function in ("rms", "l2"))
+        if step.function == "standardise":
+            first = x.scale
+            for k in axes:
+                first = first.take([0], axis=k)
+            vanish = x.constant & (x.scale == first) if axes else x.constant
+            for k in axes:
+                vanish = np.broadcast_to(vanish.all(axis=k, keepdims=True), x.shape)
         self.put(step.out, tidy(labels, np.where(vanish, 0.0, 1.0)))
 
     @step.register
     def _(self, step: Fold) -> None:
-        labels, scale = self._rows(self.values[step.x], step.axes)
-        self.put(step.out, tidy(labels, scale))
+        labels, scale = self._rows(self.values[step.x], step.axes, step.law)
+        self.put(step.out, tidy(labels, scale) if step.law.kind != "none" else Value(labels, scale))
 
     @step.register
     def _(self, step: Affine) -> None:
@@ -181,7 +215,8 @@ class _Forward:
             return
         scale = gain.scale / np.sqrt(var.scale.astype(np.float64) + step.epsilon)
         self.put(step.scale, known(scale))
-        self.put(step.shift, known(bias.scale - mean.scale * scale))
+        off = ROUNDING * precision("float32") * (np.abs(bias.scale) + np.abs(mean.scale * scale))
+        self.put(step.shift, known(bias.scale - mean.scale * scale, off))
 
     @step.register
     def _(self, step: Unknown) -> None:
@@ -191,8 +226,3 @@ class _Forward:
 
 def _left(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for k, n in enumerate(shape) if k not in axes)
-
-
-def _single(value: Value, axis: int) -> Value:
-    """One index along an axis."""
-    return Value(None, value.scale.take([0], axis=axis))

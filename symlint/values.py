@@ -17,6 +17,7 @@ from symlint.clusters import ABSENT
 from symlint.graph import Array, Shape
 
 Labels = NDArray[np.int64]
+FEW = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +26,8 @@ class Value:
 
     labels: Labels | None
     scale: Array
+    noise: Array | None = None
+    """How far known numbers may be off because they are differences of larger ones; None where they are not."""
 
     @property
     def shape(self) -> Shape:
@@ -47,9 +50,9 @@ class Value:
         return np.asarray(np.abs(self.scale) < ABSENT)
 
 
-def known(numbers: Array) -> Value:
+def known(numbers: Array, noise: Array | None = None) -> Value:
     """A tensor of known numbers."""
-    return Value(None, numbers)
+    return Value(None, numbers, noise)
 
 
 def tidy(labels: Labels, scale: Array) -> Value:
@@ -89,7 +92,17 @@ class Names:
 
 
 def distinct(*columns: Labels) -> Labels:
-    """Rows of whole numbers as one whole number each, from 0 on, equal for equal rows."""
+    """Rows of whole numbers as one whole number each, from 0 on, equal for equal rows.
+
+    Many columns are hashed to 64 bits first; that two of a million rows collide has a chance below 1e-7.
+    """
+    if len(columns) > FEW:
+        odd = np.random.default_rng(20231129).integers(0, 2**63, len(columns), np.uint64) * np.uint64(2) + np.uint64(1)
+        total = np.zeros(len(columns[0]), np.uint64)
+        for column, factor in zip(columns, odd, strict=True):
+            total = (total ^ (column.astype(np.uint64) * factor)) * np.uint64(0x9E3779B97F4A7C15)
+            total ^= total >> np.uint64(29)
+        columns = (total.view(np.int64),)
     found = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         _, inverse = np.unique(column, return_inverse=True)
@@ -97,9 +110,16 @@ def distinct(*columns: Labels) -> Labels:
     return found
 
 
-def alike(scale: Array, tolerance: float = 4e-6) -> Labels:
-    """Numbers as whole numbers, equal for those that agree to a few roundings."""
-    values, inverse = np.unique(scale.reshape(-1), return_inverse=True)
-    apart = np.abs(np.diff(values)) > tolerance * np.maximum(np.abs(values[:-1]), np.abs(values[1:]))
-    groups = np.concatenate([[0], np.cumsum(apart)])
+def alike(scale: Array, noise: Array | None = None, tolerance: float = 1e-6) -> Labels:
+    """Numbers as whole numbers, equal for those that agree to a few roundings of float32, or to their `noise`."""
+    values, inverse = np.unique(scale.reshape(-1).astype(np.float64), return_inverse=True)
+    slack = tolerance * np.abs(values)
+    if noise is not None:
+        np.maximum.at(slack, inverse.reshape(-1), np.broadcast_to(noise, scale.shape).reshape(-1))
+    apart = np.abs(np.diff(values)) > np.maximum(slack[:-1], slack[1:])
+    starts = np.concatenate([[True], apart])
+    groups = np.cumsum(starts) - 1
+    first = values[np.flatnonzero(starts)][groups]
+    far = np.abs(values - first) > 2 * slack  # neighbours that chain on and on are no group
+    groups = np.where(far, groups.max(initial=0) + 1 + np.arange(len(values)), groups)
     return groups[inverse.reshape(-1)].reshape(scale.shape)

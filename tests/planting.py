@@ -237,10 +237,12 @@ class Network:
         stored: dict[str, int] = {}
         for tensor in self.program.weights.values():
             stored[tensor] = stored.get(tensor, 0) + 1
+        # Heads and groups are bundles of units, which rules of their own speak of.
+        bundles = {c for action in self.structure.actions.values() for c in action.copies}
         found = []
         for space in self.symmetry.spaces:
             action = self.structure.actions.get(f"{space.id}.permutation")
-            if action is None or space.size < 2 or space.size * space.copies < 4:
+            if action is None or space.size < 2 or space.size * space.copies < 4 or action.leaf in bundles:
                 continue
             roles = self.roles(action)
             clash = roles.readers & roles.own

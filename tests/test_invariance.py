@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import planting
 import pytest
-from test_planted import SHARED, ZOO, Found, found
+from test_planted import SHARED, ZOO, Found, found, params
 
 from symlint.audit import audit
 from symlint.edit import write
@@ -24,6 +24,11 @@ FAST = {
 }  # fmt: skip
 BASES = [p for p in ZOO if "." not in p.stem or p.stem in FAST]
 EXACT = {"SYM101", "SYM102", "SYM201"}
+NESTED = "equal heads and groups are only seen while their own units stand in the same order"
+MOVED: dict[str, str] = {}
+"""Networks in which a permutation changes a finding, and why."""
+BOTH: dict[str, str] = {}
+"""Networks in which a permutation and a rescaling together do."""
 
 
 def findings(path: Path) -> list[Finding]:
@@ -83,11 +88,6 @@ def moved(path: Path, out: Path, kinds: list[str], seed: int) -> Structure:
     return structure
 
 
-def params(paths: list[Path]) -> list[object]:
-    """The networks, of which all but the fast ones are for the slow suite."""
-    return [pytest.param(p, id=p.stem, marks=[] if p.stem in FAST else pytest.mark.slow) for p in paths]
-
-
 def every_flaw(path: Path, out: Path) -> list[str]:
     """Write a copy of a network with all flaws that fit, each in a space of its own where there are enough."""
     there, taken, names = planting.network(path), set(), []
@@ -109,7 +109,7 @@ def every_flaw(path: Path, out: Path) -> list[str]:
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", params(BASES))
+@pytest.mark.parametrize("path", params(BASES, {}, FAST))
 def test_rescaling_changes_no_finding(path, shared, tmp_path):
     """Same rules, levels, spaces, units, groups and numbers after every scale has moved, for several elements."""
     planted, out = tmp_path / "planted.onnx", tmp_path / "moved.onnx"
@@ -122,10 +122,21 @@ def test_rescaling_changes_no_finding(path, shared, tmp_path):
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("kinds", [["permutation"], ["permutation", "rescaling"]], ids="+".join)
-@pytest.mark.parametrize("path", params(BASES))
-def test_findings_follow_the_relabelling(path, kinds, shared, tmp_path):
+@pytest.mark.parametrize("path", params(BASES, MOVED, FAST))
+def test_findings_follow_the_relabelling(path, shared, tmp_path):
     """After a permutation of every space the same findings name the same units by their new places."""
+    follow(path, ["permutation"], tmp_path)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", params(BASES, MOVED | BOTH, FAST))
+def test_findings_follow_when_everything_moves(path, shared, tmp_path):
+    """The same with the scales moved as well."""
+    follow(path, ["permutation", "rescaling"], tmp_path)
+
+
+def follow(path: Path, kinds: list[str], tmp_path: Path) -> None:
+    """Findings before and after moving a planted network, with the units of the first in their new names."""
     planted, out = tmp_path / "planted.onnx", tmp_path / "moved.onnx"
     if not every_flaw(path, planted):
         pytest.skip("no flaw fits")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import prod
+
+import numpy as np
 
 from symlint.lower import Ref, Tracer
 from symlint.operators.layout import known
@@ -17,6 +20,11 @@ def reduced(x: Ref, axes: Ref | None, old: Sequence[int] | None, noop: int) -> l
     if not chosen and not noop:
         chosen = list(range(x.rank))
     return sorted({a % x.rank for a in chosen})
+
+
+def averaged(t: Tracer, summed: Ref, count: int) -> Ref:
+    """A sum of `count` terms as their mean."""
+    return t.multiply(summed, t.constant(np.asarray(1 / max(count, 1), np.float32)))
 
 
 @op("ReduceSum", "ReduceMean")
@@ -33,7 +41,8 @@ def total(
     along = reduced(x, dims, axes, noop_with_empty_axes)
     labels = [f"a{k}" for k in range(x.rank)]
     made = ["1" if k in along else label for k, label in enumerate(labels) if keepdims or k not in along]
-    return t.einsum(f"{' '.join(labels)} -> {' '.join(made)}", x)
+    summed = t.einsum(f"{' '.join(labels)} -> {' '.join(made)}", x)
+    return averaged(t, summed, prod(x.shape[k] for k in along)) if t.node.op == "ReduceMean" else summed
 
 
 @op(

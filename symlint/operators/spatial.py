@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from symlint.lower import Ref, Tracer
 from symlint.operators.layout import known
+from symlint.operators.reduce import averaged
 from symlint.program import NONE, SUM
 from symlint.registry import op
 
@@ -23,7 +26,8 @@ def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
 def global_average(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html"""
     places = " ".join(f"s{k}" for k in range(x.rank - 2))
-    return t.einsum(f"b c {places} -> b c {' '.join('1' for _ in range(x.rank - 2))}", x)
+    summed = t.einsum(f"b c {places} -> b c {' '.join('1' for _ in range(x.rank - 2))}", x)
+    return averaged(t, summed, prod(x.shape[2:]))
 
 
 @op("GlobalMaxPool", "GlobalLpPool")
