@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx import defs, helper
 
 from symlint.graph import Array
+from symlint.reference import LISTED, reference
 
 Attributes = Mapping[str, Any]
 Inputs = Sequence[Array | None]
@@ -31,14 +30,14 @@ def evaluate(op: str, opset: int, attributes: Attributes, inputs: Inputs, output
         warnings.simplefilter("ignore")
         if op in _PLAIN:
             return (np.asarray(_PLAIN[op](inputs, attributes)),)
-        if op in _REFERENCE:
-            return _reference(op, opset, attributes, inputs, outputs)
+        if op in LISTED:
+            return reference(op, opset, attributes, inputs, outputs)
     return None
 
 
 def listed(op: str) -> bool:
     """Whether `evaluate` knows this operator."""
-    return op in _PLAIN or op in _REFERENCE
+    return op in _PLAIN or op in LISTED
 
 
 def _need(inputs: Inputs, index: int) -> Array:
@@ -215,27 +214,3 @@ _PLAIN: dict[str, Callable[[Inputs, Attributes], Any]] = {
     **{op: _fold(function) for op, function in _named("Min=minimum Max=maximum Sum=add")},
     **{op: _reduce(function) for op, function in _named("ReduceProd=prod ReduceSum=sum ReduceMax=max ReduceMin=min")},
 }
-_OTHERS = (
-    "ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CastLike Clip Compress CumSum DepthToSpace "
-    "EyeLike GatherElements GatherND IsInf IsNaN MatMul Mean NonZero OneHot Pad ReduceL1 ReduceL2 ReduceMean Relu "
-    "Celu Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Mish PRelu Selu Shrink Softplus Softsign Swish ThresholdedRelu "
-    "Asin Acos Atan Sinh Cosh Asinh Acosh Atanh ReverseSequence ScatterElements ScatterND Sigmoid Softmax "
-    "SpaceToDepth Split Tan Tanh TopK Trilu Unique"
-)
-_REFERENCE = frozenset(_OTHERS.split())
-
-
-def _reference(op: str, opset: int, attributes: Attributes, inputs: Inputs, outputs: int) -> tuple[Array, ...]:
-    from onnx.reference import ReferenceEvaluator  # only a few models need it, and it loads every operator
-
-    names = ["" if value is None else f"i{index}" for index, value in enumerate(inputs)]
-    values = {name: np.asarray(value) for name, value in zip(names, inputs, strict=True) if value is not None}
-    made = [f"o{index}" for index in range(outputs)]
-    infos = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in values.items()
-    ]
-    results = [helper.make_value_info(name, onnx.TypeProto()) for name in made]
-    graph = helper.make_graph([helper.make_node(op, names, made, **attributes)], "one", infos, results)
-    version = min(opset, defs.onnx_opset_version())
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
-    return tuple(np.asarray(value) for value in ReferenceEvaluator(model).run(None, values))
