@@ -4,7 +4,8 @@
 
 For every space of units that may be permuted: whether a unit that contributes to the output has the same value for
 every input and at every place, so that it only adds a constant to whatever reads it. The usual cause is that its
-incoming weights are zero and its bias, or the shift of a normalisation, is not.
+incoming weights are zero and its bias, or the shift of a normalisation, is not. Units between linear maps only are
+judged by their rank, see SYM301.
 
 ## Why it matters
 

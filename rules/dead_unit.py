@@ -5,7 +5,8 @@
 For every space of units that may be permuted: whether a unit (a neuron, a channel, a head) contributes to some
 output. It does not where nothing reads it (its outgoing weights are zero, or what reads it is dead itself), where
 nothing writes it and its activation maps zero to zero, or where its bias alone decides that its activation is zero.
-Zero means below 1e-30: weights that decayed to 1e-39 are zero for every input.
+Zero means below 1e-30: weights that decayed to 1e-39 are zero for every input. Units that lie between linear maps only
+may be mixed by any invertible matrix, after which none of them is dead: there the same flaw is a rank, see SYM301.
 
 ## Why it matters
 

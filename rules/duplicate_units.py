@@ -6,7 +6,8 @@ For every space of units that may be permuted: which units are the same function
 Equal incoming weights and bias make equal units under any activation; under a positively homogeneous one (ReLU,
 LeakyReLU, PReLU with one slope, none at all) a positive multiple of both makes a multiple of the unit, and under an
 odd one (tanh, sin, erf) their negative makes the negative unit. Units further on are compared through what they read:
-two units that read duplicates differently but in the same sum are duplicates as well.
+two units that read duplicates differently but in the same sum are duplicates as well. Where all units of a space are
+the same SYM203 says so instead, and spaces between linear maps only are judged by their rank, see SYM301.
 
 ## Why it matters
 
@@ -50,7 +51,7 @@ def check(context: Context) -> Iterator[Finding]:
     """One finding per space with duplicates; its groups are in the facts."""
     for space in context.spaces:
         groups = context.units(space).groups
-        if not groups:
+        if not groups or context.unbroken(space):
             continue
         total = space.size * space.copies
         spare = sum(len(group) - 1 for group in groups)

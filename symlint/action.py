@@ -153,7 +153,7 @@ def transform(
 
     The units of one grid line become the combinations that the rows of the matrix say.
     """
-    dual = np.linalg.inv(matrix).swapaxes(-1, -2)
+    dual = np.linalg.inv(matrix).swapaxes(-1, -2) if any(c < 0 for c in charge.values()) else matrix
     for stand in found:
         power = charge.get((stand.axis, stand.term, stand.place))
         if not power:
@@ -177,6 +177,24 @@ def transform(
         made = lines.copy()
         made[..., stand.grid] = np.moveaxis(turned, -1, -stand.grid.ndim + stand.place)
         values = made.transpose(np.argsort([*outer, stand.axis]))
+    return values
+
+
+def turn(values: Array, found: Sequence[Stand], angle: Array) -> Array:
+    """Turn the pairs of elements that consecutive occurrences hold by ``angle[copies..., u]``."""
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        length = values.shape[first.axis]
+        partner = np.arange(length)
+        partner[first.grid], partner[second.grid] = second.grid, first.grid
+        cosine: Any = 1.0
+        sine: Any = 0.0
+        for stand, sign in ((first, -1.0), (second, 1.0)):
+            chosen = np.where(stand.here, angle[(*stand.copies, stand.units)], 0.0)
+            shape = np.broadcast_shapes(chosen.shape, (1,) * len(stand.others) + stand.grid.shape)
+            chosen = np.broadcast_to(chosen, shape)
+            cosine = cosine * stand.along(values.shape, np.cos(chosen), np.ones(length))
+            sine = sine + stand.along(values.shape, sign * np.sin(chosen), np.zeros(length))
+        values = cosine * values + sine * values.take(partner, axis=first.axis)
     return values
 
 

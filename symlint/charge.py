@@ -10,9 +10,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 from symlint.axes import Axes
-from symlint.charge_system import CONSTANT, System
+from symlint.charge_system import System
 from symlint.parity import EVEN, LINEAR, ODD
-from symlint.program import NONE, SAME, SUM, Fold, Law, Mix, Pointwise, Program
+from symlint.program import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise, Program
 from symlint.terms import Expansion
 from symlint.unknowns import ONE, Charge
 
@@ -31,6 +31,10 @@ class Rescaling(System):
     def law(self, step: Pointwise) -> Law:
         """The law of the step itself."""
         return step.law
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """A length without an epsilon takes scales away, along the other axes."""
+        return CONSTANT if step.law == CONSTANT and axis not in step.axes else NONE
 
 
 class Sign(System):
@@ -54,6 +58,11 @@ class Sign(System):
     def passes(self, step: Mix) -> bool:
         """Linear maps only: a maximum tells signs apart."""
         return step.linear
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """Lengths do not see signs; a mean does, but those of other axes go through."""
+        apart = step.function == "standardise" and axis not in step.axes
+        return SUM if step.function in ("rms", "l2") or apart else NONE
 
     def folded(self, step: Fold) -> Law:
         """Norms absorb signs; extrema do not let them through."""

@@ -12,6 +12,9 @@ from functools import singledispatchmethod
 
 from symlint.arena import Form
 from symlint.program import (
+    CONSTANT,
+    NONE,
+    SUM,
     Affine,
     Concat,
     Einsum,
@@ -23,12 +26,11 @@ from symlint.program import (
     Slice,
     Step,
     Unknown,
+    operands,
+    results,
 )
 from symlint.terms import Condition, joint, meet
 from symlint.unknowns import ONE, Unknowns
-
-CONSTANT = Law("product", (Fraction(0),))
-"""An even function: it absorbs what acts on its operand."""
 
 
 class System(Unknowns):
@@ -197,8 +199,16 @@ class System(Unknowns):
 
     @step.register
     def _(self, step: Normalise) -> None:
-        self.still(step.x)
-        self.still(step.out)
+        for k in range(len(self.axes.of[step.x])):
+            x, out, law = self.slots(step.x, k), self.slots(step.out, k), self.normalised(step, k)
+            if law == SUM:
+                self.balance(out, [(x, ONE)])
+            else:
+                self.zero(out if law == CONSTANT else [*x, *out])
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """How a normalisation answers to what is done to one axis: it commutes (SUM), takes it away, or breaks."""
+        return NONE
 
     @step.register
     def _(self, step: Fold) -> None:
@@ -218,17 +228,13 @@ class System(Unknowns):
 
     @step.register
     def _(self, step: Affine) -> None:
-        free = all(n in self.program.weights and self.once(n) for n in (step.gain, step.bias)) and self.elementwise
-        for name in (step.gain, step.bias, step.mean, step.var):
-            if name not in self.program.weights or not self.once(name):
-                self.still(name)
-        for name in (step.scale, step.shift):
-            if free:
-                self._free(name)
-            else:
-                self.still(name)
+        free = self.once(step.gain) and self.once(step.bias) and self.elementwise
+        for name in (*(n for n in operands(step) if not self.once(n)), *(() if free else results(step))):
+            self.still(name)
+        for name in results(step) if free else ():
+            self._free(name)
 
     @step.register
     def _(self, step: Unknown) -> None:
-        for name in (*step.operands, *step.outs):
+        for name in (*operands(step), *results(step)):
             self.still(name)

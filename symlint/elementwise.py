@@ -35,7 +35,7 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
 
 
 def _numbers(names: Names, step: Pointwise, numbers: list[Array]) -> Value:
-    made = _compute(step, numbers)
+    made = compute(step, numbers)
     if made is None:
         return names.fresh(np.broadcast_shapes(*(n.shape for n in numbers)))
     return known(made)
@@ -121,7 +121,7 @@ def _any(names: Names, step: Pointwise, values: list[Value], *, homogeneous: boo
         constant = constant & v.constant
     if constant.any():
         numbers = [np.broadcast_to(v.scale, made.shape)[constant] for v in values]
-        if (result := _compute(step, numbers)) is not None:
+        if (result := compute(step, numbers)) is not None:
             labels[constant], scale[constant] = 0, result
     if step.function == "Where" and len(values) == 3:
         nothing = np.broadcast_to(values[1].zero & values[2].zero, made.shape)
@@ -144,7 +144,7 @@ def _tried(function: str, opset: int, attributes: Mapping[str, Any], inputs: lis
         return None
 
 
-def _compute(step: Pointwise, numbers: list[Array]) -> Array | None:
+def compute(step: Pointwise, numbers: list[Array]) -> Array | None:
     """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had."""
     node = step.node
     attributes = node.attributes if step.function == node.op else {}

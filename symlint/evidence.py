@@ -10,14 +10,20 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.action import stands
-from symlint.inference import Action, Structure
+from symlint.invariant import Product, products
+from symlint.membership import members
 from symlint.need import Mask, needs
 from symlint.parameters import parameters
+from symlint.passage import Passages
 from symlint.program import Fold, Normalise
+from symlint.sameness import all_alike
+from symlint.structure import Action, Structure
 from symlint.symmetry import Space, Symmetry
 from symlint.valuation import valuate
 from symlint.values import Names, Value, distinct
+
+MIXED = ("GL", "O", "Stab")
+"""Groups that make any combination of units a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,20 @@ class Context:
 
     @cached_property
     def spaces(self) -> tuple[Space, ...]:
-        """Spaces whose units can be permuted: of these a unit can be dead, constant or a duplicate."""
+        """Spaces whose units are more than a choice of basis: of these a unit can be dead, constant or a duplicate.
+
+        They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`).
+        """
         permuted = {g.space for g in self.symmetry.generators if g.kind == "permutation"}
-        return tuple(s for s in self.symmetry.spaces if s.id in permuted)
+        linear = {a.id for a in self.structure.actions.values() if a.group in MIXED}
+        mixed = {g.space for g in self.symmetry.generators if g.id in linear}
+        return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
+
+    @cached_property
+    def products(self) -> tuple[tuple[Space, Product], ...]:
+        """Linear spaces through which less gets than width, writers and readers allow."""
+        spaces = {g.id: s for g in self.symmetry.generators for s in self.symmetry.spaces if s.id == g.space}
+        return tuple((spaces[product.generator], product) for product in products(self.structure, self._passages))
 
     def tensors(self, space: Space) -> tuple[str, ...]:
         """Names of all stored tensors of a space, sorted."""
@@ -70,6 +87,20 @@ class Context:
             # A head or group is a bundle of units: whether two are equal depends on the order of what is in them.
             found = replace(found, constant=np.zeros_like(found.constant), groups=())
         return found
+
+    def unbroken(self, space: Space) -> bool:
+        """Whether all units of a space, in each of its copies, are the same one."""
+        action, found = self.structure.actions[f"{space.id}.permutation"], self.units(space)
+        if action.leaf in self._pooled or any(action.leaf in other.copies for other in self._permutations):
+            return False
+        if found.groups:
+            return len(found.groups) == space.copies and all(len(group) == space.size for group in found.groups)
+        lost = found.dead.any() or found.constant.any()
+        return not lost and all_alike(self.structure, action, self._passages.moving)
+
+    @cached_property
+    def _passages(self) -> Passages:
+        return Passages(self.structure.program)
 
     def _lost_with(self, action: Action) -> NDArray[np.bool_]:
         """Units whose whole copy (head, group, expert) is dead: they are told of with that."""
@@ -152,7 +183,7 @@ class Context:
         columns: list[NDArray[np.int64]] = []
         scales: list[NDArray[np.float64]] = []
         for name in self._bearers.get(action.leaf, ()):
-            rows = self._rows(name, action, count)
+            rows = members(self.structure, action, self.structure.axes.of[name], values[name].shape)
             if rows is None:
                 continue
             seen = True
@@ -178,35 +209,6 @@ class Context:
         multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
         found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
         return Units(~needed & seen, constant, found, groups, multiples)
-
-    def _rows(self, name: str, action: Action, count: int) -> NDArray[np.int64] | None:
-        """For every unit, the flat indices of its elements in a tensor's value; None where they cannot be told."""
-        value = self._values[0][name]
-        axes = self.structure.axes.of[name]
-        written = [k for k, f in enumerate(axes) if value.shape[k] == self.structure.axes.factors.size(f)]
-        size = self.structure.axes.factors.size(action.leaf)
-        owner = np.full(value.shape, -1)
-        for stand in stands(self.structure.expansion, axes, action.leaf, action.copies):
-            if any(k not in written for k in (stand.axis, *stand.others)):
-                return None
-            unit = stand.units
-            for copy, factor in zip(stand.copies, action.copies, strict=True):
-                unit = unit + copy * size * prod(
-                    self.structure.axes.factors.size(c) for c in action.copies[action.copies.index(factor) + 1 :]
-                )
-            here = np.where(stand.here, unit, -1)
-            shape = np.broadcast_shapes(here.shape, (1,) * len(stand.others) + stand.grid.shape)
-            placed = stand.along(value.shape, np.broadcast_to(here, shape), np.full(value.shape[stand.axis], -1))
-            owner = np.where(placed >= 0, placed, owner)
-        flat = owner.reshape(-1)
-        order = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
-        if (
-            not len(order)
-            or len(order) % count
-            or np.any(np.bincount(flat[order], minlength=count) != len(order) // count)
-        ):
-            return None
-        return order.reshape(count, -1)
 
     @staticmethod
     def _groups(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:

@@ -33,6 +33,8 @@ class Law:
 SUM = Law("sum")
 NONE = Law("none")
 SAME = Law("product", (Fraction(1),))
+CONSTANT = Law("product", (Fraction(0),))
+"""It takes away what acts on its operand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Mix:
     law: Law
     reason: str
     steady: bool
-    """Whether a tensor that is constant along the axes stays so: there is no padding."""
+    """Whether a tensor that is constant along the axes keeps its value: nothing is padded or summed."""
     linear: bool
     """Whether the map is linear; a maximum is only positively homogeneous."""
     node: Node

@@ -11,12 +11,13 @@ import numpy as np
 from symlint.graph import Graph, Model, Node, Shape
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.program import Program, Step
+from symlint.recognise import recognise
 from symlint.registry import call, operators
 
 
 def translate(model: Model) -> Program:
     """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
-    return _Translation(model).program()
+    return recognise(_Translation(model).program())
 
 
 class _Translation:

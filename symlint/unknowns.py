@@ -140,5 +140,5 @@ class Unknowns:
         return name in self.program.tables and not np.any(self.program.tables[name])
 
     def once(self, name: str) -> bool:
-        """Whether a weight is read by one step alone and not shared."""
-        return name not in self.program.detached and self.program.reads[name] == 1
+        """Whether a tensor is a weight that one step alone reads, and not shared."""
+        return name in self.program.weights and name not in self.program.detached and self.program.reads[name] == 1

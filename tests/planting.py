@@ -6,6 +6,7 @@ steps of the program and the axes of its tensors alone, and so does what a unit 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -16,7 +17,7 @@ import numpy as np
 
 from symlint.action import Stand, stands
 from symlint.edit import write
-from symlint.inference import Action, examine
+from symlint.inference import examine
 from symlint.load import load
 from symlint.program import (
     Affine,
@@ -33,6 +34,7 @@ from symlint.program import (
     operands,
     results,
 )
+from symlint.structure import Action
 from symlint.symmetry import Space
 
 Place = tuple[str, int]
@@ -103,6 +105,29 @@ class Site:
     def count(self) -> int:
         """Units, over all copies."""
         return self.space.size * self.space.copies
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A space that any invertible matrix may mix, and where a rank can be lowered: the weights of one side."""
+
+    space: Space
+    action: Action
+    rule: str
+    side: int
+    """1 for the weights that the matrix acts on, -1 for those that its inverse acts on."""
+    bound: int
+    """What the width, the writers and the readers allow at least."""
+
+    @property
+    def copies(self) -> int:
+        """How many products there are."""
+        return self.space.copies
+
+
+def invertible(action: Action) -> bool:
+    """Whether an action is by all invertible matrices."""
+    return action.kind == "rotation" and set(action.charge.values()) == {1, -1}
 
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -237,12 +262,14 @@ class Network:
         stored: dict[str, int] = {}
         for tensor in self.program.weights.values():
             stored[tensor] = stored.get(tensor, 0) + 1
-        # Heads and groups are bundles of units, which rules of their own speak of.
+        # Heads and groups are bundles of units, which rules of their own speak of; what any invertible matrix may mix
+        # has no units of its own, but a rank.
         bundles = {c for action in self.structure.actions.values() for c in action.copies}
+        mixed = {action.leaf for action in self.structure.actions.values() if invertible(action)}
         found = []
         for space in self.symmetry.spaces:
             action = self.structure.actions.get(f"{space.id}.permutation")
-            if action is None or space.size < 2 or space.size * space.copies < 4 or action.leaf in bundles:
+            if action is None or space.size < 2 or space.size * space.copies < 4 or action.leaf in bundles | mixed:
                 continue
             roles = self.roles(action)
             clash = roles.readers & roles.own
@@ -252,6 +279,78 @@ class Network:
                 if State.VARYING in self.reads(site, set()):
                     found.append(site)
         return tuple(found)
+
+    # -- products -------------------------------------------------------------------------------------------------
+    @cached_property
+    def mixtures(self) -> tuple[Mixture, ...]:
+        """Both sides of every space under invertible matrices, as far as changing them touches no other product."""
+        found = []
+        named = {s.id: s for s in self.symmetry.spaces}
+        uses = Counter(self.program.weights.values())
+        for action in [a for a in self.structure.actions.values() if invertible(a)]:
+            space, rule = named[action.id.split(".")[0]], self.rule(action.leaf)
+            lines = {side: self.lines(action, side) for side in (1, -1)}
+            if not all(lines.values()):
+                continue
+            # A bias may be another's to take over, and a norm hides a direction of what comes in or goes out.
+            counts = [
+                sum((own >= 0).sum() for _, own in lines[side] if own.ndim > 1) // space.copies // space.size - 1
+                for side in (1, -1)
+            ]
+            bound = min(space.size, *counts)
+            for side in (1, -1):
+                alone = all(
+                    uses[self.program.weights[n]] == 1 and n not in self.program.detached for n, _ in lines[side]
+                )
+                if (
+                    bound > 1
+                    and alone
+                    and not any(self._meet(lines[side], a, s) for a, s in self._others(action, side))
+                ):
+                    found.append(Mixture(space, action, rule, side, bound))
+        return tuple(found)
+
+    def _others(self, action: Action, side: int) -> list[tuple[Action, int]]:
+        every = [(a, s) for a in self.structure.actions.values() if invertible(a) for s in (1, -1)]
+        return [(a, s) for a, s in every if (a.id, s) != (action.id, side)]
+
+    def _meet(self, lines: Sequence[tuple[str, np.ndarray]], action: Action, side: int) -> bool:
+        """Whether some of the elements belong to a side of another product as well."""
+        return any(n == m and np.any((a >= 0) & (b >= 0)) for n, a in lines for m, b in self.lines(action, side))
+
+    def lines(self, action: Action, side: int) -> list[tuple[str, np.ndarray]]:
+        """The weights of one side of a product, with the unit (copy-major) of every element, -1 for none."""
+        sizes = [self.factors.size(c) for c in action.copies]
+        found = []
+        for o in [o for o, c in action.charge.items() if c == side and o.tensor in self.program.weights]:
+            for stand in stands(self.structure.expansion, self.axes[o.tensor], action.leaf, action.copies):
+                if (stand.axis, stand.term, stand.place) == (o.axis, o.term, o.place):
+                    shape = self.program.shapes[o.tensor]
+                    found.append((o.tensor, _owners(stand, shape, sizes, self.factors.size(action.leaf))))
+        return found
+
+    def rule(self, leaf: int) -> str:
+        """The rule that speaks of a product: queries meet keys, a softmax carries values, or neither."""
+        attended: set[str] = set()
+        carried = False
+        for step in self.program.steps:
+            through = isinstance(step, (Pointwise, Slice, Concat)) or (
+                isinstance(step, Einsum) and len(step.specs) == 1
+            )
+            if (isinstance(step, Normalise) and step.function == "Softmax") or (
+                through and attended & set(operands(step))
+            ):
+                attended.update(results(step))
+            if not isinstance(step, Einsum):
+                continue
+            made = {label for axis in step.result for label in axis}
+            moving = [k for k, name in enumerate(step.operands) if name in self.moving]
+            held = [{label for label, _ in self.labels(step, k, leaf)} for k in moving]
+            if len(moving) > 1 and all(h - made for h in held):
+                return "SYM302"
+            beside = any(step.operands[k] in attended for k, h in zip(moving, held, strict=True) if not h)
+            carried = carried or (beside and any(h & made for h in held))
+        return "SYM303" if carried else "SYM301"
 
     # -- what a unit becomes --------------------------------------------------------------------------------------
     @cached_property
@@ -376,10 +475,10 @@ class Network:
                 return step.scale if name == step.gain else step.shift
         return name
 
-    def rescaling(self, site: Site) -> Action | None:
-        """A rescaling of the units on which every reader has a charge, copy by copy like the permutation."""
+    def rescaling(self, site: Site, kind: str = "rescaling") -> Action | None:
+        """A rescaling (or a sign) of the units that every reader answers to, copy by copy like the permutation."""
         for action in self.structure.actions.values():
-            same = action.kind == "rescaling" and action.leaf == site.action.leaf
+            same = action.kind == kind and action.leaf == site.action.leaf
             if (
                 same
                 and set(action.copies) == set(site.action.copies)
@@ -426,7 +525,7 @@ def _applied(step: Pointwise, given: list[State]) -> State:
 class Planting:
     """New values for some weights of a network, made step by step."""
 
-    def __init__(self, network: Network, site: Site) -> None:
+    def __init__(self, network: Network, site: Site | None = None) -> None:
         self.network, self.site = network, site
         self.values: dict[str, np.ndarray] = {}
 
@@ -484,6 +583,21 @@ class Planting:
             shift = (new[1] - mean * scale) * grown[1] + mean * scale * grown[0]
             for name, old, values in ((gain[0], new[0], new[0] * grown[0]), (step.bias, new[1], shift)):
                 self.values[program.weights[name]] = np.where(at, values, old).astype(old.dtype)
+
+    def lower(self, mixture: Mixture, copy: int, rank: int, rng: np.random.Generator) -> None:
+        """Leave one copy of one side of a product with a few directions of its units, in no special basis."""
+        size = mixture.space.size
+        basis = np.linalg.qr(rng.standard_normal((size, rank)))[0] if rank else np.zeros((size, 0))
+        other = basis + 0.3 * rng.standard_normal(basis.shape) / np.sqrt(size)
+        keep = basis @ np.linalg.inv(other.T @ basis) @ other.T
+        for name, own in self.network.lines(mixture.action, mixture.side):
+            stored = self.network.program.weights[name]
+            old = self.values.get(stored, self.network.read(name))
+            new = old.astype(np.float64)
+            rows = np.stack([new[own == copy * size + u] for u in range(size)])
+            for u, row in enumerate(keep @ rows):
+                new[own == copy * size + u] = row
+            self.values[stored] = new.astype(old.dtype)
 
     def save(self, out: Path) -> Path:
         """Write the network with the new values."""
@@ -605,6 +719,44 @@ FLAWS = {
 }
 
 
+def _opposite() -> Flaw:
+    """A unit that is another's negative, under an odd activation."""
+
+    def fits(network: Network, site: Site) -> bool:
+        return _wide(network, site) and network.rescaling(site, "sign") is not None and not site.roles.statistics
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        one, other = _pair(planting.site, rng)
+        own = planting.site.roles.own
+        planting.copy(own, one, other)
+        planting.multiply(own, other, -1.0, planting.network.rescaling(planting.site, "sign"))
+        return [sorted((one, other))]
+
+    return Flaw("SYM201", fits, plant)
+
+
+def _unbroken() -> Flaw:
+    """All units of every copy are the first one."""
+
+    def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
+        space = planting.site.space
+        groups = [list(range(k, k + space.size)) for k in range(0, planting.site.count, space.size)]
+        for first, *others in groups:
+            for other in others:
+                planting.copy(planting.site.roles.own, first, other)
+        return groups
+
+    return Flaw("SYM203", lambda network, site: True, plant)
+
+
+SAME = {"unbroken": _unbroken()}
+"""A whole space of equal units, beside which no other flaw is told."""
+TWINS = {"opposite": _opposite()}
+"""Duplicates up to sign: the engine does not see them through everything."""
+ROUND = {"multiple": _multiple(4.0)}
+"""A multiple without a rounding: what a change of basis makes of one is more than a few of it."""
+
+
 def _rescaled() -> Flaw:
     def fits(network: Network, site: Site) -> bool:
         return network.rescaling(site) is not None
@@ -655,6 +807,25 @@ LURES = {
 }
 
 
+RANKS = {"one": lambda bound, rng: 1, "fewer": lambda bound, rng: int(rng.integers(1, max(2, bound // 2)))}
+"""How far a product is lowered: below what it could have where a norm takes directions away as well."""
+
+
+def flatten(path: Path, rule: str, how: str, out: Path, seed: int = 0) -> tuple[Mixture, int, int] | None:
+    """Write a network with one copy of one product lowered: where, which copy, to which rank. None where none fits."""
+    there = network(path)
+    rng = np.random.default_rng([seed, *how.encode(), *rule.encode(), *path.stem.encode()])
+    fitting = [m for m in there.mixtures if m.rule == rule]
+    if not fitting:
+        return None
+    mixture = fitting[int(rng.integers(len(fitting)))]
+    copy, rank = int(rng.integers(mixture.copies)), RANKS[how](mixture.bound, rng)
+    planting = Planting(there)
+    planting.lower(mixture, copy, rank, rng)
+    planting.save(out)
+    return mixture, copy, rank
+
+
 @lru_cache(maxsize=4)
 def network(path: Path) -> Network:
     """The network at a path, examined once."""
@@ -663,7 +834,7 @@ def network(path: Path) -> Network:
 
 def plant(path: Path, name: str, out: Path, seed: int = 0) -> tuple[Site, list[list[int]]] | None:
     """Write the network at `path` with one flaw or lure in a randomly chosen space; None where it fits nowhere."""
-    there, kind = network(path), (FLAWS | LURES)[name]
+    there, kind = network(path), (FLAWS | TWINS | SAME | LURES)[name]
     rng = np.random.default_rng([seed, *name.encode(), *path.stem.encode()])
     fitting = [site for site in there.sites if kind.fits(there, site)]
     if not fitting:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from symlint.cli import COMMANDS, cli
+from symlint.rule import rules
 
 
 def call(*arguments: object):
@@ -41,7 +42,7 @@ def torn(tmp_path, healthy):
     return file
 
 
-@pytest.mark.parametrize("form", ["full", "json", "sarif"])
+@pytest.mark.parametrize("form", ["full", "concise", "json", "sarif"])
 @pytest.mark.parametrize(
     ("names", "flags", "code"),
     [
@@ -163,8 +164,22 @@ def test_lines_fit_80_columns_and_hide_nothing(perceptron):
     assert any("first.weight" in line for line in lines)
 
 
-def test_quiet_says_nothing_of_a_clean_model(healthy):
-    assert call("check", healthy, "--quiet").output == ""
+@pytest.mark.parametrize("form", ["full", "concise"])
+def test_quiet_says_nothing_of_a_clean_model(healthy, form):
+    assert call("check", healthy, "--quiet", "--format", form).output == ""
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"], ["--format", "concise"], ["--format", "json"]])
+def test_a_missing_model_is_told_in_every_format(tmp_path, flags):
+    assert "no model found" in call("check", tmp_path, *flags).output
+
+
+def test_concise_is_for_grep(monkeypatch, broken, torn):
+    monkeypatch.chdir(broken.parent)
+    finding, unread, total = call("check", broken.name, torn.name, "--format", "concise").output.splitlines()
+    assert re.fullmatch(r"broken\.onnx: SYM005 \[error\] \S.*", finding)
+    assert re.fullmatch(r"torn\.onnx: SYM001 \[error\] \S.*", unread)
+    assert total.startswith("incomplete")
 
 
 def test_names_cannot_steer_the_terminal(tmp_path, broken, monkeypatch):
@@ -252,10 +267,44 @@ def test_inspect_json_is_the_documented_shape(healthy, torn):
     assert json.loads(unread.stdout)["error"]["rule"] == "SYM001"
 
 
-def test_inspect_table_fits(healthy):
-    result = call("inspect", healthy, "-v")
+@pytest.mark.parametrize("flags", [[], ["-v"]])
+def test_inspect_table_fits(healthy, flags):
+    result = call("inspect", healthy, *flags)
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
+    for words in ("S1", "6 units", "permutation", "first.weight", "second.weight", "continuous"):
+        assert words in result.output
+
+
+def test_inspect_csv_and_dot(healthy, torn):
+    document = json.loads(call("inspect", healthy, "--format", "json").stdout)
+    lines = call("inspect", healthy, "--format", "csv").stdout.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["generator", *(g["id"] for g in document["generators"])]
+    graph = call("inspect", healthy, "--format", "dot").stdout
+    assert graph.startswith("digraph symlint {")
+    for weight, axis in (("first.weight", 0), ("first.bias", 0), ("second.weight", 1)):
+        key = re.search(rf'"(t\d)" \[shape=box, label="{weight}', graph)[1]
+        arrow = f'"space S1" -> "{key}"' if axis else f'"{key}" -> "space S1"'
+        assert f'{arrow} [xlabel="axis {axis}"]' in graph
+    for form in ("table", "csv", "dot"):
+        unread = call("inspect", torn, "--format", form)
+        assert (unread.exit_code, unread.stdout) == (4, "")
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        ("gpt2", ["h.{0,1}.attn.c_attn.weight e, q(h dk)+k(h dk)+v(h dv)"]),
+        ("bert", ["encoder.layer.{0,1}.attention.self.query.weight* e, (h dk)"]),
+        ("resnet18", ["layer1.{0,1}.conv1.weight* c1, e1, 3, 3", "fc.weight 10, e4"]),
+        ("vit_timm", ["blocks.{0,1}.attn.qkv.weight* e, q(h dk)+k(h dk)+v(h dv)"]),
+    ],
+)
+def test_inspect_reads_like_a_paper(shared, model, lines):
+    output = " ".join(call("inspect", shared / "zoo" / f"{model}.onnx").stdout.split())
+    for line in lines:
+        assert line in output
 
 
 def test_doctor_names_versions():
@@ -330,9 +379,25 @@ def test_sizes_of_a_run_do_not_depend_on_the_way_a_file_is_named(monkeypatch, he
 
 def test_the_readme_shows_what_is_printed(root, monkeypatch):
     monkeypatch.chdir(root)
-    printed = call("check", "fixtures/tired_cnn.onnx").output.rstrip()
+    printed = call("check", "fixtures/decayed_cnn.onnx").output.rstrip()
     readme = (root / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"^```\n(fixtures/tired_cnn.*?)\n```$", readme, re.DOTALL | re.MULTILINE)
+    shown = re.search(r"^```\n(fixtures/decayed_cnn.*?)\n```$", readme, re.DOTALL | re.MULTILINE)
     seconds = re.compile(r"[\d.]+ s$")
     assert shown, f"the README shows no output; it should be:\n{printed}"
     assert seconds.sub("", shown[1]) == seconds.sub("", printed)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("healthy_cnn", set()),
+        ("decayed_cnn", {("SYM101", 12), ("SYM101", 7), ("SYM101", 9)}),
+        ("collinear_mlp", {("SYM101", 4), ("SYM201", 20)}),
+        ("low_rank_encoder", {("SYM301", 0)}),
+    ],
+)
+def test_trained_networks_show_what_symmetry_predicts(root, model, expected):
+    installed = {rule.code for rule in rules()}
+    (report,) = json.loads(call("check", root / "fixtures" / f"{model}.onnx", "--format", "json").stdout)["models"]
+    found = {(f["rule"], len(f["units"])) for f in report["findings"] if f["level"] != "note"}
+    assert found == {(code, units) for code, units in expected if code in installed}

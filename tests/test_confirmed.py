@@ -23,7 +23,8 @@ from symlint.settings import Settings
 from symlint.verify import compare
 
 MODELS = sorted((SHARED / "models").rglob("*.onnx"))
-EXACT = {"SYM101", "SYM102", "SYM201"}
+EXACT = {"SYM101", "SYM102", "SYM201", "SYM203"}
+PRODUCTS = {"SYM301", "SYM302", "SYM303"}
 NOISE = 2e-6
 """Of the largest output: what the order of float32 sums changes."""
 LARGEST = 40_000_000
@@ -129,6 +130,31 @@ class Trial:
         largest = np.abs(rows[first]).argmax()
         return float(rows[unit][largest] / rows[first][largest])
 
+    def narrowed(self, space: str, copies: dict[int, int]) -> dict[str, Array]:
+        """The writers of a product, copy by copy with what only so many directions of it need."""
+        there = self.network
+        action = next(
+            a for a in there.structure.actions.values() if planting.invertible(a) and a.id.startswith(f"{space}.")
+        )
+        size = there.factors.size(action.leaf)
+        values: dict[str, Array] = {}
+        for copy, rank in copies.items():
+            units = range(copy * size, copy * size + size)
+            lines = {side: there.lines(action, side) for side in (1, -1)}
+            a, b = (
+                np.concatenate([np.stack([there.read(n)[own == u] for u in units], 1) for n, own in lines[side]])
+                for side in (1, -1)
+            )
+            left, scale, right = np.linalg.svd(b.astype(np.float64) @ a.T.astype(np.float64), full_matrices=False)
+            keep = a.T @ right[:rank].T / scale[:rank] @ left[:, :rank].T @ b
+            for name, own in lines[1]:
+                stored = there.program.weights[name]
+                new = values.get(stored, there.read(name).astype(np.float64)).copy()
+                for u, row in zip(units, keep @ np.stack([new[own == u] for u in units]), strict=True):
+                    new[own == u] = row
+                values[stored] = new
+        return {n: v.astype(there.program.model.tensors[n].read().dtype) for n, v in values.items()}
+
     def watched(self, site: planting.Site, seed: int) -> list[Array]:
         """What the readers of a space receive, by unit, for other inputs."""
         program, leaf = self.network.program, site.action.leaf
@@ -154,7 +180,7 @@ class Trial:
 def findings(path: Path) -> list[Finding]:
     """The exact findings on units, at default settings."""
     report = audit(str(path), rules(), Settings())
-    return [f for f in report.findings if f.rule in EXACT and f.evidence == "exact"]
+    return [f for f in report.findings if f.rule in EXACT | PRODUCTS and f.evidence == "exact"]
 
 
 def edits(trial: Trial, finding: Finding) -> Iterator[tuple[str, dict[str, Array]]]:
@@ -164,7 +190,7 @@ def edits(trial: Trial, finding: Finding) -> Iterator[tuple[str, dict[str, Array
         yield "removed", trial.removed(site, list(finding.units))
         if scrambled := trial.scrambled(site, list(finding.units)):
             yield "scrambled", scrambled
-    elif finding.rule == "SYM201":
+    elif finding.rule in ("SYM201", "SYM203"):
         for group in finding.facts["groups"]:
             yield f"merged {group}", trial.merged(site, list(group))
 
@@ -175,7 +201,12 @@ def confirm(path: Path, folder: Path) -> None:
     if not told:
         return
     trial = Trial(path, folder)
-    for finding in told:
+    for finding in [f for f in told if f.rule in PRODUCTS]:
+        ranks = dict(zip(finding.units or (0,), finding.facts["ranks"], strict=True))
+        same, less = (trial.narrowed(finding.space or "", {c: r - d for c, r in ranks.items()}) for d in (0, 1))
+        assert trial.difference(same) <= NOISE, finding
+        assert trial.difference(less) > 10 * NOISE or min(ranks.values()) == 0, finding
+    for finding in [f for f in told if f.rule in EXACT]:
         site = trial.site(finding.space or "")
         for what, values in edits(trial, finding):
             difference = trial.difference(values)
@@ -204,6 +235,20 @@ def test_findings_on_trained_networks_hold_in_onnxruntime(path, shared, tmp_path
     """Deleting or merging what is reported leaves the outputs; the same edit of another unit does not."""
     if path.stat().st_size > LARGEST:
         pytest.skip("too large for a test")
+    confirm(path, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.corpus
+@pytest.mark.parametrize("how", planting.RANKS)
+@pytest.mark.parametrize("rule", sorted(PRODUCTS))
+@pytest.mark.parametrize("name", ["gpt2", "bert", "vit_timm", "lora_linear", "mobilenet_v2", "deep_linear_bias", "t5"])
+def test_planted_ranks_hold_in_onnxruntime(name, rule, how, shared, tmp_path):
+    """As many directions as the finding says give the same outputs, and one less does not."""
+    path = tmp_path / "flat.onnx"
+    if planting.flatten(SHARED / "zoo" / f"{name}.onnx", rule, how, path) is None:
+        pytest.skip("the network has no such product")
+    assert [f.rule for f in findings(path)] == [rule]
     confirm(path, tmp_path)
 
 

@@ -26,10 +26,11 @@ from onnx.reference import ReferenceEvaluator
 from symlint.action import permute, scale, stands
 from symlint.axes import walk
 from symlint.errors import UnreadableModel
-from symlint.inference import Action, _Report
+from symlint.inference import _Report
 from symlint.load import load
 from symlint.program import Program, Unknown
 from symlint.registry import Entry, operators
+from symlint.structure import Action
 from symlint.terms import Expansion
 from symlint.translate import _Translation
 
@@ -258,10 +259,7 @@ def examine_open(model: onnx.ModelProto) -> Open | None:
         outputs = {
             k: translation.env[name].name for k, name in enumerate(read.graph.outputs) if name in translation.env
         }
-        leaves = [x for x in report.bearers if x not in axes.factors.pins or x in report.charges]
-        return Open(
-            program, report, outputs, tuple(a for x in leaves for a in report._actions(x, f"S{x}") if a.kind in KINDS)
-        )
+        return Open(program, report, outputs, tuple(a for a in report.generators.actions() if a.kind in KINDS))
 
 
 def element(seen: Open, action: Action, rng: np.random.Generator) -> np.ndarray:

@@ -11,24 +11,37 @@ from test_planted import SHARED, ZOO, Found, found, params
 
 from symlint.audit import audit
 from symlint.edit import write
+from symlint.elements import draw
 from symlint.finding import Finding, Level
-from symlint.inference import Action, Structure, examine
+from symlint.inference import examine
 from symlint.load import load
 from symlint.rule import rules
 from symlint.settings import Settings
-from symlint.teleport import _derangements, select, teleport
+from symlint.structure import Structure
+from symlint.teleport import select, teleport
 
 FAST = {
     "mlp_relu", "mlp_batchnorm.raw", "mlp_tanh", "gated_reglu", "deep_sets", "dueling_dqn", "vgg13_bn.raw",
     "dcgan_generator", "gpt2", "actor_critic",
 }  # fmt: skip
 BASES = [p for p in ZOO if "." not in p.stem or p.stem in FAST]
-EXACT = {"SYM101", "SYM102", "SYM201"}
+MANY = [p for k, p in enumerate(BASES) if p.stem in FAST or k % 3 == 0]
+SOME = [p for k, p in enumerate(BASES) if p.stem in FAST or k % 9 == 0]
+"""Enough for one kind alone, as many see every kind at once."""
+EXACT = {"SYM101", "SYM102", "SYM201", "SYM203", "SYM301", "SYM302", "SYM303"}
+RANKS = ("ranks", "bounds")
+"""Facts with a number per copy."""
+MIXED = {"SYM301", "SYM302", "SYM303"}
+"""Rules whose units are copies of a space."""
+BESIDE = {"lora_linear": "the weight beside an adapter takes over whatever a translation makes of it"}
+"""Networks in which a translation changes a rank, and why."""
+GAUGE = ("groups", "kept", "dropped", "tolerance", *RANKS)
+"""Facts that are told apart from the others, or that follow the noise."""
+KINDS = ["rescaling", "sign", "rotation", "permutation"]
 NESTED = "equal heads and groups are only seen while their own units stand in the same order"
-MOVED: dict[str, str] = {}
-"""Networks in which a permutation changes a finding, and why."""
-BOTH: dict[str, str] = {}
-"""Networks in which a permutation and a rescaling together do."""
+SIGNS = "a window along other axes tells the signs apart, though a sum does not"
+FLIPPED = dict.fromkeys(("pvt_v2", "shufflenet_v2", "wavenet"), SIGNS)
+"""Networks in which a sign hides a finding, and why."""
 
 
 def findings(path: Path) -> list[Finding]:
@@ -40,24 +53,36 @@ def findings(path: Path) -> list[Finding]:
 
 def facts(finding: Finding) -> tuple[object, ...]:
     """All that a finding says, but for its fingerprint and its words."""
-    told = {k: v for k, v in finding.facts.items() if k != "groups"}
+    told = {k: v for k, v in finding.facts.items() if k not in GAUGE}
     groups = sorted(sorted(g) for g in finding.facts.get("groups", []))
-    return finding.rule, finding.level, finding.space, finding.units, finding.tensors, told, groups, finding.saves
+    ranks = [list(finding.facts[k]) for k in RANKS if k in finding.facts]
+    return (
+        finding.rule,
+        finding.level,
+        finding.space,
+        finding.units,
+        finding.tensors,
+        told,
+        groups,
+        ranks,
+        finding.saves,
+    )
 
 
-def drawn(structure: Structure, seed: int, space: str) -> np.ndarray:
-    """For every unit of a space, which unit stood there before all permutations of a teleportation."""
+def drawn(structure: Structure, seed: int, finding: Finding) -> np.ndarray:
+    """For every unit that a finding may name, which unit stood there before all permutations of a teleportation."""
     factors = structure.axes.factors
-    mine = structure.actions[f"{space}.permutation"]
-    shape = (*(factors.size(c) for c in mine.copies), factors.size(mine.leaf))
-    stood = np.arange(np.prod(shape)).reshape(shape)
+    mine = structure.actions[f"{finding.space}.permutation"]
+    leaves = (*mine.copies,) if finding.rule in MIXED else (*mine.copies, mine.leaf)
+    shape = tuple(factors.size(x) for x in leaves)
+    stood = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     for name in select(structure, None, ["permutation"]):
         action = structure.actions[name]
-        if action.leaf not in (mine.leaf, *mine.copies):
+        if action.leaf not in leaves:
             continue
-        order = _order(structure, action, name, seed)
-        axis = mine.copies.index(action.leaf) if action.leaf in mine.copies else len(shape) - 1
-        held = [mine.copies.index(c) for c in action.copies]  # the axes on which this permutation depends
+        order = draw(structure, action, None, np.random.default_rng([seed, *name.encode()]))
+        axis = leaves.index(action.leaf)
+        held = [leaves.index(c) for c in action.copies]  # the axes on which this permutation depends
         order = np.moveaxis(order, range(order.ndim), np.argsort(np.argsort([*held, axis])))
         for k in range(len(shape)):
             if k not in (*held, axis):
@@ -66,19 +91,15 @@ def drawn(structure: Structure, seed: int, space: str) -> np.ndarray:
     return stood.reshape(-1)
 
 
-def _order(structure: Structure, action: Action, name: str, seed: int) -> np.ndarray:
-    factors = structure.axes.factors
-    shape = (*(factors.size(c) for c in action.copies), factors.size(action.leaf))
-    return _derangements(np.random.default_rng([seed, *name.encode()]), shape)
-
-
 def relabelled(finding: Finding, stood: np.ndarray) -> tuple[object, ...]:
     """A finding in the names that its units have after a permutation."""
     now = np.argsort(stood)
-    units = tuple(sorted(int(now[u]) for u in finding.units))
-    rule, level, space, _, tensors, told, groups, saves = facts(finding)
+    units = [int(now[u]) for u in finding.units]
+    rule, level, space, _, tensors, told, groups, ranks, saves = facts(finding)
     groups = sorted(sorted(int(now[u]) for u in g) for g in groups)
-    return rule, level, space, units, tensors, told, groups, saves
+    if units and ranks:
+        ranks = [[row[k] for k in np.argsort(units)] for row in ranks]
+    return rule, level, space, tuple(sorted(units)), tensors, told, groups, ranks, saves
 
 
 def moved(path: Path, out: Path, kinds: list[str], seed: int) -> Structure:
@@ -88,13 +109,14 @@ def moved(path: Path, out: Path, kinds: list[str], seed: int) -> Structure:
     return structure
 
 
-def every_flaw(path: Path, out: Path) -> list[str]:
+EVERY = planting.FLAWS | planting.TWINS
+
+
+def every_flaw(path: Path, out: Path, flaws: dict[str, planting.Flaw] = EVERY) -> list[str]:
     """Write a copy of a network with all flaws that fit, each in a space of its own where there are enough."""
     there, taken, names = planting.network(path), set(), []
-    whole = planting.Planting(there, there.sites[0]) if there.sites else None
-    if whole is None:
-        return []
-    for name, kind in planting.FLAWS.items():
+    whole = planting.Planting(there)
+    for name, kind in flaws.items():
         rng = np.random.default_rng([*name.encode(), *path.stem.encode()])
         sites = [s for s in there.sites if not (s.roles.parts & taken) and kind.fits(there, s)]
         if sites:
@@ -104,58 +126,93 @@ def every_flaw(path: Path, out: Path) -> list[str]:
             kind.plant(one, rng)
             taken |= site.roles.parts
             names.append(name)
+    for rule in sorted(MIXED):
+        for mixture in [m for m in there.mixtures if m.rule == rule]:
+            parts = {n for side in (1, -1) for n, _ in there.lines(mixture.action, side)}
+            if not parts & taken:
+                rng = np.random.default_rng([*rule.encode(), *path.stem.encode()])
+                whole.lower(mixture, int(rng.integers(mixture.copies)), int(rng.integers(1, mixture.bound)), rng)
+                taken |= parts
+                names.append(rule)
+                break
     whole.save(out)
     return names
 
 
-@pytest.mark.corpus
-@pytest.mark.parametrize("path", params(BASES, {}, FAST))
-def test_rescaling_changes_no_finding(path, shared, tmp_path):
-    """Same rules, levels, spaces, units, groups and numbers after every scale has moved, for several elements."""
+def still(path: Path, kind: str, tmp_path: Path, flaws: dict[str, planting.Flaw] = EVERY) -> None:
+    """Findings before and after moving a planted network, where the units stay in place."""
     planted, out = tmp_path / "planted.onnx", tmp_path / "moved.onnx"
-    if not every_flaw(path, planted):
+    if not every_flaw(path, planted, flaws):
         pytest.skip("no flaw fits")
     before = [facts(f) for f in findings(planted)]
     for seed in (0, 1, 2):
-        moved(planted, out, ["rescaling"], seed)
+        moved(planted, out, [kind], seed)
         assert [facts(f) for f in findings(out)] == before
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", params(BASES, MOVED, FAST))
+@pytest.mark.parametrize("path", params(SOME, {}, FAST))
+def test_rescaling_changes_no_finding(path, shared, tmp_path):
+    """Same rules, levels, spaces, units, groups and numbers after every scale has moved, for several elements."""
+    still(path, "rescaling", tmp_path)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", params(SOME, FLIPPED, FAST))
+def test_signs_change_no_finding(path, shared, tmp_path):
+    """The same after half of the units that a sign may change have changed it."""
+    still(path, "sign", tmp_path)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", params(SOME, {}, FAST))
+def test_a_change_of_basis_changes_no_finding(path, shared, tmp_path):
+    """The same in another basis of every linear space, and of every stream that norms let turn."""
+    still(path, "rotation", tmp_path, EVERY | planting.ROUND)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", params(SOME, {}, FAST))
 def test_findings_follow_the_relabelling(path, shared, tmp_path):
     """After a permutation of every space the same findings name the same units by their new places."""
     follow(path, ["permutation"], tmp_path)
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", params(BASES, MOVED | BOTH, FAST))
+@pytest.mark.parametrize("path", params(MANY, FLIPPED, FAST))
 def test_findings_follow_when_everything_moves(path, shared, tmp_path):
-    """The same with the scales moved as well."""
-    follow(path, ["permutation", "rescaling"], tmp_path)
+    """The same with the scales, the signs and the bases moved as well."""
+    follow(path, KINDS, tmp_path, EVERY | planting.ROUND)
 
 
-def follow(path: Path, kinds: list[str], tmp_path: Path) -> None:
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", params(MANY, BESIDE, FAST))
+def test_ranks_follow_when_biases_move_too(path, shared, tmp_path):
+    """What another bias takes over, and the null direction of a norm, is no part of a rank."""
+    follow(path, [*KINDS, "translation"], tmp_path, {})
+
+
+def follow(path: Path, kinds: list[str], tmp_path: Path, flaws: dict[str, planting.Flaw] = EVERY) -> None:
     """Findings before and after moving a planted network, with the units of the first in their new names."""
     planted, out = tmp_path / "planted.onnx", tmp_path / "moved.onnx"
-    if not every_flaw(path, planted):
+    if not every_flaw(path, planted, flaws):
         pytest.skip("no flaw fits")
     before = findings(planted)
     for seed in (3, 4):
         structure = moved(planted, out, kinds, seed)
-        want = [relabelled(f, drawn(structure, seed, f.space or "")) for f in before]
+        want = [relabelled(f, drawn(structure, seed, f)) for f in before]
         assert [facts(f) for f in findings(out)] == want
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("name", ["superres-subpixel-cnn", "tanh-mlp-tf2onnx", "mjx-g1-policy"])
+@pytest.mark.parametrize("name", ["superres-subpixel-cnn", "mjx-g1-policy"])
 def test_findings_on_trained_networks_are_invariant(name, shared, tmp_path):
     """What others' networks are told stays after their weights have moved."""
     path, out = SHARED / "models" / f"{name}.onnx", tmp_path / "moved.onnx"
     before = findings(path)
     assert before
-    structure = moved(path, out, ["permutation", "rescaling"], 5)
-    assert [facts(f) for f in findings(out)] == [relabelled(f, drawn(structure, 5, f.space or "")) for f in before]
+    structure = moved(path, out, KINDS, 5)
+    assert [facts(f) for f in findings(out)] == [relabelled(f, drawn(structure, 5, f)) for f in before]
 
 
 @pytest.mark.corpus

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
+import re
+import shutil
+import subprocess
+from io import StringIO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from symlint.audit import Report, Run
 from symlint.finding import Finding, Level
 from symlint.fingerprint import stamp
 from symlint.graph import Graph, Model, Node, Tensor
-from symlint.report import Style, reporter
+from symlint.report import Style, graphviz, overview, reporter, spreadsheet
+from symlint.report.alike import merged
+from symlint.report.naming import readable
+from symlint.report.pinned import Pinned
 from symlint.report.words import count, ranges, share
 from symlint.rule import rules
-from symlint.symmetry import Coverage, Place, Space, Symmetry
+from symlint.symmetry import Coverage, Generator, Opaque, Place, Space, Symmetry
 
 SPACE = Space("s0", 64, 1, "fc1", (Place("fc1.weight", 0, "n"), Place("fc2.weight", 1, "n")), ("fc1", "fc2"))
 DEAD = Finding(
@@ -97,6 +107,58 @@ def test_full_text():
     assert reporter("full")(run(MODEL, CLEAN, UNREAD), Style()) == GOLDEN
 
 
+CONCISE = """\
+nets/a model.onnx: SYM101 [warning] 5 of 64 units cannot affect the output
+nets/a model.onnx: SYM201 [error] 2 groups of units [say](https://example.org) the same\\x1b[2J
+lost.onnx: SYM002 [error] a Git LFS pointer: run `git lfs pull`
+incomplete, 1 audit not finished: 2 errors, 1 warning, 1 note in 3 models, 0.8 s
+"""
+
+
+def test_concise_is_a_line_per_finding_however_long():
+    assert reporter("concise")(run(MODEL, CLEAN, UNREAD), Style(width=40)) == CONCISE
+    quiet = reporter("concise")(run(MODEL, CLEAN, UNREAD), Style(quiet=True))
+    assert quiet == "".join(CONCISE.splitlines(keepends=True)[:-1])
+    assert reporter("concise")(run(CLEAN), Style(quiet=True)) == ""
+    assert "SYM004 [note] nothing is known of 9 parameters\n" in reporter("concise")(run(MODEL), Style(verbose=True))
+
+
+def test_concise_says_what_stopped_an_audit():
+    half = dataclasses.replace(MODEL, path="half\x1b.onnx", incomplete="SYM101 stopped")
+    assert "half\\x1b.onnx: incomplete: SYM101 stopped\n" in reporter("concise")(run(half), Style())
+
+
+def facts(level: Level = Level.NOTE) -> Report:
+    bias = Finding("SYM401", "inert-key-bias", level, "exact", "softmax ignores this bias", "s0", saves=64)
+    value = Finding("SYM402", "foldable-value-bias", level, "exact", "the reader's bias can hold it", "s0", saves=32)
+    findings = (NOTE, *[bias] * 12, *[value] * 3)
+    return dataclasses.replace(MODEL, findings=findings, coverage=Coverage(8_640, 8_640, 0, 0))
+
+
+def test_facts_of_an_architecture_are_one_line():
+    text = " ".join(reporter("full")(run(facts()), Style()).split())
+    assert "1 note not shown: 1 opaque-parameters (-v shows them)" in text
+    assert (
+        "redundant by architecture, whatever the weights: 3 foldable-value-bias, 12 inert-key-bias; "
+        "864 parameters, 10.0% of the model (-v shows them)"
+    ) in text
+    assert "SYM40" not in text
+    assert text.endswith("passed: 16 notes in 1 model, 0.8 s")
+    assert "SYM40" not in reporter("concise")(run(facts()), Style())
+
+
+def test_facts_are_listed_when_they_are_asked_for():
+    assert reporter("full")(run(facts()), Style(verbose=True)).count("note[inert-key-bias] SYM401") == 12
+    assert reporter("full")(run(facts(Level.WARNING)), Style()).count("warning[inert-key-bias] SYM401") == 12
+
+
+def test_notes_that_can_fail_a_run_are_shown():
+    text = " ".join(reporter("full")(run(facts(), fail_on="note"), Style()).split())
+    assert "note[opaque-parameters] SYM004" in text
+    assert "not shown" not in text
+    assert "12 inert-key-bias" in text
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [
@@ -110,9 +172,10 @@ def test_last_line(result, words):
     assert reporter("full")(result, Style()).splitlines()[-1] == words
 
 
-def test_colours_change_no_character():
-    plain = reporter("full")(run(MODEL), Style())
-    colored = reporter("full")(run(MODEL), Style(color=True))
+@pytest.mark.parametrize("form", ["full", "concise"])
+def test_colours_change_no_character(form):
+    plain = reporter(form)(run(MODEL), Style())
+    colored = reporter(form)(run(MODEL), Style(color=True))
     assert "\x1b[" in colored
     from rich.text import Text
 
@@ -243,3 +306,201 @@ def test_fingerprints_tell_places_apart_and_number_equals_by_place():
     assert prints(symmetry, "s4") == [everything[3]]
     assert prints(symmetry, "s2", rule="SYM102") != prints(symmetry, "s2")
     assert prints(chain(list("abc"), [3, 8, 9, 2]), "s1") != prints(chain(list("abc"), [3, 9, 9, 2]), "s1")
+
+
+# -- inspect ------------------------------------------------------------------------------------------------------
+
+
+def transformer(blocks: int, stem: str = "h.") -> Symmetry:
+    """As many equal blocks of attention with a fused input, on a stream that stays in place; some names are missing."""
+    shapes, nodes, spaces, generators = {}, [], [], []
+
+    def tensor(name: str, shape: tuple[int, ...], module: str, op: str = "MatMul") -> str:
+        shapes[name] = shape
+        nodes.append(Node(op, f"/net/{module}/{op}", ("x", name), (f"{name}/y",), {}, 17))
+        return name
+
+    def acts(space: str, kind: str, group: str, dimension: int, tensors: list[str], *, exact: bool = True) -> None:
+        generators.append(Generator(f"{space}.{kind}", kind, space, group, dimension, exact, tuple(tensors)))
+
+    stream = [Place(tensor("wte", (50, 8), "wte"), 1, "S1")]
+    for k in range(blocks):
+        h, dk, dv = (f"S{3 * k + j}" for j in (2, 3, 4))
+        fused = f"({h} {dk})+({h} {dk})+({h} {dv})"
+        qkv = tensor(f"{stem}{k}.attn.qkv.weight", (8, 24), f"{stem}{k}/attn/qkv")
+        bias = tensor(f"{stem}{k}.attn.qkv.bias", (24,), f"{stem}{k}/attn/qkv", "Add")
+        out = tensor(f"onnx::MatMul_{100 + k}", (8, 8), f"{stem}{k}/attn/proj")
+        stream += [Place(qkv, 0, "S1"), Place(out, 1, "S1")]
+        both = [Place(qkv, 1, fused), Place(bias, 0, fused)]
+        read = Place(out, 0, f"({h} {dv})")
+        name = f"{stem}{k}.attn.qkv"
+        spaces += [
+            Space(h, 2, 1, name, (*both, read), ()),
+            Space(dk, 4, 2, name, tuple(both), ()),
+            Space(dv, 4, 2, name, (*both, read), ()),
+        ]
+        acts(h, "permutation", "S_2", 0, [qkv, bias, out])
+        acts(dk, "rotation", "GL(4)^2", 32, [qkv, bias])
+        acts(dv, "rotation", "O(4)^2", 12, [qkv, bias, out], exact=False)
+    spaces.insert(0, Space("S1", 8, 1, "wte", tuple(stream), ("its units stay in place: a graph output",)))
+    acts("S1", "rotation", "Stab(1) of O(8)", 21, ["wte"])
+    acts("", "translation", "R^8", 8, [bias])
+    graph = Graph(tuple(nodes), ("x",), ())
+    tensors = {n: Tensor(n, s, "float32", lambda s=s: np.ones(s, np.float32)) for n, s in shapes.items()}
+    model = Model("m.onnx", "", 17, "me", graph, tensors, {}, {}, {}, {})
+    opaque = tuple(Opaque(f"{stem}{k}.odd", 70, f"/net/{stem}{k}/Odd", "Odd", "no rule") for k in range(blocks))
+    coverage = Coverage(1_000 * blocks, 900 * blocks, 30 * blocks, 70 * blocks)
+    return Symmetry(model, coverage, 5_000, tuple(spaces), tuple(generators), opaque)
+
+
+def roles(symmetry: Symmetry) -> dict[tuple[str, int], frozenset[str]]:
+    """Matrices are read along their first axis."""
+    return {
+        (p.tensor, p.axis): frozenset(["reads" if (p.axis, p.tensor[:4]) == (0, "onnx") else "writes"])
+        for space in symmetry.spaces
+        for p in space.places
+    }
+
+
+OVERVIEW = """\
+m.onnx
+  opset 17, from me; 37 nodes
+  90.0% of 12,000 parameters understood, 3.0% pinned, 7.0% opaque
+  5,000 continuous directions (41.7% of all)
+  generators: 12 permutation, 25 rotation, 1 translation
+
+spaces: units that must be transformed together
+n   S1  8 units, pinned  wte
+    rotation Stab(1) of O(8), dim 21
+h   S2, S5, S8, .., S35  2 units  h.{0..11}.attn.qkv
+    permutation S_2
+dk  S3, S6, S9, .., S36  4 units in 2 copies  h.{0..11}.attn.qkv
+    rotation GL(4)^2, dim 32
+dv  S4, S7, S10, .., S37  4 units in 2 copies  h.{0..11}.attn.qkv
+    rotation O(4)^2, dim 12 (approximate)
+
+elsewhere: symmetries that need no space of their own
+translation R^8, dim 8  h.11.attn.qkv.bias
+
+weights: axis by axis; (h d) is a product, q+k a sum
+wte                              50, n
+h.{0..11}.attn.qkv.weight        n, q(h dk)+k(h dk)+v(h dv)
+h.{0..11}.attn.qkv.bias          q(h dk)+k(h dk)+v(h dv)
+net.h.{0..11}.attn.proj.weight*  (h dv), n
+  h heads, dk query-key dimensions, dv value dimensions, n neurons
+  * named after the node that reads it (-v shows how it is stored)
+
+pinned: 360 parameters whose units stay where they are
+360  a graph output
+     h.{0..11}.ln.bias
+
+opaque: 840 parameters that no rule for an operator reaches
+840  no rule
+     at Odd /net/h.{0..11}/Odd
+     h.{0..11}.odd
+"""
+
+
+def test_blocks_that_repeat_are_one_line():
+    symmetry = transformer(12)
+    pinned = [Pinned(f"h.{k}.ln.bias", 30, "a graph output") for k in range(12)]
+    assert overview.table(symmetry, Style(), roles(symmetry), pinned) == OVERVIEW
+
+
+def test_verbose_shows_every_id_and_every_stored_name():
+    symmetry = transformer(12)
+    text = overview.table(symmetry, Style(verbose=True), roles(symmetry))
+    words = set(re.findall(r"[^\s,]+", text))
+    assert {generator.id for generator in symmetry.generators if generator.space} <= words
+    assert {space.id for space in symmetry.spaces} <= words
+    assert set(symmetry.model.tensors) <= words
+    assert {item.tensor for item in symmetry.opaque} <= words
+
+
+def test_spaces_that_differ_are_not_merged():
+    symmetry = transformer(3)
+    odd = tuple(dataclasses.replace(g, group="O(4)^2") if g.id == "S6.rotation" else g for g in symmetry.generators)
+    text = overview.table(dataclasses.replace(symmetry, generators=odd), Style(), roles(symmetry))
+    assert "S3, S9  4 units in 2 copies  h.{0,2}.attn.qkv" in text
+    assert "S6  4 units in 2 copies  h.1.attn.qkv" in text
+    assert "q(h dk1)+k(h dk1)+v(h dv)" in text
+    assert "q(h dk2)+k(h dk2)+v(h dv)" in text
+
+
+def test_two_spaces_of_one_row_in_a_square_matrix_are_told_apart():
+    symmetry = chain(["fc.0", "fc.1", "fc.2", "fc.3"], [3, 8, 8, 8, 2])
+    spaces = tuple(
+        dataclasses.replace(
+            space, id=space.id.upper(), places=tuple(Place(p.tensor, p.axis, space.id.upper()) for p in space.places)
+        )
+        for space in symmetry.spaces
+    )
+    text = overview.table(dataclasses.replace(symmetry, spaces=spaces), Style())
+    assert "n  S1, S2, S3  8 units  fc.{0..2}" in text
+    assert "fc.{1,2}  n', n" in text
+
+
+@given(st.lists(st.text(alphabet="ab.01", max_size=8), max_size=24))
+def test_patterns_hold_every_name_once(names):
+    found = merged(names)
+    assert sorted(name for members in found.values() for name in members) == sorted(set(names))
+    for pattern, members in found.items():
+        assert ("{" in pattern) == (len(members) > 1)
+
+
+def test_numbers_without_end_are_no_trouble():
+    assert len(merged(["9" * 5_000, "8" * 5_000])) in (1, 2)
+
+
+def test_names_that_exporters_lose_are_found_again():
+    shown = readable(transformer(2).model)
+    assert shown["onnx::MatMul_101"] == "net.h.1.attn.proj.weight*"
+    assert shown["h.0.attn.qkv.weight"] == "h.0.attn.qkv.weight"
+
+
+HOSTILE = '=1+\x1b]0;"\\\n\u202e,</'
+
+
+def test_names_reach_no_document_as_they_are():
+    symmetry = transformer(2, HOSTILE)
+    pinned = [Pinned(f"{HOSTILE}1.ln", 1, "a graph output")]
+    for text in (
+        overview.table(symmetry, Style(), roles(symmetry), pinned),
+        overview.table(symmetry, Style(verbose=True), roles(symmetry), pinned),
+        spreadsheet.table(symmetry, roles(symmetry)),
+        graphviz.graph(symmetry, roles(symmetry)),
+    ):
+        assert not set(text) & {"\x1b", "\u202e", "\r"}
+    assert max(map(len, overview.table(symmetry, Style(), roles(symmetry)).splitlines())) <= 80
+
+
+def test_csv_has_a_line_per_generator():
+    symmetry = transformer(3, HOSTILE)
+    text = spreadsheet.table(symmetry, roles(symmetry))
+    lines = list(csv.DictReader(StringIO(text, newline="")))
+    assert tuple(lines[0]) == spreadsheet.COLUMNS
+    assert [line["generator"] for line in lines] == [generator.id for generator in symmetry.generators]
+    assert len(text.splitlines()) == len(lines) + 1
+    assert not any(cell.startswith(("=", "+", "-", "@")) for line in lines for cell in line.values())
+    first, last = lines[0], lines[-1]
+    assert (first["symbol"], first["size"], first["writers"], first["readers"]) == ("h1", "2", "2", "1")
+    assert (last["kind"], last["space"], last["dimension"]) == ("translation", "", "8")
+    assert first["parameters"] == str(8 * 24 + 24 + 8 * 8)
+
+
+STRING = r'"(?:[^"\\]|\\.)*"'
+ATTRIBUTE = rf"\w+=(?:{STRING}|[\w.]+)"
+STATEMENT = re.compile(rf"  (?:{ATTRIBUTE}|(?:{STRING}|node|edge)(?: -> {STRING})? \[{ATTRIBUTE}(?:, {ATTRIBUTE})*\]);")
+
+
+@pytest.mark.parametrize("stem", ["h.", HOSTILE, "\\"])
+def test_dot_is_a_graph(tmp_path, stem):
+    symmetry = transformer(2, stem)
+    text = graphviz.graph(symmetry, roles(symmetry))
+    head, *statements, end = text.splitlines()
+    assert (head, end) == ("digraph symlint {", "}")
+    assert all(STATEMENT.fullmatch(line) for line in statements)
+    arrows = [line for line in statements if " -> " in line]
+    assert len(arrows) == len({(p.tensor, p.axis, s.id) for s in symmetry.spaces for p in s.places})
+    if shutil.which("dot"):
+        subprocess.run(["dot", "-Tsvg", "-o", tmp_path / "graph.svg"], input=text, text=True, check=True)

@@ -61,29 +61,37 @@ def test_nothing_is_refuted_in_the_corpora(path, shared):
     assert refuted(path) == []
 
 
-POWER = [p for p in TRUTH if p.stem in {"mlp_relu", "conv_bn_relu", "reglu", "attn_bias", "depthwise", "densenet"}]
+KINDS = ("permutation", "rescaling", "sign", "rotation", "translation")
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", POWER, ids=title)
-def test_a_wrong_element_is_refuted(path, shared, tmp_path):
-    """Of each kind, an element that moves only the first of its tensors changes the outputs a hundred times more."""
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", [*TRUTH, *SMALL], ids=title)
+def test_each_kind_alone_keeps_every_output_and_a_wrong_element_does_not(path, kind, shared, tmp_path):
+    """A wrong element, which moves only a part of what it has to move, changes the outputs a hundred times more."""
     symmetry, structure = examine(load(path))
+    chosen = [g.id for g in symmetry.generators if g.kind == kind]
+    if not chosen:
+        pytest.skip(f"no {kind}")
     inputs = next(iter(feeds(structure.program.model, 0)))
     before = run([path], inputs)[0]
-    assert before.failure is None, before.failure
-    for kind in sorted({g.kind for g in symmetry.generators}):
-        chosen = [g.id for g in symmetry.generators if g.kind == kind and len(g.tensors) > 1]
-        if not chosen:
-            continue
-        files = []
-        for wrong in (False, True):
-            files.append(tmp_path / f"{kind}-{wrong}.onnx")
-            write(path, teleport(structure, chosen, 1, wrong=wrong), files[-1])
-        right, off = (compare(before.outputs, r) for r in run(files, inputs))
-        assert right < 1e-3
-        assert off > 100 * min(right, 1e-5), kind
-        assert off > 1e-3, kind
+    if before.failure is not None:
+        pytest.skip(f"not runnable: {before.failure[:150]}")
+    several = {g.id for g in symmetry.generators if kind == "translation" or len(g.tensors) > 1}
+    files = []
+    for wrong in (False, True):
+        files.append(tmp_path / f"{kind}-{wrong}.onnx")
+        moved = teleport(structure, [g for g in chosen if not wrong or g in several], 1, wrong=wrong)
+        write(path, moved, files[-1])
+    right, off = (compare(before.outputs, r) for r in run(files, inputs))
+    assert right < 1e-3
+    if several & set(chosen):
+        assert off > 100 * min(right, 1e-5)
+        assert off > 1e-3
+
+
+POWER = [p for p in TRUTH if p.stem in {"mlp_relu", "conv_bn_relu", "reglu", "attn_bias", "depthwise", "densenet"}]
+POWER += [p for p in TRUTH if p.stem in {"attn_rope", "layernorm_mlp", "rmsnorm_swiglu", "lora", "lstm", "mixer"}]
 
 
 @pytest.mark.corpus

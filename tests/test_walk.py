@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from symlint.action import permute, scale, stands
 from symlint.axes import walk
 from symlint.graph import Graph, Model, Node, Tensor
-from symlint.inference import Action, _Report
+from symlint.inference import _Report
 from symlint.lower import Ref, Tracer
 from symlint.program import SUM, Program
+from symlint.structure import Action
 from symlint.terms import Condition, Expansion, meet
 
 Values = dict[str, np.ndarray]
@@ -108,6 +109,9 @@ class Net:
         )
 
 
+KINDS = ("permutation", "rescaling", "sign")
+
+
 def broken(net: Net) -> list[str]:
     """Which claims about a network are false."""
     program = net.program()
@@ -115,28 +119,28 @@ def broken(net: Net) -> list[str]:
     report = _Report(program, axes, Expansion(axes.factors))
     before = net.values(net.weights)
     found: list[str] = []
-    leaves = [x for x in report.bearers if x not in axes.factors.pins or x in report.charges]
-    for leaf in leaves:
-        for action in report._actions(leaf, "S"):
-            g = element(report, action)
+    for action in report.generators.actions():
+        if action.kind not in KINDS:
+            continue
+        g = element(report, action)
 
-            def act(name: str, action: Action = action, g: np.ndarray = g) -> np.ndarray:
-                charge = {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
-                if action.kind != "permutation" and not charge:
-                    return before[name]
-                places = list(stands(report.expansion, axes.of[name], action.leaf, action.copies))
-                return (
-                    permute(before[name], places, g)
-                    if action.kind == "permutation"
-                    else scale(before[name], places, g, charge)
-                )
-
-            after = net.values({name: act(name) for name in net.weights})
-            found.extend(
-                f"{action.kind} of leaf {leaf} (copies {action.copies}) at {name}"
-                for name in before
-                if name in axes.of and not np.allclose(act(name), after[name], rtol=1e-9, atol=1e-9)
+        def act(name: str, action: Action = action, g: np.ndarray = g) -> np.ndarray:
+            charge = {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
+            if action.kind != "permutation" and not charge:
+                return before[name]
+            places = list(stands(report.expansion, axes.of[name], action.leaf, action.copies))
+            return (
+                permute(before[name], places, g)
+                if action.kind == "permutation"
+                else scale(before[name], places, g, charge)
             )
+
+        after = net.values({name: act(name) for name in net.weights})
+        found.extend(
+            f"{action.kind} of leaf {action.leaf} (copies {action.copies}) at {name}"
+            for name in before
+            if name in axes.of and not np.allclose(act(name), after[name], rtol=1e-9, atol=1e-9)
+        )
     return found
 
 

@@ -83,7 +83,7 @@ def command(
     _write(result, output, verbose)
     style = style_for(color, verbose=verbose, quiet=quiet)
     click.echo(reporter(form)(result, style), nl=False, color=style.color)
-    if result.exit_code == 3 and form != "full":
+    if result.exit_code == 3 and (quiet or form in ("json", "sarif")):
         click.echo(f"symlint: no model found at {', '.join(missing)}", err=True)
     ctx.exit(result.exit_code)
 

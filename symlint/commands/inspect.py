@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from symlint.commands.terminal import color_option, style_for
 from symlint.errors import UnreadableModel
 from symlint.report.words import printable
 
+if TYPE_CHECKING:
+    from symlint.report import Style
+    from symlint.structure import Structure
+    from symlint.symmetry import Symmetry
+
+FORMATS = ("table", "json", "csv", "dot")
+
 
 @click.command("inspect")
 @click.argument("model", type=click.Path())
-@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-f", "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 @color_option
-@click.option("-v", "--verbose", is_flag=True, help="Show every tensor and why each space is what it is.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every space and tensor, ids, and what joins each space.")
 @click.pass_context
 def command(ctx: click.Context, model: str, form: str, color: str, verbose: bool) -> None:
     """Show the symmetries of a model's parameters.
 
     Which axes of which weights must be transformed together (spaces), what may be done to them without a change of the
-    network's function (generators), and which parameters no operator rule reaches (opaque).
+    network's function (generators), what stays in place (pinned) and which parameters no operator rule reaches
+    (opaque). Spaces that repeat from block to block are one line, unless -v is given. csv has one row per generator,
+    dot is a graph of spaces and tensors for Graphviz.
     """
-    from symlint.inference import infer
+    from symlint.inference import examine, measured
     from symlint.load import load
-    from symlint.report import inspection
 
     try:
-        symmetry = infer(load(model))
+        symmetry, structure = examine(load(model))
     except UnreadableModel as problem:
         click.echo(f"symlint: {printable(str(problem))}", err=True)
         if form == "json":
-            click.echo(inspection.unread(problem), nl=False)
+            from symlint.report.inspection import unread
+
+            click.echo(unread(problem), nl=False)
         ctx.exit(4)
     style = style_for(color, verbose=verbose)
-    text = inspection.document(symmetry) if form == "json" else inspection.table(symmetry, style)
+    text = _text(form, measured(symmetry, structure), structure, style)
     click.echo(text, nl=False, color=style.color)
+
+
+def _text(form: str, symmetry: Symmetry, structure: Structure, style: Style) -> str:
+    if form == "json":
+        from symlint.report.inspection import document
+
+        return document(symmetry)
+    from symlint.report.flow import flow
+
+    if form == "csv":
+        from symlint.report import spreadsheet
+
+        return spreadsheet.table(symmetry, flow(structure))
+    if form == "dot":
+        from symlint.report.graphviz import graph
+
+        return graph(symmetry, flow(structure))
+    from symlint.report.overview import table
+    from symlint.report.pinned import pinned
+
+    return table(symmetry, style, flow(structure), pinned(symmetry, structure))

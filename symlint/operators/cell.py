@@ -7,7 +7,7 @@ adds nothing. Directions are cut from the weights' first axis, and gates from th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -32,10 +32,15 @@ class Cell:
     peepholes: list[Ref | None]
     functions: Sequence[str]
     clip: float | None
+    biases: dict[int, Ref] = field(default_factory=dict)
+    """The sums of both biases of a gate, made once for all time steps."""
 
     def gate(self, g: int, x: Ref, h: Ref | None, *more: Ref | None) -> Ref:
         """What gate `g` receives."""
-        return self.t.add(apart(self.t, x, self.w[g]), self.back(g, h), self.w_bias[g], self.r_bias[g], *more)
+        both = [b for b in (self.w_bias[g], self.r_bias[g]) if b is not None]
+        if both and g not in self.biases:
+            self.biases[g] = self.t.add(*both)
+        return self.t.add(apart(self.t, x, self.w[g]), self.back(g, h), self.biases.get(g), *more)
 
     def back(self, g: int, h: Ref | None) -> Ref | None:
         """What gate `g` receives from the state."""

@@ -70,7 +70,9 @@ def embed_layer_norm(
     indices = [x for x in (words, segments, mask, places) if x is not None]
     index = t.unknown(indices, [(batch,)], "it is an index", opaque=False)[0]
     looked = [
-        t.mix(table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]))
+        t.mix(
+            table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]), steady=True
+        )
         for table in (word_table, place_table, segment_table)
         if table is not None
     ]

@@ -87,4 +87,6 @@ def looked_up(t: Tracer, table: Ref, places: Ref | None, batch: int, length: int
         return table
     if places is not None:
         t.unknown([places], [], "it is an index", opaque=False)
-    return t.mix(table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]))
+    return t.mix(
+        table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]), steady=True
+    )

@@ -120,7 +120,7 @@ def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     if indices.value is None:
         t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*range(along), *[None] * indices.rank, *range(along + 1, x.rank)]
-    return t.mix(x, keep, "a lookup computed at run time")
+    return t.mix(x, keep, "a lookup computed at run time", steady=True)
 
 
 @op("Pad")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from symlint.lower import Ref, Tracer, Unsupported
+from symlint.program import CONSTANT
 from symlint.registry import op
 
 
@@ -63,9 +64,11 @@ def group_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref, *, num_groups: int) -> R
 
 
 @op("LpNormalization", "MeanVarianceNormalization")
-def lp_norm(t: Tracer, x: Ref, *, axis: int = -1, axes: tuple[int, ...] = (0, 2, 3)) -> Ref:
+def lp_norm(t: Tracer, x: Ref, *, axis: int = -1, p: int = 2, axes: tuple[int, ...] = (0, 2, 3)) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__LpNormalization.html"""
-    return t.normalise(x, axes if t.node.op == "MeanVarianceNormalization" else [axis])
+    if t.node.op == "MeanVarianceNormalization":
+        return t.normalise(x, axes, function="standardise")
+    return t.normalise(x, [axis], law=CONSTANT, function="l2" if p == 2 else None)
 
 
 @op("LRN")

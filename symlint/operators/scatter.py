@@ -51,7 +51,7 @@ def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherND.html"""
     t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*[None] * (indices.rank - 1), *range(batch_dims + indices.shape[-1], x.rank)]
-    return t.mix(x, keep, LOOKUP)
+    return t.mix(x, keep, LOOKUP, steady=True)
 
 
 @op("ScatterND")

@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from symlint.audit import Run
 
 # format -> module; imported when it is asked for, since rich takes its time
-FORMATS = {"full": "symlint.report.full", "json": "symlint.report.json", "sarif": "symlint.report.sarif"}
+FORMATS = {
+    "full": "symlint.report.full",
+    "concise": "symlint.report.concise",
+    "json": "symlint.report.json",
+    "sarif": "symlint.report.sarif",
+}
 
 
 @dataclass(frozen=True, slots=True)

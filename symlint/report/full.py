@@ -17,8 +17,9 @@ from symlint.report import Style
 from symlint.report.words import count, listed, number, printable, ranges, share
 from symlint.symmetry import Coverage
 
-_COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
+COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
 _UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN = 16, 4, 6
+_FACTS = "SYM4"  # these rules tell what an architecture leaves free, whatever its weights are
 
 
 def report(run: Run, style: Style) -> str:
@@ -26,7 +27,7 @@ def report(run: Run, style: Style) -> str:
     return typeset(_blocks(run, style), style)
 
 
-def typeset(blocks: Iterator[RenderableType], style: Style) -> str:
+def typeset(blocks: Iterator[RenderableType], style: Style, *, wrap: bool = True) -> str:
     """Rich's blocks as text; foreign names reach it as `Text`, so that no markup is read in them."""
     console = Console(
         file=StringIO(),
@@ -41,14 +42,24 @@ def typeset(blocks: Iterator[RenderableType], style: Style) -> str:
     )
     with console.capture() as capture:
         for block in blocks:
-            console.print(block)
+            console.print(block, soft_wrap=not wrap)
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def shown(report: Report, run: Run, style: Style) -> list[Finding]:
+    """The findings that people are shown: notes when they ask for them, or when these can fail the run."""
+    lowest = Level.WARNING if run.fail_on != "note" else Level.NOTE
+    return [f for f in report.findings if style.verbose or (f.level >= lowest and not _fact(f))]
+
+
+def _fact(finding: Finding) -> bool:
+    return finding.level == Level.NOTE and finding.rule.startswith(_FACTS)
 
 
 def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
     for item in run.reports:
-        shown = [finding for finding in item.findings if style.verbose or finding.level > Level.NOTE]
-        if style.quiet and not shown and not item.incomplete:
+        found = shown(item, run, style)
+        if style.quiet and not found and not item.incomplete:
             continue
         yield Text(printable(item.path), style="bold")
         if not item.incomplete or item.coverage.total:
@@ -56,15 +67,32 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
             if item.incomplete:
                 yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
         yield Text("")
-        for finding in sorted(shown, key=lambda finding: -finding.level):
+        for finding in sorted(found, key=lambda finding: -finding.level):
             yield from _finding(finding, item)
             yield Text("")
-        notes = Counter(finding.name for finding in item.findings if finding not in shown)
-        if notes and not style.quiet:
-            names = listed((f"{times} {name}" for name, times in sorted(notes.items())))
-            yield Text(f"  {count(notes.total(), 'note')} not shown: {names} (-v shows them)\n", style="dim")
+        if not style.quiet:
+            shown_already = set(map(id, found))
+            yield from _counted([f for f in item.findings if id(f) not in shown_already], item)
     if not style.quiet:
-        yield _summary(run)
+        yield summary(run)
+
+
+def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
+    """Notes that are not shown, in a line; what the architecture leaves free, in another."""
+    facts = [finding for finding in notes if _fact(finding)]
+    others = [finding for finding in notes if not _fact(finding)]
+    if others:
+        yield Text(f"  {count(len(others), 'note')} not shown: {_names(others)} (-v shows them)\n", style="dim")
+    if facts:
+        saves = sum(finding.saves for finding in facts)
+        part = f"; {count(saves, 'parameter')}, {share(saves, report.coverage.total)} of the model" if saves else ""
+        words = f"redundant by architecture, whatever the weights: {_names(facts)}{part} (-v shows them)"
+        yield Text(f"  {words}\n", style="dim")
+
+
+def _names(findings: list[Finding]) -> str:
+    times = Counter(printable(finding.name) for finding in findings)
+    return listed(f"{number} {name}" for name, number in sorted(times.items()))
 
 
 def coverage(coverage: Coverage) -> str:
@@ -79,7 +107,7 @@ def coverage(coverage: Coverage) -> str:
 
 
 def _finding(finding: Finding, report: Report) -> Iterator[RenderableType]:
-    color = _COLOR[finding.level]
+    color = COLOR[finding.level]
     yield Text.assemble(
         (f"{finding.level}[{finding.name}]", color),
         (f" {finding.rule}: ", "bold"),
@@ -118,7 +146,8 @@ def _scalars(facts: Any) -> Iterator[tuple[str, object]]:
     return ((key, value) for key, value in facts.items() if isinstance(value, (int, float)))
 
 
-def _summary(run: Run) -> Text:
+def summary(run: Run) -> Text:
+    """The last line: the verdict, and how much was found."""
     if not run.reports:
         return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
     levels = Counter(finding.level for finding in run.findings)

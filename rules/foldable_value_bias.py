@@ -1,0 +1,50 @@
+"""A bias of attention values, which the output projection's bias can hold as well.
+
+## What it checks
+
+The probabilities of every query sum to one, so that a constant added to all values comes out of the average as it is,
+and a linear reader with a bias can hold it. The bias is followed through the network to where another takes it up.
+
+## Why it matters
+
+The parameters are redundant, whatever their present values: folding them into the next bias makes the file smaller
+and saves an addition.
+
+## What else can cause it
+
+Nothing: it is a fact of the architecture.
+
+## Evidence
+
+exact: a translation symmetry, for every value of the bias.
+
+## Repair
+
+Add the projected bias to the reader's bias, and drop it.
+
+## References
+
+Rows of a softmax sum to one; the value-output circuit of Elhage et al., A Mathematical Framework for Transformer
+Circuits (2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.redundancy import Redundancy, redundant
+from symlint.rule import rule
+
+
+def _foldable(found: Redundancy) -> bool:
+    return found.free and found.averaged and bool(found.absorbers)
+
+
+@rule("SYM402", "foldable-value-bias", Level.NOTE, "exact")
+def check(context: Context) -> Iterator[Finding]:
+    """One note per space of values."""
+    yield from redundant(
+        context, check, _foldable, "{directions} parameters of {tensors} can be folded into {absorbers}"
+    )

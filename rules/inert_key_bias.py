@@ -1,0 +1,52 @@
+"""A bias of attention keys, which no output depends on.
+
+## What it checks
+
+A change of the bias adds the same number to all scores of a query, and softmax does not see that. The bias is followed
+through the network as it is: under rotary embeddings, a normalisation of the keys or an attention sink it matters, and
+is not reported.
+
+## Why it matters
+
+The parameters take part in no output, whatever their present values: they can be dropped from the file. Under weight
+decay they only fade; a fine-tune that trains them trains nothing.
+
+## What else can cause it
+
+Nothing: it is a fact of the architecture. Most exporters write the three biases of a query, key and value projection
+alike.
+
+## Evidence
+
+exact: a translation symmetry, for every value of the bias.
+
+## Repair
+
+Set the bias to zero, or drop it.
+
+## References
+
+Cordonnier, Loukas, Jaggi, Multi-Head Attention: Collaborate Instead of Concatenate (2020), section 3; softmax is
+invariant to adding a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.redundancy import Redundancy, redundant
+from symlint.rule import rule
+
+
+def _inert(found: Redundancy) -> bool:
+    return found.free and not found.absorbers and found.sinks == {"Softmax"}
+
+
+@rule("SYM401", "inert-key-bias", Level.NOTE, "exact")
+def check(context: Context) -> Iterator[Finding]:
+    """One note per space of keys."""
+    yield from redundant(
+        context, check, _inert, "{directions} parameters of {tensors} shift scores that softmax centres"
+    )

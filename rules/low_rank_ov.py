@@ -1,0 +1,66 @@
+"""Attention heads that pass on fewer dimensions than their values have.
+
+## What it checks
+
+For every attention head: the rank of the product of its output and value weights (the bias of the values included,
+unless that of the output can take it over), compared with what the size of the head, its input and its output allow.
+What a normalisation before or after them removes does not count either. A head is where units are carried through a
+contraction with scores that depend on the input, whatever the exporter called it and whether a softmax made the scores.
+The units of the finding are the numbers of the heads; where several query heads share a value head, those of the value
+heads.
+
+The facts give, head by head, the rank, its bound, the smallest singular value that counts and the largest that does
+not, relative to the largest of all, and the tolerance: what the rounding of the stored numbers makes of a zero.
+
+## Why it matters
+
+The head can move its output in few directions only, but it computes and caches values of full size; smaller ones give
+the same output. At rank zero the head adds nothing, and can be deleted. A rotation symmetry predicts the state: weight
+decay on values and outputs penalises the sum of the singular values of their product, which sets the small ones to
+zero one by one.
+
+## What else can cause it
+
+A task for which few directions are enough, pruned heads, and an initialisation of the output at zero (where that holds
+for all heads it is only a note). The finding does not tell these apart.
+
+## Evidence
+
+exact: the singular values that are dropped are at the rounding noise of the stored weights, and there is a gap of at
+least 16 times above them, more where chance could make one. Where the noise hides too much nothing is said.
+
+## Repair
+
+Replace values and output of the head by factors of the rank's size with the same product, from its singular value
+decomposition. Where all heads must have one size the largest rank decides. The parameters that the finding says it
+saves count every head on its own.
+
+## References
+
+Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), rotation symmetry; Tran et al., Equivariant
+Neural Functional Networks for Transformers (ICLR 2025), the symmetries of attention; Ziyin, Wang, Li and Wu, Parameter
+Symmetry and Noise Equilibrium of SGD (NeurIPS 2024), matrix factorisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.low_rank import Shortfall, shortfalls
+from symlint.rule import rule
+
+
+@rule("SYM303", "low-rank-ov", Level.WARNING, "exact")
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per attention layer with such heads."""
+    return shortfalls(check, context, "values", _say, numbered=True)
+
+
+def _say(short: Shortfall) -> str:
+    heads = f"{short.some('head', 'heads')} of {short.space.name}"
+    several = len(short.product.low) > 1
+    if short.vanished:
+        return f"{heads} add{'' if several else 's'} nothing to the output"
+    return f"{heads} pass{'' if several else 'es'} on {short.ranks} dimensions"

@@ -1,0 +1,50 @@
+"""Logits before a softmax, which can all be shifted alike.
+
+## What it checks
+
+A change of a layer that adds the same number to every logit leaves the probabilities as they are: one direction for
+each input of the layer and one for its bias. Classifier heads, routers of mixtures of experts and attention scores are
+followed to their softmax.
+
+## Why it matters
+
+One row of the layer is redundant, whatever its present values. The common shift drifts freely in training, costs
+dynamic range in half precision and int8, and makes comparisons of raw weights between checkpoints meaningless:
+subtract the mean over the classes first.
+
+## What else can cause it
+
+Nothing: it is a fact of the architecture.
+
+## Evidence
+
+exact: a translation symmetry, for every value of the weights.
+
+## Repair
+
+Subtract the mean over the classes from the weights and the bias.
+
+## References
+
+Softmax is invariant to adding a constant; Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024) on
+translation symmetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.redundancy import Redundancy, redundant
+from symlint.rule import rule
+
+
+def _shifted(found: Redundancy) -> bool:
+    return not found.free and not found.absorbers and found.sinks <= {"Softmax", "LogSoftmax"} and bool(found.sinks)
+
+
+@rule("SYM403", "uncentred-softmax-head", Level.NOTE, "exact")
+def check(context: Context) -> Iterator[Finding]:
+    """One note per space of logits."""
+    yield from redundant(context, check, _shifted, "{directions} directions of {tensors} shift all logits alike")

@@ -1,0 +1,61 @@
+"""What of a product a translation may change at will: rows of its factors that mean nothing.
+
+A key bias shifts all scores alike, a value bias can be taken over by the bias of the output, and the null direction of
+a norm is never seen. Such a change of a factor A (rows over the units) is ``w a^T``, with one fixed column w and any a:
+only what is left of A without w can be observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from symlint.action import Stand
+from symlint.graph import Array
+from symlint.numbers import Numbers
+from symlint.structure import Structure
+from symlint.translation.course import Translation
+from symlint.translation.element import changes
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """The translations of one network."""
+
+    structure: Structure
+
+    @cached_property
+    def _by_weight(self) -> dict[str, list[Translation]]:
+        found: dict[str, list[Translation]] = {}
+        for action in self.structure.actions.values():
+            if action.translation is not None:
+                found.setdefault(action.translation.weight, []).append(action.translation)
+        return found
+
+    def of(self, stands: Mapping[str, Collection[Stand]]) -> list[dict[str, Array]]:
+        """Changes of weights, one random element for each translation that is free along the units of a product.
+
+        Args:
+            stands: weight of the program -> where the units are in it.
+        """
+        program = self.structure.program
+        found: list[dict[str, Array]] = []
+        for name, places in stands.items():
+            for translation in self._by_weight.get(name, ()):
+                if any(_free(translation, stand) for stand in places):
+                    numbers = Numbers(program, lambda n: program.model.tensors[program.weights[n]].read())
+                    size = np.random.default_rng(len(found)).standard_normal(translation.shape)
+                    change: dict[str, Array] = {}
+                    for moved, by in changes(translation, numbers, size):
+                        change[moved] = change.get(moved, 0.0) + np.broadcast_to(by, program.shapes[moved])
+                    found.append(change)
+        return found
+
+
+def _free(translation: Translation, stand: Stand) -> bool:
+    """Whether every unit of an occurrence may change on its own."""
+    classes = translation.wave.classes[stand.axis][stand.grid]
+    return bool(classes.min() >= 0) and len(np.unique(classes)) == classes.size

@@ -1,0 +1,113 @@
+"""Generators: every way in which the weights of a program can move without a change of its function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from symlint.axes import Axes
+from symlint.charge import Linear, Rescaling, Sign, charges
+from symlint.charge_system import System
+from symlint.copies import copies
+from symlint.orthogonal import Rotation, rotations
+from symlint.planes import planes
+from symlint.program import Program
+from symlint.structure import Action
+from symlint.symmetry import Kind
+from symlint.terms import Expansion
+from symlint.translation.course import Translation
+from symlint.translation.search import translations
+from symlint.unknowns import Charge
+from symlint.unseen import unseen
+from symlint.whole import whole
+
+SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
+
+
+class Generators:
+    """The generators of a program, leaf by leaf."""
+
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+        self.program, self.axes, self.expansion = program, axes, expansion
+        self.factors = axes.factors
+        self.charges = {kind: charges(program, axes, expansion, system) for kind, system in SYSTEMS.items()}
+        self.rotations = rotations(program, axes, expansion, self.charges["rotation"])
+        self.planes = planes(program, axes, expansion)
+        self.bearers: dict[int, list[str]] = {}
+        for name in program.weights:
+            if name not in program.detached:
+                for leaf in {x for f in axes.of[name] for x in self.factors.leaves(f)}:
+                    self.bearers.setdefault(leaf, []).append(name)
+        self.translations: dict[int, list[Translation]] = {}
+        for translation in translations(program, axes, expansion):
+            self.translations.setdefault(self._bearing(translation), []).append(translation)
+        charged = {x for found in self.charges.values() for x in found} | set(self.translations)
+        held = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in charged]
+        self.names = {leaf: f"S{k}" for k, leaf in enumerate((*held, *(x for x in charged if x < 0)), start=1)}
+        """Leaf -> the id of its space, in the order of the weights."""
+
+    def actions(self) -> Iterator[Action]:
+        """All generators, those of one leaf together."""
+        for leaf, space in self.names.items():
+            if leaf >= 0 and leaf not in self.factors.pins:
+                beside = copies(self.axes, self.expansion, leaf, None, self.bearers[leaf][0])
+                yield Action(f"{space}.permutation", "permutation", leaf, beside, {})
+            turns = self.rotations.get(leaf, [])
+            turned = self.planes.get(leaf, [])
+            for charge, suffix in zip(turned, _suffixes(len(turned)), strict=True):
+                yield Action(f"{space}.plane{suffix}", "rotation", leaf, self._beside(leaf, charge), charge, "SO2")
+            for kind, by_leaf in self.charges.items():
+                found = [c for c in by_leaf.get(leaf, []) if kind != "rotation" or _invertible(c)]
+                suffixes = _suffixes(len(found) + len(turns) * (kind == "rotation"))
+                for charge, suffix in zip(found, suffixes, strict=False):
+                    group = "GL" if kind == "rotation" else ""
+                    made = Action(f"{space}.{kind}{suffix}", kind, leaf, self._beside(leaf, charge), charge, group)
+                    yield made
+                    yield from unseen(made, self.program, self.axes, self.expansion) if group else ()
+                for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
+                    yield self._turn(f"{space}.rotation{suffix}", leaf, turn)
+            shifts = self.translations.get(leaf, [])
+            for shift, suffix in zip(shifts, _suffixes(len(shifts)), strict=True):
+                yield Action(f"{space}.translation{suffix}", "translation", leaf, (), {}, translation=shift)
+
+    def whole(self, scalings: Sequence[Charge]) -> Iterator[Action]:
+        """The scalings of whole tensors."""
+        for charge in scalings:
+            first = next(n for n in (*self.program.weights, *self.program.affines) if whole(n) in charge)
+            name = self.program.affines[first].gain if first in self.program.affines else first
+            leaf = self._single(name)
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            yield Action(f"{space}.rescaling.{first}", "rescaling", leaf, (), charge)
+
+    def _single(self, name: str) -> int:
+        """What stands for a weight that is moved as a whole."""
+        return -1 - list(self.program.weights).index(name)
+
+    def _turn(self, name: str, leaf: int, turn: Rotation) -> Action:
+        return Action(name, "rotation", leaf, self._beside(leaf, turn.charge), turn.charge, turn.group, turn.frames)
+
+    def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
+        """The factors on whose index the gauge may depend."""
+        places = {(o.tensor, o.axis, o.term) for o in charge}
+        moved = {o.tensor for o in charge}
+        start = next(n for n in (*self.bearers[leaf], *self.program.affines) if n in moved)
+        return copies(self.axes, self.expansion, leaf, places, start)
+
+    def _bearing(self, translation: Translation) -> int:
+        """The leaf of which a translation speaks: of an axis along which it is the same, else of any."""
+        name = translation.weight
+        classes = translation.wave.classes
+        axes = [k for k, c in enumerate(classes) if len(c) > 1]
+        for k in sorted(axes, key=lambda k: len(set(classes[k].tolist())) > 1):
+            for term in self.expansion.terms(self.axes.of[name][k]):
+                if term.leaves and (classes[k][term.positions] >= 0).any():
+                    return term.leaves[-1]
+        return self._single(name)
+
+
+def _suffixes(count: int) -> list[str]:
+    return [""] if count == 1 else [f".{k}" for k in range(1, count + 1)]
+
+
+def _invertible(charge: Charge) -> bool:
+    """Whether a matrix or its inverse transpose acts wherever something acts."""
+    return all(abs(c) == 1 for c in charge.values())

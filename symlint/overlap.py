@@ -1,0 +1,155 @@
+"""Overlaps: what of a generator's orbit is part of another's, and how large an orbit is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import prod
+
+import numpy as np
+
+from symlint.axes import Axes
+from symlint.graph import Array
+from symlint.program import Program
+from symlint.structure import Action
+from symlint.terms import Expansion
+from symlint.unknowns import ONE, Charge
+
+Row = Mapping[tuple[str, int, int], Fraction]
+"""How much a weight is scaled: as a whole (axis -1), or one term of an axis that is a sum."""
+
+
+class Overlaps:
+    """Comparisons between the actions of one program; ``stored`` are the weights that each of its tensors moves."""
+
+    def __init__(
+        self, program: Program, axes: Axes, expansion: Expansion, stored: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.program, self.axes, self.expansion, self.stored = program, axes, expansion, stored
+        self.factors = axes.factors
+
+    def within(self, action: Action, actions: Sequence[Action]) -> bool:
+        """Whether acting on a factor as a whole is part of acting on what is nested in it, unit by unit."""
+        if action.kind not in ("rescaling", "sign"):
+            return False
+        nested = [a for a in actions if a.kind == action.kind and action.leaf in a.copies]
+        if not nested:
+            return False
+        rows = [self._places(a) for a in (action, *nested)]
+        return _rank(rows) == _rank(rows[1:])
+
+    def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
+        """Those scalings of whole weights that are no part of what scales the units of all spaces."""
+        rows: list[Row] = [self._places(a) for a in actions if a.kind == "rescaling"]
+        split = {(tensor, axis) for row in rows for tensor, axis, _ in row if axis >= 0}
+        for tensor, axis in split:
+            terms = self.expansion.terms(self.axes.of[tensor][axis])
+            rows.append({(tensor, -1, 0): ONE, **{(tensor, axis, t): -ONE for t in range(len(terms))}})
+        found = [{(o.tensor, -1, 0): c for o, c in charge.items() if o.tensor in self.stored} for charge in scalings]
+        columns = {place: k for k, place in enumerate(dict.fromkeys(p for row in (*rows, *found) for p in row))}
+        basis = _basis(_matrix(rows, columns))
+        for charge, row in zip(scalings, _matrix(found, columns), strict=True):
+            rest = row - basis.T @ (basis @ row)
+            if np.linalg.norm(rest) > 1e-9 * max(float(np.linalg.norm(row)), 1e-9):
+                basis = np.vstack([basis, rest / np.linalg.norm(rest)])
+                yield charge
+
+    def _places(self, action: Action) -> dict[tuple[str, int, int], Fraction]:
+        """How an action scales each weight as a whole, or each term of an axis that is a sum."""
+        made: dict[tuple[str, int, int], Fraction] = {}
+        for o, c in action.charge.items():
+            if o.tensor in self.stored:
+                whole = len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
+                place = (o.tensor, -1, 0) if whole else (o.tensor, o.axis, o.term)
+                made[place] = made.get(place, Fraction(0)) + c
+        return {place: c for place, c in made.items() if c}
+
+    @staticmethod
+    def free(actions: Sequence[Action]) -> frozenset[str]:
+        """Weights of which any change is taken back by others, or seen by nothing."""
+        return frozenset(a.translation.weight for a in actions if a.translation is not None and a.translation.full)
+
+    def inside(self, action: Action, actions: Sequence[Action], free: frozenset[str]) -> bool:
+        """Whether other generators count all of an action's directions already.
+
+        A rescaling is the diagonal of a group of matrices on the same space. A generator that only moves weights of
+        which any change is taken back by others adds nothing to those translations.
+        """
+        if action.kind not in ("rescaling", "rotation"):
+            return False
+        if {o.tensor for o in action.charge if o.tensor in self.stored} <= free:
+            return True
+        return action.kind == "rescaling" and any(
+            other.invertible
+            and other.leaf == action.leaf
+            and set(action.copies) <= set(other.copies)
+            and self._pattern(other) == self._pattern(action)
+            for other in actions
+        )
+
+    def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:
+        """Where an action acts on weights, up to a common factor."""
+        moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.stored}
+        unit = moved[min(moved)]
+        return frozenset((*place, c / unit) for place, c in moved.items())
+
+    def orbit(self, action: Action) -> int:
+        """The dimension of the orbit of one copy.
+
+        For GL(n), n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q.
+        """
+        size = self.factors.size(action.leaf)
+        if action.group == "SO2":
+            return size
+        if action.group == "O":
+            return size * (size - 1) // 2
+        if action.group == "Stab":
+            return (size - 1) * (size - 2) // 2
+        p, q = widths(action, self.program, self.axes, self.expansion).values()
+        return size * size - max(size - p, 0) * max(size - q, 0)
+
+    def unseen(self, action: Action, actions: Sequence[Action]) -> int:
+        """The directions of one copy that a side of a space has beyond what its matrices move: (n - p) (q - n).
+
+        They are counted once, with the first weight of the side.
+        """
+        first = next(a for a in actions if a.across == action.across)
+        mixing = next(a for a in actions if a.invertible and set(action.across) <= set(a.charge))
+        size = self.factors.size(action.leaf)
+        p, q = sorted(widths(mixing, self.program, self.axes, self.expansion).values())
+        return (size - p) * (q - size) if action is first else 0
+
+
+def widths(action: Action, program: Program, axes: Axes, expansion: Expansion) -> dict[Fraction, int]:
+    """How many rows over the units of one copy the writers (1) and the readers (-1) of a space have."""
+    size = axes.factors.size(action.leaf)
+    width = {Fraction(1): 0, Fraction(-1): 0}
+    for o, c in action.charge.items():
+        if o.tensor in program.weights:
+            term = expansion.terms(axes.of[o.tensor][o.axis])[o.term]
+            shape = program.shapes[o.tensor]
+            others = prod(shape) // shape[o.axis] * term.positions.size // size
+            beside = prod(axes.factors.size(x) for x in action.copies)
+            width[c] += max(others // beside, 1)
+    return width
+
+
+def _rank(rows: Sequence[Row]) -> int:
+    columns = {place: k for k, place in enumerate(dict.fromkeys(place for row in rows for place in row))}
+    return len(_basis(_matrix(rows, columns)))
+
+
+def _matrix(rows: Sequence[Row], columns: Mapping[tuple[str, int, int], int]) -> Array:
+    made = np.zeros((len(rows), len(columns)))
+    for k, row in enumerate(rows):
+        for place, c in row.items():
+            made[k, columns[place]] = float(c)
+    return made
+
+
+def _basis(rows: Array) -> Array:
+    """An orthonormal basis of what rows span."""
+    if not rows.size:
+        return np.zeros((0, rows.shape[1]))
+    _, size, across = np.linalg.svd(rows, full_matrices=False)
+    return np.asarray(across[size > 1e-9 * max(size[0], 1e-9)])

@@ -1,0 +1,51 @@
+"""The structure of a network: its program, its axes, and the actions of its generators on weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from symlint.axes import Axes
+from symlint.orthogonal import Frame
+from symlint.program import Program
+from symlint.symmetry import Kind
+from symlint.terms import Expansion
+from symlint.translation.course import Translation
+from symlint.unknowns import Charge, Occurrence
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A generator as data: on which leaf it acts, and how far its elements may differ from copy to copy."""
+
+    id: str
+    kind: Kind
+    leaf: int
+    """Negative where a weight is moved as a whole."""
+    copies: tuple[int, ...]
+    charge: Charge
+    """Empty for permutations and translations."""
+    group: str = ""
+    """Of a rotation: ``GL``; ``O``; ``Stab``, the orthogonal matrices that fix the vector of ones; ``SO2``, an angle
+    per unit by which the pair of elements that it indexes is turned."""
+    frames: Mapping[Occurrence, Frame] = field(default_factory=dict)
+    """Of an orthogonal one: the gains by which it is conjugated, where there are any."""
+    translation: Translation | None = None
+    across: Charge = field(default_factory=dict)
+    """Of a change that nothing sees: where what would see it meets the units, which need not reach all of them."""
+
+    @property
+    def invertible(self) -> bool:
+        """Whether all invertible matrices act, so that only ranks mean anything."""
+        return self.group == "GL"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The result of the walk, from which elements of the generators act on weights."""
+
+    program: Program
+    axes: Axes
+    expansion: Expansion
+    actions: dict[str, Action]
+    """Generator -> its action."""

@@ -1,0 +1,212 @@
+"""Transitions: what a step makes of a change that enters by one of its operands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import singledispatchmethod
+
+import numpy as np
+
+from symlint.numbers import SUMMING
+from symlint.program import (
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+)
+from symlint.translation.null import Nulls
+from symlint.translation.wave import Classes, Kind, Wave, labelled, regrouped, same, spread, steady
+
+PASSING = frozenset({"Identity", "Dropout", "Neg"})
+MASKED = -1e4
+"""A score this low has no weight in a softmax, whatever is added to others."""
+
+
+class Blocked(Exception):
+    """The change comes out where nothing can take it back."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The steps of a program as maps of waves."""
+
+    program: Program
+    fixed: frozenset[str]
+    """Tensors that depend on no input."""
+    nulls: Nulls
+
+    @singledispatchmethod
+    def step(self, step: Step, k: int, wave: Wave) -> dict[str, Wave]:
+        """What the outputs do when operand number `k` changes; those that do not change are left out.
+
+        Raises Blocked where that cannot be told.
+        """
+        raise Blocked
+
+    @step.register
+    def _(self, step: Einsum, k: int, wave: Wave) -> dict[str, Wave]:
+        if step.operands.count(step.operands[k]) > 1:
+            raise Blocked
+        labels = labelled(wave, step.specs[k], step.sizes)
+        others = [j for j in range(len(step.operands)) if j != k]
+        constants = {x for j in others if step.operands[j] in self.fixed for axis in step.specs[j] for x in axis}
+        moving = [j for j in others if step.operands[j] not in self.fixed]
+        free = {x for axis in step.result for x in axis}
+        for label in constants:
+            labels[label] = spread(labels.get(label, same(step.sizes[label])))
+        if not moving:
+            return self._product(step, labels, wave, step.specs[k])
+        if wave.kind is Kind.CONSTANT and len(moving) == 1:
+            j = moving[0]
+            if self._sums_to_one(step, j, labels, constants, free):
+                return self._made(step, labels, Wave(Kind.CONSTANT, ()))
+            if all(len(axis) < 2 for axis in step.specs[j]):
+                return self._based(step, labels, j, free)
+        dynamic = {x for j in moving for axis in step.specs[j] for x in axis}
+        if wave.kind is Kind.LINEAR:
+            labels = {**labelled(wave.loose(), step.specs[k], step.sizes), **{c: labels[c] for c in constants}}
+        for label in dynamic:
+            labels[label] = spread(labels.get(label, same(step.sizes[label])))
+        return self._made(step, labels, Wave(Kind.ANY, ()))
+
+    def _sums_to_one(
+        self, step: Einsum, j: int, labels: dict[str, Classes], constants: set[str], free: set[str]
+    ) -> bool:
+        """Whether the other operand only averages a change that is the same along what is summed over."""
+        summed = {x for axis in step.specs[j] for x in axis} - free
+        if len(summed) != 1:
+            return False
+        (label,) = summed
+        axes = [a for a, axis in enumerate(step.specs[j]) if axis == (label,)]
+        null = self.nulls.get(step.operands[j], {}).get(axes[0]) if axes else None
+        flat = steady(labels.get(label, same(1))) and label not in constants
+        return null is not None and null.plain and flat
+
+    def _based(self, step: Einsum, labels: dict[str, Classes], j: int, free: set[str]) -> dict[str, Wave]:
+        """A change that is linear in operand `j`."""
+        seats = {axis[0]: a for a, axis in enumerate(step.specs[j]) if axis}
+        where = [seats.get(axis[0]) if len(axis) == 1 else None for axis in step.result]
+        grouped = {x for axis in step.result if len(axis) > 1 for x in axis}
+        wave = Wave(
+            Kind.LINEAR, (), step.operands[j], tuple(where), frozenset(a for x, a in seats.items() if x not in free)
+        )
+        made = self._made(step, labels, wave)
+        return {n: w.loose() for n, w in made.items()} if grouped & set(seats) else made
+
+    def _product(
+        self, step: Einsum, labels: dict[str, Classes], wave: Wave, spec: tuple[tuple[str, ...], ...]
+    ) -> dict[str, Wave]:
+        """A change times constants."""
+        if wave.kind is not Kind.LINEAR:
+            return self._made(step, labels, wave)
+        based = {x: wave.where[a] for a, axis in enumerate(spec) for x in axis if wave.where[a] is not None}
+        if any(len(axis) > 1 and set(axis) & set(based) for axis in (*spec, *step.result)):
+            loose = labelled(wave.loose(), spec, step.sizes)
+            loose.update({x: spread(c) for x, c in labels.items() if x not in loose})
+            return self._made(step, loose, Wave(Kind.ANY, ()))
+        kept = {x for axis in step.result for x in axis}
+        where = tuple(based.get(axis[0]) if len(axis) == 1 else None for axis in step.result)
+        taken = wave.taken | {a for x, a in based.items() if x not in kept and a is not None}
+        return self._made(step, labels, replace(wave, where=where, taken=taken))
+
+    def _made(self, step: Einsum, labels: dict[str, Classes], wave: Wave) -> dict[str, Wave]:
+        shape = self.program.shapes[step.out]
+        moved = len(step.operands) == 1 and all(len(axis) < 2 for axis in (*step.specs[0], *step.result))
+        classes = regrouped(labels, step.result, shape, step.sizes)
+        return {step.out: replace(wave, classes=classes, exact=wave.exact and moved)}
+
+    @step.register
+    def _(self, step: Pointwise, k: int, wave: Wave) -> dict[str, Wave]:
+        wide = self._broadcast(step, k, wave)
+        others = [n for j, n in enumerate(step.operands) if j != k]
+        if step.function in SUMMING or step.function in PASSING:
+            return {step.out: wide}
+        if step.function == "Mul" or (step.function == "Div" and k == 0):
+            if step.operands.count(step.operands[k]) > 1:
+                raise Blocked
+            constant = all(n in self.fixed for n in others)
+            return {step.out: self._varied(step, others, wide if constant else wide.loose())}
+        if step.function == "Where" and k > 0 and len(step.operands) == 3:
+            other = step.operands[3 - k]
+            masked = other in self.program.tables and bool((self.program.tables[other] <= MASKED).all())
+            loose = wide.loose()
+            return {step.out: loose if masked else self._varied(step, [step.operands[0]], loose)}
+        raise Blocked
+
+    def _broadcast(self, step: Pointwise, k: int, wave: Wave) -> Wave:
+        """The change along the axes of the output."""
+        shape = self.program.shapes[step.out]
+        mine = self.program.shapes[step.operands[k]]
+        lead = len(shape) - len(mine)
+        classes = tuple(
+            wave.classes[a - lead] if a >= lead and mine[a - lead] == n else same(n) for a, n in enumerate(shape)
+        )
+        where = tuple(wave.where[a - lead] if a >= lead else None for a in range(len(shape))) if wave.where else ()
+        return replace(wave, classes=classes, where=where, exact=wave.exact and step.function == "Identity")
+
+    def _varied(self, step: Pointwise, others: list[str], wave: Wave) -> Wave:
+        """The change where other operands tell the indices of their axes apart."""
+        classes = list(wave.classes)
+        for name in others:
+            shape = self.program.shapes[name]
+            for a, n in enumerate(shape, start=len(classes) - len(shape)):
+                classes[a] = spread(classes[a]) if n > 1 else classes[a]
+        return replace(wave, classes=tuple(classes))
+
+    @step.register
+    def _(self, step: Slice, k: int, wave: Wave) -> dict[str, Wave]:
+        classes = list(wave.classes)
+        classes[step.axis] = classes[step.axis][step.start : step.stop]
+        made = replace(wave, classes=tuple(classes))
+        if wave.where and wave.where[step.axis] is not None:
+            made = made.loose()
+        return {} if made.empty else {step.out: made}
+
+    @step.register
+    def _(self, step: Concat, k: int, wave: Wave) -> dict[str, Wave]:
+        if step.operands.count(step.operands[k]) > 1:
+            raise Blocked
+        sizes = [self.program.shapes[n][step.axis] for n in step.operands]
+        classes = list(wave.classes)
+        pieces = [classes[step.axis] if j == k else np.full(n, -1) for j, n in enumerate(sizes)]
+        classes[step.axis] = np.concatenate(pieces)
+        made = replace(wave, classes=tuple(classes))
+        return {step.out: made.loose() if wave.where and wave.where[step.axis] is not None else made}
+
+    @step.register
+    def _(self, step: Mix, k: int, wave: Wave) -> dict[str, Wave]:
+        if not step.linear:
+            raise Blocked
+        gone = [a for a in range(len(wave.classes)) if a not in step.keep]
+        flat = step.steady and all(wave.same_along(a) for a in gone)
+        shape = self.program.shapes[step.out]
+        whole = wave if flat and wave.kind is Kind.CONSTANT else wave.loose()
+        classes = tuple(
+            whole.classes[a] if a is not None else same(n) if flat else np.arange(n)
+            for a, n in zip(step.keep, shape, strict=True)
+        )
+        return {step.out: replace(whole, classes=classes)}
+
+    @step.register
+    def _(self, step: Normalise, k: int, wave: Wave) -> dict[str, Wave]:
+        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "standardise")
+        if shifts and all(wave.same_along(a) for a in step.axes):
+            return {}
+        raise Blocked
+
+    @step.register
+    def _(self, step: Affine, k: int, wave: Wave) -> dict[str, Wave]:
+        if k != 1:
+            raise Blocked
+        return {step.shift: wave}
+
+    @step.register
+    def _(self, step: Fold | Unknown, k: int, wave: Wave) -> dict[str, Wave]:
+        raise Blocked

@@ -1,0 +1,128 @@
+"""Whole tensors: scalings of all elements at once, which a space of size 1 carries.
+
+Where units cannot be told apart, because the network mixes them in a fixed order, the scale of a tensor as a whole may
+still be free. Every tensor has one exponent; the equations are those of the rescalings without the axes.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import singledispatchmethod
+
+import numpy as np
+
+from symlint.linear_system import nullspace
+from symlint.program import (
+    CONSTANT,
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Law,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+    operands,
+    results,
+)
+from symlint.unknowns import ONE, Charge, Occurrence
+
+
+def whole(tensor: str) -> Occurrence:
+    """A tensor as a whole."""
+    return Occurrence(tensor, -1, 0, 0)
+
+
+def scalings(program: Program) -> list[Charge]:
+    """Independent scalings of whole weights, by the exponents of all tensors of the program."""
+    system = _Exponents(program)
+    for step in program.steps:
+        system.step(step)
+    return system.solve()
+
+
+class _Exponents:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.number = {name: k for k, name in enumerate(program.shapes)}
+        self.equations: list[dict[int, Fraction]] = []
+        statistics = {n for s in program.steps if isinstance(s, Affine) for n in operands(s)}
+        self.free = {n for n in program.weights if n not in program.detached and n not in statistics}
+        for name in (*program.inputs, *program.outputs, *program.tables, *program.detached):
+            self.still(name)
+        for name, stored in program.weights.items():
+            if not program.model.tensors[stored].floating:
+                self.still(name)
+
+    def variable(self, name: str) -> int:
+        return self.number.setdefault(name, len(self.number))
+
+    def equate(self, *parts: tuple[str, Fraction]) -> None:
+        """The weighted sum of exponents is zero."""
+        row: dict[int, Fraction] = {}
+        for name, c in parts:
+            row[self.variable(name)] = row.get(self.variable(name), Fraction(0)) + c
+        self.equations.append({v: c for v, c in row.items() if c})
+
+    def still(self, *names: str) -> None:
+        """These tensors keep their scale, unless they are the known zero."""
+        for name in names:
+            if name not in self.program.tables or np.any(self.program.tables[name]):
+                self.equate((name, ONE))
+
+    def answer(self, law: Law, out: str, names: tuple[str, ...]) -> None:
+        """An output against its operands."""
+        pairs = zip(names, law.degrees or (ONE,) * len(names), strict=True)
+        moving = [(n, d) for n, d in pairs if n not in self.program.tables or np.any(self.program.tables[n])]
+        self.still(*(n for n, d in moving if d is None))
+        scaled = [(n, d) for n, d in moving if d is not None]
+        if law.kind == "none" or not scaled:
+            self.still(out, *(n for n, _ in scaled))
+        elif law.kind == "sum":
+            for n, _ in scaled:
+                self.equate((out, -ONE), (n, ONE))
+        else:
+            self.equate((out, -ONE), *scaled)
+
+    def solve(self) -> list[Charge]:
+        wanted = {self.variable(n): n for n in (*self.free, *self.program.affines)}
+        return [{whole(wanted[v]): c for v, c in s.items()} for s in nullspace(self.equations, wanted)]
+
+    @singledispatchmethod
+    def step(self, step: Step) -> None:
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> None:
+        self.equate((step.out, -ONE), *((n, ONE) for n in step.operands))
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        self.answer(step.law, step.out, step.operands)
+
+    @step.register
+    def _(self, step: Concat) -> None:
+        self.answer(Law("sum"), step.out, step.operands)
+
+    @step.register
+    def _(self, step: Slice) -> None:
+        self.equate((step.out, -ONE), (step.x, ONE))
+
+    @step.register
+    def _(self, step: Mix | Fold) -> None:
+        self.answer(step.law, step.out, (step.x,))
+
+    @step.register
+    def _(self, step: Normalise | Unknown) -> None:
+        exact = isinstance(step, Normalise) and step.law == CONSTANT
+        self.still(*(() if exact else operands(step)), *results(step))
+
+    @step.register
+    def _(self, step: Affine) -> None:
+        names = (step.gain, step.bias)
+        if any(n not in self.program.weights or n in self.program.detached or self.program.reads[n] > 1 for n in names):
+            self.still(step.scale, step.shift)
