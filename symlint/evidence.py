@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.invariant import Product, products
+from symlint.invariant import Product, general_linear, products
 from symlint.membership import members
 from symlint.need import Mask, needs
 from symlint.parameters import parameters
@@ -22,8 +22,8 @@ from symlint.symmetry import Space, Symmetry
 from symlint.valuation import valuate
 from symlint.values import Names, Value, distinct
 
-MIXED = ("GL", "O", "Stab")
-"""Groups that make any combination of units a unit."""
+ORTHOGONAL = ("O", "Stab")
+"""Groups of rotations that keep lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,11 @@ class Context:
     def spaces(self) -> tuple[Space, ...]:
         """Spaces whose units are more than a choice of basis: of these a unit can be dead, constant or a duplicate.
 
-        They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`).
+        They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`). What is
+        written and never read is dead in any basis.
         """
         permuted = {g.space for g in self.symmetry.generators if g.kind == "permutation"}
-        linear = {a.id for a in self.structure.actions.values() if a.group in MIXED}
+        linear = {a.id for a in self.structure.actions.values() if general_linear(a) or a.group in ORTHOGONAL}
         mixed = {g.space for g in self.symmetry.generators if g.id in linear}
         return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
 
