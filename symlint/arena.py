@@ -153,6 +153,10 @@ class Arena:
         """Every sum on the way down from `f`."""
         return (p for p in self._down(f) if self._form[p] is Form.SUM)
 
+    def below(self, f: int) -> Iterator[int]:
+        """`f` and every factor under it, single units included."""
+        return self._down(f)
+
     def _down(self, f: int, only: Form | None = None) -> Iterator[int]:
         """`f` and all below it, in order, resolved; below factors of one form `only`."""
         todo = [f]

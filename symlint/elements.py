@@ -27,6 +27,8 @@ def shape(structure: Structure, action: Action) -> tuple[int, ...]:
     """The shape of an element, but for the second axis of a matrix."""
     if action.translation is not None:
         return action.translation.shape
+    if action.branches is not None:
+        return (len(action.branches.images),)
     if action.leaf < 0:
         return (1,)
     if action.across:

@@ -56,7 +56,7 @@ class Context:
         They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`). What is
         written and never read is dead in any basis.
         """
-        permuted = {g.space for g in self.symmetry.generators if g.kind == "permutation"}
+        permuted = {a.id.split(".")[0] for a in self._permutations}
         linear = {a.id for a in self.structure.actions.values() if general_linear(a) or a.group in ORTHOGONAL}
         mixed = {g.space for g in self.symmetry.generators if g.id in linear}
         return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
@@ -115,7 +115,7 @@ class Context:
 
     @property
     def _permutations(self) -> list[Action]:
-        return [a for a in self.structure.actions.values() if a.kind == "permutation"]
+        return [a for a in self.structure.actions.values() if a.kind == "permutation" and not a.branches]
 
     # -- analyses -------------------------------------------------------------------------------------------------
     @cached_property

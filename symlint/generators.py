@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from symlint.axes import Axes
+from symlint.branches import branches
 from symlint.charge import Linear, Rescaling, Sign, charges
 from symlint.charge_system import System
 from symlint.copies import copies
@@ -77,6 +78,13 @@ class Generators:
             leaf = self._single(name)
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             yield Action(f"{space}.rescaling.{first}", "rescaling", leaf, (), charge)
+
+    def exchanges(self) -> Iterator[Action]:
+        """The permutations of parts of the network that compute alike."""
+        for number, found in enumerate(branches(self.program, self.axes), start=1):
+            leaf = -len(self.program.weights) - number
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            yield Action(f"{space}.branches", "permutation", leaf, (), {}, branches=found)
 
     def _single(self, name: str) -> int:
         """What stands for a weight that is moved as a whole."""

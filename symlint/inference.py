@@ -61,16 +61,17 @@ class _Report:
             if self.overlaps.within(action, actions):
                 actions.remove(action)
         actions += self.generators.whole(list(self.overlaps.beyond(scalings(self.program), actions)))
+        actions += self.generators.exchanges()
         spaces = tuple(
             self._space(leaf, min(self._count(a.copies) for a in actions if a.leaf == leaf))
             for leaf in self.names
-            if any(a.leaf == leaf for a in actions)
+            if any(a.leaf == leaf and not a.branches for a in actions)
         )
         free = self.overlaps.free(actions)
         generators = tuple(
             self._generator(a, actions, counted=not self.overlaps.inside(a, actions, free)) for a in actions
         )
-        reached = {t for g in generators if g.kind != "translation" for t in g.tensors}
+        reached = {t for g in generators for t in g.tensors}
         shares, opaque = coverage(self.program, self.axes, reached)
         dimension = sum(g.dimension for g in generators if g.exact)
         symmetry = Symmetry(self.program.model, shares, dimension, spaces, generators, opaque)
@@ -90,6 +91,8 @@ class _Report:
         """The group in words of the field, and the dimension of its orbit."""
         if action.translation is not None:
             return f"R^{action.translation.dimension}", action.translation.dimension
+        if action.branches is not None:
+            return f"S_{len(action.branches.images)}", 0
         if action.leaf < 0:
             return "R_{>0}", 1
         size, count = self.factors.size(action.leaf), self._count(action.copies)
@@ -116,6 +119,8 @@ class _Report:
         if action.translation is not None:
             ends = (action.translation.weight, *(way.weight for way in action.translation.absorbers))
             return {program.weights[n] for n in ends}
+        if action.branches is not None:
+            return {program.weights[n] for n in action.branches.weights}
         if action.kind == "permutation":
             return {program.weights[name] for name in self.bearers[action.leaf]}
         return {t for o in action.charge for t in self.stored.get(o.tensor, ())}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from symlint.action import Stand, permute, scale, stands, transform, turn
+from symlint.branches import exchanged
 from symlint.graph import Array
 from symlint.numbers import Numbers
 from symlint.program import Affine
@@ -70,6 +71,11 @@ def move(weights: Weights, action: Action, element: Any, *, wrong: bool = False)
             weights.get(name)
             + (masked(structure, action, element) if wrong else hidden(structure, action, element, weights.get)),
         )
+        return
+    if action.branches is not None:
+        present = {name: weights.get(name) for name in action.branches.weights}
+        for name, values in list(exchanged(structure.axes, action.branches, element, present))[: 1 if wrong else None]:
+            weights.put(name, values)
         return
     if action.kind == "permutation":
         for name in _bearers(structure, action)[: 1 if wrong else None]:

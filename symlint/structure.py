@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from symlint.axes import Axes
+from symlint.branches import Branches
 from symlint.orthogonal import Frame
 from symlint.program import Program
 from symlint.symmetry import Kind
@@ -21,7 +22,7 @@ class Action:
     id: str
     kind: Kind
     leaf: int
-    """Negative where a weight is moved as a whole."""
+    """Negative where weights are moved as a whole."""
     copies: tuple[int, ...]
     charge: Charge
     """Empty for permutations and translations."""
@@ -31,6 +32,8 @@ class Action:
     frames: Mapping[Occurrence, Frame] = field(default_factory=dict)
     """Of an orthogonal one: the gains by which it is conjugated, where there are any."""
     translation: Translation | None = None
+    branches: Branches | None = None
+    """Of a permutation of parts of the network, which are no units of an axis."""
     across: Charge = field(default_factory=dict)
     """Of a change that nothing sees: where what would see it meets the units, which need not reach all of them."""
 

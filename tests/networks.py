@@ -1087,4 +1087,52 @@ RECURRENT = {
     "lstm_both_ways": recurrent("LSTM", 4, 16, directions=2, direction='"bidirectional"'),
 }
 
-SMALL = {**ELEMENTWISE, **ATTENTION, **NORMS, **EMBEDDINGS, **LINEAR, **CONVOLUTIONS, **RECURRENT}
+
+def branch(k: int, function: str = "Relu") -> str:
+    """A perceptron among its like."""
+    return f"u{k} = Gemm(x, a{k}, p{k}) v{k} = {function}(u{k}) o{k} = MatMul(v{k}, b{k})"
+
+
+def each(count: int, **shapes: tuple[int, ...]) -> Shapes:
+    """Weights of every one of some branches."""
+    return {f"{name}{k}": shape for k in range(count) for name, shape in shapes.items()}
+
+
+BRANCHES = {
+    "towers": Net(
+        f"{branch(0)} {branch(1)} {branch(2)} s = Add(o0, o1) t = Add(s, o2) y = Add(q, t)",
+        {**each(3, a=(3, 2), p=(2,), b=(2, 2)), "q": (2,)},
+        {"x": (3,)},
+        2,
+        6,
+    ),
+    "gated_branches": Net(
+        f"""
+        {branch(0)} {branch(1)} {branch(2)} l = Gemm(x, g, h) z = Softmax<axis = -1>(l) z0, z1, z2 = Split<axis = -1>(z)
+        m0 = Mul(o0, z0) m1 = Mul(z1, o1) m2 = Mul(o2, z2) y = Sum(m0, m1, m2)
+        """,
+        {**each(3, a=(3, 2), p=(2,), b=(2, 2)), "g": (3, 3), "h": (3,)},
+        {"x": (3,)},
+        2,
+        10,
+    ),
+    "joined_branches": Net(
+        f"""
+        {branch(0)} {branch(1, "Tanh")} {branch(2, "Tanh")} c = Concat<axis = -1>(o0, o1, o2) t = Tanh(c)
+        y = Gemm(t, d, q)
+        """,
+        {**each(3, a=(3, 2), p=(2,), b=(2, 2)), "d": (6, 2), "q": (2,)},
+        {"x": (3,)},
+        2,
+        2,
+    ),
+    "product_of_layers": Net(
+        "u = Gemm(x, a0, p0) v = Gemm(x, a1, p1) w = Mul(u, v) y = Gemm(w, b, q)",
+        {**each(2, a=(5, 2), p=(2,)), "b": (2, 3), "q": (3,)},
+        {"x": (5,)},
+        2,
+        4,
+    ),
+}
+
+SMALL = {**ELEMENTWISE, **ATTENTION, **NORMS, **EMBEDDINGS, **LINEAR, **CONVOLUTIONS, **RECURRENT, **BRANCHES}
