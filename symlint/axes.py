@@ -11,7 +11,9 @@ import numpy as np
 from symlint.arena import Form
 from symlint.cutting import cut
 from symlint.factor import Factors
+from symlint.meeting import meetings
 from symlint.program import (
+    RANKING,
     Affine,
     Concat,
     Einsum,
@@ -39,6 +41,15 @@ class Axes:
     """Tensor of the program -> the factor of each of its axes."""
     contexts: tuple[tuple[int, ...], ...]
     """Tensors less the axes that a step mixes or meets with others: what a unit's gauge may depend on there."""
+    choices: tuple[tuple[tuple[int, ...], int], ...] = ()
+    """Factors whose indices together choose one unit of another: a token and a place in the ranking its expert."""
+
+    @cached_property
+    def chosen(self) -> tuple[tuple[frozenset[int], int], ...]:
+        """The choices leaf by leaf; a factor that was cut since is left out."""
+        leaves = self.factors.leaves
+        found = [(frozenset(x for f in by for x in leaves(f)), list(leaves(unit))) for by, unit in self.choices]
+        return tuple((by, units[0]) for by, units in found if len(units) == 1)
 
     @cached_property
     def contexts_of(self) -> dict[int, list[tuple[int, ...]]]:
@@ -59,7 +70,7 @@ def walk(program: Program) -> Axes:
         for f in walker.of.get(name, ()):
             walker.factors.pin(f, "a graph output")
     collapse(walker.factors, [*walker.of.values(), *walker.contexts])
-    return Axes(walker.factors, walker.of, tuple(walker.contexts))
+    return Axes(walker.factors, walker.of, tuple(walker.contexts), tuple(walker.choices))
 
 
 class _Walker:
@@ -68,6 +79,7 @@ class _Walker:
         self.factors = Factors()
         self.of: dict[str, tuple[int, ...]] = {}
         self.contexts: list[tuple[int, ...]] = []
+        self.choices: list[tuple[tuple[int, ...], int]] = []
         for name in program.inputs:
             self._set(name, [self.factors.leaf(n, "a graph input") for n in program.shapes[name]])
         for name in program.weights:
@@ -109,21 +121,12 @@ class _Walker:
                     else:
                         labels[label] = part
         self._unify(pairs, reason)
-        self._meeting(step, labels)
+        self.contexts += [tuple(labels[name] for name in names) for names in meetings(step)]
         for axis in step.result:
             for label in axis:
                 if label not in labels:
                     labels[label] = factors.leaf(step.sizes[label])
         self._set(step.out, [factors.product(labels[label] for label in axis) for axis in step.result])
-
-    def _meeting(self, step: Einsum, labels: dict[str, int]) -> None:
-        """Where operands meet along a label, its gauge may depend only on labels that all of them share."""
-        held = [{label for axis in spec for label in axis} for spec in step.specs]
-        for label, f in labels.items():
-            holders = [names for names in held if label in names]
-            common = set.intersection(*holders) if holders else set()
-            if any(names != common for names in holders) and self.factors.size(f) > 1:
-                self.contexts.append(tuple(labels[name] for name in sorted(common, key=list(labels).index)))
 
     def _parts(self, f: int, axis: tuple[str, ...], step: Einsum) -> list[int]:
         """The factors of an axis that is read as several labels."""
@@ -180,6 +183,7 @@ class _Walker:
     @step.register
     def _(self, step: Mix) -> None:
         axes = self.of[step.x]
+        self.contexts.append(tuple(axes[k] for k in step.keep if k is not None))
         reason = f"{step.reason} at {_place(step)}"
         for k, f in enumerate(axes):
             if k not in step.keep:
@@ -189,11 +193,15 @@ class _Walker:
             step.out,
             [self.factors.leaf(n, reason) if k is None else axes[k] for k, n in zip(step.keep, shape, strict=True)],
         )
+        if step.reason == RANKING:
+            self.choices.append((self.of[step.out][:-1], axes[-1]))
 
     @step.register
     def _(self, step: Normalise) -> None:
         axes = self.of[step.x]
         self.contexts.append(tuple(f for k, f in enumerate(axes) if k not in step.axes))
+        if step.function == "Hardmax" and len(step.axes) == 1:
+            self.choices.append((self.contexts[-1], axes[step.axes[0]]))
         self._set(step.out, axes)
 
     @step.register

@@ -111,13 +111,12 @@ class System(Unknowns):
         """Axis j of `part` is axis k of `whole`, at positions from `shift` on and under the condition `path`."""
         ours, theirs = self.terms(whole, k), self.terms(part, j)
         for t, term in enumerate(theirs):
-            place = term.first + shift
             met = [
                 s
                 for s, other in enumerate(ours)
                 if meet(other.condition, path) is not None
                 and other.leaves == term.leaves
-                and bool((other.positions == place).any())
+                and bool((other.positions == term.first + shift).any())
             ]
             if not met:
                 self.zero([self.slots(part, j)[t]])
@@ -138,8 +137,9 @@ class System(Unknowns):
 
     @step.register
     def _(self, step: Pointwise) -> None:
-        shape = self.program.shapes[step.out]
-        law = self.law(step)
+        shape, law = self.program.shapes[step.out], self.law(step)
+        if step.function == "Mul" and any(map(self.nil, step.operands)):
+            return  # zero, which has every charge
         degrees = law.degrees or (ONE,) * len(step.operands)
         moving = [(name, d) for name, d in zip(step.operands, degrees, strict=True) if not self.nil(name)]
         for name, degree in moving:

@@ -21,7 +21,7 @@ def copies(
     order: list[int] = []
     names = sorted({p[0] for p in places}) if places is not None else sorted(axes.factors.holders[leaf])
     for name in (first, *names):
-        for place, beside in _beside(expansion, axes.of[name], leaf):
+        for place, beside in _beside(axes, expansion, axes.of[name], leaf):
             if places is not None and (name, *place) not in places:
                 continue
             order = order or beside
@@ -29,21 +29,28 @@ def copies(
         if common is not None and not common:
             return ()
     for context in axes.contexts_of.get(leaf, ()):
-        for _, beside in _beside(expansion, context, leaf):
+        for _, beside in _beside(axes, expansion, context, leaf):
             common = common & set(beside) if common is not None else None
     return tuple(c for c in dict.fromkeys(order) if c in (common or ()))
 
 
-def _beside(expansion: Expansion, axes: Sequence[int], leaf: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
-    """Each occurrence (axis, term) of a leaf, with the factors of its own term and then of the other axes."""
-    terms = [expansion.terms(f) for f in axes]
+def _beside(
+    axes: Axes, expansion: Expansion, held: Sequence[int], leaf: int
+) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Each occurrence (axis, term) of a leaf in a tensor, with the factors of its own term and then of the other axes.
+
+    What they choose together stands beside the leaf, too.
+    """
+    terms = [expansion.terms(f) for f in held]
     for k, row in enumerate(terms):
         for t, term in enumerate(row):
             if leaf in term.leaves:
                 own = [x for x in term.leaves if x != leaf]
                 others = [x for j, other in enumerate(terms) if j != k for x in _always(other, term)]
                 outside = [x for x in others if x != leaf and x not in own]
-                yield (k, t), [x for x in own if own.count(x) == 1] + [x for x in outside if outside.count(x) == 1]
+                found = [x for x in own if own.count(x) == 1] + [x for x in outside if outside.count(x) == 1]
+                chosen = [unit for by, unit in axes.chosen if unit not in (leaf, *found) and by and by <= set(found)]
+                yield (k, t), found + chosen
 
 
 def _always(row: Sequence[Term], term: Term) -> list[int]:

@@ -48,7 +48,7 @@ def tangents(structure: Structure, seed: int = 0) -> Iterator[Array]:
 
 
 def _generic(structure: Structure, seed: int) -> dict[str, Array]:
-    """Random values for all floating weights; a variance is positive."""
+    """Random values for all floating weights, a variance positive; integers as they are stored."""
     rng = np.random.default_rng(seed)
     program = structure.program
     variances = {program.weights[s.var] for s in program.steps if isinstance(s, Affine) and s.var in program.weights}
@@ -56,6 +56,7 @@ def _generic(structure: Structure, seed: int) -> dict[str, Array]:
     for stored in sorted(set(program.weights.values())):
         tensor = program.model.tensors[stored]
         if not tensor.floating:
+            made[stored] = tensor.read()
             continue
         values = rng.uniform(0.5, 1.5, tensor.shape) * rng.choice([-1.0, 1.0], tensor.shape)
         made[stored] = np.abs(values) if stored in variances else values

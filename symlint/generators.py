@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from symlint.axes import Axes
@@ -9,6 +10,7 @@ from symlint.branches import branches
 from symlint.charge import Linear, Rescaling, Sign, charges
 from symlint.charge_system import System
 from symlint.copies import copies
+from symlint.nearly import nearly
 from symlint.orthogonal import Rotation, rotations
 from symlint.planes import planes
 from symlint.program import Program
@@ -70,14 +72,23 @@ class Generators:
             for shift, suffix in zip(shifts, _suffixes(len(shifts)), strict=True):
                 yield Action(f"{space}.translation{suffix}", "translation", leaf, (), {}, translation=shift)
 
-    def whole(self, scalings: Sequence[Charge]) -> Iterator[Action]:
+    def nearly(self) -> Iterator[Action]:
+        """Rescalings of units that only an epsilon breaks."""
+        numbers = Counter[int]()
+        for leaf, charge in nearly(self.program, self.axes, self.expansion, self.charges["rescaling"]):
+            numbers[leaf] += 1
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            name = f"{space}.rescaling.nearly.{numbers[leaf]}"
+            yield Action(name, "rescaling", leaf, self._beside(leaf, charge), charge)
+
+    def whole(self, scalings: Sequence[Charge], suffix: str = "") -> Iterator[Action]:
         """The scalings of whole tensors."""
         for charge in scalings:
             first = next(n for n in (*self.program.weights, *self.program.affines) if whole(n) in charge)
             name = self.program.affines[first].gain if first in self.program.affines else first
             leaf = self._single(name)
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
-            yield Action(f"{space}.rescaling.{first}", "rescaling", leaf, (), charge)
+            yield Action(f"{space}.rescaling.{first}{suffix}", "rescaling", leaf, (), charge)
 
     def exchanges(self) -> Iterator[Action]:
         """The permutations of parts of the network that compute alike."""

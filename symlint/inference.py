@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -62,24 +62,34 @@ class _Report:
                 actions.remove(action)
         actions += self.generators.whole(list(self.overlaps.beyond(scalings(self.program), actions)))
         actions += self.generators.exchanges()
+        loose = list(self.generators.nearly())
+        beyond = self.overlaps.beyond(scalings(self.program, nearly=True), [*actions, *loose])
+        loose += self.generators.whole(list(beyond), ".nearly")
         spaces = tuple(
-            self._space(leaf, min(self._count(a.copies) for a in actions if a.leaf == leaf))
+            self._space(leaf, self._copies(a for a in (*actions, *loose) if a.leaf == leaf))
             for leaf in self.names
-            if any(a.leaf == leaf and not a.branches for a in actions)
+            if any(a.leaf == leaf and not a.branches for a in (*actions, *loose))
         )
         free = self.overlaps.free(actions)
         generators = tuple(
             self._generator(a, actions, counted=not self.overlaps.inside(a, actions, free)) for a in actions
         )
         reached = {t for g in generators for t in g.tensors}
+        generators += tuple(replace(self._generator(a, actions, counted=True), exact=False) for a in loose)
         shares, opaque = coverage(self.program, self.axes, reached)
         dimension = sum(g.dimension for g in generators if g.exact)
         symmetry = Symmetry(self.program.model, shares, dimension, spaces, generators, opaque)
-        return symmetry, Structure(self.program, self.axes, self.expansion, {a.id: a for a in actions})
+        return symmetry, Structure(
+            self.program, self.axes, self.expansion, {a.id: a for a in actions}, {a.id: a for a in loose}
+        )
 
     # -- generators -----------------------------------------------------------------------------------------------
     def _count(self, beside: Sequence[int]) -> int:
         return prod(self.factors.size(c) for c in beside)
+
+    def _copies(self, actions: Iterable[Action]) -> int:
+        """How many gauges a space has at least; a translation has a pattern of its own."""
+        return min((self._count(a.copies) for a in actions if a.kind != "translation"), default=1)
 
     def _generator(self, action: Action, actions: Sequence[Action], *, counted: bool) -> Generator:
         group, dimension = self._group(action, actions)

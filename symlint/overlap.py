@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import prod
 
-import numpy as np
-
 from symlint.axes import Axes
-from symlint.graph import Array
 from symlint.program import Program
+from symlint.span import independent, rank
 from symlint.structure import Action
 from symlint.terms import Expansion
 from symlint.unknowns import ONE, Charge
@@ -36,7 +34,7 @@ class Overlaps:
         if not nested:
             return False
         rows = [self._places(a) for a in (action, *nested)]
-        return _rank(rows) == _rank(rows[1:])
+        return rank(rows) == rank(rows[1:])
 
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
         """Those scalings of whole weights that are no part of what scales the units of all spaces."""
@@ -46,20 +44,15 @@ class Overlaps:
             terms = self.expansion.terms(self.axes.of[tensor][axis])
             rows.append({(tensor, -1, 0): ONE, **{(tensor, axis, t): -ONE for t in range(len(terms))}})
         found = [{(o.tensor, -1, 0): c for o, c in charge.items() if o.tensor in self.stored} for charge in scalings]
-        columns = {place: k for k, place in enumerate(dict.fromkeys(p for row in (*rows, *found) for p in row))}
-        basis = _basis(_matrix(rows, columns))
-        for charge, row in zip(scalings, _matrix(found, columns), strict=True):
-            rest = row - basis.T @ (basis @ row)
-            if np.linalg.norm(rest) > 1e-9 * max(float(np.linalg.norm(row)), 1e-9):
-                basis = np.vstack([basis, rest / np.linalg.norm(rest)])
-                yield charge
+        for k in independent(found, rows):
+            yield scalings[k]
 
     def _places(self, action: Action) -> dict[tuple[str, int, int], Fraction]:
         """How an action scales each weight as a whole, or each term of an axis that is a sum."""
         made: dict[tuple[str, int, int], Fraction] = {}
         for o, c in action.charge.items():
             if o.tensor in self.stored:
-                whole = len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
+                whole = o.axis < 0 or len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
                 place = (o.tensor, -1, 0) if whole else (o.tensor, o.axis, o.term)
                 made[place] = made.get(place, Fraction(0)) + c
         return {place: c for place, c in made.items() if c}
@@ -132,24 +125,3 @@ def widths(action: Action, program: Program, axes: Axes, expansion: Expansion) -
             beside = prod(axes.factors.size(x) for x in action.copies)
             width[c] += max(others // beside, 1)
     return width
-
-
-def _rank(rows: Sequence[Row]) -> int:
-    columns = {place: k for k, place in enumerate(dict.fromkeys(place for row in rows for place in row))}
-    return len(_basis(_matrix(rows, columns)))
-
-
-def _matrix(rows: Sequence[Row], columns: Mapping[tuple[str, int, int], int]) -> Array:
-    made = np.zeros((len(rows), len(columns)))
-    for k, row in enumerate(rows):
-        for place, c in row.items():
-            made[k, columns[place]] = float(c)
-    return made
-
-
-def _basis(rows: Array) -> Array:
-    """An orthonormal basis of what rows span."""
-    if not rows.size:
-        return np.zeros((0, rows.shape[1]))
-    _, size, across = np.linalg.svd(rows, full_matrices=False)
-    return np.asarray(across[size > 1e-9 * max(size[0], 1e-9)])

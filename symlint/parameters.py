@@ -23,6 +23,13 @@ QUANTISED = {
     "com.microsoft.DynamicQuantizeLSTM": (1, 2),
     "com.microsoft.QAttention": (1,),
     "com.microsoft.QEmbedLayerNormalization": (2, 3, 4),
+    "com.microsoft.QMoE": (2, 5, 8),
+    "com.microsoft.GatherBlockQuantized": (0,),
+    "com.microsoft.MatMulBnb4": (1,),
+    "com.microsoft.MatMulFpQ4": (1,),
+    "com.microsoft.MatMulInteger16": (1,),
+    "com.microsoft.MatMulNBitsMlp": (3, 6),
+    "com.microsoft.MatMulNBitsQkv": (3, 6, 9),
 }
 """Operator -> its inputs that are quantised weights."""
 
@@ -50,7 +57,7 @@ def parameters(program: Program) -> dict[str, int]:
     scales = {name for node in nodes for name in _quantiser(node)}
     found: dict[str, int] = {}
     for name, tensor in model.tensors.items():
-        learned = tensor.floating and name not in statistics and name not in scales and not _mask(tensor)
+        learned = tensor.floating and name not in statistics and name not in scales and not mask(tensor)
         if name in read and tensor.shape and (learned or name in quantised):
             found[name] = _elements(tensor, quantised.get(name))
     return found
@@ -82,12 +89,17 @@ def _quantiser(node: Node) -> tuple[str, ...]:
     return ()
 
 
-def _mask(tensor: Tensor) -> bool:
-    """Whether a floating tensor is a mask: it holds minus infinity or the lowest number of its type."""
+FAR = -1000.0
+"""A score that a softmax does not see beside others."""
+
+
+def mask(tensor: Tensor) -> bool:
+    """Whether a floating tensor is a mask: it holds the lowest number of its type, or 0 and one number far below."""
     if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in ("float32", "float16", "float64"):
         return False
     values = tensor.read().reshape(-1)
-    return bool(values[:: max(1, values.size // 4096)].min() <= np.finfo(values.dtype).min / 4)
+    least = float(values[:: max(1, values.size // 4096)].min())
+    return least <= np.finfo(values.dtype).min / 4 or (least <= FAR and bool(((values == 0) | (values == least)).all()))
 
 
 def _all_nodes(graph: Graph) -> list[Node]:

@@ -36,6 +36,9 @@ SAME = Law("product", (Fraction(1),))
 CONSTANT = Law("product", (Fraction(0),))
 """It takes away what acts on its operand."""
 
+RANKING = "a ranking"
+"""The reason of a Mix that says which unit of its last axis stands at each place: it makes one-hot rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Einsum:

@@ -61,6 +61,8 @@ class Recorder:
         self.node = node
         self.tag = tag
         """Tells apart the passes over one body."""
+        self.makers: Mapping[str, Step] = {}
+        """The steps so far, by what they make."""
         self.body: Callable[[Graph, Mapping[str, Ref]], tuple[Ref, ...]] | None = None
         """Lowers a body, given its inputs, and returns its outputs."""
         self.results = tuple(results)

@@ -32,6 +32,8 @@ def _retyped(index: int, default: str) -> Callable[[Call], list[Found]]:
 def _product(call: Call, a: Shape, b: Shape, dtype: str) -> list[Found]:
     for name, turned in (("transA", "a"), ("transB", "b")):
         shape = a if turned == "a" else b
+        if call.attribute(f"transBatch{turned.upper()}", 0):
+            shape = (*shape[1:-1], shape[0], shape[-1])
         if call.attribute(name, 0) and len(shape) > 1:
             shape = (*shape[:-2], shape[-1], shape[-2])
         a, b = (shape, b) if turned == "a" else (a, shape)

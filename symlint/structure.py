@@ -52,3 +52,9 @@ class Structure:
     expansion: Expansion
     actions: dict[str, Action]
     """Generator -> its action."""
+    approximate: dict[str, Action] = field(default_factory=dict)
+    """Generators that only an epsilon breaks, which are applied when they are named."""
+
+    def action(self, generator: str) -> Action:
+        """The action of a generator, exact or not."""
+        return self.actions.get(generator) or self.approximate[generator]

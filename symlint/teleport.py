@@ -18,15 +18,16 @@ HALVES = ("float16", "bfloat16")
 def select(structure: Structure, only: Collection[str] | None, kinds: Collection[str] | None) -> list[str]:
     """The generators that a user names, in order; a kind that the model lacks is no error.
 
+    Those that an epsilon breaks have to be named.
+
     Raises UsageProblem for a generator that does not exist.
     """
-    unknown = set(only or ()) - set(structure.actions)
+    named = structure.actions | (structure.approximate if only else {})
+    unknown = set(only or ()) - set(named)
     if unknown:
         raise UsageProblem(f"no generator {min(unknown)!r} in this model: see symlint inspect")
     return [
-        name
-        for name, action in structure.actions.items()
-        if (not only or name in only) and (not kinds or action.kind in kinds)
+        name for name, action in named.items() if (not only or name in only) and (not kinds or action.kind in kinds)
     ]
 
 
@@ -42,7 +43,7 @@ def teleport(
     tensors = structure.program.model.tensors
     weights = Weights(structure, lambda stored: tensors[stored].read())
     for name in generators:
-        action = structure.actions[name]
+        action = structure.action(name)
         element = draw(structure, action, weights.numbers, np.random.default_rng([seed, *name.encode()]))
         move(weights, action, element, wrong=wrong)
     dtypes = {name: tensors[name].read().dtype for name in weights.now}

@@ -10,14 +10,16 @@ import numpy as np
 
 from symlint.graph import Graph, Model, Node, Shape
 from symlint.lower import Ref, Tracer, Unsupported
-from symlint.program import Program, Step
+from symlint.parameters import mask
+from symlint.program import Program, Step, results
+from symlint.pruning import pruned
 from symlint.recognise import recognise
 from symlint.registry import call, operators
 
 
 def translate(model: Model) -> Program:
     """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
-    return recognise(_Translation(model).program())
+    return recognise(pruned(_Translation(model).program()))
 
 
 class _Translation:
@@ -25,6 +27,7 @@ class _Translation:
         self.model = model
         self.env: dict[str, Ref] = {}
         self.steps: list[Step] = []
+        self.makers: dict[str, Step] = {}
         self.shapes: dict[str, Shape] = {}
         self.weights: dict[str, str] = {}
         self.tables: dict[str, np.ndarray] = {}
@@ -91,7 +94,7 @@ class _Translation:
         tensor = self.model.tensors.get(name)
         if tensor is None:
             raise Unsupported(f"the shape of its operand {name!r} is unknown")
-        if tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name):
+        if mask(tensor) or (tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name)):
             return tracer.constant(tensor.read())
         if name in self.shared:
             alias = f"{name}#{len(self.detached)}"
@@ -111,6 +114,7 @@ class _Translation:
     def _node(self, node: Node) -> None:
         results = [self.model.shapes.get(name) for name in node.outputs]
         tracer = Tracer(node, results, self.tag)
+        tracer.makers = self.makers
         tracer.body = partial(self._body, tracer)
         entry = operators().get(node.op)
         made: tuple[Ref | None, ...]
@@ -149,6 +153,7 @@ class _Translation:
 
     def _commit(self, tracer: Tracer) -> None:
         self.steps.extend(tracer.steps)
+        self.makers |= {name: step for step in tracer.steps for name in results(step)}
         self.shapes.update(tracer.shapes)
         self.tables.update(tracer.tables)
 

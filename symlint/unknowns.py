@@ -49,7 +49,8 @@ class Unknowns:
         self.free: set[int] = set()
         self.bound = {name for s in program.steps if isinstance(s, Affine) for name in (s.gain, s.bias, s.mean, s.var)}
         for name in (*program.inputs, *program.outputs, *program.tables):
-            self.still(name)
+            if not self.nil(name):
+                self.still(name)
         for name in program.weights:
             self._weight(name)
 

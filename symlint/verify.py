@@ -151,7 +151,7 @@ class _Verification:
         return parts
 
     def _trial(self, generator: str, difference: float | None, outcome: Outcome, reason: str = "") -> Trial:
-        return Trial(generator, self.structure.actions[generator].kind, difference, outcome, reason)
+        return Trial(generator, self.structure.action(generator).kind, difference, outcome, reason)
 
 
 def compare(before: Sequence[Array], after: Run) -> float:

@@ -37,17 +37,24 @@ def whole(tensor: str) -> Occurrence:
     return Occurrence(tensor, -1, 0, 0)
 
 
-def scalings(program: Program) -> list[Charge]:
-    """Independent scalings of whole weights, by the exponents of all tensors of the program."""
-    system = _Exponents(program)
+LENGTHS = ("rms", "l2", "standardise")
+"""Normalisations that would take any scale away, had they no epsilon."""
+
+
+def scalings(program: Program, *, nearly: bool = False) -> list[Charge]:
+    """Independent scalings of whole weights, by the exponents of all tensors of the program.
+
+    With `nearly`, as if no normalisation had an epsilon.
+    """
+    system = _Exponents(program, nearly=nearly)
     for step in program.steps:
         system.step(step)
     return system.solve()
 
 
 class _Exponents:
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, *, nearly: bool) -> None:
+        self.program, self.nearly = program, nearly
         self.number = {name: k for k, name in enumerate(program.shapes)}
         self.equations: list[dict[int, Fraction]] = []
         statistics = {n for s in program.steps if isinstance(s, Affine) for n in operands(s)}
@@ -118,11 +125,11 @@ class _Exponents:
 
     @step.register
     def _(self, step: Normalise | Unknown) -> None:
-        exact = isinstance(step, Normalise) and step.law == CONSTANT
-        self.still(*(() if exact else operands(step)), *results(step))
+        lost = isinstance(step, Normalise) and (step.law == CONSTANT or (self.nearly and step.function in LENGTHS))
+        self.still(*(() if lost else operands(step)), *results(step))
 
     @step.register
     def _(self, step: Affine) -> None:
         names = (step.gain, step.bias)
         if any(n not in self.program.weights or n in self.program.detached or self.program.reads[n] > 1 for n in names):
-            self.still(step.scale, step.shift)
+            self.still(*operands(step), *results(step))

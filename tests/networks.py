@@ -1126,6 +1126,19 @@ BRANCHES = {
         2,
         2,
     ),
+    "routed_experts": Net(  # units of each expert, 8; the softmax's shift, 4
+        """
+        l = Gemm(x, g, h) z = Softmax<axis = -1>(l) w, i = TopK<axis = -1>(z, two) ws = Unsqueeze(w, last)
+        c = Gather<axis = 0>(a, i) d = Gather<axis = 0>(b, i) xs = Unsqueeze(x, middle)
+        u = MatMul(xs, c) v = Relu(u) o = MatMul(v, d) s = Squeeze(o, last) m = Mul(s, ws)
+        y = ReduceSum<keepdims = 0>(m, one)
+        """,
+        {"g": (3, 4), "h": (4,), "a": (4, 3, 2), "b": (4, 2, 2)},
+        {"x": (3,)},
+        2,
+        12,
+        {"two": [2], "last": [2], "middle": [1, 2], "one": [1]},
+    ),
     "product_of_layers": Net(
         "u = Gemm(x, a0, p0) v = Gemm(x, a1, p1) w = Mul(u, v) y = Gemm(w, b, q)",
         {**each(2, a=(5, 2), p=(2,)), "b": (2, 3), "q": (3,)},

@@ -73,7 +73,7 @@ def saved(net: Net, folder: Path) -> Path:
 def test_parts_that_compute_alike_change_places(name, tmp_path):
     """Every set of such parts is found with its group, and onnxruntime finds the function unchanged."""
     symmetry, structure = examine(load(saved(NETWORKS[name], tmp_path)))
-    found = [g for g in symmetry.generators if structure.actions[g.id].branches]
+    found = [g for g in symmetry.generators if structure.action(g.id).branches]
     assert tuple(g.group for g in found) == ALIKE[name]
     assert {o.outcome for o in verify(structure, [g.id for g in found], seed=1)} == {"held"}
 

@@ -6,13 +6,17 @@ from symlint.lower import Ref, Tracer, Unsupported
 from symlint.registry import op
 
 
-@op("NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer")
+@op(
+    *("NonZero", "Unique", "NonMaxSuppression", "MaxUnpool", "Range", "TfIdfVectorizer", "com.microsoft.Unique"),
+    *("com.microsoft.Range", "com.microsoft.NGramRepeatBlock", "com.microsoft.DynamicTimeWarping"),
+    *("com.microsoft.BifurcationDetector", "com.microsoft.IsAllFinite"),
+)
 def by_data(t: Tracer, *inputs: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__NonZero.html"""
     raise Unsupported("positions that only data tell", opaque=False)
 
 
-@op("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "ImageDecoder")
+@op("com.microsoft.MurmurHash3", "StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "ImageDecoder")
 def no_number(t: Tracer, *inputs: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__StringNormalizer.html"""
     raise Unsupported("it reads no numbers", opaque=False)
@@ -42,7 +46,7 @@ def drawn(t: Tracer) -> Ref:
     return t.unknown([], [t.result()], "random numbers", opaque=False)[0]
 
 
-@op("ConstantOfShape", "HannWindow", "HammingWindow", "BlackmanWindow")
-def made(t: Tracer, size: Ref) -> Ref:
+@op("ConstantOfShape", "HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix")
+def made(t: Tracer, *sizes: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ConstantOfShape.html"""
-    return t.unknown([size], [t.result()], "its length is known at run time", opaque=False)[0]
+    return t.unknown(sizes, [t.result()], "its length is known at run time", opaque=False)[0]

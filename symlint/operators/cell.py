@@ -48,7 +48,7 @@ class Cell:
 
     def call(self, k: int, x: Ref) -> Ref:
         """Activation `k` of a step."""
-        x = x if self.clip is None else self.t.apply(x, None, "Clip")
+        x = x if self.clip is None else self.t.apply(x, None, "Clipped")
         name = self.functions[k]
         return self.t.apply(x, 1 if name.lower() in HOMOGENEOUS else None, name)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symlint.lower import Ref, Tracer, Unsupported
-from symlint.operators.linear import conv, gemm
+from symlint.lower import Ref, Tracer
+from symlint.operators.channels import first, last
+from symlint.operators.linear import conv, convolve, gemm, matmul
 from symlint.program import NONE
 from symlint.registry import op
 
@@ -25,19 +26,17 @@ def bias_split_gelu(t: Tracer, x: Ref, bias: Ref) -> Ref:
     return t.multiply(t.slice(y, last, 0, half), t.apply(t.slice(y, last, half, 2 * half), None, "Gelu"))
 
 
-@op("com.microsoft.BiasAdd", "com.microsoft.BiasDropout")
+@op("com.microsoft.BiasAdd", "com.microsoft.BiasDropout", "com.microsoft.BitmaskBiasDropout")
 def bias_add(t: Tracer, x: Ref, bias: Ref, skip: Ref | None) -> tuple[Ref, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.BiasAdd"""
     return (t.add(t.add(x, bias), skip),)
 
 
-@op("com.microsoft.SkipLayerNormalization", "com.microsoft.SkipGroupNorm")
+@op("com.microsoft.SkipLayerNormalization")
 def skip_layer_norm(
     t: Tracer, x: Ref, skip: Ref, gain: Ref, beta: Ref | None, bias: Ref | None
 ) -> tuple[Ref | None, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.SkipLayerNormalization"""
-    if t.node.op.endswith("GroupNorm"):
-        raise Unsupported("its channels come last")
     whole = t.add(t.add(x, skip), bias)
     normed = t.normalise(whole, [-1], function="standardise")
     return t.add(t.multiply(normed, gain), beta), *_moments(t, whole, 1, 2), whole
@@ -66,14 +65,28 @@ def embed_layer_norm(
     mask_index_type: int = 1,
 ) -> tuple[Ref, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.EmbedLayerNormalization"""
-    batch, length = words.shape
+    return embedded(t, words, segments, [word_table, place_table, segment_table], gain, beta, mask, places)
+
+
+def embedded(
+    t: Tracer,
+    words: Ref,
+    segments: Ref | None,
+    tables: Sequence[Ref | None],
+    gain: Ref,
+    beta: Ref,
+    mask: Ref | None,
+    places: Ref | None,
+) -> tuple[Ref, ...]:
+    """The normalised sum of looked up rows, the index of the mask, and the sum."""
     indices = [x for x in (words, segments, mask, places) if x is not None]
+    batch, length = words.shape
     index = t.unknown(indices, [(batch,)], "it is an index", opaque=False)[0]
     looked = [
         t.mix(
             table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]), steady=True
         )
-        for table in (word_table, place_table, segment_table)
+        for table in tables
         if table is not None
     ]
     whole = t.add(*looked)
@@ -95,7 +108,7 @@ def fused_gemm(
     return _activate(t, gemm(t, a, b, c, transA=transA, transB=transB), activation)
 
 
-@op("com.microsoft.FusedConv", "com.microsoft.NhwcFusedConv")
+@op("com.microsoft.FusedConv", "com.microsoft.NhwcFusedConv", "com.microsoft.NhwcConv")
 def fused_conv(
     t: Tracer,
     x: Ref,
@@ -109,9 +122,11 @@ def fused_conv(
     pads: Sequence[int] = (),
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.FusedConv"""
-    if t.node.op.endswith("NhwcFusedConv"):
-        raise Unsupported("its channels come last")
-    return _activate(t, t.add(conv(t, x, w, bias, group=group, strides=strides, pads=pads), skip), activation)
+    if ".Nhwc" in t.node.op:
+        made = last(t, convolve(t, first(t, x), w, bias, t.result()[1:-1], group, strides, pads))
+    else:
+        made = conv(t, x, w, bias, group=group, strides=strides, pads=pads)
+    return _activate(t, t.add(made, skip), activation)
 
 
 @op("com.microsoft.FusedMatMul", "com.microsoft.TransposeMatMul", "com.microsoft.FusedMatMulActivation")
@@ -127,18 +142,27 @@ def fused_matmul(
     activation: str = "",
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.FusedMatMul"""
-    # With transBatch the first axis of the batch stands just before the last axis.
-    a = t.transpose(a, [a.rank - 2, *range(a.rank - 2), a.rank - 1]) if transBatchA else a
-    b = t.transpose(b, [b.rank - 2, *range(b.rank - 2), b.rank - 1]) if transBatchB else b
+    # With transBatch the rows come first, and the batch after them.
+    a = t.transpose(a, [*range(1, a.rank - 1), 0, a.rank - 1]) if transBatchA else a
+    b = t.transpose(b, [*range(1, b.rank - 1), 0, b.rank - 1]) if transBatchB else b
     left = "k" if a.rank == 1 else "... k m" if transA else "... m k"
     right = "k" if b.rank == 1 else "... n k" if transB else "... k n"
     made = " ".join(x for x, y in (("...", a.rank + b.rank > 2), ("m", a.rank > 1), ("n", b.rank > 1)) if y)
     return _activate(t, t.einsum(f"{left}, {right} -> {made}", a, b), activation)
 
 
+@op("com.microsoft.GemmFastGelu")
+def matmul_gelu(t: Tracer, x: Ref, w: Ref, bias: Ref | None) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.GemmFastGelu"""
+    return t.apply(t.add(matmul(t, x, w), bias), None, "Gelu")
+
+
 def _activate(t: Tracer, x: Ref, activation: str) -> Ref:
-    """The function that a fused operator ends with; it has the name of an operator."""
-    return t.apply(x, 1 if activation in ("Relu", "LeakyRelu") else None, activation) if activation else x
+    """The function that a fused operator ends with: an operator of ONNX's, which may have parameters of its own."""
+    if not activation:
+        return x
+    plain = activation in ("Relu", "Tanh", "Sigmoid", "Gelu")
+    return t.apply(x, 1 if activation in ("Relu", "LeakyRelu") else None, activation if plain else f"Fused{activation}")
 
 
 def _moments(t: Tracer, x: Ref, *outputs: int) -> tuple[Ref | None, ...]:

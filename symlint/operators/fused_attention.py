@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.heads import append, attend, cut, heads, key_mask, looked_up, merge, rotate
 from symlint.operators.quantised import lift
@@ -25,16 +27,20 @@ def attention(
     qkv_hidden_sizes: Sequence[int] = (),
     unidirectional: int = 0,
     do_rotary: int = 0,
+    rotary_embedding_dim: int = 0,
 ) -> tuple[Ref | None, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Attention"""
-    if do_rotary or past_length is not None:
-        raise Unsupported("rotary positions or a shared cache inside of Attention")
-    third = w.shape[1] // 3
-    whole = t.add(t.einsum("b s i, i o -> b s o", x, w), bias)
-    return _projected(t, whole, qkv_hidden_sizes or (third, third, third), num_heads, mask, past, extra, unidirectional)
+    if past_length is not None:
+        t.unknown([past_length], [], "it is a length", opaque=False)
+    whole, sizes = t.add(t.einsum("b s i, i o -> b s o", x, w), bias), qkv_hidden_sizes or (w.shape[1] // 3,) * 3
+    planes = (rotary_embedding_dim or sizes[0] // num_heads) // 2 if do_rotary else 0
+    shared = past_length is not None
+    return projected(
+        t, whole, sizes, num_heads, mask, past, extra, ordered=unidirectional, planes=planes, shared=shared
+    )
 
 
-def _projected(
+def projected(
     t: Tracer,
     whole: Ref,
     sizes: Sequence[int],
@@ -42,14 +48,23 @@ def _projected(
     mask: Ref | None,
     past: Ref | None,
     extra: Ref | None,
-    unidirectional: int,
+    *,
+    ordered: int = 0,
+    planes: int = 0,
+    shared: bool = False,
 ) -> tuple[Ref | None, ...]:
-    """Attention from the queries, keys and values side by side."""
+    """Attention from the queries, keys and values side by side, `planes` of each head being turned by positions."""
     q, k, v = (heads(t, part, num_heads) for part in cut(t, whole, 2, sizes))
+    if planes:
+        angles = np.outer(np.arange(q.shape[2]) + 1, 10000.0 ** -(np.arange(planes) / planes))
+        tables = t.constant(np.cos(angles)), t.constant(np.sin(angles))
+        q, k = (rotate(t, x, *tables, interleaved=False, width=2 * planes) for x in (q, k))
     if past is not None and past.shape[3] > 0:
-        k, v = (t.concat([t.reshape(t.slice(past, 0, i, i + 1), past.shape[1:]), x], 2) for i, x in enumerate((k, v)))
-    masked, ordered = key_mask(t, mask, (q.shape[0], num_heads, q.shape[2], k.shape[2]))
-    made = merge(t, attend(t, q, k, v, masked, extra, ordered=ordered or (2, 3) * unidirectional))
+        halves = (t.reshape(t.slice(past, 0, i, i + 1), past.shape[1:]) for i in (0, 1))
+        k, v = (append(t, p, x, None, shared=shared) for p, x in zip(halves, (k, v), strict=True))
+    masked, places = key_mask(t, mask, (q.shape[0], num_heads, q.shape[2], k.shape[2]))
+    places = (0, 2, 3) if shared else places or (2, 3) * ordered
+    made = merge(t, attend(t, q, k, v, masked, extra, ordered=places))
     if len(t.node.outputs) < 2 or not t.node.outputs[1]:
         return made, None
     return made, t.concat([t.reshape(y, (1, *y.shape)) for y in (k, v)], 0)
@@ -71,13 +86,15 @@ def qattention(
     num_heads: int,
     unidirectional: int = 0,
     do_rotary: int = 0,
+    past_present_share_buffer: int = 0,
 ) -> tuple[Ref | None, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QAttention"""
-    if do_rotary:
-        raise Unsupported("rotary positions inside of QAttention")
     left, right = lift(t, x, x_scale, x_zero, 2), lift(t, w, w_scale, w_zero, 1)
     whole, third = t.add(t.einsum("b s i, i o -> b s o", left, right), bias), w.shape[1] // 3
-    return _projected(t, whole, (third,) * 3, num_heads, mask, past, None, unidirectional)
+    planes, shared = third // num_heads // 2 if do_rotary else 0, bool(past_present_share_buffer)
+    return projected(
+        t, whole, (third,) * 3, num_heads, mask, past, None, ordered=unidirectional, planes=planes, shared=shared
+    )
 
 
 @op("com.microsoft.MultiHeadAttention")
@@ -98,8 +115,11 @@ def multi_head_attention(
 ) -> tuple[Ref, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention"""
     if past_length is not None:
-        raise Unsupported("a shared cache inside of MultiHeadAttention")
-    if k is None:  # b s h (q k v) d
+        t.unknown([past_length], [], "it is a length", opaque=False)
+    shared = past_length is not None
+    if k is None and q.rank == 3:
+        q, k, v = cut(t, q, 2, (q.shape[2] // 3,) * 3)
+    elif k is None:  # b s h (q k v) d
         q, k, v = (t.reshape(r, (*q.shape[:3], q.shape[4])) for r in cut(t, q, 3, (1, 1, 1)))
         q, k, v = (t.reshape(r, (*r.shape[:2], r.shape[2] * r.shape[3])) for r in (q, k, v))
     elif v is None:  # b t h (k v) d
@@ -113,9 +133,10 @@ def multi_head_attention(
             for p, b in zip(parts, pieces, strict=True)
         ]
     q, k, v = (heads(t, p, num_heads) for p in parts)
-    k, v = append(t, past_k, k, 1), append(t, past_v, v, 2)
+    k, v = append(t, past_k, k, 1, shared=shared), append(t, past_v, v, 2, shared=shared)
     masked, ordered = key_mask(t, mask, (q.shape[0], num_heads, q.shape[2], k.shape[2]))
-    return merge(t, attend(t, q, k, v, masked, extra, ordered=ordered or (2, 3) * unidirectional)), k, v
+    ordered = (0, 2, 3) if shared else ordered or (2, 3) * unidirectional
+    return merge(t, attend(t, q, k, v, masked, extra, ordered=ordered)), k, v
 
 
 @op("com.microsoft.GroupQueryAttention")
@@ -133,25 +154,36 @@ def group_query_attention(
     places: Ref | None,
     extra: Ref | None,
     sink: Ref | None,
+    k_scale: Ref | None,
+    v_scale: Ref | None,
+    q_gain: Ref | None,
+    k_gain: Ref | None,
     *,
     num_heads: int,
     kv_num_heads: int,
     do_rotary: int = 0,
     rotary_interleaved: int = 0,
     softcap: float = 0.0,
+    smooth_softmax: int = -1,
+    sliding_window_cache: int = 0,
 ) -> tuple[Ref, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.GroupQueryAttention"""
-    if sink is not None:
-        raise Unsupported("attention sinks")
+    if k_scale is not None or v_scale is not None:
+        raise Unsupported("a quantised cache")
     t.unknown([x for x in (lengths, total) if x.value is None], [], "it is a length", opaque=False)
     if k is None or v is None:
         width = q.shape[2] // (num_heads + 2 * kv_num_heads)
         q, k, v = cut(t, q, 2, [n * width for n in (num_heads, kv_num_heads, kv_num_heads)])
     q, k, v = heads(t, q, num_heads), heads(t, k, kv_num_heads), heads(t, v, kv_num_heads)
+    if q_gain is not None and k_gain is not None:
+        q, k = (t.multiply(t.normalise(x, [-1], function="rms"), g) for x, g in ((q, q_gain), (k, k_gain)))
     if do_rotary and cos is not None and sin is not None:
-        c, s = (looked_up(t, table, places, q.shape[0], q.shape[2]) for table in (cos, sin))
-        q, k = (rotate(t, x, c, s, interleaved=bool(rotary_interleaved)) for x in (q, k))
-    k, v = append(t, past_k, k, 1), append(t, past_v, v, 2)
+        # Queries and keys look rows up apart: their places are not the same axis.
+        pairs = [(x, [looked_up(t, r, places, x.shape[0], x.shape[2]) for r in (cos, sin)]) for x in (q, k)]
+        q, k = (rotate(t, x, c, s, interleaved=bool(rotary_interleaved)) for x, (c, s) in pairs)
+    shared = bool(sliding_window_cache)
+    k, v = append(t, past_k, k, 1, shared=shared), append(t, past_v, v, 2, shared=shared)
     if extra is not None and extra.shape[-1] != k.shape[2]:
         raise Unsupported("a bias of another length than the keys")
-    return merge(t, attend(t, q, k, v, extra, ordered=(0, 2, 3), softcap=softcap)), k, v
+    smooth, ordered = smooth_softmax == 1, (0, 2, 3)
+    return merge(t, attend(t, q, k, v, extra, ordered=ordered, softcap=softcap, sink=sink, smooth=smooth)), k, v

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 
 from symlint.lower import Ref, Tracer
-from symlint.program import NONE
+from symlint.program import NONE, SUM, Law
 
 
 def attend(
-    t: Tracer, q: Ref, k: Ref, v: Ref, *biases: Ref | None, ordered: Sequence[int] = (), softcap: float = 0.0
+    t: Tracer,
+    q: Ref,
+    k: Ref,
+    v: Ref,
+    *biases: Ref | None,
+    ordered: Sequence[int] = (),
+    softcap: float = 0.0,
+    sink: Ref | None = None,
+    smooth: bool = False,
 ) -> Ref:
     """``b h s e`` from queries ``b h s d``, keys ``b g t d`` and values ``b g t e``: h = (g r) shares keys by groups.
 
-    ``ordered`` are the axes of the scores ``b h s t`` whose positions decide what is masked.
+    ``ordered`` are the axes of the scores ``b h s t`` whose positions decide what is masked. A ``sink`` is one more
+    score per head, whose value is zero, and attention that is ``smooth`` has one of zero.
     """
     scores = t.einsum("b (g r) s d, b g t d -> b (g r) s t", q, k)
     scores = t.apply(scores, None, "Tanh") if softcap else scores
     if ordered:
         places = np.indices([n if k in ordered else 1 for k, n in enumerate(scores.shape)]).sum(0)
-        scores = t.pointwise(NONE, scores, t.constant(places), function="Where")
-    scores = t.normalise(t.add(scores, *biases), [-1], function="Softmax")
+        masked = t.constant(np.array(np.finfo(np.float32).min))
+        scores = t.pointwise(
+            Law("sum", (None, Fraction(1), Fraction(1))), t.constant(places), scores, masked, function="Where"
+        )
+    scores = t.add(scores, *biases)
+    if sink is not None:
+        scores = t.pointwise(SUM, scores, t.reshape(sink, (sink.shape[0], 1, 1)), function="Sub")
+    scores = t.normalise(scores, [-1], function="Softmax" if sink is None and not smooth else "SoftmaxAndOne")
     return t.einsum("b (g r) s t, b g t e -> b (g r) s e", scores, v)
 
 
@@ -43,12 +59,13 @@ def cut(t: Tracer, x: Ref, axis: int, sizes: Sequence[int]) -> list[Ref]:
     return [t.slice(x, axis, a, b) for a, b in pairwise(ends)]
 
 
-def append(t: Tracer, past: Ref | None, x: Ref, k: int) -> Ref:
-    """Keys or values behind those of the past; where output `k` is a buffer of a fixed length, positions are pinned."""
-    total = t.results[k] if k < len(t.results) and len(t.node.outputs) > k and t.node.outputs[k] else None
+def append(t: Tracer, past: Ref | None, x: Ref, k: int | None, *, shared: bool = False) -> Ref:
+    """Keys or values behind those of the past; a buffer of a fixed length, as output `k` may be, pins their places."""
+    handed = k is not None and k < len(t.results) and len(t.node.outputs) > k and t.node.outputs[k]
+    total = t.results[k] if k is not None and handed else None
     if past is None or past.shape[2] == 0:
         made = x
-    elif total is not None and total[2] == past.shape[2]:
+    elif shared or (total is not None and total[2] == past.shape[2]):
         made = t.mix(t.pointwise(NONE, x, t.slice(past, 2, 0, 1)), [0, 1, None, 3], "a cache", shape=past.shape)
     else:
         made = t.concat([past, x], 2)
@@ -85,6 +102,8 @@ def looked_up(t: Tracer, table: Ref, places: Ref | None, batch: int, length: int
     """Rows of a table of rotations for every position."""
     if table.rank == 3:
         return table
+    if places is not None and places.rank == 1:  # where all sequences begin
+        batch = 1
     if places is not None:
         t.unknown([places], [], "it is an index", opaque=False)
     return t.mix(

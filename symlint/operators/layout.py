@@ -9,6 +9,7 @@ import numpy as np
 
 from symlint.graph import Array
 from symlint.lower import Ref, Tracer, Unsupported
+from symlint.operators.choice import choice, looked_up
 from symlint.registry import op
 
 
@@ -117,13 +118,16 @@ def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     along = axis % x.rank
     if indices.value is not None and indices.fixed:
         return t.take(x, along, indices.value)
+    if (chosen := choice(t, indices)) is not None and chosen.shape[-1] == x.shape[along]:
+        return looked_up(t, x, along, chosen)
     if indices.value is None:
         t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*range(along), *[None] * indices.rank, *range(along + 1, x.rank)]
-    return t.mix(x, keep, "a lookup computed at run time", steady=True)
+    shape = (*x.shape[:along], *indices.shape, *x.shape[along + 1 :])
+    return t.mix(x, keep, "a lookup computed at run time", steady=True, shape=shape)
 
 
-@op("Pad")
+@op("Pad", "com.microsoft.Pad")
 def pad(
     t: Tracer,
     x: Ref,
@@ -137,7 +141,8 @@ def pad(
     old = t.node.attributes
     amounts = known(pads).tolist() if pads else list(old.get("pads", old.get("paddings", ())))
     along = [int(a) % x.rank for a in known(axes)] if axes else list(range(x.rank))
-    fill = float(old.get("value", 0.0)) if value is None else float(known(value).reshape(()))
+    fill = t.constant(np.asarray(old.get("value", 0.0), np.float32)) if value is None else t.reshape(value, ())
+    fill = fill if value is None or value.value is None else t.constant(value.value.astype(np.float32).reshape(()))
     for k, axis in enumerate(along):
         before, after = amounts[k], amounts[k + len(along)]
         if mode != "constant" and (before or after):
@@ -146,7 +151,11 @@ def pad(
             x = t.mix(x, keep, f"{mode} padding", shape=shape)
             continue
         x = t.slice(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
-        edges = [(*x.shape[:axis], max(n, 0), *x.shape[axis + 1 :]) for n in (before, after)]
-        parts = [t.constant(np.full(shape, fill, np.float32)) for shape in edges]
-        x = t.concat([parts[0], x, parts[1]], axis)
+        parts = [_filled(t, fill, (*x.shape[:axis], n, *x.shape[axis + 1 :])) for n in (before, after) if n > 0]
+        x = t.concat([*parts[: before > 0], x, *parts[before > 0 :]], axis)
     return x
+
+
+def _filled(t: Tracer, value: Ref, shape: Sequence[int]) -> Ref:
+    """One number throughout a shape."""
+    return t.expand(value, shape) if value.value is None else t.constant(np.broadcast_to(value.value, tuple(shape)))

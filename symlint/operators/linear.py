@@ -41,11 +41,31 @@ def conv(
     t: Tracer, x: Ref, w: Ref, b: Ref | None, *, group: int = 1, strides: Sequence[int] = (), pads: Sequence[int] = ()
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Conv.html"""
-    patches = windows(t, x, w.shape[2:], t.result()[2:], strides, pads)
+    return convolve(t, x, w, b, t.result()[2:], group, strides, pads)
+
+
+def convolve(
+    t: Tracer,
+    x: Ref,
+    w: Ref,
+    b: Ref | None,
+    places: Sequence[int],
+    group: int,
+    strides: Sequence[int],
+    pads: Sequence[int],
+) -> Ref:
+    """A convolution of which the output's places are known."""
+    patches = windows(t, x, w.shape[2:], places, strides, pads)
     axes = " ".join(f"k{i}" for i in range(w.rank - 2))
     here = " ".join(f"o{i}" for i in range(w.rank - 2))
     y = t.einsum(f"b (g i) {axes} {here}, (g o) i {axes} -> b (g o) {here}", patches, w, g=group)
     return y if b is None else t.add(y, t.reshape(b, (1, b.shape[0], *[1] * (w.rank - 2))))
+
+
+@op("com.microsoft.ConvTransposeWithDynamicPads")
+def conv_transpose_padded(t: Tracer, x: Ref, w: Ref, pads: Ref | None, b: Ref | None, *, group: int = 1) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.ConvTransposeWithDynamicPads"""
+    return conv_transpose(t, x, w, b, group=group)
 
 
 @op("ConvTranspose")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from math import prod
 
 from symlint.lower import Ref, Tracer, Unsupported
-from symlint.program import CONSTANT
+from symlint.program import CONSTANT, NONE
 from symlint.registry import op
 
 
 @op("Softmax", "LogSoftmax", "Hardmax")
 def softmax(t: Tracer, x: Ref, *, axis: int | None = None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Softmax.html"""
+    law = CONSTANT if t.node.op == "Hardmax" else NONE
     if t.node.opset < 13:
         first = (1 if axis is None else axis) % max(x.rank, 1)
-        return t.normalise(x, range(first, x.rank))
-    return t.normalise(x, [-1 if axis is None else axis])
+        return t.normalise(x, range(first, x.rank), law=law)
+    return t.normalise(x, [-1 if axis is None else axis], law=law)
 
 
 @op("BatchNormalization")
@@ -74,6 +75,5 @@ def lp_norm(t: Tracer, x: Ref, *, axis: int = -1, p: int = 2, axes: tuple[int, .
 @op("LRN")
 def lrn(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__LRN.html"""
-    from symlint.program import NONE
-
-    return t.mix(x, [0, None, *range(2, x.rank)], "a window over neighbouring channels", law=NONE)
+    keep = [0, None, *range(2, x.rank)]
+    return t.mix(x, keep, "a window over neighbouring channels", law=NONE, shape=x.shape)

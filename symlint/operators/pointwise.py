@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from symlint.lower import Ref, Tracer
+from symlint.operators.choice import compared
 from symlint.program import NONE, SUM, Law
 from symlint.registry import op, pointwise
 
@@ -18,11 +19,12 @@ FLOATS = frozenset((1, 10, 11, 16))
 pointwise(1, "Relu", "LeakyRelu", "Abs", "Neg", "Identity")
 pointwise(Fraction(1, 2), "Sqrt")
 pointwise(-1, "Reciprocal")
+pointwise(0, "Sign", "IsInf", "IsNaN")
 pointwise(
     None,
     *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor"),
-    *("Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Round", "Selu", "Shrink", "Sigmoid"),
-    *("Sign", "Sin", "Sinh", "Softplus", "Softsign", "Swish", "Tan", "Tanh", "ThresholdedRelu", "BitwiseNot"),
+    *("Gelu", "HardSigmoid", "HardSwish", "Log", "Mish", "Not", "Round", "Selu", "Shrink", "Sigmoid"),
+    *("Sin", "Sinh", "Softplus", "Softsign", "Swish", "Tan", "Tanh", "ThresholdedRelu", "BitwiseNot"),
     *("com.microsoft.Gelu", "com.microsoft.QuickGelu"),
 )
 
@@ -48,7 +50,7 @@ def sub(t: Tracer, a: Ref, b: Ref) -> Ref:
 @op("Max", "Min")
 def extremum(t: Tracer, *terms: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Max.html"""
-    return t.pointwise(SUM, *terms)
+    return terms[0] if len(terms) == 1 else t.pointwise(SUM, *terms)
 
 
 @op("Mean")
@@ -107,8 +109,13 @@ def where(t: Tracer, condition: Ref, a: Ref, b: Ref) -> Ref:
     return t.pointwise(Law("sum", (None, Fraction(1), Fraction(1))), condition, a, b)
 
 
+@op("Equal")
+def equal(t: Tracer, a: Ref, b: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Equal.html"""
+    return compared(t, a, b) or t.pointwise(NONE, a, b)
+
+
 @op(
-    "Equal",
     "Greater",
     "GreaterOrEqual",
     "Less",
@@ -123,11 +130,17 @@ def where(t: Tracer, condition: Ref, a: Ref, b: Ref) -> Ref:
     "BitwiseXor",
 )
 def compare(t: Tracer, a: Ref, b: Ref) -> Ref:
-    """https://onnx.ai/onnx/operators/onnx__Equal.html"""
+    """https://onnx.ai/onnx/operators/onnx__Greater.html"""
     return t.pointwise(NONE, a, b)
 
 
-@op("Dropout")
+@op("BitCast")
+def bit_cast(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__BitCast.html"""
+    return t.apply(x, None, "Bits")
+
+
+@op("Dropout", "com.microsoft.BitmaskDropout")
 def dropout(t: Tracer, x: Ref, ratio: Ref | None, training: Ref | None) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__Dropout.html"""
     return (x,)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from symlint.lower import Ref, Tracer, Unsupported
-from symlint.operators.linear import conv, matmul
+from symlint.lower import Ref, Tracer
+from symlint.operators.channels import first, last, pool_last
+from symlint.operators.fused import embedded
+from symlint.operators.linear import convolve, matmul
 from symlint.operators.quantised import lift, lower
+from symlint.operators.reduce import total
 from symlint.operators.spatial import global_average, pool
 from symlint.program import NONE
 from symlint.registry import op
@@ -27,15 +30,17 @@ def qlinear_conv(
     bias: Ref | None,
     *,
     group: int = 1,
+    strides: Sequence[int] = (),
     pads: Sequence[int] = (),
     channels_last: int = 0,
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__QLinearConv.html"""
-    if channels_last:
-        raise Unsupported("its channels come last")
     levels = t.pointwise(NONE, bias) if bias is not None else None
-    made = conv(t, lift(t, x, x_scale, x_zero, 1), lift(t, w, w_scale, w_zero, 0), levels, group=group, pads=pads)
-    return lower(t, made, y_scale, y_zero)
+    places = t.result()[1:-1] if channels_last else t.result()[2:]
+    level = lift(t, first(t, x) if channels_last else x, x_scale, x_zero, 1)
+    made = convolve(t, level, lift(t, w, w_scale, w_zero, 0), levels, places, group, strides, pads)
+    lowered = lower(t, made, y_scale, y_zero)
+    return last(t, lowered) if channels_last else lowered
 
 
 @op("QLinearMatMul")
@@ -102,11 +107,62 @@ def qlinear_pool(
     t: Tracer, x: Ref, x_scale: Ref, x_zero: Ref | None, y_scale: Ref, y_zero: Ref | None, *, channels_last: int = 0
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearAveragePool"""
-    if channels_last:
-        raise Unsupported("its channels come last")
-    level = lift(t, x, x_scale, x_zero, 1)
-    made = global_average(t, level) if "Global" in t.node.op else pool(t, level)[0]
+    level = lift(t, x, x_scale, x_zero, 0)
+    if "Global" in t.node.op:
+        made = last(t, global_average(t, first(t, level))) if channels_last else global_average(t, level)
+    else:
+        made = pool_last(t, level) if channels_last else pool(t, level)[0]
     return lower(t, made, y_scale, y_zero)
+
+
+@op("com.microsoft.QLinearWhere")
+def qlinear_where(
+    t: Tracer,
+    condition: Ref,
+    x: Ref,
+    x_scale: Ref,
+    x_zero: Ref,
+    y: Ref,
+    y_scale: Ref,
+    y_zero: Ref,
+    z_scale: Ref,
+    z_zero: Ref,
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearWhere"""
+    both = lift(t, x, x_scale, x_zero, 0), lift(t, y, y_scale, y_zero, 0)
+    return lower(t, t.pointwise(NONE, condition, *both, function="Where"), z_scale, z_zero)
+
+
+@op("com.microsoft.QLinearReduceMean")
+def qlinear_mean(
+    t: Tracer,
+    x: Ref,
+    x_scale: Ref,
+    x_zero: Ref | None,
+    y_scale: Ref,
+    y_zero: Ref | None,
+    *,
+    axes: Sequence[int] | None = None,
+    keepdims: int = 1,
+) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearReduceMean"""
+    summed = total(t, lift(t, x, x_scale, x_zero, 0), None, axes=axes, keepdims=keepdims)
+    return lower(t, summed, y_scale, y_zero)
+
+
+@op("com.microsoft.MulInteger")
+def mul_integer(t: Tracer, a: Ref, a_zero: Ref | None, b: Ref, b_zero: Ref | None) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MulInteger"""
+    return t.pointwise(NONE, lift(t, a, None, a_zero, 0), lift(t, b, None, b_zero, 0), function="Mul")
+
+
+@op("com.microsoft.QEmbedLayerNormalization")
+def qembed_layer_norm(t: Tracer, words: Ref, segments: Ref | None, *levels: Ref | None) -> tuple[Ref, ...]:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QEmbedLayerNormalization"""
+    # Words, places, segments, gain and bias, then the mask, then as many scales and as many zero points.
+    three = zip(levels[:5], levels[6:11], levels[11:], strict=True)
+    made: list[Any] = [x and lift(t, x, scale, zero, x.rank - 1) for x, scale, zero in three]
+    return embedded(t, words, segments, made[:3], made[3], made[4], levels[5], None)[:2]
 
 
 @op("com.microsoft.QLinearConcat")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.linear import conv, matmul
@@ -28,7 +27,7 @@ def spread_along(t: Tracer, x: Ref, level: Ref | None, axis: int, block: int = 0
 def lift(t: Tracer, x: Ref, scale: Ref | None, zero: Ref | None, axis: int, block: int = 0) -> Ref:
     """(x - zero) scale."""
     zero, scale = spread_along(t, x, zero, axis, block), spread_along(t, x, scale, axis, block)
-    level = t.pointwise(NONE, *(r for r in (x, zero) if r is not None))
+    level = t.pointwise(NONE, x, function="Identity") if zero is None else t.pointwise(NONE, x, zero, function="Sub")
     return level if scale is None else t.multiply(level, scale)
 
 
@@ -57,7 +56,7 @@ def dynamic_quantize(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     return lower(t, x, scale, zero), scale, zero
 
 
-@op("MatMulInteger")
+@op("MatMulInteger", "com.microsoft.MatMulInteger16")
 def matmul_integer(t: Tracer, a: Ref, b: Ref, a_zero: Ref | None, b_zero: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__MatMulInteger.html"""
     return matmul(t, lift(t, a, None, a_zero, max(a.rank - 2, 0)), lift(t, b, None, b_zero, b.rank - 1))
@@ -84,45 +83,6 @@ def conv_integer(
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ConvInteger.html"""
     return conv(t, lift(t, x, None, x_zero, 1), lift(t, w, None, w_zero, 0), None, group=group, pads=pads)
-
-
-@op("com.microsoft.MatMulNBits")
-def matmul_blocks(
-    t: Tracer,
-    x: Ref,
-    b: Ref,
-    scales: Ref,
-    zeros: Ref | None,
-    order: Ref | None,
-    bias: Ref | None,
-    *,
-    K: int,  # noqa: N803
-    N: int,  # noqa: N803
-    bits: int = 4,
-    block_size: int,
-) -> Ref:
-    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits"""
-    blocks = -(-K // block_size)
-    each, width = 8 // bits, block_size * bits // 8
-    if order is not None or 8 % bits:
-        raise Unsupported("its rows are grouped by an index" if order is not None else f"{bits} bits fill no byte")
-    packed = t.reshape(b, (N, blocks, width))
-    w = t.mix(packed, [0, 1, 2, None], "several weights in one byte", law=NONE, shape=(N, blocks, width, each))
-    levels = None
-    if zeros is not None:
-        rows = t.reshape(zeros, (N, zeros_per_row := -(-prod(zeros.shape) // N)))
-        if zeros_per_row * each == blocks and each > 1:
-            apart = t.mix(rows, [0, 1, None], "several zero points in one byte", law=NONE, shape=(*rows.shape, each))
-            rows = t.reshape(apart, (N, blocks))
-        elif zeros_per_row != blocks:
-            rows = t.mix(rows, [0, None], "several zero points in one byte", law=NONE, shape=(N, blocks))
-        levels = t.reshape(rows, (N, blocks, 1, 1))
-    w = t.pointwise(NONE, w, levels) if levels is not None else w
-    w = t.multiply(w, t.reshape(scales, (N, blocks, 1, 1)))
-    if blocks * block_size != K:
-        flat = t.reshape(w, (N, blocks * block_size))
-        return t.add(t.einsum("... k, n k -> ... n", x, t.slice(flat, 1, 0, K)), bias)
-    return t.add(t.einsum("... (b y p), n b y p -> ... n", x, w), bias)
 
 
 @op("finn.custom_op.general.MultiThreshold", "qonnx.custom_op.general.MultiThreshold")

@@ -27,7 +27,7 @@ def averaged(t: Tracer, summed: Ref, count: int) -> Ref:
     return t.multiply(summed, t.constant(np.asarray(1 / max(count, 1), np.float32)))
 
 
-@op("ReduceSum", "ReduceMean")
+@op("ReduceSum", "ReduceMean", "com.microsoft.ReduceSumInteger")
 def total(
     t: Tracer,
     x: Ref,
@@ -59,6 +59,7 @@ def fold(
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ReduceMax.html"""
     along = reduced(x, dims, axes, noop_with_empty_axes)
-    laws = {"ReduceSumSquare": Law("product", (Fraction(2),)), "ReduceProd": NONE}
+    count = prod(x.shape[k] for k in along)
+    laws = {"ReduceSumSquare": Law("product", (Fraction(2),)), "ReduceProd": Law("product", (Fraction(count),))}
     law = NONE if "Log" in t.node.op else laws.get(t.node.op, SUM)
     return t.fold(x, along, keepdims=bool(keepdims), law=law, function=t.node.op)

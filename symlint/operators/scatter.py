@@ -9,6 +9,7 @@ import numpy as np
 
 from symlint.graph import Array
 from symlint.lower import Ref, Tracer, Unsupported
+from symlint.operators.choice import choice
 from symlint.program import NONE, SUM, Law
 from symlint.registry import op
 
@@ -46,12 +47,13 @@ def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int
     return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), reduction=reduction)
 
 
-@op("GatherND")
+@op("GatherND", "com.microsoft.GatherND")
 def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherND.html"""
     t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*[None] * (indices.rank - 1), *range(batch_dims + indices.shape[-1], x.rank)]
-    return t.mix(x, keep, LOOKUP, steady=True)
+    shape = (*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :])
+    return t.mix(x, keep, LOOKUP, steady=True, shape=shape)
 
 
 @op("ScatterND")
@@ -91,8 +93,13 @@ def _box(indices: Array, shape: Sequence[int]) -> tuple[int, int, int] | None:
 @op("OneHot")
 def one_hot(t: Tracer, indices: Ref, depth: Ref, values: Ref, *, axis: int = -1) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__OneHot.html"""
+    at = axis % (indices.rank + 1)
+    chosen = choice(t, indices)
+    known = values.value is not None and values.value.tolist() == [0, 1]
+    if chosen is not None and chosen.shape[-1] == t.result()[at] and known:
+        return t.transpose(chosen, [*range(at), indices.rank, *range(at, indices.rank)])
     keep: list[int | None] = list(range(indices.rank))
-    keep.insert(axis % (indices.rank + 1), None)
+    keep.insert(at, None)
     t.unknown([values], [], "two numbers", opaque=False)
     return t.mix(indices, keep, "a class index", law=NONE)
 
@@ -107,7 +114,7 @@ def compress(t: Tracer, x: Ref, condition: Ref, *, axis: int | None = None) -> R
     return t.mix(x, keep, "a choice computed at run time")
 
 
-@op("Trilu")
+@op("Trilu", "com.microsoft.Trilu")
 def triangle(t: Tracer, x: Ref, k: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Trilu.html"""
     return t.mix(x, [*range(x.rank - 2), None, None], "a triangle", shape=x.shape)

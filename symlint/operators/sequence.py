@@ -6,7 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from symlint.graph import Graph
 from symlint.lower import Ref, Tracer, Unsupported
+from symlint.operators.control import body as lowered
 from symlint.operators.layout import known
 from symlint.registry import op
 
@@ -21,6 +23,30 @@ def elements(x: Ref) -> tuple[Ref, ...]:
     if x.items is None:
         raise Unsupported("the elements of its sequence are unknown")
     return x.items
+
+
+@op("Optional", "OptionalGetElement")
+def optional(t: Tracer, x: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Optional.html"""
+    if x is None:
+        raise Unsupported("it is empty", opaque=False)
+    return x
+
+
+@op("OptionalHasElement")
+def has_element(t: Tracer, x: Ref | None) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__OptionalHasElement.html"""
+    return t.constant(np.asarray(x is not None))
+
+
+@op("SequenceMap")
+def sequence_map(t: Tracer, *inputs: Ref, body: Graph) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__SequenceMap.html"""
+    rounds = []
+    for k in range(len(elements(inputs[0]))):
+        values = [x if x.items is None else x.items[k] for x in inputs]
+        rounds.append(lowered(t, body, dict(zip(body.inputs, values, strict=True))))
+    return tuple(sequence(*items) for items in zip(*rounds, strict=True))
 
 
 @op("SequenceConstruct")

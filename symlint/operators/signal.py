@@ -7,17 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from symlint.lower import Ref, Tracer, Unsupported
-from symlint.operators.linear import windows
+from symlint.operators.linear import convolve
 from symlint.program import NONE
 from symlint.registry import op
 
 
-@op("GridSample", "RoiAlign", "MaxRoiPool")
+@op("GridSample", "RoiAlign", "MaxRoiPool", "com.microsoft.GridSample")
 def sample(t: Tracer, x: Ref, places: Ref, batch: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GridSample.html"""
     t.unknown([r for r in (places, batch) if r is not None], [], "it is an index", opaque=False)
     linear = t.node.op != "MaxRoiPool" and t.node.attributes.get("mode") != "max"
-    return t.mix(x, [None, 1, *[None] * (x.rank - 2)], "places computed at run time", linear=linear)
+    shape = (*x.shape[:2], *places.shape[1:-1]) if t.node.op.endswith("GridSample") else None
+    return t.mix(x, [None, 1, *[None] * (x.rank - 2)], "places computed at run time", linear=linear, shape=shape)
+
+
+@op("AffineGrid")
+def affine_grid(t: Tracer, theta: Ref, size: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__AffineGrid.html"""
+    return t.mix(theta, [0, *[None] * (theta.shape[1]), 1], "a grid of places")
 
 
 @op("CenterCropPad")
@@ -38,6 +45,13 @@ def fourier(t: Tracer, x: Ref, length: Ref | None, place: Ref | None, *, axis: i
     return t.mix(x, [None if k in (along, x.rank - 1) else k for k in range(x.rank)], "a Fourier transform")
 
 
+@op("com.microsoft.Rfft", "com.microsoft.Irfft")
+def real_fourier(t: Tracer, x: Ref) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Rfft"""
+    made, ends = t.result(), 1 if t.node.op.endswith("Rfft") else 2
+    return t.mix(x, [k if k < x.rank - ends else None for k in range(len(made))], "a Fourier transform")
+
+
 @op("STFT")
 def short_fourier(t: Tracer, x: Ref, step: Ref, window: Ref | None, length: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__STFT.html"""
@@ -50,6 +64,12 @@ def short_fourier(t: Tracer, x: Ref, step: Ref, window: Ref | None, length: Ref 
 def determinant(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Det.html"""
     return t.mix(x, list(range(x.rank - 2)), "a determinant", law=NONE, shape=x.shape[:-2])
+
+
+@op("com.microsoft.Inverse")
+def inverse(t: Tracer, x: Ref) -> Ref:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Inverse"""
+    return t.mix(x, [*range(x.rank - 2), None, None], "an inverse matrix", law=NONE, shape=x.shape)
 
 
 @op("Col2Im")
@@ -73,13 +93,11 @@ def deform_conv(
     offset_group: int = 1,
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__DeformConv.html"""
-    if offset_group > 1 or w.rank != 4:
-        raise Unsupported("offsets of several groups")
     t.unknown([r for r in (offset, mask) if r is not None], [], "places computed at run time", opaque=False)
-    still = t.mix(x, [None, 1, None, None], "places computed at run time", shape=x.shape)
-    patches = windows(t, still, w.shape[2:], t.result()[2:], (), (1,))
-    y = t.einsum("b (g i) u v h w, (g o) i u v -> b (g o) h w", patches, w, g=group)
-    return y if bias is None else t.add(y, t.reshape(bias, (1, bias.shape[0], 1, 1)))
+    # Each group of offsets looks at places of its own.
+    apart = t.reshape(x, (x.shape[0], offset_group, x.shape[1] // offset_group, *x.shape[2:]))
+    moved = t.mix(apart, [None, None, 2, *[None] * (x.rank - 2)], "places computed at run time", shape=apart.shape)
+    return convolve(t, t.reshape(moved, x.shape), w, bias, t.result()[2:], group, (), (1,) * (2 * x.rank - 4))
 
 
 @op("Crop")

@@ -7,7 +7,7 @@ from math import prod
 from symlint.lower import Ref, Tracer
 from symlint.operators.layout import known
 from symlint.operators.reduce import averaged
-from symlint.program import NONE, SUM
+from symlint.program import SUM
 from symlint.registry import op
 
 
@@ -15,6 +15,7 @@ from symlint.registry import op
 def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
     padded = any(t.node.attributes.get("pads", ())) and t.node.op != "MaxPool"
+    x = t.apply(x, 1, "Abs") if t.node.op == "LpPool" else x
     return (
         t.mix(
             x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded, linear=t.node.op == "AveragePool"
@@ -57,20 +58,3 @@ def reverse_sequence(t: Tracer, x: Ref, lengths: Ref, *, batch_axis: int = 1, ti
     """https://onnx.ai/onnx/operators/onnx__ReverseSequence.html"""
     keep = [None if k in (batch_axis, time_axis) else k for k in range(x.rank)]
     return t.mix(x, keep, "a reversed sequence")
-
-
-@op("TopK")
-def top_k(t: Tracer, x: Ref, k: Ref, *, axis: int = -1) -> tuple[Ref, Ref]:
-    """https://onnx.ai/onnx/operators/onnx__TopK.html"""
-    keep = [None if a == axis % x.rank else a for a in range(x.rank)]
-    return t.mix(x, keep, "a ranking", linear=False), t.mix(x, keep, "a ranking", law=NONE, shape=t.result(1))
-
-
-@op("ArgMax", "ArgMin")
-def arg_max(t: Tracer, x: Ref, *, axis: int = 0, keepdims: int = 1) -> Ref:
-    """https://onnx.ai/onnx/operators/onnx__ArgMax.html"""
-    at = axis % x.rank
-    keep = [k for k in range(x.rank) if k != at]
-    shape = [x.shape[k] for k in keep]
-    picked = t.mix(x, keep, "the index of the largest", law=NONE, shape=shape)
-    return t.reshape(picked, t.result())

@@ -25,7 +25,7 @@ class Pinned:
 def pinned(symmetry: Symmetry, structure: Structure) -> tuple[Pinned, ...]:
     """What the coverage counts as pinned, tensor by tensor."""
     program, axes = structure.program, structure.axes
-    moved = {name for generator in symmetry.generators for name in generator.tensors}
+    moved = {name for generator in symmetry.generators if generator.exact for name in generator.tensors}
     elsewhere = moved | {item.tensor for item in symmetry.opaque}
     held: dict[str, list[str]] = {}
     for name, stored in program.weights.items():

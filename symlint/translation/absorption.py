@@ -13,7 +13,7 @@ import numpy as np
 
 from symlint.numbers import SUMMING
 from symlint.program import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, operands
-from symlint.translation.transition import PASSING
+from symlint.translation.transition import COPYING, PASSING
 from symlint.translation.wave import Kind, Wave, labelled, regrouped, same, spread, steady
 
 
@@ -37,6 +37,10 @@ class Way:
     wave: Wave
     """What happens to the weight."""
 
+    def reader(self, start: Step) -> Step:
+        """The step that reads the weight, on the way from the sum `start`."""
+        return self.steps[-1].step if self.steps else start
+
 
 @dataclass(frozen=True)
 class Absorbers:
@@ -53,11 +57,12 @@ class Absorbers:
         todo: list[tuple[str, Wave, tuple[Back, ...]]] = [(name, wave, ())]
         while todo:
             here, wave, path = todo.pop()
-            if not self._alone(here, wave):
-                continue
             if here in self.program.weights:
-                if wave.kind is Kind.CONSTANT and self._free(here):
+                apart = self._alone(here, wave) or self._shared(here, wave)
+                if apart and wave.kind is Kind.CONSTANT and self._free(here):
                     return Way(path, here, wave)
+                continue
+            if not self._alone(here, wave):
                 continue
             step = self.makers.get(here)
             if step is None:
@@ -68,6 +73,12 @@ class Absorbers:
                 if before is not None:
                     todo.append((operands(step)[k], before, (*path, back)))
         return None
+
+    def _shared(self, name: str, wave: Wave) -> bool:
+        """Whether several sums read a weight, so that it may take back the very same change at all of them."""
+        readers = self.readers.get(name, ())
+        added = all(isinstance(r, Pointwise) and r.function in COPYING and r.operands.count(name) == 1 for r in readers)
+        return added and wave.exact and len(readers) > 1 and name not in self.program.outputs
 
     def _free(self, name: str) -> bool:
         tensor = self.program.model.tensors[self.program.weights[name]]
@@ -124,7 +135,8 @@ class Absorbers:
         if any(not wave.same_along(a) for a in narrow):
             return None
         classes = tuple(same(n) if a + lead in narrow else wave.classes[a + lead] for a, n in enumerate(shape))
-        return replace(wave, classes=classes, where=wave.where[lead:])
+        exact = wave.exact and step.function in COPYING
+        return replace(wave, classes=classes, where=wave.where[lead:], exact=exact)
 
     def _rearranged(self, step: Einsum, wave: Wave) -> Wave | None:
         (spec,) = step.specs

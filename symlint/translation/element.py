@@ -26,6 +26,7 @@ class _Element:
         self.program: Program = numbers.program
         self.arrays: dict[str, Array] = {}
         self.waves: dict[str, Wave] = {}
+        self.done: set[str] = set()
 
     def changes(self, size: Array) -> Iterator[tuple[str, Array]]:
         translation = self.translation
@@ -75,22 +76,23 @@ class _Element:
         if isinstance(step, Einsum):
             made = {step.out: self._contracted(step, visit.entering[0], after)}
         elif isinstance(step, Pointwise):
-            rank = len(self.program.shapes[step.out])
-            made = self.numbers.apply(step, {n: self._ranked(n, rank, lead) for n in names}, lead)
+            made = self.numbers.apply(step, {n: self._ranked(n, step.out, lead) for n in names}, lead)
         else:
             made = self.numbers.apply(step, {n: self.arrays[n] for n in names}, lead)
         for out, array in made.items():
             if out not in visit.made:
                 continue
             for k, way in visit.ways:
-                first = Back(step, k, after)
-                yield way.weight, -self._back(array, Way((first, *way.steps), way.weight, way.wave))
+                path = (Back(step, k, after), *way.steps)  # a sum elsewhere may have asked for the very same change
+                if way.weight not in self.done or not isinstance(path[-1].step, Pointwise):
+                    yield way.weight, -self._back(array, Way(path, way.weight, way.wave))
+                self.done.add(way.weight)
             if not visit.ways:
                 self.arrays[out], self.waves[out] = array, visit.made[out]
 
-    def _ranked(self, name: str, rank: int, lead: int) -> Array:
+    def _ranked(self, name: str, out: str, lead: int) -> Array:
         """A change with as many axes behind the leading ones as the output has."""
-        x = self.arrays[name]
+        x, rank = self.arrays[name], len(self.program.shapes[out])
         return x.reshape(*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:])
 
     def _contracted(self, step: Einsum, k: int, after: Wave) -> Array:

@@ -111,7 +111,20 @@ class Search:
             if not ends:
                 break
         self.known.update((key, tuple(visits[n:]) if ends else None) for key, n in passed)
-        return tuple(visits) if ends else None
+        return tuple(visits) if ends and self._even(visits) else None
+
+    def _even(self, visits: Sequence[Visit]) -> bool:
+        """Whether a weight that takes the change back where several steps read it does so in all of them alike."""
+        taken: dict[str, list[tuple[Step, object]]] = {}
+        for visit in visits:
+            for _, way in visit.ways:
+                reader = way.reader(visit.step)
+                if len(self.readers[way.weight]) > 1 and isinstance(reader, Pointwise):
+                    taken.setdefault(way.weight, []).append((reader, way.wave.key))
+        return all(
+            len({key for _, key in found}) == 1 and {id(s) for s, _ in found} == set(map(id, self.readers[name]))
+            for name, found in taken.items()
+        )
 
     def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
         others = [n for k, n in enumerate(operands(step)) if k not in entering and n not in self.fixed]
@@ -155,7 +168,9 @@ class Search:
             if k in entering:
                 continue
             narrow = self.absorbers.operand(step, k, wave)
-            way = self.absorbers.way(name, narrow) if narrow is not None else None
+            if narrow is None:
+                continue
+            way = self.absorbers.way(name, narrow)
             if way is not None and way.weight not in self.statistics and not self._circular(source, pattern, way):
                 return ((k, way),)
         return ()

@@ -33,6 +33,10 @@ class Blocked(Exception):
     """The change comes out where nothing can take it back."""
 
 
+COPYING = frozenset({"Add", "Identity", "Sum"})
+"""Functions that hand a change of one operand on as it is."""
+
+
 @dataclass(frozen=True)
 class Transitions:
     """The steps of a program as maps of waves."""
@@ -149,7 +153,7 @@ class Transitions:
             wave.classes[a - lead] if a >= lead and mine[a - lead] == n else same(n) for a, n in enumerate(shape)
         )
         where = tuple(wave.where[a - lead] if a >= lead else None for a in range(len(shape))) if wave.where else ()
-        return replace(wave, classes=classes, where=where, exact=wave.exact and step.function == "Identity")
+        return replace(wave, classes=classes, where=where, exact=wave.exact and step.function in COPYING)
 
     def _varied(self, step: Pointwise, others: list[str], wave: Wave) -> Wave:
         """The change where other operands tell the indices of their axes apart."""
@@ -196,7 +200,7 @@ class Transitions:
 
     @step.register
     def _(self, step: Normalise, k: int, wave: Wave) -> dict[str, Wave]:
-        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "standardise")
+        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "TopK", "standardise")
         if shifts and all(wave.same_along(a) for a in step.axes):
             return {}
         raise Blocked

@@ -110,7 +110,7 @@ def together(waves: Sequence[Wave]) -> Wave:
         waves = [w.loose() for w in waves]
     classes = tuple(numbered(*(w.classes[k] for w in waves)) for k in range(len(first.classes)))
     taken = frozenset[int]().union(*(w.taken for w in waves))
-    return replace(waves[0], classes=classes, taken=taken)
+    return replace(waves[0], classes=classes, taken=taken, exact=False)
 
 
 def beside(waves: Sequence[Wave], axis: int) -> Wave | None:

@@ -1,0 +1,38 @@
+"""Rescalings that only the epsilon of a normalisation breaks: it takes lengths away, all but exactly.
+
+They do not count as directions of symmetry, and are applied only when named; but along them the loss is almost flat,
+and weight decay moves what it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from symlint.axes import Axes
+from symlint.charge import Rescaling, charges
+from symlint.program import CONSTANT, NONE, Law, Normalise, Program
+from symlint.span import independent
+from symlint.terms import Expansion
+from symlint.unknowns import Charge
+from symlint.whole import LENGTHS
+
+
+class Nearly(Rescaling):
+    """Rescalings if every epsilon were zero."""
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """What is normalised along other axes loses its scale."""
+        return CONSTANT if step.function in LENGTHS and axis not in step.axes else NONE
+
+
+def nearly(
+    program: Program, axes: Axes, expansion: Expansion, exact: Mapping[int, Sequence[Charge]]
+) -> Iterator[tuple[int, Charge]]:
+    """Leaf and charge of what is a rescaling but for an epsilon, beyond the `exact` ones."""
+    if not any(isinstance(step, Normalise) and step.function in LENGTHS for step in program.steps):
+        return
+    for leaf, found in charges(program, axes, expansion, Nearly).items():
+        rows = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in found]
+        known = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in exact.get(leaf, ())]
+        for k in independent(rows, known):
+            yield leaf, found[k]
