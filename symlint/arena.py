@@ -7,6 +7,8 @@ from enum import Enum
 from math import prod
 
 ONE = 0
+REASONS = 12
+"""How many reasons are kept for one leaf."""
 
 
 class Form(Enum):
@@ -188,13 +190,13 @@ class Arena:
             reasons = self.why.pop(root)
             for part in set(self.leaves(target)):
                 mine = self.why.setdefault(part, [])
-                mine.extend(r for r in reasons if r not in mine)
+                mine.extend(r for r in reasons if r not in mine and len(mine) < REASONS)
 
     def explain(self, f: int, reason: str) -> None:
         """Note why the leaves of `f` are joined or limited."""
         for part in self.leaves(f):
             reasons = self.why.setdefault(part, [])
-            if reason not in reasons and len(reasons) < 12:
+            if reason not in reasons and len(reasons) < REASONS:
                 reasons.append(reason)
 
     def pin(self, f: int, reason: str) -> None:

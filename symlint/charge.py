@@ -7,6 +7,7 @@ acts as g where the charge is 1 and as its inverse transpose where it is -1.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 
 from symlint.axes import Axes
@@ -17,12 +18,14 @@ from symlint.terms import Expansion
 from symlint.unknowns import ONE, Charge
 
 
-def charges(program: Program, axes: Axes, expansion: Expansion, kind: type[System]) -> dict[int, list[Charge]]:
+def charges(
+    program: Program, axes: Axes, expansion: Expansion, kind: type[System], only: Collection[int] | None = None
+) -> dict[int, list[Charge]]:
     """Leaf -> independent generators of one kind, each by its charges wherever the leaf stands; zeros are left out."""
     system = kind(program, axes, expansion)
     for step in program.steps:
         system.step(step)
-    return system.solve()
+    return system.solve(only)
 
 
 class Rescaling(System):

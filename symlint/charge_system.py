@@ -30,7 +30,7 @@ from symlint.program import (
     results,
 )
 from symlint.terms import Condition, joint, meet
-from symlint.unknowns import ONE, Unknowns
+from symlint.unknowns import MINUS, ONE, Unknowns
 
 
 class System(Unknowns):
@@ -86,7 +86,7 @@ class System(Unknowns):
                 if t.first == first and len(row) == len(flat) and meet(t.condition, condition) is not None
             ]
             for v, w in ((v, w) for row in met for v, w in zip(flat, row, strict=True)):
-                self.equate((v, ONE), (w, -ONE))
+                self.equate((v, ONE), (w, MINUS))
             if not met:
                 self.zero([flat])
         yield from zip(labels, views, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
@@ -56,23 +57,24 @@ class _Report:
         self.overlaps = Overlaps(program, axes, expansion, self.stored)
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
-        actions = list(self.generators.actions())
-        for action in list(actions):  # one by one: of two that contain each other one stays
-            if self.overlaps.within(action, actions):
-                actions.remove(action)
+        actions = self.overlaps.apart(self.generators.actions())
         actions += self.generators.whole(list(self.overlaps.beyond(scalings(self.program), actions)))
         actions += self.generators.exchanges()
         loose = list(self.generators.nearly())
         beyond = self.overlaps.beyond(scalings(self.program, nearly=True), [*actions, *loose])
         loose += self.generators.whole(list(beyond), ".nearly")
+        beside: defaultdict[int, list[Action]] = defaultdict(list)
+        for action in (*actions, *loose):
+            beside[action.leaf].append(action)
         spaces = tuple(
-            self._space(leaf, self._copies(a for a in (*actions, *loose) if a.leaf == leaf))
+            self._space(leaf, self._copies(beside[leaf]))
             for leaf in self.names
-            if any(a.leaf == leaf and not a.branches for a in (*actions, *loose))
+            if any(not a.branches for a in beside[leaf])
         )
         free = self.overlaps.free(actions)
+        mixing = {leaf: [a for a in found if a.invertible] for leaf, found in beside.items()}
         generators = tuple(
-            self._generator(a, actions, counted=not self.overlaps.inside(a, actions, free)) for a in actions
+            self._generator(a, actions, counted=not self.overlaps.inside(a, mixing[a.leaf], free)) for a in actions
         )
         reached = {t for g in generators for t in g.tensors}
         generators += tuple(replace(self._generator(a, actions, counted=True), exact=False) for a in loose)

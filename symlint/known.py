@@ -19,7 +19,10 @@ TOTAL_LIMIT = 50_000_000
 SMALL = 4096
 """Elements of a stored floating tensor that may be read where it says a shape (scales of a Resize)."""
 _BY_DATA = frozenset({"NonZero", "Unique", "Compress"})
-_STORES_QUANTISED = ("Dequantize", "QLinear", "Integer", "NBits", "Bnb4", "QGemm", "Quantize", "QAttention", "QMoE")
+_STORES_QUANTISED = (
+    *("Dequantize", "Quantize", "QLinear", "Integer", "QGemm", "QAttention", "QMoE", "QEmbed"),
+    *("NBits", "Bnb4", "FpQ4", "NhwcMaxPool"),
+)
 _KEEPS = "Transpose Reshape Squeeze Unsqueeze Flatten Identity Slice Cast Split BitShift BitwiseAnd Concat Gather"
 _LAYOUT = frozenset(_KEEPS.split())
 
@@ -124,6 +127,8 @@ def _small(item: Found) -> bool:
 def stored_values(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     """Stored integers, truth values and single numbers: known values, unless they are quantised weights."""
     quantised = _stored_quantised(graph)
+    # Integers of 64 bits are the shapes and indices of quantised operators, never their weights.
+    quantised -= {name for name in quantised if name in tensors and tensors[name].dtype == "int64"}
     plain = {n: t for n, t in tensors.items() if t.dtype != "string" and "complex" not in t.dtype}
     return {
         name: tensor.read()

@@ -22,6 +22,9 @@ def nullspace(equations: Iterable[Equation], wanted: Iterable[int], modulus: int
     return _System(modulus).solve(equations, wanted)
 
 
+PARITY = (Fraction(0), Fraction(1))
+
+
 class _System:
     """Elimination over the rationals, or modulo 2."""
 
@@ -47,7 +50,7 @@ class _System:
 
     def number(self, c: Fraction) -> Fraction:
         """A coefficient in the field."""
-        return c if self.modulus is None else Fraction(int(c) % self.modulus)
+        return c if self.modulus is None else PARITY[c.numerator % 2]
 
     def tidy(self, row: Equation) -> dict[int, Fraction]:
         """A row without zeros."""
@@ -72,7 +75,7 @@ class _System:
             if v in self.pivots:
                 todo.extend((w, c * d) for w, d in self.pivots[v].items())
             else:
-                made[v] = made.get(v, Fraction(0)) + c
+                made[v] = made[v] + c if v in made else c
         return self.tidy(made)
 
     def value(self, variable: int) -> Equation:
@@ -106,7 +109,7 @@ class _Classes:
         made: dict[int, Fraction] = {}
         for v, c in equation.items():
             root = self.find(v)
-            made[root] = made.get(root, Fraction(0)) + c
+            made[root] = made[root] + c if root in made else c
         return made
 
 

@@ -29,9 +29,19 @@ def nearly(
     program: Program, axes: Axes, expansion: Expansion, exact: Mapping[int, Sequence[Charge]]
 ) -> Iterator[tuple[int, Charge]]:
     """Leaf and charge of what is a rescaling but for an epsilon, beyond the `exact` ones."""
-    if not any(isinstance(step, Normalise) and step.function in LENGTHS for step in program.steps):
+    leaves = axes.factors.leaves
+    apart = (
+        f
+        for step in program.steps
+        if isinstance(step, Normalise) and step.function in LENGTHS
+        for k, f in enumerate(axes.of[step.x])
+        if k not in step.axes
+    )
+    held = {x for name in program.weights for f in axes.of[name] for x in leaves(f)}
+    concerned = held.intersection(x for f in apart for x in leaves(f))
+    if not concerned:
         return
-    for leaf, found in charges(program, axes, expansion, Nearly).items():
+    for leaf, found in charges(program, axes, expansion, Nearly, concerned).items():
         rows = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in found]
         known = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in exact.get(leaf, ())]
         for k in independent(rows, known):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import prod
 
 from symlint.axes import Axes
 from symlint.program import Program
-from symlint.span import independent, rank
+from symlint.span import independent
 from symlint.structure import Action
 from symlint.terms import Expansion
 from symlint.unknowns import ONE, Charge
@@ -26,15 +27,21 @@ class Overlaps:
         self.program, self.axes, self.expansion, self.stored = program, axes, expansion, stored
         self.factors = axes.factors
 
-    def within(self, action: Action, actions: Sequence[Action]) -> bool:
-        """Whether acting on a factor as a whole is part of acting on what is nested in it, unit by unit."""
-        if action.kind not in ("rescaling", "sign"):
-            return False
-        nested = [a for a in actions if a.kind == action.kind and action.leaf in a.copies]
-        if not nested:
-            return False
-        rows = [self._places(a) for a in (action, *nested)]
-        return rank(rows) == rank(rows[1:])
+    def apart(self, actions: Iterable[Action]) -> list[Action]:
+        """The actions less those on a factor as a whole that are part of acting on what is nested in it, unit by unit.
+
+        Of two that contain each other one stays.
+        """
+        left = {action.id: action for action in actions}
+        nested: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+        for action in left.values():
+            for leaf in action.copies if action.kind in ("rescaling", "sign") else ():
+                nested[action.kind, leaf].append(action.id)
+        for action in list(left.values()):
+            inner = [self._places(left[name]) for name in nested[action.kind, action.leaf] if name in left]
+            if inner and not list(independent([self._places(action)], inner)):
+                del left[action.id]
+        return list(left.values())
 
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
         """Those scalings of whole weights that are no part of what scales the units of all spaces."""
@@ -62,8 +69,8 @@ class Overlaps:
         """Weights of which any change is taken back by others, or seen by nothing."""
         return frozenset(a.translation.weight for a in actions if a.translation is not None and a.translation.full)
 
-    def inside(self, action: Action, actions: Sequence[Action], free: frozenset[str]) -> bool:
-        """Whether other generators count all of an action's directions already.
+    def inside(self, action: Action, beside: Sequence[Action], free: frozenset[str]) -> bool:
+        """Whether other generators, those `beside` it that mix its units, count all of an action's directions already.
 
         A rescaling is the diagonal of a group of matrices on the same space. A generator that only moves weights of
         which any change is taken back by others adds nothing to those translations.
@@ -73,11 +80,8 @@ class Overlaps:
         if {o.tensor for o in action.charge if o.tensor in self.stored} <= free:
             return True
         return action.kind == "rescaling" and any(
-            other.invertible
-            and other.leaf == action.leaf
-            and set(action.copies) <= set(other.copies)
-            and self._pattern(other) == self._pattern(action)
-            for other in actions
+            set(action.copies) <= set(other.copies) and self._pattern(other) == self._pattern(action)
+            for other in beside
         )
 
     def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:

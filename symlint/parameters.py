@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from symlint.graph import Graph, Node, Tensor
+from symlint.graph import Graph, Model, Node, Tensor
 from symlint.program import Affine, Program
 
+
+@dataclass(frozen=True)
+class Quantised:
+    """Which inputs of an operator are quantised weights, which are their scales and zero points, and how many it packs.
+
+    Of packed weights, either attributes name the rows of each matrix, which `K` numbers long they are, or the bits of
+    a number in a byte; the shape of a layout of a processor's own is an input.
+    """
+
+    weights: tuple[int, ...]
+    levels: tuple[int, ...] = ()
+    rows: tuple[str, ...] = ()
+    bits: tuple[str, ...] = ()
+    shape: int = 0
+
+
+_LINEAR = Quantised((3,), (1, 2, 4, 5, 6, 7))
 QUANTISED = {
-    "DequantizeLinear": (0,),
-    "QLinearConv": (3,),
-    "com.microsoft.QLinearConv": (3,),
-    "QLinearMatMul": (3,),
-    "ConvInteger": (1,),
-    "MatMulInteger": (1,),
-    "com.microsoft.QGemm": (3,),
-    "com.microsoft.MatMulNBits": (1,),
-    "com.microsoft.DynamicQuantizeMatMul": (1,),
-    "com.microsoft.MatMulIntegerToFloat": (1,),
-    "com.microsoft.DynamicQuantizeLSTM": (1, 2),
-    "com.microsoft.QAttention": (1,),
-    "com.microsoft.QEmbedLayerNormalization": (2, 3, 4),
-    "com.microsoft.QMoE": (2, 5, 8),
-    "com.microsoft.GatherBlockQuantized": (0,),
-    "com.microsoft.MatMulBnb4": (1,),
-    "com.microsoft.MatMulFpQ4": (1,),
-    "com.microsoft.MatMulInteger16": (1,),
-    "com.microsoft.MatMulNBitsMlp": (3, 6),
-    "com.microsoft.MatMulNBitsQkv": (3, 6, 9),
+    "DequantizeLinear": Quantised((0,), (1, 2)),
+    "com.microsoft.DequantizeLinear": Quantised((0,), (1, 2)),
+    "QLinearConv": _LINEAR,
+    "com.microsoft.QLinearConv": _LINEAR,
+    "QLinearMatMul": _LINEAR,
+    "ConvInteger": Quantised((1,), (2, 3)),
+    "MatMulInteger": Quantised((1,), (2, 3)),
+    "com.microsoft.MatMulInteger16": Quantised((1,)),
+    "com.microsoft.QGemm": Quantised((3,), (1, 2, 4, 5, 7, 8)),
+    "com.microsoft.DynamicQuantizeMatMul": Quantised((1,), (2, 3)),
+    "com.microsoft.MatMulIntegerToFloat": Quantised((1,), (2, 3, 4, 5)),
+    "com.microsoft.DynamicQuantizeLSTM": Quantised((1, 2), (8, 9, 10, 11)),
+    "com.microsoft.QAttention": Quantised((1,), (3, 4, 6, 7)),
+    "com.microsoft.QEmbedLayerNormalization": Quantised((2, 3, 4, 5, 6), tuple(range(8, 18))),
+    "com.microsoft.GatherBlockQuantized": Quantised((0,), (2, 3), bits=("bits",)),
+    "com.microsoft.QMoE": Quantised(
+        (2, 5, 8), (3, 6, 9, 11, 12, 13, *range(15, 21)), bits=tuple(f"fc{k}_expert_weight_bits" for k in (1, 2, 3))
+    ),
+    "com.microsoft.MatMulNBits": Quantised((1,), (2, 3), rows=("N",)),
+    "com.microsoft.MatMulNBitsMlp": Quantised((3, 6), (4, 7), rows=("N", "N")),
+    "com.microsoft.MatMulNBitsQkv": Quantised((3, 6, 9), (4, 7, 10), rows=("Nq", "Nkv", "Nkv")),
+    "com.microsoft.MatMulBnb4": Quantised((1,), (2,), rows=("N",)),
+    "com.microsoft.MatMulFpQ4": Quantised((1,), shape=2),
 }
-"""Operator -> its inputs that are quantised weights."""
+"""The operators that read quantised weights."""
 
 LAYOUT = frozenset(("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split"))
 
@@ -49,9 +70,10 @@ def parameters(program: Program) -> dict[str, int]:
     statistics = {program.weights.get(n) for s in program.steps if isinstance(s, Affine) for n in (s.mean, s.var)}
     statistics |= {n for node in nodes if node.op == "BatchNormalization" for n in node.inputs[3:5]}
     quantised = {
-        name: node
+        name: (node, k)
         for node in nodes
-        for k in QUANTISED.get(node.op, ())
+        if node.op in QUANTISED
+        for k in QUANTISED[node.op].weights
         if k < len(node.inputs) and (name := _source(node.inputs[k], moved)) in model.tensors
     }
     scales = {name for node in nodes for name in _quantiser(node)}
@@ -59,7 +81,7 @@ def parameters(program: Program) -> dict[str, int]:
     for name, tensor in model.tensors.items():
         learned = tensor.floating and name not in statistics and name not in scales and not mask(tensor)
         if name in read and tensor.shape and (learned or name in quantised):
-            found[name] = _elements(tensor, quantised.get(name))
+            found[name] = _elements(model, tensor, *quantised[name]) if name in quantised else tensor.size
     return found
 
 
@@ -70,23 +92,28 @@ def _source(name: str, moved: Mapping[str, str]) -> str:
     return name
 
 
-def _elements(tensor: Tensor, node: Node | None) -> int:
-    """Number of weights; several are packed into a byte of a block-quantised matrix."""
-    if node is not None and node.op == "com.microsoft.MatMulNBits":
-        return int(node.attributes["N"]) * int(node.attributes["K"])
+def _elements(model: Model, tensor: Tensor, node: Node, k: int) -> int:
+    """Number of weights in input `k`, where several may share a byte."""
+    how, attributes = QUANTISED[node.op], node.attributes
+    at = how.weights.index(k)
+    if how.rows and {how.rows[at], "K"} <= set(attributes):
+        return int(attributes[how.rows[at]]) * int(attributes["K"])
+    if how.shape:
+        shape = model.tensors.get(node.inputs[how.shape])
+        return int(shape.read().prod()) if shape is not None else tensor.size
+    if how.bits and tensor.dtype == "uint8":
+        bits = attributes.get(how.bits[at % len(how.bits)]) or attributes.get("expert_weight_bits", 4)
+        return tensor.size * 8 // int(bits)
     return tensor.size
 
 
 def _quantiser(node: Node) -> tuple[str, ...]:
     """Scales and zero points that a node reads."""
-    if node.op in ("QuantizeLinear", "DequantizeLinear"):
+    if node.op in ("QuantizeLinear", "com.microsoft.QuantizeLinear"):
         return node.inputs[1:3]
-    if node.op == "com.microsoft.MatMulNBits":
-        return node.inputs[2:4]
-    if node.op.startswith(("QLinear", "com.microsoft.QLinear", "com.microsoft.QGemm")):
-        weights = QUANTISED.get(node.op, ())
-        return tuple(name for k, name in enumerate(node.inputs) if k not in weights)
-    return ()
+    if node.op in QUANTISED:
+        return tuple(node.inputs[k] for k in QUANTISED[node.op].levels if k < len(node.inputs))
+    return node.inputs if node.op.startswith(("QLinear", "com.microsoft.QLinear")) else ()
 
 
 FAR = -1000.0

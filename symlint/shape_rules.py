@@ -5,31 +5,18 @@ Sources: the operator pages of onnxruntime (ContribOperators.md), of ONNX 1.4 fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
-
 from symlint.call import Call, Found, Refused
 from symlint.graph import Shape
+from symlint.shape_parts import Rule, dtype, kind, known, like, same, together
+from symlint.shape_rules_attention import ATTENTION
+from symlint.shape_rules_window import WINDOWS
 
 
-def _first(call: Call) -> list[Found]:
-    kind = call.kinds[0]
-    if kind is None:
-        raise LookupError(0)
-    return [(kind.dtype, kind.shape)] * len(call.node.outputs)
+def _retyped(index: int, default: str) -> Rule:
+    return lambda call: [(dtype(call, index, default), call.shape(0))]
 
 
-def _dtype(call: Call, index: int, default: str = "float32") -> str:
-    kind = call.kinds[index] if call.has(index) else None
-    return kind.dtype if kind else default
-
-
-def _retyped(index: int, default: str) -> Callable[[Call], list[Found]]:
-    return lambda call: [(_dtype(call, index, default), call.shape(0))]
-
-
-def _product(call: Call, a: Shape, b: Shape, dtype: str) -> list[Found]:
+def _product(call: Call, a: Shape, b: Shape, made: str) -> list[Found]:
     for name, turned in (("transA", "a"), ("transB", "b")):
         shape = a if turned == "a" else b
         if call.attribute(f"transBatch{turned.upper()}", 0):
@@ -39,79 +26,104 @@ def _product(call: Call, a: Shape, b: Shape, dtype: str) -> list[Found]:
         a, b = (shape, b) if turned == "a" else (a, shape)
     if not a or not b or a[-1] != (b[-2] if len(b) > 1 else b[0]):
         raise Refused("inner dimensions differ")
-    try:
-        batch = np.broadcast_shapes(a[:-2], b[:-2])
-    except ValueError as error:
-        raise Refused("batch dimensions differ") from error
-    return [(dtype, (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))]
+    return [(made, (*together((a[:-2], b[:-2])), *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))]
 
 
-def _n_bits(call: Call) -> list[Found]:
-    if call.shape(0)[-1] != call.attribute("K"):
+def _matmul(call: Call) -> list[Found]:
+    return _product(call, call.shape(0), call.shape(1), dtype(call, 0))
+
+
+def _n_bits(*widths: str) -> Rule:
+    """Products with packed matrices of so many rows, and the sum before a norm."""
+
+    def rule(call: Call) -> list[Found]:
+        x, made = call.shape(0), dtype(call, 0)
+        if x[-1] != call.attribute("K"):
+            raise Refused("inner dimensions differ")
+        return [*((made, (*x[:-1], int(call.attribute(n)))) for n in widths), (made, x)]
+
+    return rule
+
+
+def _bnb4(call: Call) -> list[Found]:
+    inner, outer = ("K", "N") if call.attribute("transB", 1) else ("N", "K")
+    if call.shape(0)[-1] != call.attribute(inner):
         raise Refused("inner dimensions differ")
-    return [(_dtype(call, 0), (*call.shape(0)[:-1], int(call.attribute("N"))))]
+    return [(dtype(call, 0), (*call.shape(0)[:-1], int(call.attribute(outer))))]
 
 
-def _attention(call: Call) -> list[Found]:
-    batch, length, _ = call.shape(0)
-    sizes = call.attribute("qkv_hidden_sizes") or (call.shape(1)[-1] // 3,) * 3
-    heads, past = call.attribute("num_heads"), 8 if call.node.op.endswith(".QAttention") else 4
-    total = length + (call.shape(past)[-2] if call.has(past) else 0)
-    dtype = _dtype(call, 2) if call.node.op.endswith(".QAttention") else _dtype(call, 0)
-    return [(dtype, (batch, length, sizes[2])), (dtype, (2, batch, heads, total, sizes[2] // heads))]
+def _looked_up(call: Call) -> list[Found]:
+    stored, table = kind(call, 0)
+    if stored == "uint8":  # a byte holds several numbers
+        table = (*table[:-1], table[-1] * (8 // call.attribute("bits", 4)))
+    at = call.attribute("gather_axis", 0) % len(table)
+    return [(dtype(call, 2), (*table[:at], *call.shape(1), *table[at + 1 :]))]
 
 
-def _multi_head(call: Call) -> list[Found]:
-    query, heads, dtype = call.shape(0), call.attribute("num_heads"), _dtype(call, 0)
-    batch, length = query[:2]
-    if len(query) == 5:  # packed q, k, v: [B, S, heads, 3, d]
-        width, keys = heads * query[-1], length
-    elif not call.has(2):  # packed k, v: [B, L, heads, 2, d]
-        width, keys = heads * call.shape(1)[-1], call.shape(1)[1]
-    else:
-        value = call.shape(2)
-        width, keys = (value[2], value[1]) if len(value) == 3 else (heads * value[-1], value[2])
-    past = call.shape(6)[2] if call.has(6) else 0
-    cache = (dtype, (batch, heads, past + keys, width // heads))
-    return [(dtype, (batch, length, width)), cache, cache]
+def _reduced(call: Call, made: str) -> list[Found]:
+    x = call.shape(0)
+    axes = {axis % len(x) for axis in call.attribute("axes") or range(len(x))}
+    kept = ((1 if k in axes else n, k) for k, n in enumerate(x))
+    return [(made, tuple(n for n, k in kept if k not in axes or call.attribute("keepdims", 1)))]
 
 
-def _grouped_query(call: Call) -> list[Found]:
-    (batch, length, width), heads, groups = call.shape(0), call.attribute("num_heads"), call.attribute("kv_num_heads")
-    head = width // heads if call.has(1) else width // (heads + 2 * groups)
-    past = call.shape(3)[2] if call.has(3) else 0
-    cache = (_dtype(call, 3, _dtype(call, 0)), (batch, groups, max(past, length), head))
-    return [(_dtype(call, 0), (batch, length, heads * head)), cache, cache]
-
-
-def _embedding(call: Call) -> list[Found]:
-    ids, table = call.shape(0), call.kinds[2]
-    if table is None:
-        raise LookupError(2)
-    embedded = (table.dtype, (*ids, table.shape[1]))
-    return [embedded, ("int32", ids[:1]), embedded]
-
-
-def _crop(call: Call) -> list[Found]:
-    *outer, height, width = call.shape(0)
-    left, top, right, bottom = call.attribute("border")
-    scale = call.attribute("scale") or (height - top - bottom, width - left - right)
-    return [(_dtype(call, 0), (*outer, *scale))]
-
-
-def _quantized_lstm(call: Call) -> list[Found]:
-    (length, batch, _), hidden, ways = call.shape(0), call.attribute("hidden_size"), call.shape(1)[0]
-    state = (_dtype(call, 0), (ways, batch, hidden))
-    return [(_dtype(call, 0), (length, ways, batch, hidden)), state, state]
+def _broadcast(made: str, *inputs: int) -> Rule:
+    return lambda call: [(made or dtype(call, 1), together(call.shape(k) for k in inputs))]
 
 
 def _split_gelu(call: Call) -> list[Found]:
-    return [(_dtype(call, 0), (*call.shape(0)[:-1], call.shape(0)[-1] // 2))]
+    return [(dtype(call, 0), (*call.shape(0)[:-1], call.shape(0)[-1] // 2))]
 
 
 def _dropout(call: Call) -> list[Found]:
-    dtype = _dtype(call, 0)
-    return [(dtype, call.shape(0)), ("bool" if call.node.opset >= 10 else dtype, call.shape(0))]
+    old = not call.node.op.startswith("com.") and call.node.opset < 10
+    return [kind(call, 0), (dtype(call, 0) if old else "bool", call.shape(0))]
+
+
+def _bitmask(call: Call) -> list[Found]:
+    count = 1
+    for n in call.shape(0):
+        count *= n
+    return [kind(call, 0), ("uint32", (-(-count // 32),))]
+
+
+def _normed(call: Call) -> list[Found]:
+    """The norm of a sum, the moments of each row, and the sum."""
+    moment = ("float32", (*call.shape(0)[:-1], 1))
+    return [kind(call, 0), moment, moment, kind(call, 0)]
+
+
+def _streams(call: Call) -> list[Found]:
+    x, count = call.shape(0), call.attribute("num_branches", 0)
+    return [(dtype(call, 0), (*x[:-1], x[-1] // count) if count else (*x[:-2], x[-1]))]
+
+
+def _padded(call: Call) -> list[Found]:
+    pads, x = known(call, 1).reshape(-1), call.shape(0)
+    return [(dtype(call, 0), tuple(n + int(pads[k] + pads[k + len(x)]) for k, n in enumerate(x)))]
+
+
+def _widened(call: Call) -> list[Found]:
+    x, at = call.shape(0), int(known(call, 1).reshape(-1)[0]) % (len(call.shape(0)) + 1)
+    return [(dtype(call, 0), (*x[:at], 1, *x[at:]))]
+
+
+def _range(call: Call) -> list[Found]:
+    start, end, step = (float(known(call, k).reshape(-1)[0]) if call.has(k) else 1.0 for k in range(3))
+    return [(dtype(call, 0), (max(0, int(-((start - end) // step))),))]
+
+
+def _transformed(call: Call) -> list[Found]:
+    """Complex numbers have an axis for their two parts."""
+    x = call.shape(0)
+    back = call.node.op.endswith("Irfft")
+    return [(dtype(call, 0), (*x[:-2], 2 * (x[-2] - 1)) if back else (*x[:-1], x[-1] // 2 + 1, 2))]
+
+
+def _unpadded(call: Call) -> list[Found]:
+    batch, length, width = call.shape(0)
+    numbers: list[Found] = [("int32", shape) for shape in ((batch, length), (batch + 1,), (1,))]
+    return [(dtype(call, 0), (None, width)), *numbers]
 
 
 def _trees(call: Call) -> list[Found]:
@@ -121,41 +133,70 @@ def _trees(call: Call) -> list[Found]:
     return [("int64" if integers else "string", (rows,)), ("float32", (rows, classes))]
 
 
-def _as(op: str, *inputs: int) -> Callable[[Call], Call]:
-    return lambda call: call.like(op, inputs)
-
-
-def _concat(call: Call) -> Call:
-    return call.like("Concat", range(2, len(call.kinds), 3))
-
-
-_MS = "com.microsoft."
 _SAME = (
-    "BiasGelu",
-    "FastGelu",
-    "QuickGelu",
-    "Gelu",
-    "BiasDropout",
-    "BiasSoftmax",
-    "BiasAdd",
-    "RotaryEmbedding",
-    "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-    "SimplifiedLayerNormalization",
-    "GroupNorm",
-    "SkipGroupNorm",
-    "QLinearLeakyRelu",
-    "QLinearSigmoid",
-    "QLinearSoftmax",
-    "QuickGelu",
-    "MoE",
-    "QMoE",
-    "Inverse",
-    "Trilu",
-    "LayerNormalization",
+    *("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "ScaledSiLU", "BiasSoftmax", "BiasAdd", "GatedAdd"),
+    *("LayerNormalization", "SimplifiedLayerNormalization", "GroupNorm", "SkipGroupNorm"),
+    *("GatedRMSNorm", "BranchwiseRMSNorm", "HyperConnectionPostMix", "EngramGate", "MoE", "QMoE"),
+    *("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "Inverse", "Trilu"),
 )
-RULES: dict[str, Callable[[Call], Sequence[Found] | Call]] = {
-    **{_MS + op: _first for op in _SAME},
+_MICROSOFT: dict[str, Rule] = {
+    **dict.fromkeys(_SAME, same(0)),
+    **ATTENTION,
+    "QuantizeLinear": _retyped(2, "uint8"),
+    "DequantizeLinear": _retyped(1, "float32"),
+    "FusedMatMul": _matmul,
+    "TransposeMatMul": _matmul,
+    "FusedMatMulActivation": _matmul,
+    "GemmFastGelu": _matmul,
+    "DynamicQuantizeMatMul": lambda call: _product(call, call.shape(0), call.shape(1), "float32"),
+    "MatMulIntegerToFloat": lambda call: _product(call, call.shape(0), call.shape(1), dtype(call, 2)),
+    "MatMulInteger16": lambda call: _product(call, call.shape(0), call.shape(1), "int32"),
+    "QGemm": lambda call: _product(
+        call, call.shape(0), call.shape(3), "float32" if not call.has(7) else dtype(call, 8, "uint8")
+    ),
+    "MatMulNBits": _n_bits("N"),
+    "MatMulNBitsMlp": _n_bits("N"),
+    "MatMulNBitsQkv": _n_bits("Nq", "Nkv", "Nkv"),
+    "MatMulBnb4": _bnb4,
+    "MatMulFpQ4": lambda call: _product(call, call.shape(0), tuple(map(int, known(call, 2))), dtype(call, 0)),
+    "FusedGemm": like("Gemm", 0, 1, 2),
+    "GatherBlockQuantized": _looked_up,
+    "GatherND": like("GatherND", 0, 1),
+    "TorchEmbedding": like("Gather", 0, 1),
+    "QLinearAdd": like("Add", 0, 3),
+    "QLinearMul": like("Mul", 0, 3),
+    "QLinearWhere": _broadcast("", 0, 1, 4),
+    "QLinearReduceMean": lambda call: _reduced(call, dtype(call, 0)),
+    "QLinearConcat": lambda call: call.like("Concat", range(2, len(call.kinds), 3)),
+    "MulInteger": _broadcast("int32", 0, 2),
+    "ReduceSumInteger": lambda call: _reduced(call, dtype(call, 0).replace("int8", "int32")),
+    "ComplexMul": like("Mul", 0, 1),
+    "ComplexMulConj": like("Mul", 0, 1),
+    "Rfft": _transformed,
+    "Irfft": _transformed,
+    "CDist": lambda call: [(dtype(call, 0), (call.shape(0)[0], call.shape(1)[0]))],
+    "BiasSplitGelu": _split_gelu,
+    "BiasDropout": _dropout,
+    "BitmaskDropout": _bitmask,
+    "BitmaskBiasDropout": _bitmask,
+    "SkipLayerNormalization": _normed,
+    "SkipSimplifiedLayerNormalization": _normed,
+    "HyperConnectionPreMix": _streams,
+    "Pad": _padded,
+    "ExpandDims": _widened,
+    "Range": _range,
+    "RemovePadding": _unpadded,
+    "RestorePadding": lambda call: [(dtype(call, 0), (*call.shape(1), call.shape(0)[1]))],
+    "NGramRepeatBlock": same(1),
+    "MurmurHash3": lambda call: [("uint32" if call.attribute("positive", 1) else "int32", call.shape(0))],
+    "IsAllFinite": lambda call: [("bool", ())],
+    "DynamicTimeWarping": lambda call: [("int32", (2, None))],
+    "Unique": lambda call: [(dtype(call, 0), (None,)), ("int64", call.shape(0)), ("int64", (None,))],
+    "BifurcationDetector": lambda call: [("int64", (None,)), ("int64", call.shape(2))],
+}
+RULES: dict[str, Rule] = {
+    **{f"com.microsoft.{op}": rule for op, rule in _MICROSOFT.items()},
+    **WINDOWS,
     **dict.fromkeys(
         (
             "SimplifiedLayerNormalization",
@@ -165,42 +206,13 @@ RULES: dict[str, Callable[[Call], Sequence[Found] | Call]] = {
             "ScaledTanh",
             "ThresholdedRelu",
             "finn.custom_op.general.MultiThreshold",
+            "qonnx.custom_op.general.MultiThreshold",
         ),
-        _first,
+        same(0),
     ),
-    "Crop": _crop,
-    "GreaterOrEqual": lambda call: call.like("Less", (0, 1)),  # functions without inference in their first version
-    "LessOrEqual": lambda call: call.like("Less", (0, 1)),
+    "GreaterOrEqual": like("Less", 0, 1),  # functions without inference in their first version
+    "LessOrEqual": like("Less", 0, 1),
     "Dropout": _dropout,
     "ai.onnx.ml.TreeEnsembleClassifier": _trees,
-    _MS + "QuantizeLinear": _retyped(2, "uint8"),
-    _MS + "DequantizeLinear": _retyped(1, "float32"),
-    _MS + "FusedMatMul": lambda call: _product(call, call.shape(0), call.shape(1), _dtype(call, 0)),
-    _MS + "FusedMatMulActivation": lambda call: _product(call, call.shape(0), call.shape(1), _dtype(call, 0)),
-    _MS + "GemmFastGelu": lambda call: _product(call, call.shape(0), call.shape(1), _dtype(call, 0)),
-    _MS + "DynamicQuantizeMatMul": lambda call: _product(call, call.shape(0), call.shape(1), "float32"),
-    _MS + "MatMulIntegerToFloat": lambda call: _product(call, call.shape(0), call.shape(1), _dtype(call, 2)),
-    _MS + "MatMulInteger16": lambda call: _product(call, call.shape(0), call.shape(1), "int32"),
-    _MS + "QGemm": lambda call: _product(
-        call, call.shape(0), call.shape(3), "float32" if not call.has(7) else _dtype(call, 8, "uint8")
-    ),
-    _MS + "MatMulNBits": _n_bits,
-    _MS + "MatMulBnb4": _n_bits,
-    _MS + "FusedGemm": _as("Gemm", 0, 1, 2),
-    _MS + "FusedConv": _as("Conv", 0, 1, 2),
-    _MS + "GatherBlockQuantized": lambda call: call.like("Gather", (0, 1), axis=call.attribute("gather_axis", 0)),
-    _MS + "QLinearAdd": _as("Add", 0, 3),
-    _MS + "QLinearMul": _as("Mul", 0, 3),
-    _MS + "QLinearGlobalAveragePool": _as("GlobalAveragePool", 0),
-    _MS + "QLinearAveragePool": _as("AveragePool", 0),
-    _MS + "QLinearReduceMean": _as("ReduceMean", 0),
-    _MS + "QLinearConcat": _concat,
-    _MS + "BiasSplitGelu": _split_gelu,
-    _MS + "Attention": _attention,
-    _MS + "QAttention": _attention,
-    _MS + "MultiHeadAttention": _multi_head,
-    _MS + "GroupQueryAttention": _grouped_query,
-    _MS + "EmbedLayerNormalization": _embedding,
-    _MS + "DynamicQuantizeLSTM": _quantized_lstm,
 }
 """Operators without a schema of ONNX's own: the kinds of their outputs, or the standard call they equal."""

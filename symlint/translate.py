@@ -42,7 +42,8 @@ class _Translation:
             if name in self.model.shapes:
                 self._define(name, Ref(name, self.model.shapes[name]))
         self._nodes(self.model.graph)
-        stray = tuple(name for name in self.model.tensors if name not in set(self.weights.values()))
+        read = set(self.weights.values())
+        stray = tuple(name for name in self.model.tensors if name not in read)
         outputs = tuple(self.env[name].name for name in self.model.graph.outputs if name in self.env)
         return Program(
             self.model,

@@ -30,6 +30,8 @@ def _meet(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]
     forms = factors.form(a), factors.form(b)
     if Form.LEAF in forms:
         leaf, other = (a, b) if forms[0] is Form.LEAF else (b, a)
+        if forms == (Form.LEAF, Form.LEAF) and len(factors.holders.get(a, ())) > len(factors.holders.get(b, ())):
+            leaf, other = b, a  # so that merging costs no more than the smaller one
         if other != leaf and leaf in set(factors.leaves(other)):
             return _dissolve(factors, leaf, other, reason)
         factors.become(leaf, other)

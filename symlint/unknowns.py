@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,7 +16,7 @@ from symlint.program import (
 )
 from symlint.terms import Expansion, Term
 
-ONE = Fraction(1)
+ONE, MINUS = Fraction(1), Fraction(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Unknowns:
         """One equation: the weighted sum of variables is zero."""
         row: dict[int, Fraction] = {}
         for v, c in parts:
-            row[v] = row.get(v, Fraction(0)) + c
+            row[v] = row[v] + c if v in row else c
         row = {v: c for v, c in row.items() if c}
         if row:
             self.equations.setdefault(self.leaf_of[next(iter(row))], []).append(row)
@@ -109,18 +109,21 @@ class Unknowns:
     def balance(self, out: Sequence[Sequence[int]] | None, parts: Sequence[tuple[list[list[int]], Fraction]]) -> None:
         """Slot by slot: the output's charge is the weighted sum of the parts' (zero where there is no output)."""
         rows = [slots for slots, _ in parts] + ([out] if out is not None else [])
-        if len({tuple(tuple(self.leaf_of[v] for v in r) for r in slots) for slots in rows}) > 1:
+        leaves = [[[self.leaf_of[v] for v in row] for row in slots] for slots in rows]
+        if any(other != leaves[0] for other in leaves[1:]):
             for slots in rows:
                 self.zero(slots)
             return
         for t, row in enumerate(rows[0] if rows else ()):
             for k in range(len(row)):
                 terms = [(slots[t][k], c) for slots, c in parts]
-                self.equate(*terms, *([(out[t][k], -ONE)] if out is not None else []))
+                self.equate(*terms, *([(out[t][k], MINUS)] if out is not None else []))
 
-    def solve(self) -> dict[int, list[Charge]]:
-        """The rescalings of every leaf that move at least one weight."""
-        wanted: dict[int, dict[int, Occurrence]] = {leaf: {} for leaf in {self.leaf_of[v] for v in self.free}}
+    def solve(self, only: Collection[int] | None = None) -> dict[int, list[Charge]]:
+        """The generators of every leaf, or of `only` some, that move at least one weight."""
+        wanted: dict[int, dict[int, Occurrence]] = {
+            leaf: {} for leaf in {self.leaf_of[v] for v in self.free} if only is None or leaf in only
+        }
         for (name, axis), slots in self.variables.items():
             for t, row in enumerate(slots):
                 for k, v in enumerate(row):

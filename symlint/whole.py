@@ -29,7 +29,7 @@ from symlint.program import (
     operands,
     results,
 )
-from symlint.unknowns import ONE, Charge, Occurrence
+from symlint.unknowns import MINUS, ONE, Charge, Occurrence
 
 
 def whole(tensor: str) -> Occurrence:
@@ -91,9 +91,9 @@ class _Exponents:
             self.still(out, *(n for n, _ in scaled))
         elif law.kind == "sum":
             for n, _ in scaled:
-                self.equate((out, -ONE), (n, ONE))
+                self.equate((out, MINUS), (n, ONE))
         else:
-            self.equate((out, -ONE), *scaled)
+            self.equate((out, MINUS), *scaled)
 
     def solve(self) -> list[Charge]:
         wanted = {self.variable(n): n for n in (*self.free, *self.program.affines)}
@@ -105,7 +105,7 @@ class _Exponents:
 
     @step.register
     def _(self, step: Einsum) -> None:
-        self.equate((step.out, -ONE), *((n, ONE) for n in step.operands))
+        self.equate((step.out, MINUS), *((n, ONE) for n in step.operands))
 
     @step.register
     def _(self, step: Pointwise) -> None:
@@ -117,7 +117,7 @@ class _Exponents:
 
     @step.register
     def _(self, step: Slice) -> None:
-        self.equate((step.out, -ONE), (step.x, ONE))
+        self.equate((step.out, MINUS), (step.x, ONE))
 
     @step.register
     def _(self, step: Mix | Fold) -> None:

@@ -426,6 +426,24 @@ def test_quantised_weights_are_no_constants(save: Save) -> None:
     assert (model.dtypes["t"], model.shapes["y"]) == ("int8", (2, 3))
 
 
+@pytest.mark.parametrize(
+    ("op", "tensors", "known"),
+    [
+        ("QEmbedLayerNormalization", {"words": (5, 4), "places": (6, 4), "gain": (4,), "shift": (4,)}, set()),
+        ("MatMulFpQ4", {"blob": (160,), "size": np.array([32, 6])}, {"size"}),
+        ("NhwcMaxPool", {"picture": (1, 4, 4, 3)}, set()),
+    ],
+)
+def test_weights_of_onnxruntime_are_no_constants(save: Save, op: str, tensors: dict[str, Any], known: set[str]) -> None:
+    """What it packs or looks up is learned; the shape of a packed matrix is known."""
+    held = [
+        numpy_helper.from_array(item, name) if isinstance(item, np.ndarray) else stored(name, item, np.uint8)
+        for name, item in tensors.items()
+    ]
+    node = helper.make_node(op, ["x", *tensors], ["y"], domain="com.microsoft")
+    assert set(load(save(network([node], [value("x", [1, 3])], ["y"], held))).constants) == known
+
+
 def test_large_results_are_not_computed(save: Save) -> None:
     nodes = [helper.make_node("ConstantOfShape", ["s"], ["big"]), helper.make_node("Add", ["x", "big"], ["y"])]
     sizes = numpy_helper.from_array(np.array([2**20, 2**20], np.int64), "s")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from heapq import heappop, heappush
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from symlint.axes import Axes
-from symlint.numbers import SUMMING, makers
-from symlint.program import Affine, Concat, Einsum, Pointwise, Program, Step, operands, results
+from symlint.numbers import makers
+from symlint.program import Einsum, Program, operands
 from symlint.terms import Expansion
-from symlint.translation.absorption import Absorbers, Way
-from symlint.translation.course import Nowhere, Translation, Visit
+from symlint.translation.absorption import Way
+from symlint.translation.course import Nowhere, Translation
+from symlint.translation.following import Following
 from symlint.translation.null import alone, nulls
 from symlint.translation.patterns import anything, patterns
-from symlint.translation.transition import Blocked, Transitions
-from symlint.translation.wave import Kind, Wave, beside, covers, overlap, regrouped, same, together
+from symlint.translation.wave import Kind, Wave, covers, overlap, regrouped, same
 
 
 class Search:
@@ -25,39 +24,29 @@ class Search:
 
     def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
         self.program, self.axes, self.expansion = program, axes, expansion
-        self.place = {id(step): k for k, step in enumerate(program.steps)}
-        self.makers = {name: step for step in program.steps for name in results(step)}
-        self.readers: dict[str, list[Step]] = {}
-        for step in program.steps:
-            for name in dict.fromkeys(operands(step)):
-                self.readers.setdefault(name, []).append(step)
         fixed = frozenset({*program.weights, *program.tables, *makers(program)})
         self.nulls = nulls(program, fixed)
-        self.transitions = Transitions(program, fixed, self.nulls)
-        self.absorbers = Absorbers(program, fixed, self.makers, self.readers)
-        self.fixed = fixed
+        self.following = Following(program, fixed, self.nulls)
         self.taken: dict[str, list[tuple[Wave, Way]]] = {}
         """Weight -> its changes found so far, and what takes each back."""
-        self.known: dict[object, tuple[Visit, ...] | None] = {}
-        """The way on from where only one step sees a change of unknown coefficients; None where it comes out."""
-
-    @cached_property
-    def statistics(self) -> frozenset[str]:
-        """Running means and variances: they are no parameters."""
-        return frozenset(n for s in self.program.steps if isinstance(s, Affine) for n in (s.mean, s.var))
 
     def translations(self) -> Iterator[Translation]:
         """Every translation, weight by weight in the order in which they are read."""
         order = [n for step in self.program.steps for n in operands(step) if n in self.program.weights]
         for name in dict.fromkeys(order):
             tensor = self.program.model.tensors[self.program.weights[name]]
-            if not tensor.floating or not tensor.size or name in self.program.detached or name in self.statistics:
+            if (
+                not tensor.floating
+                or not tensor.size
+                or name in self.program.detached
+                or name in self.following.statistics
+            ):
                 continue
             found: list[Wave] = []
             for wave in patterns(self.program, self.axes, self.expansion, name):
                 if any(covers(f, wave) for f in found):
                     continue
-                visits = self._follow({name: wave}, name, wave)
+                visits = self.following.follow({name: wave}, partial(self._circular, name, wave))
                 if visits is not None:
                     found.append(wave)
                     yield self._found(Translation(name, wave, visits))
@@ -68,112 +57,6 @@ class Search:
         for way in translation.absorbers:
             self.taken.setdefault(translation.weight, []).append((translation.wave, way))
         return translation
-
-    def _follow(self, waves: dict[str, Wave], source: str, pattern: Wave) -> tuple[Visit, ...] | None:
-        """The steps through which a change goes to its end; None where it comes out somewhere."""
-        waiting: list[int] = []
-        queued: set[int] = set()
-
-        def push(name: str) -> None:
-            for step in self.readers.get(name, ()):
-                if (k := self.place[id(step)]) not in queued:
-                    queued.add(k)
-                    heappush(waiting, k)
-
-        for name in waves:
-            if name in self.program.outputs:
-                return None
-            push(name)
-        visits: list[Visit] = []
-        passed: list[tuple[object, int]] = []
-        ends = True
-        while waiting:
-            if len(waiting) == 1 and len(waves) and (key := self._frontier(waiting[0], waves)) is not None:
-                if key in self.known:
-                    ends = self.known[key] is not None
-                    visits.extend(self.known[key] or ())
-                    break
-                passed.append((key, len(visits)))
-            step = self.program.steps[heappop(waiting)]
-            entering = tuple(k for k, n in enumerate(operands(step)) if n in waves)
-            try:
-                made = self._through(step, entering, waves)
-            except Blocked:
-                ends = False
-                break
-            ways = self._ways(step, entering, made, source, pattern)
-            visits.append(Visit(step, entering, made, ways, self._averages(step, entering, made)))
-            for name, wave in made.items() if not ways else ():
-                if name in self.program.outputs:
-                    ends = False
-                waves[name] = wave
-                push(name)
-            if not ends:
-                break
-        self.known.update((key, tuple(visits[n:]) if ends else None) for key, n in passed)
-        return tuple(visits) if ends and self._even(visits) else None
-
-    def _even(self, visits: Sequence[Visit]) -> bool:
-        """Whether a weight that takes the change back where several steps read it does so in all of them alike."""
-        taken: dict[str, list[tuple[Step, object]]] = {}
-        for visit in visits:
-            for _, way in visit.ways:
-                reader = way.reader(visit.step)
-                if len(self.readers[way.weight]) > 1 and isinstance(reader, Pointwise):
-                    taken.setdefault(way.weight, []).append((reader, way.wave.key))
-        return all(
-            len({key for _, key in found}) == 1 and {id(s) for s, _ in found} == set(map(id, self.readers[name]))
-            for name, found in taken.items()
-        )
-
-    def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
-        others = [n for k, n in enumerate(operands(step)) if k not in entering and n not in self.fixed]
-        return isinstance(step, Einsum) and bool(others) and any(w.kind is Kind.CONSTANT for w in made.values())
-
-    def _frontier(self, place: int, waves: Mapping[str, Wave]) -> object | None:
-        """What all that follows depends on, where a change of unknown coefficients goes through one step alone."""
-        step = self.program.steps[place]
-        mine = [(n, waves[n]) for n in operands(step) if n in waves]
-        if any(w.kind is not Kind.ANY for _, w in mine):
-            return None
-        return (place, *((n, w.key) for n, w in mine))
-
-    def _through(self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave]) -> dict[str, Wave]:
-        names = [operands(step)[k] for k in entering]
-        apart = isinstance(step, Pointwise) and (
-            step.function in SUMMING or (step.function == "Where" and 0 not in entering)
-        )
-        if len(entering) > 1 and not apart and isinstance(step, (Einsum, Pointwise)):
-            raise Blocked
-        if isinstance(step, Concat) and len(entering) == len(step.operands):
-            whole = beside([waves[n] for n in names], step.axis)
-            if whole is not None:
-                return {step.out: whole}
-        found: dict[str, list[Wave]] = {}
-        for k, name in zip(entering, names, strict=True):
-            for out, wave in self.transitions.step(step, k, waves[name]).items():
-                found.setdefault(out, []).append(wave)
-        return {out: together(several) for out, several in found.items()}
-
-    def _ways(
-        self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], source: str, pattern: Wave
-    ) -> tuple[tuple[int, Way], ...]:
-        """At a sum: another operand that takes the change back."""
-        if not isinstance(step, Pointwise) or step.function not in SUMMING or step.out not in made:
-            return ()
-        wave = made[step.out]
-        if wave.kind is Kind.ANY:
-            return ()
-        for k, name in enumerate(step.operands):
-            if k in entering:
-                continue
-            narrow = self.absorbers.operand(step, k, wave)
-            if narrow is None:
-                continue
-            way = self.absorbers.way(name, narrow)
-            if way is not None and way.weight not in self.statistics and not self._circular(source, pattern, way):
-                return ((k, way),)
-        return ()
 
     def _circular(self, source: str, pattern: Wave, way: Way) -> bool:
         """Whether what takes the change back has itself been found to be taken back, in the end, by the source."""
@@ -191,8 +74,8 @@ class Search:
     def _along_nulls(self, name: str) -> Iterator[Translation]:
         """Changes along the null of what a weight is contracted with."""
         here = name
-        while len(self.readers.get(here, ())) == 1 and here not in self.program.outputs:
-            step = self.readers[here][0]
+        while len(self.following.readers.get(here, ())) == 1 and here not in self.program.outputs:
+            step = self.following.readers[here][0]
             if not isinstance(step, Einsum):
                 return
             if len(step.operands) == 1:
@@ -217,7 +100,7 @@ class Search:
             labels = {y: np.arange(step.sizes[y]) for y in held}
             labels[label[0]] = same(step.sizes[label[0]])
             mine = Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], self.program.shapes[here], step.sizes))
-            way = self.absorbers.way(here, mine)
+            way = self.following.absorbers.way(here, mine)
             if way is None or way.weight != name:
                 continue
             after: dict[str, Wave] = {}
@@ -226,7 +109,7 @@ class Search:
                 after[step.out] = Wave(
                     Kind.CONSTANT, regrouped(wide, step.result, self.program.shapes[step.out], step.sizes)
                 )
-            visits = self._follow(after, name, way.wave)
+            visits = self.following.follow(after, partial(self._circular, name, way.wave))
             if visits is not None:
                 yield self._found(Translation(name, way.wave, visits, Nowhere(step, way, x, axis, null)))
 

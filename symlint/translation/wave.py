@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -89,6 +90,8 @@ def spread(classes: Classes) -> Classes:
 
 def numbered(*columns: Classes) -> Classes:
     """Indices that agree in all columns are of one class; -1 in all of them is no change."""
+    if all(map(steady, columns)):
+        return np.zeros_like(columns[0])
     table = np.stack(columns, axis=-1)
     nothing = (table < 0).all(axis=-1)
     _, classes = np.unique(table.reshape(-1, table.shape[-1]), axis=0, return_inverse=True)
@@ -125,18 +128,27 @@ def beside(waves: Sequence[Wave], axis: int) -> Wave | None:
 
 def apart(classes: Classes, sizes: Sequence[int]) -> list[Classes]:
     """The classes of the factors of an axis that is read as several."""
-    table = classes.reshape(tuple(sizes))
+    return list(_apart(classes.tobytes(), tuple(sizes)))
+
+
+@lru_cache(maxsize=512)
+def _apart(classes: bytes, sizes: tuple[int, ...]) -> tuple[Classes, ...]:
+    table = np.frombuffer(classes, np.int64).reshape(sizes)
     found: list[Classes] = []
     for k in range(len(sizes)):
         rows = np.moveaxis(table, k, 0).reshape(sizes[k], -1)
         found.append(numbered(*rows.T) if rows.shape[1] else same(sizes[k]))
-    return found
+    return tuple(found)
 
 
 def joined(parts: Sequence[Classes]) -> Classes:
     """The classes of an axis that groups several: an index without a change in one part sees none."""
-    if len(parts) == 1:
-        return parts[0]
+    return parts[0] if len(parts) == 1 else _joined(*(part.tobytes() for part in parts))
+
+
+@lru_cache(maxsize=512)
+def _joined(*columns: bytes) -> Classes:
+    parts = [np.frombuffer(column, np.int64) for column in columns]
     grids = np.meshgrid(*parts, indexing="ij") if parts else [np.zeros((), np.int64)]
     nothing = np.any([g < 0 for g in grids], axis=0).reshape(-1)
     made = numbered(*(g.reshape(-1) for g in grids))
