@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, singledispatchmethod
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from symlint.arena import Form
 from symlint.cutting import cut
+from symlint.dispatch import dispatched
 from symlint.factor import Factors
 from symlint.meeting import meetings
 from symlint.program import (
@@ -43,6 +44,8 @@ class Axes:
     """Tensors less the axes that a step mixes or meets with others: what a unit's gauge may depend on there."""
     choices: tuple[tuple[tuple[int, ...], int], ...] = ()
     """Factors whose indices together choose one unit of another: a token and a place in the ranking its expert."""
+    company: dict[int, frozenset[int] | None] = field(default_factory=dict, compare=False)
+    """Leaf -> what stands beside it in all contexts that hold it, as far as it was asked for; None for anything."""
 
     @cached_property
     def chosen(self) -> tuple[tuple[frozenset[int], int], ...]:
@@ -103,7 +106,7 @@ class _Walker:
         for f, g in sorted(pairs, key=lambda p: Form.FAMILY in (self.factors.form(p[0]), self.factors.form(p[1]))):
             unify(self.factors, f, g, reason)
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         """Give the outputs of a step their axes."""
         raise NotImplementedError(type(step))

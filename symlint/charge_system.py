@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from functools import singledispatchmethod
 
 from symlint.arena import Form
+from symlint.dispatch import dispatched
 from symlint.program import (
     CONSTANT,
     NONE,
@@ -36,7 +36,7 @@ from symlint.unknowns import MINUS, ONE, Unknowns
 class System(Unknowns):
     """The equations that every step gives; subclasses know one kind of generator."""
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         """The equations of one step."""
         raise NotImplementedError(type(step))

@@ -106,7 +106,7 @@ def cli(debug: bool) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode still gets its report
     # A run makes millions of small objects that live to its end: looking through them costs a quarter of its time.
-    gc.set_threshold(1_000_000, 20, 100)
+    gc.set_threshold(10_000_000, 10, 10)
     # What libraries have to say is noise to a user, who gets one line; a developer sees it with --debug.
     logging.basicConfig(
         level=logging.WARNING if debug else logging.CRITICAL, stream=sys.stderr, format="%(name)s: %(message)s"

@@ -28,9 +28,13 @@ def copies(
             common = set(beside) if common is None else common & set(beside)
         if common is not None and not common:
             return ()
-    for context in axes.contexts_of.get(leaf, ()):
-        for _, beside in _beside(axes, expansion, context, leaf):
-            common = common & set(beside) if common is not None else None
+    if common and leaf not in axes.company:
+        kept = [
+            set(b) for context in axes.contexts_of.get(leaf, ()) for _, b in _beside(axes, expansion, context, leaf)
+        ]
+        axes.company[leaf] = frozenset.intersection(*map(frozenset, kept)) if kept else None
+    if common and (company := axes.company[leaf]) is not None:
+        common &= company
     return tuple(c for c in dict.fromkeys(order) if c in (common or ()))
 
 

@@ -117,4 +117,4 @@ def _whole(solution: Solution) -> Solution:
     """The same direction in the smallest whole numbers."""
     scale = lcm(*(value.denominator for value in solution.values()))
     divisor = gcd(*(int(value * scale) for value in solution.values()))
-    return {v: c * scale / divisor for v, c in solution.items()}
+    return solution if scale == divisor == 1 else {v: c * scale / divisor for v, c in solution.items()}

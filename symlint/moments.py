@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import singledispatchmethod
 from math import nan, prod
 
+from symlint.dispatch import dispatched
 from symlint.expression import ONE, Expression, Norm, combined, square, stranger
 from symlint.polynomial import scaled, spread, summed
 from symlint.program import Einsum, Fold, Law, Pointwise, Program, Spec, Step, results
@@ -27,7 +27,7 @@ class Moments(Views):
             for name in results(step):
                 self.enter(name, made)
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> Iterator[View]:
         """The views of what a step makes, other than as its own source."""
         yield from ()

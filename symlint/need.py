@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import singledispatchmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.dispatch import dispatched
 from symlint.program import (
     Affine,
     Concat,
@@ -68,7 +68,7 @@ class _Backward:
         """What later steps need of a tensor."""
         return self.masks.get(name, np.zeros(self.values[name].shape, bool))
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         """Pass the need of a step's outputs on to its operands."""
         raise NotImplementedError(type(step))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from symlint.elementwise import compute
 from symlint.graph import Array
-from symlint.program import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Spec, Step, operands, results
+from symlint.program import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Spec, Step, operands
 
 Read = Callable[[str], Array]
 
@@ -28,16 +27,6 @@ class Numbers:
         self.program, self.read = program, read
         self.known: dict[str, Array] = {}
 
-    @cached_property
-    def makers(self) -> Mapping[str, Step]:
-        """The step that makes each constant tensor."""
-        return makers(self.program)
-
-    @cached_property
-    def fixed(self) -> frozenset[str]:
-        """All constant tensors."""
-        return frozenset({*self.program.weights, *self.program.tables, *self.makers})
-
     def value(self, name: str) -> Array:
         """The value of a constant tensor."""
         todo = [name]
@@ -51,7 +40,7 @@ class Numbers:
         return self.known[name]
 
     def _needs(self, name: str) -> Sequence[str]:
-        return operands(self.makers[name]) if name in self.makers else ()
+        return operands(self.program.makers[name]) if name in self.program.makers else ()
 
     def _make(self, name: str) -> None:
         program = self.program
@@ -62,7 +51,7 @@ class Numbers:
         elif name in program.tables:
             self.known[name] = _wide(program.tables[name])
         else:
-            step = self.makers[name]
+            step = self.program.makers[name]
             self.known.update(self.apply(step, {n: self.known[n] for n in operands(step)}))
 
     def apply(self, step: Step, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
@@ -106,17 +95,6 @@ class Numbers:
 
 
 SUMMING = frozenset({"Add", "Sub", "Sum", "Mean"})
-
-
-def makers(program: Program) -> dict[str, Step]:
-    """Constant tensor -> the step that makes it of constants."""
-    fixed = {*program.weights, *program.tables}
-    found: dict[str, Step] = {}
-    for step in program.steps:
-        if isinstance(step, (Einsum, Pointwise, Slice, Concat, Affine)) and fixed.issuperset(operands(step)):
-            found.update(dict.fromkeys(results(step), step))
-            fixed.update(results(step))
-    return found
 
 
 def contract(step: Einsum, given: Sequence[Array], leads: Sequence[int]) -> Array:

@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import singledispatchmethod
 from typing import Literal
 
 from symlint.axes import Axes
 from symlint.charge import Linear
-from symlint.numbers import makers
+from symlint.dispatch import dispatched
 from symlint.program import NONE, SUM, Law, Normalise, Pointwise, Program, Step
 from symlint.terms import Expansion
 from symlint.unknowns import ONE, Charge, Occurrence
@@ -55,7 +54,7 @@ class Orthogonal(Linear):
         self.passing: Frame = ()
         self.normed: dict[int, bool] = {}
         """Variables of what is normalised -> whether its mean is subtracted."""
-        self.fixed = frozenset({*program.weights, *program.tables, *makers(program)})
+        self.fixed = program.fixed
         super().__init__(program, axes, expansion)
 
     def equate(self, *parts: tuple[int, Fraction]) -> None:
@@ -68,7 +67,7 @@ class Orthogonal(Linear):
             self.relations.setdefault(v, []).append(_Relation(w, sign, self.passing))
             self.relations.setdefault(w, []).append(_Relation(v, sign, back))
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         """The equations of one step."""
         super().step(step)

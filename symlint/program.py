@@ -186,6 +186,22 @@ class Program:
         """How many times the steps read each tensor."""
         return Counter(name for step in self.steps for name in operands(step))
 
+    @cached_property
+    def makers(self) -> dict[str, Step]:
+        """Constant tensor -> the step that makes it of constants."""
+        fixed = {*self.weights, *self.tables}
+        found: dict[str, Step] = {}
+        for step in self.steps:
+            if isinstance(step, (Einsum, Pointwise, Slice, Concat, Affine)) and fixed.issuperset(operands(step)):
+                found.update(dict.fromkeys(results(step), step))
+                fixed.update(results(step))
+        return found
+
+    @cached_property
+    def fixed(self) -> frozenset[str]:
+        """The tensors that depend on no input."""
+        return frozenset({*self.weights, *self.tables, *self.makers})
+
 
 def operands(step: Step) -> tuple[str, ...]:
     """Names of the tensors that a step reads."""

@@ -8,13 +8,13 @@ are only summed over may differ.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import singledispatchmethod
 from math import prod
 
 import numpy as np
 
 from symlint.action import Stand, stands
 from symlint.clusters import ROUNDING, precision
+from symlint.dispatch import dispatched
 from symlint.program import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, Unknown
 from symlint.structure import Action, Structure
 
@@ -75,7 +75,7 @@ class _Alike:
         """An axis of a result has what an axis of an operand has: (axis, operand, its axis)."""
         self.differ.update((out, k) for k, name, j in pairs if (name, j) in self.differ)
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         """Where the units differ in the result of a step."""
         raise NotImplementedError(type(step))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import singledispatchmethod
 
 import numpy as np
 
 from symlint.clusters import ROUNDING, precision
 from symlint.contraction import contract
+from symlint.dispatch import dispatched
 from symlint.elementwise import alike_in_all, elementwise
 from symlint.graph import Array
 from symlint.program import (
@@ -81,7 +81,7 @@ class _Forward:
         """Remember the value of a tensor."""
         self.values[name] = self.fits(name, value)
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         """Values of a step's outputs."""
         raise NotImplementedError(type(step))

@@ -7,10 +7,10 @@ still be free. Every tensor has one exponent; the equations are those of the res
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import singledispatchmethod
 
 import numpy as np
 
+from symlint.dispatch import dispatched
 from symlint.linear_system import nullspace
 from symlint.program import (
     CONSTANT,
@@ -99,7 +99,7 @@ class _Exponents:
         wanted = {self.variable(n): n for n in (*self.free, *self.program.affines)}
         return [{whole(wanted[v]): c for v, c in s.items()} for s in nullspace(self.equations, wanted)]
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step) -> None:
         raise NotImplementedError(type(step))
 

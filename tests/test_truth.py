@@ -71,7 +71,6 @@ OVERLAPS: dict[str, str] = {
     "learned_query": "a key weight that no query reads is also shifted by what softmax does not see",
     "embedding_sum": "the mean direction of what two tables share is that of either",
     "two_linear_wide": "GL(5) moves a bias as the translation of that bias does",
-    "channel_shuffle": "the scale of the whole weight lies in GL(2)",
 }
 """Small networks of which the sum over generators counts directions twice, and why."""
 

@@ -101,7 +101,7 @@ class _Element:
         front = tuple((f"~{a}",) for a in sorted(before.taken))
         spec = step.specs[k]
         mine = ungroup(self.arrays[step.operands[k]], (*front, *spec), step.sizes)
-        fixed = self.numbers.fixed
+        fixed = self.numbers.program.fixed
         parts = [mine]
         for j, name in enumerate(step.operands):
             if j != k and name in fixed:
@@ -191,7 +191,7 @@ def _rebased(
     maker: Einsum, part: Labelled, where: dict[int, int | None], numbers: Numbers
 ) -> tuple[Labelled, dict[int, int | None]]:
     """Coefficients for what `maker` makes, as coefficients for what it reads."""
-    j = next(j for j, n in enumerate(maker.operands) if n not in numbers.fixed)
+    j = next(j for j, n in enumerate(maker.operands) if n not in numbers.program.fixed)
     seats = {axis[0]: a for a, axis in enumerate(maker.specs[j]) if axis}
     made = [axis[0] if axis else "" for axis in maker.result]
     along = {label: f"~{a}" for label, a in seats.items() if label not in made}

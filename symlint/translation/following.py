@@ -14,6 +14,8 @@ from symlint.translation.null import Nulls
 from symlint.translation.transition import Blocked, Transitions
 from symlint.translation.wave import Kind, Wave, beside, together
 
+LONG = 24
+"""Steps after which a change is taken to be on its way through many layers."""
 Closed = Callable[[Way], bool]
 
 
@@ -68,7 +70,8 @@ class Following:
                     tail, n, ends = self.known[key]
                     visits += tail[n:]
                     break
-                if not tried and any(w.kind is Kind.LINEAR for w in self._entering(waiting[0], waves).values()):
+                if len(visits) >= LONG and not tried:
+                    # What is linear in which tensor matters to a weight nearby; the rest of the way is shared by all.
                     tried, before = True, self.refused
                     loosely = {n: w.loose() for n, w in self._entering(waiting[0], waves).items()}
                     if (end := self.follow(loosely, closed)) is not None:

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from symlint.axes import Axes
-from symlint.numbers import makers
 from symlint.program import Einsum, Program, operands
 from symlint.terms import Expansion
 from symlint.translation.absorption import Way
@@ -24,7 +23,7 @@ class Search:
 
     def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
         self.program, self.axes, self.expansion = program, axes, expansion
-        fixed = frozenset({*program.weights, *program.tables, *makers(program)})
+        fixed = program.fixed
         self.nulls = nulls(program, fixed)
         self.following = Following(program, fixed, self.nulls)
         self.taken: dict[str, list[tuple[Wave, Way]]] = {}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import singledispatchmethod
 
 import numpy as np
 
+from symlint.dispatch import dispatched
 from symlint.numbers import SUMMING
 from symlint.program import (
     Affine,
@@ -46,7 +46,7 @@ class Transitions:
     """Tensors that depend on no input."""
     nulls: Nulls
 
-    @singledispatchmethod
+    @dispatched
     def step(self, step: Step, k: int, wave: Wave) -> dict[str, Wave]:
         """What the outputs do when operand number `k` changes; those that do not change are left out.
 

@@ -73,7 +73,7 @@ def main() -> None:
     """Print a line per depth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[22, 89, 357, 715])
-    gc.set_threshold(1_000_000, 20, 100)  # as the command line does
+    gc.set_threshold(10_000_000, 10, 10)  # as the command line does
     print(f"{'layers':>7} {'nodes':>7} {'load s':>7} {'infer s':>8} {'ms per node':>12}")
     with TemporaryDirectory() as folder:
         for layers in parser.parse_args().layers:
