@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -19,27 +18,12 @@ from symlint.program import Fold, Normalise
 from symlint.sameness import all_alike
 from symlint.structure import Action, Structure
 from symlint.symmetry import Space, Symmetry
+from symlint.units import Units, spread
 from symlint.valuation import valuate
 from symlint.values import Names, Value, distinct
 
 ORTHOGONAL = ("O", "Stab")
 """Groups of rotations that keep lengths."""
-
-
-@dataclass(frozen=True, slots=True)
-class Units:
-    """What holds of the units of one space, by position (copy-major where a space has copies)."""
-
-    dead: NDArray[np.bool_]
-    """The unit contributes to no output."""
-    constant: NDArray[np.bool_]
-    """The unit contributes, but its value is one number whatever the input."""
-    constants: Mapping[int, float]
-    """That number, as the unit's readers see it first."""
-    groups: tuple[tuple[int, ...], ...]
-    """Units that are positive multiples of each other wherever they are read."""
-    factors: Mapping[int, float]
-    """Unit of a group -> its multiple of the group's first unit."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +81,7 @@ class Context:
         if found.groups:
             return len(found.groups) == space.copies and all(len(group) == space.size for group in found.groups)
         lost = found.dead.any() or found.constant.any()
-        return not lost and all_alike(self.structure, action, self._passages.moving)
+        return not lost and all_alike(self.structure, self._plain(action), self._passages.moving)
 
     @cached_property
     def _passages(self) -> Passages:
@@ -166,8 +150,14 @@ class Context:
 
     def _inspect(self, action: Action) -> Units:
         if action.id not in self._inspected:
-            self._inspected[action.id] = self._look(action)
+            plain = self._plain(action)
+            self._inspected[action.id] = spread(self._look(plain), plain, action, self.structure.axes.factors)
         return self._inspected[action.id]
+
+    def _plain(self, action: Action) -> Action:
+        """An action without the copies that only a choice at run time tells apart: activations do not hold them."""
+        chosen = {unit for _, unit in self.structure.axes.chosen}
+        return replace(action, copies=tuple(c for c in action.copies if c not in chosen))
 
     @cached_property
     def _inspected(self) -> dict[str, Units]:

@@ -31,7 +31,7 @@ def redundancies(context: Context) -> dict[str, list[Redundancy]]:
     program = context.structure.program
     found: dict[str, list[Redundancy]] = {}
     for generator in context.symmetry.generators:
-        translation = context.structure.actions[generator.id].translation
+        translation = context.structure.action(generator.id).translation
         if translation is not None:
             absorbers = dict.fromkeys(program.weights[way.weight] for way in translation.absorbers)
             said = Redundancy(
