@@ -214,7 +214,7 @@ class System(Unknowns):
     def _(self, step: Fold) -> None:
         law = self.folded(step)
         kept = [k for k in range(len(self.axes.of[step.x])) if k not in step.axes]
-        for k in step.axes:
+        for k in step.axes if law != CONSTANT or self.modulus is None else ():
             self.zero(self.slots(step.x, k))
         for out, k in enumerate(kept):
             if law.kind == "none":

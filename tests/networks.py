@@ -1139,6 +1139,26 @@ BRANCHES = {
         12,
         {"two": [2], "last": [2], "middle": [1, 2], "one": [1]},
     ),
+    "two_biases_twice": Net(  # the units, 2; what one bias gains and the other loses at both places, 2
+        """
+        u = MatMul(x, a) v = Add(u, p) w = Add(v, q) z = Relu(w) k = MatMul(t, a) l = Add(k, p) m = Add(l, q)
+        n = Relu(m) s = Add(z, n) y = MatMul(s, c)
+        """,
+        {"a": (3, 2), "p": (2,), "q": (2,), "c": (2, 2)},
+        {"x": (3,), "t": (3,)},
+        2,
+        4,
+    ),
+    "dueling": Net(  # the units, 4; the mean of the advantages, which is taken away
+        """
+        u = Gemm(x, a, p) v = Relu(u) value = Gemm(v, b, q) z = Gemm(x, c, r) w = Relu(z) advantage = Gemm(w, d, s)
+        mean = ReduceMean<axes = [1]>(advantage) sum = Add(value, advantage) y = Sub(sum, mean)
+        """,
+        {"a": (3, 2), "p": (2,), "b": (2, 1), "q": (1,), "c": (3, 2), "r": (2,), "d": (2, 3), "s": (3,)},
+        {"x": (3,)},
+        2,
+        7,
+    ),
     "product_of_layers": Net(
         "u = Gemm(x, a0, p0) v = Gemm(x, a1, p1) w = Mul(u, v) y = Gemm(w, b, q)",
         {**each(2, a=(5, 2), p=(2,)), "b": (2, 3), "q": (3,)},

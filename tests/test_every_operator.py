@@ -169,13 +169,11 @@ BOTH = "no law says that two operands scaled alike leave the result as it is"
 EPSILON = "the scale goes through but for its epsilon"
 PLACES = "places computed at run time pin more than the axes that they address"
 ONCE = "its cases have one step, which no state precedes"
-NORM = "the signs of units that a norm folds are free, which the system of charges does not say"
 DEGENERATE_CASE = "one of its cases is degenerate: windows of size 1 or over everything, masked rows, empty products"
 # Operators whose rules claim less than what holds, in some case, and why.
 TIMID = {
     "ArgMax": "the index of the largest does not see a scale",
     "ArgMin": "the index of the smallest does not see a scale",
-    "Atanh": "it is odd, and not among the odd functions",
     "Attention": DEGENERATE_CASE,
     "AveragePool": DEGENERATE_CASE,
     "BatchNormalization": "its charges act on scale and shift, not on gain and bias",
@@ -195,7 +193,6 @@ TIMID = {
     "GRU": ONCE,
     "InstanceNormalization": EPSILON,
     "IsInf": "it is even where it detects both infinities",
-    "IsNaN": "it is even",
     "LayerNormalization": EPSILON,
     "Less": BOTH,
     "LessOrEqual": BOTH,
@@ -207,10 +204,7 @@ TIMID = {
     "Mod": BOTH,
     "Pow": "a stored exponent is read as a constant",
     "QuantizeLinear": "a scale that moves with its operand is not sure to round alike",
-    "ReduceL1": NORM,
-    "ReduceL2": NORM,
     "ReduceProd": "the degree of a product along one of its own axes is 1 per unit",
-    "ReduceSumSquare": NORM,
     "ReverseSequence": PLACES,
     "RMSNormalization": EPSILON,
     "RNN": ONCE,
@@ -218,7 +212,6 @@ TIMID = {
     "Scan": "a body is no single operator",
     "ScatterElements": PLACES,
     "ScatterND": PLACES,
-    "Shrink": "it is odd, and not among the odd functions",
     "TensorScatter": PLACES,
     "ThresholdedRelu": DEGENERATE_CASE,
 }

@@ -60,6 +60,7 @@ MISSING: dict[str, tuple[int, str]] = {
     "linear_skip": (2, "a change of the second factor, taken back by the weight beside it and by its own bias"),
     "narrow_head": (7, "what a branch and a bias write where the narrow head does not read, although others do"),
     "factored_bilinear": (2, "GL(2) where Mul and ReduceSum make the product; its diagonal is found"),
+    "dueling": (2, "the mean direction of a weight, which comes to a difference on two ways"),
     "siamese": (3, "O(3) of a tensor that meets itself in a product"),
     "prototypes": (3, "O(3) of a squared distance"),
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),

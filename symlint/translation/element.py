@@ -67,10 +67,8 @@ class _Element:
     def _visit(self, visit: Visit) -> Iterator[tuple[str, Array]]:
         step = visit.step
         names = [operands(step)[k] for k in visit.entering]
-        if not visit.made or any(n not in self.arrays for n in names):
-            return
-        after = next(iter(visit.made.values()))
-        if after.kind is Kind.ANY:
+        after = next(iter(visit.made.values()), None)
+        if after is None or after.kind is Kind.ANY or any(n not in self.arrays for n in names):
             return
         lead = len(self.waves[names[0]].taken)
         if isinstance(step, Einsum):
@@ -83,8 +81,9 @@ class _Element:
             if out not in visit.made:
                 continue
             for k, way in visit.ways:
-                path = (Back(step, k, after), *way.steps)  # a sum elsewhere may have asked for the very same change
-                if way.weight not in self.done or not isinstance(path[-1].step, Pointwise):
+                path = (Back(step, k, after), *way.steps)
+                shared = self.program.reads[way.weight] > 1 and isinstance(path[-1].step, Pointwise)
+                if not shared or way.weight not in self.done:
                     yield way.weight, -self._back(array, Way(path, way.weight, way.wave))
                 self.done.add(way.weight)
             if not visit.ways:

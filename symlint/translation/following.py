@@ -111,7 +111,8 @@ class Following:
                 if len(self.readers[way.weight]) > 1 and isinstance(reader, Pointwise):
                     taken.setdefault(way.weight, []).append((reader, way.wave.key))
         return all(
-            len({key for _, key in found}) == 1 and {id(s) for s, _ in found} == set(map(id, self.readers[name]))
+            len({key for _, key in found}) == 1
+            and sorted(id(s) for s, _ in found) == sorted(map(id, self.readers[name]))
             for name, found in taken.items()
         )
 
