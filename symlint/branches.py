@@ -26,8 +26,9 @@ from symlint.program import Program
 
 ROUNDS = 40
 """Refinements of the colours; what still changes then is left alone."""
-WIDEST = 2000
-"""Vertices of a part up to which two are compared."""
+Image = dict[Vertex, Vertex]
+"""Where the vertices of one part lie in another."""
+Neighbours = Mapping[Vertex, Sequence[tuple[str, Vertex]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def branches(program: Program, axes: Axes) -> Iterator[Branches]:
     neighbours = _neighbours(graph) if _repeated(colours) else {}
     while _repeated(colours):
         stable = _refined(neighbours, colours)
-        parts = _parts(graph, stable) if stable else []
+        parts = list(_parts(graph, neighbours, stable)) if stable else []
         if not parts:
             return
         colours = stable
@@ -144,7 +145,7 @@ def _repeated(colours: Mapping[Vertex, int]) -> bool:
     return len(set(steps)) < len(steps)
 
 
-def _neighbours(graph: Coloured) -> Mapping[Vertex, list[tuple[str, Vertex]]]:
+def _neighbours(graph: Coloured) -> Neighbours:
     found: defaultdict[Vertex, list[tuple[str, Vertex]]] = defaultdict(list)
     for a, b, label in graph.edges:
         found[a].append((f"to {label}", b))
@@ -152,7 +153,7 @@ def _neighbours(graph: Coloured) -> Mapping[Vertex, list[tuple[str, Vertex]]]:
     return found
 
 
-def _refined(neighbours: Mapping[Vertex, list[tuple[str, Vertex]]], colours: dict[Vertex, int]) -> dict[Vertex, int]:
+def _refined(neighbours: Neighbours, colours: dict[Vertex, int]) -> dict[Vertex, int]:
     """The coarsest colours finer than these in which equal vertices have equal neighbours; empty if too many rounds."""
     count = len(set(colours.values()))
     for _ in range(ROUNDS):
@@ -168,31 +169,50 @@ def _refined(neighbours: Mapping[Vertex, list[tuple[str, Vertex]]], colours: dic
     return {}
 
 
-def _parts(graph: Coloured, colours: Mapping[Vertex, int]) -> list[list[dict[Vertex, Vertex]]]:
+def _parts(graph: Coloured, neighbours: Neighbours, colours: Mapping[Vertex, int]) -> Iterator[list[Image]]:
     """What falls apart once all vertices of a colour of their own are gone, isomorphic parts together."""
     sizes = Counter(colours.values())
-    net = nx.DiGraph()
-    net.add_nodes_from((v, {"colour": c}) for v, c in colours.items() if sizes[c] > 1)
-    for a, b, label in graph.edges:
-        if a in net and b in net:
-            labels = net.edges[a, b]["labels"] if net.has_edge(a, b) else ()
-            net.add_edge(a, b, labels=tuple(sorted((*labels, label))))
-    alike: defaultdict[tuple[int, ...], list[nx.DiGraph]] = defaultdict(list)
-    for vertices in nx.weakly_connected_components(net):
-        if len(vertices) <= WIDEST:
-            alike[tuple(sorted(colours[v] for v in vertices))].append(net.subgraph(vertices))
-    found = []
-    for first, *others in alike.values():
-        images = [{v: v for v in first}]
-        for other in others:
-            matcher = nx.isomorphism.DiGraphMatcher(
-                first,
-                other,
-                nx.isomorphism.categorical_node_match("colour", None),
-                nx.isomorphism.categorical_edge_match("labels", ()),
-            )
-            if matcher.is_isomorphic():
-                images.append(dict(matcher.mapping))
-        if len(images) > 1:
-            found.append(images)
-    return found
+    net = nx.Graph()
+    net.add_nodes_from(v for v, c in colours.items() if sizes[c] > 1)
+    net.add_edges_from((a, b) for a, b, _ in graph.edges if a in net and b in net)
+    alike: defaultdict[tuple[int, ...], list[list[Vertex]]] = defaultdict(list)
+    for vertices in nx.connected_components(net):
+        part = sorted(vertices, key=str)
+        alike[tuple(sorted(colours[v] for v in part))].append(part)
+    for several in alike.values():
+        images = _images(several, neighbours, colours) if len(several) > 1 else []
+        kept = [image for image in images if _preserves(image, neighbours)]
+        if len(kept) > 1:
+            yield kept
+
+
+def _preserves(image: Image, neighbours: Neighbours) -> bool:
+    """Whether vertices that are joined lie at vertices that are joined in the same way."""
+    return all(
+        {(label, image[other]) for label, other in neighbours[v] if other in image}.issubset(neighbours[w])
+        for v, w in image.items()
+    )
+
+
+def _images(parts: Sequence[Sequence[Vertex]], neighbours: Neighbours, colours: Mapping[Vertex, int]) -> list[Image]:
+    """Where the vertices of the first part lie in each: those of one colour, once no two in a part have the same.
+
+    Of several that have, one in each part is singled out, which changes the colours around it; what hangs together in
+    the same way may be told apart in any way.
+    """
+    local = {v: colours[v] for part in parts for v in part}
+    inner = {v: [(label, other) for label, other in neighbours[v] if other in local] for v in local}
+    while True:
+        sizes = Counter(local[v] for v in parts[0])
+        repeated = [c for c in sizes if sizes[c] > 1]
+        if not repeated:
+            break
+        colour = min(repeated, key=lambda c: sizes[c])
+        for part in parts:
+            single = next((v for v in part if local[v] == colour), None)
+            local |= {single: hash((colour, "single"))} if single else {}
+        local = _refined(inner, local)
+        if not local:
+            return []
+    found = [{local[v]: v for v in part} for part in parts]
+    return [{v: place[local[v]] for v in parts[0]} for place in found if place.keys() == found[0].keys()]

@@ -203,6 +203,7 @@ class _Overview:
 def _group(generator: Generator) -> str:
     """The group, how many directions it has, and whether it holds to the letter."""
     size = f", dim {generator.dimension:,}" if generator.dimension else ""
+    size += " of parts" if generator.id.endswith(".branches") else ""
     return f"{printable(generator.group)}{size}{'' if generator.exact else ' (approximate)'}"
 
 
