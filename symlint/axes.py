@@ -203,7 +203,7 @@ class _Walker:
     def _(self, step: Normalise) -> None:
         axes = self.of[step.x]
         self.contexts.append(tuple(f for k, f in enumerate(axes) if k not in step.axes))
-        if step.function == "Hardmax" and len(step.axes) == 1:
+        if step.function in ("Hardmax", "Hardmin") and len(step.axes) == 1:
             self.choices.append((self.contexts[-1], axes[step.axes[0]]))
         self._set(step.out, axes)
 

@@ -30,13 +30,15 @@ from symlint.program import (
 )
 
 Vertex = tuple[str, str | int]
-"""``("tensor", name)``, ``("step", number)``, ``("factor", root)``, or ``("member", ...)`` of a family."""
+"""``("tensor", name)``, ``("step", number)``, ``("node", id)``, ``("factor", root)`` or ``("member", ...)`` of one."""
 Edge = tuple[Vertex, Vertex, str]
 
 COMMUTATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Xor", "Equal"))
 ASSOCIATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min"))
 NORMS = ("Norm", "Softmax", "Hardmax")
 """In the names of operators that normalise; a norm that was recognised in others does not keep its epsilon."""
+WHOLE = (Slice, Concat, Einsum)
+"""Steps of which no more is to know than they say themselves."""
 SMALL = 1 << 16
 """Elements of a constant up to which its value is compared, and not its name."""
 
@@ -66,6 +68,11 @@ class Coloured:
             for k, name in enumerate(call.operands):
                 self.edges.append((("tensor", name), call.vertex, "reads" if alike else f"reads {k}"))
             self.edges += [(call.vertex, ("tensor", name), f"makes {k}") for k, name in enumerate(call.results)]
+            if not isinstance(call.step, WHOLE):
+                # One step of a node may read what decides the values of another: the indices of a lookup.
+                node = ("node", id(call.step.node))
+                self.colours[node] = "node"
+                self.edges.append((call.vertex, node, "of"))
         todo = [root for kind, root in {b for _, b, _ in self.edges} if kind == "factor"]
         while todo:
             todo += self._factor(int(todo.pop()))
@@ -85,7 +92,7 @@ class Coloured:
                     inner[step.out] = read
                     continue
                 colour: Hashable = (step.function, len(read))
-            elif isinstance(step, (Slice, Concat, Einsum)):
+            elif isinstance(step, WHOLE):
                 colour = (type(step).__name__, self._kept(step))
             else:
                 colour = (type(step).__name__, made[id(step.node)], self._signature(step.node), self._kept(step))

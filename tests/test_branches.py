@@ -16,6 +16,7 @@ from symlint.verify import verify
 TWO = each(2, a=(3, 2), p=(2,), b=(2, 2))
 INPUT = {"x": (3,)}
 ALIKE = {
+    "one index": ("S_2",),
     "towers": ("S_3",),
     "gated_branches": ("S_3",),
     "joined_branches": ("S_2",),
@@ -24,6 +25,15 @@ ALIKE = {
 }
 NETWORKS = {
     **BRANCHES,
+    "one index": Net(
+        "u = Gather(a0, i) v = Gather(a1, i) s = Tanh(u) t = Tanh(v) y = Add(s, t)",
+        each(2, a=(4, 3)),
+        {},
+        2,
+        0,
+        {},
+        {"i": (4,)},
+    ),
     "branches of branches": Net(
         " ".join(branch(k) for k in range(4))
         + " s = Add(o0, o1) t = Add(o2, o3) l = Tanh(s) r = Tanh(t) m = MatMul(l, c0) n = MatMul(r, c1) y = Add(m, n)",
@@ -57,6 +67,15 @@ LURES = {
     ),
     "other inputs": Net(
         f"{branch(0)} {branch(1).replace('(x,', '(z,')} y = Add(o0, o1)", TWO, {**INPUT, "z": (3,)}, 2, 0
+    ),
+    "other indices": Net(
+        "u = Gather(a0, i) v = Gather(a1, j) s = Tanh(u) t = Tanh(v) y = Add(s, t)",
+        each(2, a=(4, 3)),
+        {},
+        2,
+        0,
+        {},
+        {"i": (4,), "j": (4,)},
     ),
     "biases that add up": Net("u = Gemm(x, a, p) y = Add(u, q)", {"a": (3, 2), "p": (2,), "q": (2,)}, INPUT, 2, 0),
 }

@@ -15,12 +15,16 @@ from symlint.program import CONSTANT, NONE, RANKING, Einsum, Slice, Step
 from symlint.registry import op
 
 CHOOSERS = ("TopK", "ArgMax", "ArgMin")
+UNSORTED = "a choice in any order"
 
 
 @op("TopK")
-def top_k(t: Tracer, x: Ref, k: Ref, *, axis: int = -1) -> tuple[Ref, Ref]:
+def top_k(t: Tracer, x: Ref, k: Ref, *, axis: int = -1, sorted: int = 1) -> tuple[Ref, Ref]:
     """https://onnx.ai/onnx/operators/onnx__TopK.html"""
     at = axis % x.rank
+    if not sorted:  # in an order that may depend on where the largest stand
+        keep = [None if a == at else a for a in range(x.rank)]
+        return t.mix(x, keep, UNSORTED, linear=False), t.mix(x, keep, UNSORTED, law=NONE, shape=t.result(1))
     last = t.transpose(x, [*(a for a in range(x.rank) if a != at), at])
     ranked = t.normalise(last, [-1], law=CONSTANT, function="TopK")
     shape = (*last.shape[:-1], t.result(1)[at], x.shape[at])
@@ -35,7 +39,8 @@ def arg_max(t: Tracer, x: Ref, *, axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ArgMax.html"""
     at = axis % x.rank
     last = t.transpose(x, [*(a for a in range(x.rank) if a != at), at])
-    return t.reshape(_numbered(t, t.normalise(last, [-1], law=CONSTANT, function="Hardmax")), t.result())
+    function = "Hardmax" if t.node.op == "ArgMax" else "Hardmin"
+    return t.reshape(_numbered(t, t.normalise(last, [-1], law=CONSTANT, function=function)), t.result())
 
 
 def _numbered(t: Tracer, chosen: Ref) -> Ref:

@@ -200,7 +200,7 @@ class Transitions:
 
     @step.register
     def _(self, step: Normalise, k: int, wave: Wave) -> dict[str, Wave]:
-        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "TopK", "standardise")
+        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "Hardmin", "TopK", "standardise")
         if shifts and all(wave.same_along(a) for a in step.axes):
             return {}
         raise Blocked
