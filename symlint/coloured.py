@@ -73,7 +73,7 @@ class Coloured:
                 node = ("node", id(call.step.node))
                 self.colours[node] = "node"
                 self.edges.append((call.vertex, node, "of"))
-        todo = [root for kind, root in {b for _, b, _ in self.edges} if kind == "factor"]
+        todo = [root for kind, root in dict.fromkeys(b for _, b, _ in self.edges) if kind == "factor"]
         while todo:
             todo += self._factor(int(todo.pop()))
 
