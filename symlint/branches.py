@@ -95,12 +95,12 @@ def _places(factors: Factors, f: int, image: Mapping[Vertex, Vertex]) -> Index |
         return made
     if form is Form.FAMILY:
         return parts[0] if all(np.array_equal(p, parts[0]) for p in parts) else None
-    starts, passed = {}, 0
-    for part in factors.pieces(target):
-        starts[part] = passed
-        passed += factors.size(part)
     where = [int(image.get(("factor", part), ("factor", part))[1]) for part in below]
-    return np.concatenate([starts[at] + places for at, places in zip(where, parts, strict=True)])
+    pieces = factors.pieces(target)
+    starts = np.cumsum([0, *(factors.size(piece) for piece in pieces)]).tolist()
+    if len(set(pieces)) < len(pieces):  # equal pieces are told by their order
+        return np.concatenate([a + p for a, p in zip(starts, parts, strict=False)]) if where == list(pieces) else None
+    return np.concatenate([starts[pieces.index(at)] + places for at, places in zip(where, parts, strict=True)])
 
 
 def _moving(program: Program, axes: Axes, images: Sequence[Mapping[Vertex, Vertex]]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from symlint.verify import verify
 TWO = each(2, a=(3, 2), p=(2,), b=(2, 2))
 INPUT = {"x": (3,)}
 ALIKE = {
+    "halves that are written alike": ("S_2",),
     "one index": ("S_2",),
     "towers": ("S_3",),
     "gated_branches": ("S_3",),
@@ -25,6 +26,16 @@ ALIKE = {
 }
 NETWORKS = {
     **BRANCHES,
+    "halves that are written alike": Net(  # the halves of what a halves, which b writes, are of one factor
+        """
+        u = MatMul(x, a) l, r = Split<axis = -1>(u) s = Add(l, r) t = Tanh(s) v = MatMul(t, b)
+        p, q = Split<axis = -1>(v) c = Concat<axis = -1>(q, p) y = MatMul(c, d)
+        """,
+        {"a": (3, 4), "b": (2, 4), "d": (4, 3)},
+        INPUT,
+        2,
+        0,
+    ),
     "one index": Net(
         "u = Gather(a0, i) v = Gather(a1, i) s = Tanh(u) t = Tanh(v) y = Add(s, t)",
         each(2, a=(4, 3)),
