@@ -42,7 +42,7 @@ class Following:
         """Running means and variances: they are no parameters."""
         return frozenset(n for s in self.program.steps if isinstance(s, Affine) for n in (s.mean, s.var))
 
-    def follow(self, waves: dict[str, Wave], closed: Closed) -> tuple[Visit, ...] | None:
+    def follow(self, waves: dict[str, Wave], closed: Closed, start: int = 0) -> tuple[Visit, ...] | None:
         """The steps through which a change goes to its end; None where it comes out somewhere.
 
         `closed` says of what would take the change back that it is, in the end, taken back by the change itself.
@@ -52,7 +52,7 @@ class Following:
 
         def push(name: str) -> None:
             for step in self.readers.get(name, ()):
-                if (k := self.place[id(step)]) not in queued:
+                if (k := self.place[id(step)]) not in queued and k >= start:
                     queued.add(k)
                     heappush(waiting, k)
 
@@ -74,7 +74,7 @@ class Following:
                     # What is linear in which tensor matters to a weight nearby; the rest of the way is shared by all.
                     tried, before = True, self.refused
                     loosely = {n: w.loose() for n, w in self._entering(waiting[0], waves).items()}
-                    if (end := self.follow(loosely, closed)) is not None:
+                    if (end := self.follow(loosely, closed, waiting[0])) is not None:
                         visits += end
                         break
                     self.refused |= before
