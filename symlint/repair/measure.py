@@ -1,0 +1,136 @@
+"""What a network costs: its size on disk, its weights, its multiply-adds, and how long onnxruntime takes."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from statistics import median
+
+import onnx_ir as ir
+
+from symlint.concrete import Skeleton, make_concrete
+from symlint.graph import Graph, Model, Node, Shape
+from symlint.parameters import parameters
+from symlint.program import Einsum, Program
+from symlint.repair.collection import collect
+from symlint.repair.runner import Runner
+from symlint.translate import translate
+
+RECURRENT = frozenset({"RNN", "GRU", "LSTM", "com.microsoft.DynamicQuantizeLSTM"})
+SPREADING = frozenset({"ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads"})
+"""Operators of which a program shows fewer or more multiplications than they do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The cost of a network."""
+
+    nodes: int
+    """Operator calls, those in bodies of control flow included; Identity and Constant are none."""
+    parameters: int
+    bytes: int
+    """The file and the external data that it names."""
+    multiply_adds: int
+    """Of contractions, convolutions, recurrent layers and attention, for inputs of `shapes`; of a loop two rounds."""
+    shapes: Mapping[str, Shape]
+    """Input -> its shape: of one example, where all inputs share a batch."""
+
+
+def measure(path: str | Path, model: Model, like: Model | None = None) -> Measure:
+    """The cost of the model that was loaded from `path`.
+
+    ``like``: another model with the same inputs, of which the numbers for symbolic dimensions are taken, so that the
+    multiply-adds of both compare.
+    """
+    shapes = _single(like or model)
+    program = translate(_resized(model, shapes))
+    return Measure(
+        nodes=sum(1 for _ in _nodes(model.graph)),
+        parameters=sum(parameters(program).values()),
+        bytes=_bytes(Path(path)),
+        multiply_adds=_multiply_adds(program),
+        shapes=shapes,
+    )
+
+
+def latency(paths: Sequence[str | Path], model: Model, repeats: int = 20, seed: int = 0) -> tuple[float, ...]:
+    """The median seconds of one run of each file, in turns, on the same random inputs with one thread.
+
+    ``model`` is the first file, loaded; all files take the same inputs. Raises RuntimeError where one does not run.
+    """
+    with Runner() as runner:
+        plain = runner.load(paths[0], threads=1)
+        trials, failure = (
+            collect(runner, model, plain, plain, seed, {}) if plain.failure is None else ([], plain.failure)
+        )
+        if not trials:
+            raise RuntimeError(failure)
+        loaded = [runner.load(path, "all", threads=1) for path in paths]
+        for each in loaded:
+            if each.failure is not None:
+                raise RuntimeError(each.failure)
+        return tuple(median(taken) for taken in runner.seconds(loaded, trials[0].feeds, max(repeats, 1)))
+
+
+def _single(model: Model) -> dict[str, Shape]:
+    """The shapes of the inputs, with a batch of one where all inputs that may vary begin with one number."""
+    shapes = {name: model.shapes[name] for name in model.graph.inputs if name in model.shapes}
+    free = set(model.symbols.values())
+    varying = {shape[0] if shape[0] in free else 0 for shape in shapes.values() if free.intersection(shape)}
+    if len(varying) == 1 and (batch := varying.pop()):
+        return {name: tuple(1 if size == batch else size for size in shape) for name, shape in shapes.items()}
+    return shapes
+
+
+def _resized(model: Model, shapes: Mapping[str, Shape]) -> Model:
+    """The model with these shapes of its inputs; as it was where the network refuses them."""
+    if all(model.shapes.get(name) == shape for name, shape in shapes.items()):
+        return model
+    declared = {name: (model.dtypes.get(name, "float32"), shape) for name, shape in shapes.items()}
+    made = make_concrete(Skeleton(model.graph, model.tensors, declared, {}))
+    if not set(model.shapes) <= set(made.shapes):
+        return model
+    return replace(model, shapes=made.shapes, dtypes=made.dtypes, constants=made.constants, moving=made.moving)
+
+
+def _nodes(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes:
+        yield node
+        for value in node.attributes.values():
+            for body in value if isinstance(value, tuple) else (value,):
+                if isinstance(body, Graph):
+                    yield from _nodes(body)
+
+
+def _multiply_adds(program: Program) -> int:
+    shapes = program.model.shapes
+    apart = RECURRENT | SPREADING
+    total = 0
+    for step in program.steps:
+        if (
+            isinstance(step, Einsum)
+            and len(step.operands) > 1
+            and step.node.op not in apart
+            and step.out not in program.fixed
+        ):
+            labels = {label for spec in step.specs for axis in spec for label in axis}
+            total += prod(step.sizes[label] for label in labels)
+    for node in _nodes(program.model.graph):
+        if node.op in apart and node.inputs[0] in shapes:
+            x, weights = shapes[node.inputs[0]], [shapes.get(name, (0,)) for name in node.inputs[1:3]]
+            total += prod(x) * prod(weights[0][1:]) if node.op in SPREADING else prod(x[:2]) * sum(map(prod, weights))
+    return total
+
+
+def _bytes(path: Path) -> int:
+    """The sizes of a file and of its external data, for which it is parsed only when it names some."""
+    size = path.stat().st_size
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"location") < 0:
+            return size
+    stored = [v.const_value for graph in ir.load(path).graphs() for v in graph.initializers.values()]
+    outside = {Path(tensor.path).resolve() for tensor in stored if isinstance(tensor, ir.ExternalTensor)}
+    return size + sum(file.stat().st_size for file in outside if file.is_file())
