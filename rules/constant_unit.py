@@ -44,7 +44,7 @@ from symlint.rule import rule
 from symlint.severity import by_share
 
 
-@rule("SYM102", "constant-unit", Level.WARNING, "exact")
+@rule("SYM102", "constant-unit", Level.WARNING, "exact", repair="fold")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space with constant units."""
     for space in context.spaces:

@@ -46,7 +46,7 @@ from symlint.rule import rule
 from symlint.severity import by_share
 
 
-@rule("SYM101", "dead-unit", Level.WARNING, "exact")
+@rule("SYM101", "dead-unit", Level.WARNING, "exact", repair="remove")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space with dead units."""
     for space in context.spaces:

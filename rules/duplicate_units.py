@@ -46,7 +46,7 @@ from symlint.rule import rule
 from symlint.severity import by_share
 
 
-@rule("SYM201", "duplicate-units", Level.WARNING, "exact")
+@rule("SYM201", "duplicate-units", Level.WARNING, "exact", repair="merge")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space with duplicates; its groups are in the facts."""
     for space in context.spaces:

@@ -42,7 +42,7 @@ def _foldable(found: Redundancy) -> bool:
     return found.free and found.averaged and bool(found.absorbers)
 
 
-@rule("SYM402", "foldable-value-bias", Level.NOTE, "exact")
+@rule("SYM402", "foldable-value-bias", Level.NOTE, "exact", repair="drop")
 def check(context: Context) -> Iterator[Finding]:
     """One note per space of values."""
     yield from redundant(

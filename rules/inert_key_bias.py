@@ -44,7 +44,7 @@ def _inert(found: Redundancy) -> bool:
     return found.free and not found.absorbers and found.sinks == {"Softmax"}
 
 
-@rule("SYM401", "inert-key-bias", Level.NOTE, "exact")
+@rule("SYM401", "inert-key-bias", Level.NOTE, "exact", repair="drop")
 def check(context: Context) -> Iterator[Finding]:
     """One note per space of keys."""
     yield from redundant(

@@ -52,7 +52,7 @@ from symlint.low_rank import Shortfall, shortfalls
 from symlint.rule import rule
 
 
-@rule("SYM303", "low-rank-ov", Level.WARNING, "exact")
+@rule("SYM303", "low-rank-ov", Level.WARNING, "exact", repair="factor")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per attention layer with such heads."""
     return shortfalls(check, context, "values", _say, numbered=True)

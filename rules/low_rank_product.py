@@ -54,7 +54,7 @@ from symlint.low_rank import Shortfall, shortfalls
 from symlint.rule import rule
 
 
-@rule("SYM301", "low-rank-product", Level.WARNING, "exact")
+@rule("SYM301", "low-rank-product", Level.WARNING, "exact", repair="factor")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per linear space through which less passes than could."""
     return shortfalls(check, context, "linear", _say, numbered=False)

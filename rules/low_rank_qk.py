@@ -52,7 +52,7 @@ from symlint.low_rank import Shortfall, shortfalls
 from symlint.rule import rule
 
 
-@rule("SYM302", "low-rank-qk", Level.WARNING, "exact")
+@rule("SYM302", "low-rank-qk", Level.WARNING, "exact", repair="factor")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per attention layer with such heads."""
     return shortfalls(check, context, "scores", _say, numbered=True)

@@ -43,7 +43,7 @@ from symlint.rule import rule
 from symlint.severity import by_share
 
 
-@rule("SYM203", "unbroken-symmetry", Level.ERROR, "exact")
+@rule("SYM203", "unbroken-symmetry", Level.ERROR, "exact", repair="merge")
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space whose units are all the same; it stands for one of SYM201."""
     for space in context.spaces:

@@ -163,7 +163,8 @@ def _check(context: Context, rules: Sequence[Rule], settings: Settings) -> tuple
             message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
         else:
-            findings += [replace(finding, level=settings.level(rule, finding.level)) for finding in found]
+            fixable = bool(rule.repair)
+            findings += [replace(f, level=settings.level(rule, f.level), fixable=fixable) for f in found]
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
     return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else ""

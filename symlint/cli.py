@@ -24,6 +24,7 @@ from symlint.report.words import printable
 COMMANDS = {
     "check": ("symlint.commands.check", "Audit models: find the capacity that they do not use."),
     "inspect": ("symlint.commands.inspect", "Show the symmetries of a model's parameters."),
+    "fix": ("symlint.commands.fix", "Write a smaller network that computes the same function."),
     "teleport": ("symlint.commands.teleport", "Move the weights along the symmetries; the function stays."),
     "verify": ("symlint.commands.verify", "Try every claimed symmetry against onnxruntime."),
     "rule": ("symlint.commands.rule", "List the rules, or print the manual page of one."),

@@ -81,7 +81,7 @@ class Context:
         if found.groups:
             return len(found.groups) == space.copies and all(len(group) == space.size for group in found.groups)
         lost = found.dead.any() or found.constant.any()
-        return not lost and all_alike(self.structure, self._plain(action), self._passages.moving)
+        return not lost and all_alike(self.structure, self.plain(action), self._passages.moving)
 
     @cached_property
     def _passages(self) -> Passages:
@@ -115,6 +115,16 @@ class Context:
                 for f in axes
             )
         return carried
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """The value of every tensor, as far as the weights tell it."""
+        return self._values[0]
+
+    @property
+    def moving(self) -> frozenset[str]:
+        """The tensors that depend on the input."""
+        return self._passages.moving
 
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
@@ -150,11 +160,11 @@ class Context:
 
     def _inspect(self, action: Action) -> Units:
         if action.id not in self._inspected:
-            plain = self._plain(action)
+            plain = self.plain(action)
             self._inspected[action.id] = spread(self._look(plain), plain, action, self.structure.axes.factors)
         return self._inspected[action.id]
 
-    def _plain(self, action: Action) -> Action:
+    def plain(self, action: Action) -> Action:
         """An action without the copies that only a choice at run time tells apart: activations do not hold them."""
         chosen = {unit for _, unit in self.structure.axes.chosen}
         return replace(action, copies=tuple(c for c in action.copies if c not in chosen))

@@ -57,12 +57,12 @@ def products(structure: Structure, passages: Passages) -> Iterator[Product]:
     rotated, freedom = frozenset(a.leaf for a in structure.actions.values() if a.kind == "rotation"), Freedom(structure)
     for action in structure.actions.values():
         if general_linear(action) and structure.axes.factors.size(action.leaf) <= WIDEST:
-            found = _Factors(structure, action, rotated).product(passages, freedom)
+            found = Factors(structure, action, rotated).product(passages, freedom)
             if found is not None:
                 yield found
 
 
-class _Factors:
+class Factors:
     """The writers and the readers of a space."""
 
     def __init__(self, structure: Structure, action: Action, rotated: frozenset[int]) -> None:
@@ -106,9 +106,9 @@ class _Factors:
         weights = {o.tensor: self._read(o.tensor) for o in self.charge}
         sides = []
         for side in (WRITES, READS):
-            rows = self._rows(weights, side, most)
+            rows = self.rows(weights, side, most)
             moved = [c for c in changes if any(name in c for name, _ in self._found(side))]
-            free = [[columns(x) for x in self._rows(change, side, most)] for change in moved]
+            free = [[columns(x) for x in self.rows(change, side, most)] for change in moved]
             blocks = self._blocks(side, most)
             sides.append([_side(x, blocks[k], [f[k] for f in free]) for k, x in enumerate(rows)])
         yield from zip(*sides, strict=True)
@@ -117,7 +117,7 @@ class _Factors:
         program = self.structure.program
         return program.model.tensors[program.weights[name]].read()
 
-    def _rows(self, values: Mapping[str, Array], side: Fraction, most: int | None = None) -> list[Array]:
+    def rows(self, values: Mapping[str, Array], side: Fraction, most: int | None = None) -> list[Array]:
         """Per copy, what every row of weights gives to the units or takes from them: (rows, n); zeros where missing."""
         shapes = self.structure.program.shapes
         found = [

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from symlint.errors import UsageProblem
 from symlint.finding import Evidence, Finding, Level
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from symlint.evidence import Context
 
 Check = Callable[["Context"], Iterator[Finding]]
+Verb = Literal["", "remove", "fold", "merge", "factor", "drop"]
+"""How `symlint fix` acts on a finding: it removes the units, folds them into biases, merges the groups in
+``facts["groups"]``, factors the product of the space, or drops what a translation makes redundant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Rule:
     check: Check
     on_failure: bool = False
     """Whether the rule speaks of files that could not be read, so that its check is never called."""
+    repair: Verb = ""
 
     @property
     def summary(self) -> str:
@@ -46,13 +50,13 @@ class Rule:
 
 
 def rule(
-    code: str, name: str, level: Level, evidence: Evidence, *, on_failure: bool = False
+    code: str, name: str, level: Level, evidence: Evidence, *, on_failure: bool = False, repair: Verb = ""
 ) -> Callable[[Check], Rule]:
     """Make the decorated check a `Rule`; its page is the docstring of the module that holds it."""
 
     def make(check: Check) -> Rule:
         page = sys.modules[check.__module__].__doc__ or ""
-        return Rule(code, name, level, evidence, page, check, on_failure)
+        return Rule(code, name, level, evidence, page, check, on_failure, repair)
 
     return make
 

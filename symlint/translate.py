@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,13 +20,32 @@ from symlint.registry import call, operators
 
 def translate(model: Model) -> Program:
     """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
-    return recognise(pruned(_Translation(model).program()))
+    return recognise(pruned(lower(model).program))
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """A program with every step, and which of its tensors the values of the model are."""
+
+    program: Program
+    values: Mapping[str, Ref]
+    """Value of the model -> the tensor that it is; constants are told by their uses."""
+    uses: Mapping[tuple[str, int], Ref]
+    """First output of a node and position of an operand -> the tensor that is read there."""
+
+
+def lower(model: Model) -> Lowering:
+    """The program of `model` before anything is left out or put otherwise."""
+    translation = _Translation(model)
+    program = translation.program()
+    return Lowering(program, translation.env, translation.uses)
 
 
 class _Translation:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.env: dict[str, Ref] = {}
+        self.uses: dict[tuple[str, int], Ref] = {}
         self.steps: list[Step] = []
         self.makers: dict[str, Step] = {}
         self.shapes: dict[str, Shape] = {}
@@ -107,6 +127,12 @@ class _Translation:
         ref = Ref(alias, tensor.shape)
         return ref if name in self.shared else self._define(name, ref)
 
+    def _note(self, node: Node, inputs: Sequence[Ref | None]) -> None:
+        """Remember what a node reads; of a body that is walked several times, the first time counts."""
+        for k, ref in enumerate(inputs):
+            if ref is not None:
+                self.uses.setdefault((node.outputs[0], k), ref)
+
     @staticmethod
     def _settles(node: Node, name: str) -> bool:
         """Whether a small floating operand decides a shape, so that its value is needed."""
@@ -123,6 +149,7 @@ class _Translation:
             if entry is None:
                 raise Unsupported(f"no rule for operator {node.op}")
             inputs = tuple(self._operand(tracer, name) if name else None for name in node.inputs)
+            self._note(node, inputs)
             made = call(entry, tracer, node, inputs)
             for ref, shape in zip(made, results, strict=False):
                 if ref is not None and shape is not None and ref.shape != shape:

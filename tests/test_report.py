@@ -99,6 +99,7 @@ lost.onnx
 error[lfs-pointer] SYM002: a Git LFS pointer: run `git lfs pull`
     = help: symlint rule SYM002
 
+1 finding can be repaired: symlint fix MODEL -o OUT
 incomplete, 1 audit not finished: 2 errors, 1 warning, 1 note in 3 models, 0.8 s
 """
 

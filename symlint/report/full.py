@@ -74,6 +74,8 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
             shown_already = set(map(id, found))
             yield from _counted([f for f in item.findings if id(f) not in shown_already], item)
     if not style.quiet:
+        if reparable := sum(f.fixable and f.level > Level.NOTE for f in run.findings):
+            yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT")
         yield summary(run)
 
 

@@ -1,0 +1,136 @@
+"""`symlint fix`: a smaller network that computes the same function, with a proof."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+
+from symlint.commands.terminal import color_option, style_for
+from symlint.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from symlint.graph import Array
+    from symlint.rule import Rule
+
+SAFETY = {"exact": ("exact",), "bounded": ("exact", "bounded"), "all": ("exact", "bounded", "heuristic")}
+
+
+def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    return names or None
+
+
+def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    found = {}
+    for value in values:
+        name, colon, file = value.rpartition(":")
+        if not colon or not name or not Path(file).is_file():
+            raise click.BadParameter(f"{value!r} is not NAME:FILE.npy with a file that exists")
+        found[name] = Path(file)
+    return found
+
+
+@click.command("fix")
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write the repaired model.")
+@click.option("--in-place", is_flag=True, help="Replace the model itself; what it was is kept beside it as .bak.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
+@click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Repair what these rules find.")
+@click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave to these rules alone.")
+@click.option(
+    "--safety", type=click.Choice(list(SAFETY)), default="exact", show_default=True, help="Evidence to act on."
+)
+@click.option("--align", type=click.IntRange(1), default=1, show_default=True, help="Keep widths at multiples of this.")
+@click.option("--absorb", is_flag=True, help="Also drop the biases that others can take over.")
+@click.option("--balance", is_flag=True, help="Also bring the weights into the balanced gauge, which helps int8.")
+@click.option(
+    "--input", "inputs", multiple=True, callback=_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws the inputs of the proof.")
+@click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
+@color_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str,
+    output: str | None,
+    in_place: bool,
+    dry_run: bool,
+    select: tuple[str, ...] | None,
+    ignore: tuple[str, ...] | None,
+    safety: str,
+    align: int,
+    balance: bool,
+    absorb: bool,
+    inputs: dict[str, Path],
+    seed: int,
+    form: str,
+    color: str,
+) -> None:
+    """Write a smaller network that computes the same function.
+
+    Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low rank
+    get as narrow as their rank. The result is compared with the original in onnxruntime on random inputs of several
+    sizes; a repair that does not hold is left out and told. Exits with 0 when the result was written (a copy, where
+    there is nothing to repair), with 5 when no repair held.
+    """
+    from symlint.repair.fixing import fix
+    from symlint.repair.result import Wish
+    from symlint.report.fix import as_json, as_text
+
+    target = _target(model, output, in_place, dry_run)
+    given = {name: _read(file) for name, file in inputs.items()}
+    wish = Wish(_rules(select, ignore, safety, absorb=absorb), align, seed, given, balance)
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        fixed = fix(model, Path(folder), wish)
+        if target is not None and not fixed.failed:
+            _write(fixed.path, Path(model), target, keep=in_place)
+    style = style_for(color, verbose=False, quiet=False)
+    shown = None if target is None or fixed.failed else str(target)
+    click.echo(as_json(fixed, shown) if form == "json" else as_text(fixed, shown, style), nl=False, color=style.color)
+    ctx.exit(5 if fixed.failed else 0)
+
+
+def _target(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:
+    if dry_run:
+        return None
+    if in_place == (output is not None):
+        raise UsageProblem("name where to write the result with -o OUT, or ask for --in-place or --dry-run")
+    target = Path(output or model)
+    if not in_place and target.resolve() == Path(model).resolve():
+        raise UsageProblem(f"{target} is the model itself: name another file, or ask for --in-place")
+    if not target.absolute().parent.is_dir():
+        raise UsageProblem(f"{target}: its folder does not exist")
+    return target
+
+
+def _read(file: Path) -> Array:
+    import numpy as np
+
+    try:
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise UsageProblem(f"{file}: is no array saved by numpy: {error}") from error
+
+
+def _rules(select: tuple[str, ...] | None, ignore: tuple[str, ...] | None, safety: str, *, absorb: bool) -> list[Rule]:
+    """The rules whose findings are repaired; what is redundant in every network only where it is asked for."""
+    from symlint.rule import rules
+    from symlint.settings import read
+
+    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore)
+    wanted = [r for r in settings.chosen(rules()) if r.repair and r.evidence in SAFETY[safety]]
+    return [r for r in wanted if absorb or select or r.repair != "drop"]
+
+
+def _write(source: Path, model: Path, target: Path, *, keep: bool) -> None:
+    """Put the result where it is wanted, in one step, with what is stored beside it."""
+    from symlint.repair.storage import deliver
+
+    if keep:
+        shutil.copy2(model, f"{model}.bak")
+    deliver(source, target, model)

@@ -1,0 +1,196 @@
+"""Convex functions of the scales of units, and their exact minimum.
+
+A weight w that the scales move by exponents c has the size |w| exp(c · t). Sums of powers of such sizes, and the
+logarithms of these sums, are convex in the logarithms t of the scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.action import Index
+from symlint.graph import Array
+
+STEPS, TURNS = 600, 2000
+"""Newton steps, and conjugate directions for each, after which the search gives up."""
+CLOSE = 1e-6
+"""A step in the logarithms after which all scales have settled: the error shrinks with its square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Where scales meet one tensor: which scale each index belongs to, and with which exponent."""
+
+    scales: Index
+    """Broadcasts against the tensor; the number of all scales stands for none."""
+    power: float
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Sums of sizes of one tensor over the axes along which no scale varies; scales act on them to the power ``p``."""
+
+    sums: Array
+    holds: tuple[Hold, ...]
+    p: float
+    weight: float = 1.0
+
+    def exponent(self, logs: Array) -> Array:
+        """What a change of the logarithms, shape (count + 1,), adds to the logarithm of each sum."""
+        found: Array = np.zeros((1,) * self.sums.ndim)
+        for h in self.holds:
+            found = found + self.p * h.power * logs[h.scales]
+        return found
+
+    def moved(self, logs: Array) -> Table:
+        """The same with the scales applied, logarithms of shape (count,)."""
+        return replace(self, sums=self.sums * np.exp(self.exponent(np.append(logs, 0.0))))
+
+    def without(self, dead: NDArray[np.bool_]) -> Table:
+        """The same without what meets a dead scale, shape (count,)."""
+        marked = np.append(dead, False)
+        met: NDArray[np.bool_] = np.zeros((1,) * self.sums.ndim, bool)
+        for h in self.holds:
+            met = met | marked[h.scales]
+        return replace(self, sums=np.where(met, 0.0, self.sums))
+
+
+def table(sizes: Array, holds: Sequence[Hold], none: int, p: float, weight: float = 1.0) -> Table:
+    """The table of a tensor's `sizes`, which scales move to the power `p`; `none` is the number of all scales."""
+    holds = _parted(holds, none)
+    varied = {k for h in holds for k in range(sizes.ndim) if h.scales.shape[k] > 1}
+    rest = tuple(k for k in range(sizes.ndim) if k not in varied)
+    return Table(sizes.sum(axis=rest), tuple(Hold(h.scales.squeeze(rest), h.power) for h in holds), p, weight)
+
+
+def _parted(holds: Sequence[Hold], none: int) -> list[Hold]:
+    """The same, where a scale that meets an element twice with opposite exponents does not meet it."""
+    found = list(holds)
+    for k in range(len(found)):
+        for j in range(k):
+            one, other = found[k], found[j]
+            if one.power + other.power or not np.any(np.isin(one.scales, other.scales) & (one.scales != none)):
+                continue
+            both = (one.scales == other.scales) & (one.scales != none)
+            found[k] = Hold(np.where(both, none, one.scales), one.power)
+            found[j] = Hold(np.where(both, none, other.scales), other.power)
+    return found
+
+
+def pulls(tables: Sequence[Table], count: int) -> tuple[Array, Array]:
+    """For every scale, how much grows with it and how much shrinks with it, shape (count,) each."""
+    both = np.zeros((2, count + 1))
+    for t in tables:
+        for h in t.holds:
+            both[int(h.power * t.p < 0)] += abs(h.power * t.p) * _gathered(h, _onto(t.sums, h.scales.shape), count)
+    return both[0, :-1], both[1, :-1]
+
+
+def minimum(tables: Sequence[Table], count: int, *, logarithms: bool = False, pin: float = 0.0) -> Array:
+    """The logarithms of the scales, shape (count,), at which the sum of all tables is least.
+
+    Newton's method with conjugate gradients. A step in which no logarithm of a sum changes by more than M is taken
+    log(1 + M) / M of the way, which lowers any sum of exponentials, so that no search along the line is needed; for
+    logarithms of such sums the same holds with twice the M.
+
+    Args:
+        logarithms: whether the weighted logarithms of the tables are added up instead of the tables.
+        pin: how much the square of each logarithm counts, so that directions without any effect stay where they are.
+    """
+    logs, far = np.zeros(count + 1), 1.0
+    for _ in range(STEPS):
+        step = _Model([t.moved(logs[:-1]) for t in tables], logs, logarithms, pin).step(min(0.1, far))
+        change = max((float(np.abs(t.exponent(step)).max(initial=0)) for t in tables), default=0.0)
+        change = max(change, float(np.abs(step).max(initial=0)))
+        far = change * (2 if logarithms else 1)
+        if far == 0:
+            break
+        logs += step * (np.log1p(far) / far)
+        if far < CLOSE:
+            break
+    return logs[:-1]
+
+
+class _Model:
+    """The second-order model of the function at some scales."""
+
+    def __init__(self, tables: Sequence[Table], logs: Array, logarithms: bool, pin: float) -> None:
+        self.count, self.pin = len(logs) - 1, pin
+        self.tables = [t for t in tables if t.sums.any()]
+        self.factors = [t.weight / float(t.sums.sum()) if logarithms else t.weight for t in self.tables]
+        self.sums = [[_onto(t.sums, h.scales.shape) for h in t.holds] for t in self.tables]
+        self.slope, self.curve = 2 * pin * logs, np.full(len(logs), 2 * pin)
+        self.slopes: list[Array] = []
+        """Of the tables one by one, where their logarithms count."""
+        for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
+            slope = np.zeros_like(logs)
+            for h, s in zip(t.holds, sums, strict=True):
+                power = h.power * t.p
+                share = factor * power * _gathered(h, s, self.count)
+                slope += share
+                self.curve += power * share
+            self.slope += slope
+            if logarithms:
+                slope[-1] = 0.0
+                self.slopes.append(slope / np.sqrt(t.weight))
+        self.free = self.curve > 0
+        self.free[-1] = False
+
+    def step(self, care: float) -> Array:
+        """The step to the model's minimum, solved until what is left of the slope has shrunk to a share `care`."""
+        inverse = np.divide(1.0, self.curve, out=np.zeros_like(self.curve), where=self.free)
+        step, left = np.zeros_like(self.slope), -self.slope * self.free
+        ahead = inverse * left
+        size = left @ ahead
+        goal = size * care**2
+        for _ in range(min(TURNS, 4 * self.count + 10)):
+            if size <= goal:
+                break
+            bent = self._bent(ahead) * self.free
+            bend = ahead @ bent
+            if bend <= 0:
+                break
+            step += size / bend * ahead
+            left -= size / bend * bent
+            turned = inverse * left
+            before, size = size, left @ turned
+            ahead = turned + size / before * ahead
+        return step
+
+    def _bent(self, step: Array) -> Array:
+        """The second derivative along a step."""
+        bent = 2 * self.pin * step
+        for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
+            moved = [step[h.scales] * h.power * t.p for h in t.holds]
+            for k, h in enumerate(t.holds):
+                own = sums[k] * moved[k]
+                for j, other in enumerate(moved):
+                    if j != k:
+                        own = own + _meet(t.sums, other, h.scales.shape)
+                bent += factor * h.power * t.p * _gathered(h, own, self.count)
+        for slope in self.slopes:
+            bent -= slope * (slope @ step)
+        return bent
+
+
+def _gathered(hold: Hold, values: Array, count: int) -> Array:
+    return np.asarray(np.bincount(hold.scales.ravel(), values.ravel(), count + 1))
+
+
+def _onto(values: Array, shape: tuple[int, ...]) -> Array:
+    """The sum over all axes along which a shape has one index."""
+    alone = tuple(k for k, n in enumerate(shape) if n == 1)
+    return np.asarray(values.sum(axis=alone, keepdims=True)).reshape(shape)
+
+
+def _meet(values: Array, other: Array, shape: tuple[int, ...]) -> Array:
+    """``(values * other)`` summed onto a shape, without a table of the products."""
+    axes = list(range(values.ndim))
+    theirs = [k for k in axes if other.shape[k] > 1]
+    mine = [k for k in axes if shape[k] > 1]
+    small = other.reshape([other.shape[k] for k in theirs])
+    return np.asarray(np.einsum(values, axes, small, theirs, mine)).reshape(shape)

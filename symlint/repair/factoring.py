@@ -1,0 +1,88 @@
+"""Factoring: writers and readers of a linear space with the same product through as few units as its rank."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from symlint.action import stands, transform
+from symlint.evidence import Context
+from symlint.graph import Array
+from symlint.invariant import READS, WRITES, Factors, Product
+from symlint.motion import Weights
+from symlint.side import Matrix
+from symlint.spectrum import CLEAR, Rank
+
+
+def factor(context: Context, weights: Weights, product: Product) -> int | None:
+    """Let the first units of every copy carry the product; how many they are, or None where none can go.
+
+    With a singular value decomposition U S V' of the product of readers B and writers A, each row of these brought to
+    one size, G = S^-1/2 U' B and H = A V S^-1/2 have G H = 1 and B H G A = B A: the new writers are G A, the new
+    readers B H, which are balanced.
+
+    Args:
+        context: the network.
+        weights: change in place.
+        product: of one space, low in rank in some copy.
+    """
+    structure = context.structure
+    action = structure.actions[product.generator]
+    factors = Factors(structure, action, frozenset())
+    names = {o.tensor for o in factors.charge}
+    counted = {name: _seen(context, name, weights.get(name)) for name in names}
+    writers, readers = factors.rows(counted, WRITES), factors.rows(counted, READS)
+    found = [
+        _pair(a, b, product.low.get(k), product.width) for k, (a, b) in enumerate(zip(writers, readers, strict=True))
+    ]
+    width = max(1, *(len(g) for g, _ in found))
+    if width >= product.width:
+        return None
+    n = product.width
+    outer = [structure.axes.factors.size(c) for c in action.copies]
+    matrices = np.zeros((2, len(found), n, n))
+    for k, (g, h) in enumerate(found):
+        matrices[0, k, : len(g)], matrices[1, k, : len(g)] = g, h.T
+    for side, matrix in ((WRITES, matrices[0]), (READS, matrices[1])):
+        for name in names:
+            mine = {
+                (o.axis, o.term, o.place): Fraction(1)
+                for o, c in factors.charge.items()
+                if o.tensor == name and c == side
+            }
+            if mine:
+                stood = list(stands(structure.expansion, structure.axes.of[name], action.leaf, action.copies))
+                weights.put(name, transform(weights.get(name), stood, matrix.reshape(*outer, n, n), mine))
+    return width
+
+
+def _seen(context: Context, name: str, values: Array) -> Array:
+    """A weight without the elements that may be any number, such as the bias of keys."""
+    for action in context.structure.actions.values():
+        moved = action.translation
+        if moved is not None and moved.weight == name and moved.free and not moved.absorbers and not moved.sinks:
+            there = np.ix_(*(np.flatnonzero(classes >= 0) for classes in moved.wave.classes))
+            values = values.copy()
+            values[there] = 0.0
+    return values
+
+
+def _pair(writers: Array, readers: Array, rank: Rank | None, width: int) -> tuple[Matrix, Matrix]:
+    """G (r, n) and H (n, r) of one copy."""
+    left, right = _triangle(readers), _triangle(writers)
+    u, s, vt = np.linalg.svd(left @ right.T)
+    tolerance = CLEAR * max(rank.tolerance if rank else 0.0, 1e-12)
+    count = rank.rank if rank else width
+    while count < len(s) and s[0] > 0 and s[count] > tolerance * s[0]:
+        count += 1
+    count = min(count, int(np.count_nonzero(s > 0)))
+    root = s[:count] ** -0.5
+    return (root[:, None] * (u[:, :count].T @ left)), (right.T @ vt[:count].T) * root
+
+
+def _triangle(rows: Array) -> Matrix:
+    """A matrix with the inner products of the columns of the rows, each row of size one."""
+    wide = rows.astype(np.float64)
+    size = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    return np.asarray(np.linalg.qr(wide[size > 0] / size[size > 0, None], mode="r"))

@@ -1,0 +1,179 @@
+"""Fixing: stage after stage of repairs on a file, each proven against the original, until nothing is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from symlint.edit import write
+from symlint.evidence import Context
+from symlint.graph import Model
+from symlint.inference import examine
+from symlint.load import load
+from symlint.repair.measure import latency, measure
+from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
+from symlint.repair.proof import Proof, prove
+from symlint.repair.result import Cost, Done, Fixed, Left, Wish
+from symlint.repair.storage import outside, save
+from symlint.repair.worker import Worker
+
+SIGN = "symlint.fix."
+"""How the keys begin under which a repaired file keeps the reasons of its repairs."""
+STAGES = 12
+"""More than any network needed: each makes it smaller."""
+
+
+def fix(path: str, folder: Path, wish: Wish) -> Fixed:
+    """Repair a model; its stages are written to `folder`.
+
+    Raises UnreadableModel for the model, and nothing else.
+    """
+    return _Fix(load(path), folder, wish).run()
+
+
+class _Fix:
+    def __init__(self, model: Model, folder: Path, wish: Wish) -> None:
+        self.model, self.folder, self.wish = model, folder, wish
+        self.count = 0
+        self.least = min(outside(ir.load(model.path)).values(), default=None)
+        self.refuted: dict[Key, str] = {}
+        self.left: dict[Key, tuple[Repair, str]] = {}
+        self.news = False
+        """Whether something was refuted that had not been before."""
+        self.proof: Proof | None = None
+
+    def run(self) -> Fixed:
+        path, done = Path(self.model.path), list[Done]()
+        pending: tuple[Pending, ...] = ()
+        for _ in range(STAGES):
+            context = Context(*examine(load(path) if done else self.model))
+            found = [r for r in repairs(context, self.wish.rules) if r.key not in self.refuted]
+            self.news = False
+            made = self._stage(Worker(context, self.wish.align), found, pending)
+            if made is None:
+                if not self.news:
+                    break
+                continue
+            path, stage = made
+            done += [_done(repair, removed) for repair, removed in stage.done]
+            pending = (*pending, *stage.pending) if stage.pending else ()
+        if self.wish.balance:
+            path, done = self._balance(path, done)
+        if done:
+            path = self._signed(path, done)
+        return self._told(path, done)
+
+    def _balance(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
+        """The weights in the gauge of least norm, if that holds."""
+        from symlint.repair.balance import balanced
+
+        _, structure = examine(load(path))
+        values = balanced(structure)
+        if not values:
+            return path, done
+        self.count += 1
+        out = self.folder / f"{self.count}.onnx"
+        write(path, values, out)
+        proof = prove(self.model, out, seed=self.wish.seed, given=self.wish.given)
+        if proof.outcome != "held":
+            return path, done
+        self.proof = proof
+        count = len(values)
+        return out, [*done, Done("SYM701", "unbalanced-scales", f"{count} tensors", 0, count, "scales were balanced")]
+
+    def _signed(self, path: Path, done: Sequence[Done]) -> Path:
+        """The last file with the reason of every repair in its metadata."""
+        file = ir.load(path)
+        used = sum(key.startswith(SIGN) for key in file.metadata_props)
+        for k, one in enumerate(done, start=used + 1):
+            file.metadata_props[f"{SIGN}{k}"] = f"{one.rule} {one.name}: {one.reason}"
+        out = self.folder / "fixed.onnx"
+        save(file, out, self.least)
+        return out
+
+    def _told(self, path: Path, done: Sequence[Done]) -> Fixed:
+        last = load(path) if done else self.model
+        seconds: Sequence[float | None] = (None, None)
+        if done and self.proof is not None:
+            with suppress(RuntimeError):
+                seconds = latency([self.model.path, path], self.model)
+        before = Cost(measure(self.model.path, self.model), seconds[0])
+        after = Cost(measure(path, last, self.model), seconds[1])
+        return Fixed(self.model, path, tuple(done), tuple(self._leftover()), self.proof, before, after)
+
+    def _stage(self, worker: Worker, chosen: Sequence[Repair], pending: Sequence[Pending]) -> tuple[Path, Stage] | None:
+        """The next stage with all repairs that hold; what is refuted is found by halves."""
+        stage, path, proof = self._try(worker, chosen, pending)
+        if stage is None or path is None or proof is None:
+            return None
+        if proof.outcome == "held":
+            self.proof = proof
+            return path, stage
+        if proof.outcome == "not runnable":
+            self.proof = proof
+            return None
+        sound = self._halves(worker, [], [r for r, _ in stage.done], pending, proof)
+        stage, path, proof = self._try(worker, sound, pending) if sound else (None, None, None)
+        if stage is None or path is None or proof is None or proof.outcome != "held":
+            return None
+        self.proof = proof
+        return path, stage
+
+    def _sound(
+        self, worker: Worker, base: list[Repair], suspects: Sequence[Repair], pending: Sequence[Pending]
+    ) -> list[Repair]:
+        """The repairs, of some suspects, that hold together with those that are known to."""
+        _, path, proof = self._try(worker, [*base, *suspects], pending)
+        if path is None or proof is None or proof.outcome == "held":
+            return list(suspects)
+        return self._halves(worker, base, suspects, pending, proof)
+
+    def _halves(
+        self, worker: Worker, base: list[Repair], suspects: Sequence[Repair], pending: Sequence[Pending], proof: Proof
+    ) -> list[Repair]:
+        """The same, where all of them do not hold."""
+        if len(suspects) == 1:
+            repair = suspects[0]
+            self.news = True
+            self.refuted[repair.key] = _told(proof)
+            self.left[repair.key] = (repair, self.refuted[repair.key])
+            return []
+        middle = len(suspects) // 2
+        first = self._sound(worker, base, suspects[:middle], pending)
+        return [*first, *self._sound(worker, [*base, *first], suspects[middle:], pending)]
+
+    def _try(
+        self, worker: Worker, chosen: Sequence[Repair], pending: Sequence[Pending]
+    ) -> tuple[Stage | None, Path | None, Proof | None]:
+        stage = worker.stage(chosen, pending)
+        for repair in chosen:
+            if repair.key in worker.left:
+                self.left[repair.key] = (repair, worker.left[repair.key])
+        if stage is None:
+            return None, None, None
+        self.count += 1
+        path = self.folder / f"{self.count}.onnx"
+        save(stage.file, path, self.least)
+        return stage, path, prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
+
+    def _leftover(self) -> Sequence[Left]:
+        return [
+            Left(repair.rule.code, repair.rule.name, repair.where, reason, repair.key in self.refuted)
+            for repair, reason in self.left.values()
+        ]
+
+
+def _told(proof: Proof) -> str:
+    """Why a proof failed."""
+    if proof.difference is None or not np.isfinite(proof.difference):
+        return proof.reason or "the repaired file does not run"
+    return f"the outputs differ by {proof.difference:.1e} of the largest"
+
+
+def _done(repair: Repair, removed: int) -> Done:
+    finding = repair.finding
+    return Done(repair.rule.code, repair.rule.name, repair.where, removed, repair.units, finding.message)

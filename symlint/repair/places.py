@@ -1,0 +1,134 @@
+"""Operators that are told places along an axis, and how each is told where they are now."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from symlint.repair.layouts import adapts
+from symlint.repair.narrowing import Immovable
+from symlint.repair.site import Site
+
+
+@adapts("Split")
+def _split(site: Site) -> None:
+    axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
+    sizes = [site.result(k)[axis] for k in range(len(site.node.outputs))]
+    if site.read(0)[axis] is None:
+        return
+    if 0 in sizes:
+        _split_less(site, sizes)
+    elif site.node.opset < 13 and "split" in site.node.attributes:
+        site.set("split", sizes)
+    elif len(site.node.inputs) > 1 and site.node.inputs[1]:
+        site.put(1, np.asarray(sizes, np.int64))
+    elif len(set(sizes)) > 1:
+        if site.node.opset < 13:
+            site.set("split", sizes)
+            return
+        site.place.resize_inputs(2)
+        site.put(1, np.asarray(sizes, np.int64))
+        site.place.attributes.pop("num_outputs", None)
+
+
+def _split_less(site: Site, sizes: list[int]) -> None:
+    """Without the parts of which nothing is left, and without the split where one part is all."""
+    old = site.place
+    assert old.graph is not None
+    parts = [(out, n) for out, n in zip(old.outputs, sizes, strict=True) if n]
+    if any(out.uses() for out, n in zip(old.outputs, sizes, strict=True) if not n):
+        raise Immovable(f"nothing would be left of a part of Split {site.node.name!r} that is read")
+    if len(parts) == 1 and old.inputs[0] is not None and parts[0][0] not in site.file.graph.outputs:
+        ir.convenience.replace_all_uses_with(parts[0][0], old.inputs[0])
+        old.graph.remove(old, safe=True)
+        return
+    raise Immovable(f"Split {site.node.name!r} would have an empty part")
+
+
+@adapts("Slice")
+def _slice(site: Site) -> None:
+    old, shape, left = site.node.attributes, site.before(0), site.read(0)
+    starts, ends, axes, steps = (site.known(k) for k in range(1, 5))
+    if "starts" in old:
+        starts, ends = np.asarray(old["starts"]), np.asarray(old["ends"])
+        axes = np.asarray(old["axes"]) if "axes" in old else None
+    if starts is None or ends is None:
+        raise Immovable(f"the bounds of Slice {site.node.name!r} are computed at run time")
+    along = range(len(starts)) if axes is None else [int(a) % len(shape) for a in axes]
+    first, last = dict[int, int](), dict[int, int]()
+    for k, axis in enumerate(along):
+        kept = left[axis]
+        step = 1 if steps is None else int(steps[k])
+        start, stop, step = slice(int(starts[k]), int(ends[k]), step).indices(shape[axis])
+        whole = start == 0 and stop == shape[axis] and step == 1 and not -1 < int(ends[k]) <= stop
+        if kept is None or (whole and not site.shifty(2)):
+            continue
+        place = np.cumsum(kept) - 1
+        chosen = [int(place[i]) for i in range(start, stop, step) if kept[i]]
+        if step < 0 or not chosen or any(b - a != step for a, b in pairwise(chosen)):
+            raise Immovable(f"what Slice {site.node.name!r} takes would not be evenly spaced")
+        first[k], last[k] = chosen[0], chosen[-1] + 1
+    if "starts" in old:
+        site.set("starts", [first.get(k, int(n)) for k, n in enumerate(starts)])
+        site.set("ends", [last.get(k, int(n)) for k, n in enumerate(ends)])
+        return
+    site.override(1, first)
+    site.override(2, last)
+
+
+@adapts("Gather")
+def _gather(site: Site) -> None:
+    axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
+    kept = site.read(0)[axis]
+    if kept is None:
+        return
+    indices = site.known(1)
+    if indices is None:
+        raise Immovable(f"the indices of Gather {site.node.name!r} are computed at run time")
+    wanted = indices % len(kept)
+    over = site.made()[axis : axis + indices.ndim]
+    if indices.ndim == 1 and over[0] is not None:
+        wanted = wanted[over[0]]
+    if not kept[wanted].all():
+        raise Immovable(f"Gather {site.node.name!r} takes one of them")
+    site.put(1, np.asarray(np.cumsum(kept) - 1, indices.dtype)[wanted])
+
+
+@adapts("ScatterND")
+def _scatter(site: Site) -> None:
+    """What is written over need not be there before, so its units belong to the result alone."""
+    data, indices = site.stored(0), site.known(1)
+    kept = site.made()[0]
+    if kept is None:
+        return
+    if data is None or indices is None or data.ndim != 1:
+        raise Immovable(f"{site.node.op} {site.node.name!r} writes at places that are computed at run time")
+    places = indices.reshape(-1)
+    fresh = (np.cumsum(kept) - 1)[places][kept[places]]
+    site.put(0, data.compress(kept))
+    site.put(1, fresh.reshape(-1, 1).astype(indices.dtype))
+
+
+@adapts("Pad")
+def _pad(site: Site) -> None:
+    """What is padded along a narrowed axis are units as well."""
+    shape, axes, given = site.before(0), site.known(3), site.known(1)
+    amounts = site.node.attributes.get("pads") if given is None else given.tolist()
+    along = range(len(shape)) if axes is None else [int(a) % len(shape) for a in axes]
+    if amounts is None:
+        raise Immovable(f"the amounts of Pad {site.node.name!r} are computed at run time")
+    fresh = {}
+    for k, axis in enumerate(along):
+        kept, before, after = site.made()[axis], int(amounts[k]), int(amounts[k + len(along)])
+        if kept is None or not (before or after):
+            continue
+        if min(before, after) < 0:
+            raise Immovable(f"Pad {site.node.name!r} takes some of them away")
+        fresh[k] = int(kept[:before].sum())
+        fresh[k + len(along)] = int(kept[len(kept) - after :].sum())
+    if given is None:
+        site.set("pads", [fresh.get(k, int(n)) for k, n in enumerate(amounts)])
+    else:
+        site.override(1, {k: n for k, n in fresh.items() if n != amounts[k]})

@@ -1,0 +1,81 @@
+"""What a fix is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from symlint.graph import Array, Model
+from symlint.repair.measure import Measure
+from symlint.repair.proof import Proof
+from symlint.rule import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A repair that has been carried out and has held."""
+
+    rule: str
+    name: str
+    where: str
+    removed: int
+    units: int
+    """How many there were."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A repair that was not carried out, or was taken back, and why."""
+
+    rule: str
+    name: str
+    where: str
+    reason: str
+    refuted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a network costs, and the median seconds of a run where onnxruntime runs it."""
+
+    measure: Measure
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The result of a fix: the last file, what was done, what was left, and the proof of the whole."""
+
+    model: Model
+    """The original."""
+    path: Path
+    """The original itself where nothing was done."""
+    done: tuple[Done, ...]
+    left: tuple[Left, ...]
+    proof: Proof | None
+    before: Cost
+    after: Cost
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was something to repair and none of it held, or nothing could be tried."""
+        tried = any(one.refuted for one in self.left) or (self.proof is not None and self.proof.outcome != "held")
+        return not self.done and tried
+
+    @property
+    def slower(self) -> bool:
+        """Whether the smaller network takes clearly longer."""
+        return bool(self.before.seconds and self.after.seconds and self.after.seconds > 1.1 * self.before.seconds)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a fix is asked for."""
+
+    rules: Sequence[Rule]
+    align: int = 1
+    seed: int = 0
+    given: Mapping[str, Array] = field(default_factory=dict)
+    balance: bool = False

@@ -1,0 +1,111 @@
+"""Settling: what is constant or redundant goes where others take it over, before any unit is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from symlint.evidence import Context
+from symlint.motion import Weights
+from symlint.repair.bias import shift
+from symlint.repair.dropping import bypass, drop, droppable, redundant, remove
+from symlint.repair.folding import Offset, fold, foldable
+from symlint.repair.merging import merge
+from symlint.repair.narrowing import Immovable, Narrowing, Whole
+from symlint.repair.plan import Key, Pending, Repair, Stage
+from symlint.repair.removal import plan
+from symlint.repair.stage import fresh_weights, narrowed, stored
+
+
+@dataclass(frozen=True)
+class Settling:
+    """The repairs that keep every unit, on one file."""
+
+    context: Context
+    whole: Whole
+    left: dict[Key, str]
+    """Takes the repairs that cannot be carried out, and why."""
+
+    # -- branches -------------------------------------------------------------------------------------------------
+    def bypasses(self, chosen: Sequence[Repair]) -> Stage | None:
+        """Leave out branches of which nothing is alive, and that end in a sum."""
+        dead = [r for r in chosen if r.rule.repair == "remove" and r.whole]
+        if not dead:
+            return None
+        file, values = narrowed(self.context.structure, {}, {}), self.context.values
+        names = {name: ref.name for name, ref in self.whole.lowering.values.items() if ref.items is None}
+        zeros = {n for n, t in names.items() if t in values and t in self.context.moving and values[t].zero.all()}
+        if not bypass(file, self.context.symmetry.model, zeros):
+            return None
+        done = [(r, len(r.finding.units)) for r in dead if any(_gone(file, t) for t in r.finding.tensors)]
+        return Stage(file, tuple(done)) if done else None
+
+    # -- constants and biases -------------------------------------------------------------------------------------
+    def settles(self, chosen: Sequence[Repair]) -> Stage | None:
+        """Fold constant units into biases, and drop biases that others can take over."""
+        chosen = [r for r in chosen if r.rule.repair in ("fold", "drop")]
+        if not chosen:
+            return None
+        structure = self.context.structure
+        weights, file = fresh_weights(structure), narrowed(structure, {}, {})
+        offsets: list[Offset] = []
+        gone: list[str] = []
+        done: list[tuple[Repair, int]] = []
+        waiting: list[Pending] = []
+        for repair in chosen:
+            if repair.rule.repair == "drop":
+                dropped = self._drops(file, weights, repair)
+                gone += dropped
+                sizes = [structure.program.model.tensors[name].size for name in dropped]
+                done += [(repair, sum(sizes))] if dropped else []
+            elif (spare := self._folds(weights, repair, offsets)) is not None:
+                done.append((repair, len(spare)))
+                waiting.append(Pending(frozenset(repair.finding.tensors), spare))
+        if not done:
+            return None
+        file = narrowed(structure, stored(weights), {})
+        for offset in offsets:
+            shift(file, offset)
+        for name in gone:
+            remove(file, name)
+        return Stage(file, tuple(done), tuple(waiting))
+
+    def _folds(self, weights: Weights, repair: Repair, offsets: list[Offset]) -> tuple[int, ...] | None:
+        """The units that are read no more; what they contributed is added to `offsets`."""
+        space = repair.space
+        found = foldable(self.context, space, repair.finding.units)
+        spare = (*found.units, *(u for g in found.groups for u in g[1:]))
+        if not spare or not self._possible(space, spare):
+            self.left[repair.key] = "they cannot be taken away" if spare else "what reads them tells them from a bias"
+            return None
+        if found.units:
+            offsets += fold(self.context, weights, space, found.units)
+        if found.groups:
+            merge(self.context, weights, space, found.groups)
+        return tuple(sorted(spare))
+
+    def _drops(self, file: ir.Model, weights: Weights, repair: Repair) -> list[str]:
+        """The tensors that a repair takes to zero, of those that the file can do without."""
+        program, found = self.context.structure.program, []
+        for action in redundant(self.context, repair.space, repair.finding.facts["tensors"]):
+            moved = action.translation
+            if moved is not None and droppable(file, program.model, program.weights[moved.weight]):
+                found.append(drop(weights, moved))
+        return found
+
+    def _possible(self, space: str, units: Sequence[int]) -> bool:
+        """Whether a space gets narrower without these units."""
+        mask = self.context.units(next(s for s in self.context.symmetry.spaces if s.id == space)).dead.copy()
+        mask[np.asarray(units)] = True
+        removal: Mapping[int, int] = plan(self.context, {space: mask}).widths
+        try:
+            return bool(removal) and bool(Narrowing(self.context.structure, self.whole, removal))
+        except Immovable:
+            return False
+
+
+def _gone(file: ir.Model, name: str) -> bool:
+    return not any(name in g.initializers or any(o.name == name for n in g for o in n.outputs) for g in file.graphs())
