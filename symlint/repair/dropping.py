@@ -11,6 +11,7 @@ from symlint.evidence import Context
 from symlint.graph import Model
 from symlint.motion import Weights
 from symlint.repair.site import source_of
+from symlint.repair.waste import discard, idle
 from symlint.structure import Action
 from symlint.translation.course import Translation
 from symlint.translation.element import changes
@@ -59,7 +60,7 @@ def droppable(file: ir.Model, model: Model, name: str) -> bool:
 
 def remove(file: ir.Model, name: str) -> None:
     """Take a stored tensor of zeros out of the file, with the addition that it was for."""
-    use = _use(file, name)
+    use, before = _use(file, name), idle(file)
     assert use is not None
     node, k = use
     if node.op_type == "Add":
@@ -72,7 +73,7 @@ def remove(file: ir.Model, name: str) -> None:
         node.replace_input_with(k, None)
         if k == len(node.inputs) - 1:
             node.resize_inputs(k)
-    discard(file)
+    discard(file, before)
 
 
 def bypass(file: ir.Model, model: Model, zeros: Collection[str]) -> bool:
@@ -83,7 +84,7 @@ def bypass(file: ir.Model, model: Model, zeros: Collection[str]) -> bool:
         model: the file as symlint reads it.
         zeros: names of values that are zero.
     """
-    found = False
+    found, before = False, idle(file)
     for node in list(file.graph):
         out = node.outputs[0]
         if node.op_type != "Add" or out in file.graph.outputs:
@@ -97,23 +98,8 @@ def bypass(file: ir.Model, model: Model, zeros: Collection[str]) -> bool:
                 found = True
                 break
     if found:
-        discard(file)
+        discard(file, before)
     return found
-
-
-def discard(file: ir.Model) -> None:
-    """Remove stored tensors, and nodes without an effect, that nothing reads any more."""
-    outputs = {*file.graph.outputs}
-    gone = True
-    while gone:
-        gone = False
-        for node in reversed(list(file.graph)):
-            if not any(o.uses() or o in outputs for o in node.outputs):
-                file.graph.remove(node, safe=True)
-                gone = True
-    for name, value in list(file.graph.initializers.items()):
-        if not value.uses() and value not in outputs and value not in file.graph.inputs:
-            del file.graph.initializers[name]
 
 
 def _use(file: ir.Model, name: str) -> tuple[ir.Node, int] | None:

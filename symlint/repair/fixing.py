@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.edit import write
+from symlint.errors import UsageProblem
 from symlint.evidence import Context
 from symlint.graph import Model
 from symlint.inference import examine
@@ -30,9 +31,13 @@ STAGES = 12
 def fix(path: str, folder: Path, wish: Wish) -> Fixed:
     """Repair a model; its stages are written to `folder`.
 
-    Raises UnreadableModel for the model, and nothing else.
+    Raises UnreadableModel for the model, and UsageProblem for values of an input that it does not have.
     """
-    return _Fix(load(path), folder, wish).run()
+    model = load(path)
+    for name in wish.given:
+        if name not in model.graph.inputs:
+            raise UsageProblem(f"{path} has no input {name!r}; it has {', '.join(model.graph.inputs) or 'none'}")
+    return _Fix(model, folder, wish).run()
 
 
 class _Fix:
@@ -83,7 +88,7 @@ class _Fix:
             return path, done
         self.proof = proof
         count = len(values)
-        return out, [*done, Done("SYM701", "unbalanced-scales", f"{count} tensors", 0, count, "scales were balanced")]
+        return out, [*done, Done("SYM701", "unbalanced-scales", f"{count} tensors", 0, 0, "scales were balanced")]
 
     def _signed(self, path: Path, done: Sequence[Done]) -> Path:
         """The last file with the reason of every repair in its metadata."""
@@ -176,4 +181,5 @@ def _told(proof: Proof) -> str:
 
 def _done(repair: Repair, removed: int) -> Done:
     finding = repair.finding
-    return Done(repair.rule.code, repair.rule.name, repair.where, removed, repair.units, finding.message)
+    units = 0 if repair.rule.repair == "drop" else repair.units
+    return Done(repair.rule.code, repair.rule.name, repair.where, removed, units, finding.message)

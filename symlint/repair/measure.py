@@ -56,7 +56,7 @@ def measure(path: str | Path, model: Model, like: Model | None = None) -> Measur
     )
 
 
-def latency(paths: Sequence[str | Path], model: Model, repeats: int = 20, seed: int = 0) -> tuple[float, ...]:
+def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: int = 0) -> tuple[float, ...]:
     """The median seconds of one run of each file, in turns, on the same random inputs with one thread.
 
     ``model`` is the first file, loaded; all files take the same inputs. Raises RuntimeError where one does not run.

@@ -20,8 +20,9 @@ class Done:
     name: str
     where: str
     removed: int
+    """Units, or parameters where the repair drops whole tensors; 0 where it takes nothing away."""
     units: int
-    """How many there were."""
+    """How many units the space had, over all copies; 0 where parameters are counted."""
     reason: str
 
 

@@ -11,10 +11,10 @@ import onnx_ir as ir
 from symlint.graph import Array, Graph, Model, Node
 from symlint.recorder import Ref
 from symlint.repair import heads, places  # noqa: F401 - they enter their operators
-from symlint.repair.dropping import discard
 from symlint.repair.layouts import ADAPTED, BROADCAST
 from symlint.repair.narrowing import Immovable, Left, Narrowing, same
 from symlint.repair.site import Site, free_name, stored_value
+from symlint.repair.waste import Idle, discard, idle
 
 
 def narrow(file: ir.Model, model: Model, narrowing: Narrowing) -> None:
@@ -40,8 +40,11 @@ class _Surgery:
 
     def run(self) -> None:
         """Layouts first, while all values still have their old names; then what is stored."""
+        before = idle(self.file)
         if any(not kept.any() for kept in self.narrowing.masks.values()):
-            discard(self.file)
+            # What nothing reads would be asked for a part of no units.
+            before = Idle(frozenset(), before.tensors)
+            discard(self.file, before)
         self.places = {
             out.name: n for n in self.file.graph.all_nodes() for out in n.outputs[:1] if out.name is not None
         }
@@ -54,6 +57,7 @@ class _Surgery:
                     adapt(site)
         self._store()
         self._declare()
+        discard(self.file, before)
 
     # -- stored tensors and known values --------------------------------------------------------------------------
     def _store(self) -> None:

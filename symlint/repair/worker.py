@@ -80,7 +80,7 @@ class Worker:
         removal = plan(self.context, dead, self.align)
         widths |= removal.widths
         widths = {leaf: aligned(self.structure, leaf, width, self.align) for leaf, width in widths.items()}
-        kept, refused = self._feasible(agreed(self.structure, widths))
+        kept, refused = self.feasible(agreed(self.structure, widths))
         orders = {n: o for n, o in removal.orders.items() if self.structure.actions[n].leaf in kept}
         arrange(weights, type(removal)(kept, orders))
         done = []
@@ -106,7 +106,7 @@ class Worker:
             widths[leaf] = width
         return leaf if width is not None else None
 
-    def _feasible(self, widths: Mapping[int, int]) -> tuple[dict[int, int], dict[int, str]]:
+    def feasible(self, widths: Mapping[int, int]) -> tuple[dict[int, int], dict[int, str]]:
         """The widths that the file can be given, and why not the others; all at once mostly, else one by one."""
         refused: dict[int, str] = {}
         if self._refusal(widths) is None:

@@ -73,7 +73,7 @@ def _blocks(fixed: Fixed, output: str | None) -> Iterator[RenderableType]:
 def _repairs(fixed: Fixed) -> Table:
     table = Table.grid(padding=(0, 2))
     for one in fixed.done:
-        gone = f"{one.removed} of {one.units}" if one.removed else ""
+        gone = f"{one.removed} of {one.units}" if one.units else count(one.removed, "parameter") if one.removed else ""
         table.add_row(
             Text(one.rule, style="green"),
             one.name,
