@@ -24,8 +24,9 @@ exact: follows from zeros in the weights, for every input.
 
 ## Repair
 
-Add the constant, times the outgoing weights, to the biases of the readers, then delete the unit. A reader that pads
-its input with zeros sees the constant everywhere but in the padding: there the repair needs a border correction.
+``symlint fix`` adds the constant, times the outgoing weights, to the biases of the readers, and deletes the unit. A
+reader that pads its input with zeros sees the constant everywhere but in the padding: there one constant unit stays and
+does the work of all.
 
 ## References
 

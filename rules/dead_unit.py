@@ -26,7 +26,9 @@ exact: follows from zeros in the weights, for every input.
 
 ## Repair
 
-Delete the unit from every tensor of its space; the outputs stay the same to the last rounding.
+``symlint fix`` deletes the unit from every tensor of its space; the outputs stay the same to the last rounding. Where
+heads, groups or other copies must have one size, as many units go as the copy with the fewest dead ones has. A branch
+that ends in a sum and of which nothing is alive goes as a whole.
 
 ## References
 

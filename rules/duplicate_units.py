@@ -27,8 +27,8 @@ exact: every weight agrees to a few roundings of its number type.
 
 ## Repair
 
-Keep one unit of each group, add the outgoing weights of the others to its own (times their factor), delete the
-others.
+``symlint fix`` keeps one unit of each group, adds the outgoing weights of the others to its own (times their factor),
+and deletes the others.
 
 ## References
 

@@ -20,7 +20,8 @@ exact: a translation symmetry, for every value of the bias.
 
 ## Repair
 
-Add the projected bias to the reader's bias, and drop it.
+``symlint fix --absorb`` adds the projected bias to the reader's bias, and drops it where it is a tensor of its own. It
+is not done unasked, since runtimes know some patterns of attention by their biases.
 
 ## References
 

@@ -22,7 +22,8 @@ exact: a translation symmetry, for every value of the bias.
 
 ## Repair
 
-Set the bias to zero, or drop it.
+``symlint fix --absorb`` drops the bias where it is a tensor of its own. It is not done unasked, since runtimes know
+some patterns of attention by their biases.
 
 ## References
 

@@ -31,9 +31,9 @@ least 16 times above them, more where chance could make one. Where the noise hid
 
 ## Repair
 
-Replace values and output of the head by factors of the rank's size with the same product, from its singular value
-decomposition. Where all heads must have one size the largest rank decides. The parameters that the finding says it
-saves count every head on its own.
+``symlint fix`` replaces values and output of the head by factors of the rank's size with the same product, from its
+singular value decomposition. Where all heads must have one size the largest rank decides. The parameters that the
+finding says it saves count every head on its own.
 
 ## References
 

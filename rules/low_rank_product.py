@@ -33,9 +33,9 @@ least 16 times above them, more where chance could make one. Where the noise hid
 
 ## Repair
 
-Replace the writers A and the readers B by A' and B' of the rank's width with B' A' = B A, from a singular value
-decomposition of the product; the outputs stay the same to the rounding of the weights. The parameters that the finding
-says it saves are those of this pair.
+``symlint fix`` replaces the writers A and the readers B by A' and B' of the rank's width with B' A' = B A, from a
+singular value decomposition of the product; the outputs stay the same to the rounding of the weights. The parameters
+that the finding says it saves are those of this pair.
 
 ## References
 

@@ -47,6 +47,7 @@ class _Fix:
         self.least = min(outside(ir.load(model.path)).values(), default=None)
         self.refuted: dict[Key, str] = {}
         self.left: dict[Key, tuple[Repair, str]] = {}
+        self.made: set[Key] = set()
         self.news = False
         """Whether something was refuted that had not been before."""
         self.proof: Proof | None = None
@@ -64,6 +65,7 @@ class _Fix:
                     break
                 continue
             path, stage = made
+            self.made.update(repair.key for repair, _ in stage.done)
             done += [_done(repair, removed) for repair, removed in stage.done]
             pending = (*pending, *stage.pending) if stage.pending else ()
         if self.wish.balance:
@@ -166,9 +168,11 @@ class _Fix:
         return stage, path, prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
 
     def _leftover(self) -> Sequence[Left]:
+        """What is left of the repairs; of one that was carried out in part nothing more is told."""
         return [
-            Left(repair.rule.code, repair.rule.name, repair.where, reason, repair.key in self.refuted)
-            for repair, reason in self.left.values()
+            Left(repair.rule.code, repair.rule.name, repair.where, reason, key in self.refuted)
+            for key, (repair, reason) in self.left.items()
+            if key not in self.made or key in self.refuted
         ]
 
 

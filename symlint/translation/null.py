@@ -19,6 +19,9 @@ from symlint.program import Einsum, Mix, Normalise, Pointwise, Program, Step
 Gains = tuple[tuple[str, int], ...]
 """Constant tensors that scale the axis, each with its exponent."""
 
+LEAST = 1e-60
+"""A gain below this counts as zero; smaller than any stored number, and its powers are still numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Null:
@@ -119,14 +122,20 @@ def _along(program: Program, name: str, rank: int, axis: int) -> bool:
 
 
 def direction(null: Null, numbers: Numbers, size: int) -> Array:
-    """The direction, shape (size,)."""
-    return _direction(null.gains, numbers, size)
+    """The direction, shape (size,), of largest element one."""
+    return _direction(null.gains, numbers, size) * _scale(null, numbers, size)
+
+
+def _scale(null: Null, numbers: Numbers, size: int) -> float:
+    return float(1 / np.abs(_direction(null.gains, numbers, size)).max())
 
 
 def _direction(gains: Gains, numbers: Numbers, size: int) -> Array:
     made = np.ones(size)
     for name, power in gains:
-        made = made / numbers.value(name).reshape(-1) ** power
+        gain = numbers.value(name).reshape(-1)
+        # Where a gain is zero that unit alone is the direction: nothing of what comes before is left in it.
+        made = made / np.where(np.abs(gain) < LEAST, LEAST, gain) ** power
     return made
 
 
@@ -136,4 +145,4 @@ def total(null: Null, numbers: Numbers, size: int) -> float:
     for name, sign, gains, before in null.shifts:
         shift = np.broadcast_to(numbers.value(name).reshape(-1), (size,))
         found += sign * float(_direction(gains, numbers, size) @ shift) * (null.times // before)
-    return found
+    return found * _scale(null, numbers, size)
