@@ -84,7 +84,7 @@ def command(
 
     target = _target(model, output, in_place, dry_run)
     given = {name: _read(file) for name, file in inputs.items()}
-    wish = Wish(_rules(select, ignore, safety, absorb=absorb), align, seed, given, balance)
+    wish = Wish(_rules(select, ignore, safety, absorb=absorb), align, seed, given, absorb, balance)
     with TemporaryDirectory(prefix="symlint-") as folder:
         fixed = fix(model, Path(folder), wish)
         if target is not None and not fixed.failed:

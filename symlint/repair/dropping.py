@@ -12,7 +12,7 @@ from symlint.graph import Model
 from symlint.motion import Weights
 from symlint.repair.site import source_of
 from symlint.repair.waste import discard, idle
-from symlint.structure import Action
+from symlint.structure import Action, Structure
 from symlint.translation.course import Translation
 from symlint.translation.element import changes
 
@@ -27,10 +27,13 @@ def redundant(context: Context, space: str, tensors: Collection[str]) -> Iterato
     for name in sorted(groups):
         action = context.structure.actions[name]
         moved = action.translation
-        if moved is None or moved.weight in program.detached or not (moved.free and moved.full):
-            continue
-        if program.weights[moved.weight] in tensors:
+        if moved is not None and whole(context.structure, moved) and program.weights[moved.weight] in tensors:
             yield action
+
+
+def whole(structure: Structure, translation: Translation) -> bool:
+    """Whether a translation reaches every number of a stored tensor, each for itself."""
+    return translation.free and translation.full and translation.weight not in structure.program.detached
 
 
 def drop(weights: Weights, translation: Translation) -> str:

@@ -15,6 +15,7 @@ from symlint.evidence import Context
 from symlint.graph import Model
 from symlint.inference import examine
 from symlint.load import load
+from symlint.repair.absorbing import absorbed
 from symlint.repair.measure import latency, measure
 from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
 from symlint.repair.proof import Proof, prove
@@ -68,11 +69,34 @@ class _Fix:
             self.made.update(repair.key for repair, _ in stage.done)
             done += [_done(repair, removed) for repair, removed in stage.done]
             pending = (*pending, *stage.pending) if stage.pending else ()
+        while self.wish.absorb and (more := self._absorb(path)) is not None:
+            path, one = more
+            done.append(one)
         if self.wish.balance:
             path, done = self._balance(path, done)
         if done:
             path = self._signed(path, done)
         return self._told(path, done)
+
+    def _absorb(self, path: Path) -> tuple[Path, Done] | None:
+        """The file without biases that others can take over, if that holds."""
+        _, structure = examine(load(path))
+        made = absorbed(structure)
+        if made is None:
+            return None
+        file, gone = made
+        out = self._next()
+        save(file, out, self.least)
+        proof = prove(self.model, out, seed=self.wish.seed, given=self.wish.given)
+        if proof.outcome != "held":
+            return None
+        self.proof = proof
+        count = sum(structure.program.model.tensors[name].size for name in gone)
+        return out, Done("absorb", "redundant-bias", ", ".join(gone), count, 0, "others have taken it over")
+
+    def _next(self) -> Path:
+        self.count += 1
+        return self.folder / f"{self.count}.onnx"
 
     def _balance(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The weights in the gauge of least norm, if that holds."""
@@ -82,8 +106,7 @@ class _Fix:
         values = balanced(structure)
         if not values:
             return path, done
-        self.count += 1
-        out = self.folder / f"{self.count}.onnx"
+        out = self._next()
         write(path, values, out)
         proof = prove(self.model, out, seed=self.wish.seed, given=self.wish.given)
         if proof.outcome != "held":
@@ -162,8 +185,7 @@ class _Fix:
                 self.left[repair.key] = (repair, worker.left[repair.key])
         if stage is None:
             return None, None, None
-        self.count += 1
-        path = self.folder / f"{self.count}.onnx"
+        path = self._next()
         save(stage.file, path, self.least)
         return stage, path, prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
 

@@ -79,4 +79,7 @@ class Wish:
     align: int = 1
     seed: int = 0
     given: Mapping[str, Array] = field(default_factory=dict)
+    absorb: bool = False
+    """Whether biases that others can take over go."""
     balance: bool = False
+    """Whether the weights go to the gauge of least norm."""

@@ -57,7 +57,7 @@ class Settling:
         waiting: list[Pending] = []
         for repair in chosen:
             if repair.rule.repair == "drop":
-                dropped = self._drops(file, weights, repair)
+                dropped = self._drops(file, weights, repair, gone)
                 gone += dropped
                 sizes = [structure.program.model.tensors[name].size for name in dropped]
                 done += [(repair, sum(sizes))] if dropped else []
@@ -87,12 +87,15 @@ class Settling:
             merge(self.context, weights, space, found.groups)
         return tuple(sorted(spare))
 
-    def _drops(self, file: ir.Model, weights: Weights, repair: Repair) -> list[str]:
-        """The tensors that a repair takes to zero, of those that the file can do without."""
-        program, found = self.context.structure.program, []
+    def _drops(self, file: ir.Model, weights: Weights, repair: Repair, gone: Sequence[str]) -> list[str]:
+        """The tensors that a repair takes to zero, of those that the file can do without and that are still there."""
+        program, found = self.context.structure.program, list[str]()
         for action in redundant(self.context, repair.space, repair.finding.facts["tensors"]):
             moved = action.translation
-            if moved is not None and droppable(file, program.model, program.weights[moved.weight]):
+            takers = {program.weights[way.weight] for way in moved.absorbers} if moved is not None else set()
+            if moved is None or takers & {*gone, *found}:
+                continue
+            if droppable(file, program.model, program.weights[moved.weight]):
                 found.append(drop(weights, moved))
         return found
 
