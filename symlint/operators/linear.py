@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.registry import op
 
@@ -17,9 +19,24 @@ def matmul(t: Tracer, a: Ref, b: Ref) -> Ref:
 
 
 @op("Gemm")
-def gemm(t: Tracer, a: Ref, b: Ref, c: Ref | None, *, transA: int = 0, transB: int = 0) -> Ref:  # noqa: N803
+def gemm(
+    t: Tracer,
+    a: Ref,
+    b: Ref,
+    c: Ref | None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Gemm.html"""
-    return t.add(t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", a, b), c)
+    y = t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", a, b)
+    return t.add(_times(t, y, alpha), None if c is None else _times(t, c, beta))
+
+
+def _times(t: Tracer, x: Ref, number: float) -> Ref:
+    return x if number == 1 else t.multiply(x, t.constant(np.asarray(number, np.float32)))
 
 
 @op("Einsum")

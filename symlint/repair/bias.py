@@ -35,13 +35,15 @@ def shift(file: ir.Model, offset: Offset) -> None:
 
 
 def _slotted(file: ir.Model, node: ir.Node, slot: int, values: Array) -> None:
-    channels = values.reshape(-1)
-    if node.op_type == "Gemm":
-        attributes = node.attributes
-        beta = attributes["beta"].as_float() if "beta" in attributes else 1.0
-        channels = channels / (beta or 1.0)
     given = node.inputs[slot] if len(node.inputs) > slot else None
-    weight = node.inputs[1]
+    channels = _slim(values) if node.op_type == "Gemm" else values.reshape(-1)
+    if node.op_type == "Gemm":
+        alpha, beta = (node.attributes[n].as_float() if n in node.attributes else 1.0 for n in ("alpha", "beta"))
+        if not beta:  # what stands in its place does not count
+            node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+            given = None
+        channels = channels * (alpha / (beta or 1.0))
+    weight = next((v for v in node.inputs[1::-1] if v is not None and stored_value(v) is not None), node.inputs[1])
     assert weight is not None
     stored = stored_value(weight)
     kind = np.float32 if stored is None else stored.dtype
@@ -64,15 +66,16 @@ def _slotted(file: ir.Model, node: ir.Node, slot: int, values: Array) -> None:
 
 def _joined(old: Array, values: Array) -> Array | None:
     """A bias with an offset, where it has the shape for that."""
-    wide = np.squeeze(values).reshape((1,) * max(0, old.ndim - np.squeeze(values).ndim) + np.squeeze(values).shape)
-    if old.ndim == 1 and wide.ndim == 1 and old.shape == wide.shape:
-        return np.asarray((old.astype(np.float64) + wide).astype(old.dtype))
-    if old.shape == np.broadcast_shapes(
-        old.shape, values.shape[-old.ndim :] if old.ndim else ()
-    ) and values.size == np.prod(values.shape[-old.ndim :]):
-        made = old.astype(np.float64) + values.reshape(values.shape[-old.ndim :])
-        return np.asarray(made.astype(old.dtype))
-    return None
+    made = old.astype(np.float64) + _slim(values, old.ndim)
+    return np.asarray(made.astype(old.dtype)) if made.shape == old.shape else None
+
+
+def _slim(values: Array, least: int = 1) -> Array:
+    """An array without leading axes of size 1, down to so many axes."""
+    lead = 0
+    while lead < values.ndim - least and values.shape[lead] == 1:
+        lead += 1
+    return values.reshape(values.shape[lead:])
 
 
 def _own(value: ir.Value) -> bool:
@@ -88,10 +91,7 @@ def _added(file: ir.Model, node: ir.Node, values: Array) -> None:
     weight = next((v for v in node.inputs if v is not None and stored_value(v) is not None), None)
     stored = None if weight is None else stored_value(weight)
     kind = np.float32 if stored is None or stored.dtype.kind != "f" else stored.dtype
-    lead = 0
-    while lead < values.ndim - 1 and values.shape[lead] == 1:
-        lead += 1
-    bias = Site.store(file, f"{name}.bias", values.reshape(values.shape[lead:]).astype(kind))
+    bias = Site.store(file, f"{name}.bias", _slim(values).astype(kind))
     add = ir.Node("", "Add", [out, bias], num_outputs=1, name=f"{node.name or name}.bias")
     made = add.outputs[0]
     made.type, made.shape = out.type, out.shape

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,27 @@ CLOSE = 1e-6
 """A step in the logarithms after which all scales have settled: the error shrinks with its square."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hold:
     """Where scales meet one tensor: which scale each index belongs to, and with which exponent."""
 
     scales: Index
     """Broadcasts against the tensor; the number of all scales stands for none."""
     power: float
+
+    @cached_property
+    def _places(self) -> tuple[Index, Index]:
+        here, places = np.unique(self.scales, return_inverse=True)
+        return here, places.ravel()
+
+    @property
+    def here(self) -> Index:
+        """The scales that meet the tensor, in order, each once."""
+        return self._places[0]
+
+    def gather(self, values: Array) -> Array:
+        """Sums of values over the indices of each scale that is here; the values have the shape of ``scales``."""
+        return np.asarray(np.bincount(self._places[1], values.ravel(), len(self.here)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,7 @@ def pulls(tables: Sequence[Table], count: int) -> tuple[Array, Array]:
     both = np.zeros((2, count + 1))
     for t in tables:
         for h in t.holds:
-            both[int(h.power * t.p < 0)] += abs(h.power * t.p) * _gathered(h, _onto(t.sums, h.scales.shape), count)
+            both[int(h.power * t.p < 0), h.here] += abs(h.power * t.p) * h.gather(_onto(t.sums, h.scales.shape))
     return both[0, :-1], both[1, :-1]
 
 
@@ -124,19 +139,14 @@ class _Model:
         self.factors = [t.weight / float(t.sums.sum()) if logarithms else t.weight for t in self.tables]
         self.sums = [[_onto(t.sums, h.scales.shape) for h in t.holds] for t in self.tables]
         self.slope, self.curve = 2 * pin * logs, np.full(len(logs), 2 * pin)
-        self.slopes: list[Array] = []
-        """Of the tables one by one, where their logarithms count."""
+        self.slopes: list[list[Array]] = []
+        """Of the tables one by one, hold by hold, where their logarithms count."""
         for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
-            slope = np.zeros_like(logs)
-            for h, s in zip(t.holds, sums, strict=True):
-                power = h.power * t.p
-                share = factor * power * _gathered(h, s, self.count)
-                slope += share
-                self.curve += power * share
-            self.slope += slope
-            if logarithms:
-                slope[-1] = 0.0
-                self.slopes.append(slope / np.sqrt(t.weight))
+            shares = [factor * h.power * t.p * h.gather(s) for h, s in zip(t.holds, sums, strict=True)]
+            for h, share in zip(t.holds, shares, strict=True):
+                self.slope[h.here] += share
+                self.curve[h.here] += h.power * t.p * share
+            self.slopes.append([s / np.sqrt(t.weight) for s in shares] if logarithms else [])
         self.free = self.curve > 0
         self.free[-1] = False
 
@@ -171,14 +181,12 @@ class _Model:
                 for j, other in enumerate(moved):
                     if j != k:
                         own = own + _meet(t.sums, other, h.scales.shape)
-                bent += factor * h.power * t.p * _gathered(h, own, self.count)
-        for slope in self.slopes:
-            bent -= slope * (slope @ step)
+                bent[h.here] += factor * h.power * t.p * h.gather(own)
+        for t, slopes in zip(self.tables, self.slopes, strict=True):
+            along = sum(float(slope @ step[h.here]) for h, slope in zip(t.holds, slopes, strict=False))
+            for h, slope in zip(t.holds, slopes, strict=False):
+                bent[h.here] -= slope * along
         return bent
-
-
-def _gathered(hold: Hold, values: Array, count: int) -> Array:
-    return np.asarray(np.bincount(hold.scales.ravel(), values.ravel(), count + 1))
 
 
 def _onto(values: Array, shape: tuple[int, ...]) -> Array:

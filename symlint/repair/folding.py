@@ -46,12 +46,15 @@ def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
         return Fold((), ())
     numbers = [_numbers(context, action, r) if r.step.node.op in SHIFTED else {} for r in found]
     plain = tuple(u for u in units if all(u in n for n in numbers))
+    size = context.structure.axes.factors.size(action.leaf)
     groups: list[list[int]] = []
     for unit in units:
         if unit in plain:
             continue
         for group in groups:
-            if all(multiples(context, action, r, [(group[0], unit)]) for r in found):
+            if group[0] // size == unit // size and all(
+                multiples(context, action, r, [(group[0], unit)]) for r in found
+            ):
                 group.append(unit)
                 break
         else:
@@ -72,11 +75,15 @@ def fold(context: Context, weights: Weights, space: str, units: Sequence[int]) -
     action = structure.actions[f"{space}.permutation"]
     factors = structure.axes.factors
     shape = [*(factors.size(c) for c in action.copies), factors.size(action.leaf)]
-    for reading in readings(structure, action.leaf, context.moving) or ():
+    found = readings(structure, action.leaf, context.moving) or ()
+    stay = np.ones(shape)
+    stay.reshape(-1)[list(units)] = 0.0
+    # One weight may read them in several places: all see it as it was.
+    for reading in found:
         numbers = _numbers(context, action, reading)
-        constant, stay = np.zeros(shape), np.ones(shape)
+        constant = np.zeros(shape)
         for unit in units:
-            constant.reshape(-1)[unit], stay.reshape(-1)[unit] = numbers[unit], 0.0
+            constant.reshape(-1)[unit] = numbers[unit]
         axes = structure.axes.of[reading.operand]
         involved = {action.leaf, *action.copies}
         wide = tuple(factors.size(f) if involved.intersection(factors.leaves(f)) else 1 for f in axes)
@@ -85,8 +92,8 @@ def fold(context: Context, weights: Weights, space: str, units: Sequence[int]) -
         filled = _scaled(context, action, axes, ones, constant) - _scaled(context, action, axes, ones, np.zeros(shape))
         made = weights.numbers.apply(reading.step, {reading.operand: filled})[reading.step.out]
         yield Offset(reading.step, made)
-        for name, axis in reading.places:
-            weights.put(name, _scaled(context, action, structure.axes.of[name], weights.get(name), stay, axis))
+    for name, axis in dict.fromkeys(place for reading in found for place in reading.places):
+        weights.put(name, _scaled(context, action, structure.axes.of[name], weights.get(name), stay, axis))
 
 
 def _scaled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -40,6 +40,8 @@ def merge(context: Context, weights: Weights, space: str, groups: Sequence[Group
     factors = [multiples(context, action, reading, groups) or alike for reading in found]
     if any(f is None for f in factors):
         return ()
+    if not _agree(found, factors):
+        return ()
     for reading, factor in zip(found, factors, strict=True):
         shape = [*(context.structure.axes.factors.size(c) for c in action.copies), size, size]
         matrix = np.broadcast_to(np.eye(size), shape).reshape(-1, size, size).copy()
@@ -52,6 +54,18 @@ def merge(context: Context, weights: Weights, space: str, groups: Sequence[Group
         for name, axis in reading.places:
             weights.put(name, _applied(context, action, weights.get(name), name, axis, matrix.reshape(shape)))
     return tuple(sorted(unit for group in groups for unit in group[1:]))
+
+
+def _agree(found: Sequence[Reading], factors: Sequence[Mapping[int, float] | None]) -> bool:
+    """Whether each weight that reads units in several places sees the same multiples everywhere."""
+    seen: dict[str, dict[int, float]] = {}
+    for reading, factor in zip(found, factors, strict=True):
+        for name, _ in reading.places:
+            for unit, number in (factor or {}).items():
+                known = seen.setdefault(name, {}).setdefault(unit, number)
+                if abs(known - number) > SPREAD * abs(known):
+                    return False
+    return True
 
 
 def multiples(context: Context, action: Action, reading: Reading, groups: Sequence[Group]) -> dict[int, float] | None:

@@ -138,9 +138,11 @@ class Site:
     def store(file: ir.Model, name: str, value: Array) -> ir.Value:
         """A new stored tensor of the file."""
         name = free_name(file, name)
-        tensor = ir.Tensor(np.ascontiguousarray(value), name=name)
+        tensor = ir.Tensor(np.asarray(value, order="C"), name=name)
         fresh = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         file.graph.register_initializer(fresh)
+        if file.ir_version < 4:  # there every stored tensor is listed as an input
+            file.graph.inputs.append(fresh)
         return fresh
 
     @staticmethod

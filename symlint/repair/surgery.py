@@ -163,7 +163,7 @@ class _Surgery:
         for axis, kept in enumerate(way):
             if kept is not None and values.shape[axis] == len(kept):
                 values = values.compress(kept, axis=axis)
-        return np.ascontiguousarray(values)
+        return np.asarray(values, order="C")
 
     # -- numbers that are computed from sizes ---------------------------------------------------------------------
     def _freeze(self) -> None:
