@@ -17,6 +17,7 @@ import numpy as np
 
 from symlint.action import Stand, stands
 from symlint.edit import write
+from symlint.graph import Node
 from symlint.inference import examine
 from symlint.load import load
 from symlint.program import (
@@ -279,6 +280,20 @@ class Network:
                 if State.VARYING in self.reads(site, set()):
                     found.append(site)
         return tuple(found)
+
+    @cached_property
+    def rivals(self) -> dict[int, frozenset[int]]:
+        """Leaf -> the leaves whose units take turns in the same places of some tensor: all must lose equally many."""
+        found: dict[int, set[int]] = {}
+        for f in {f for axes in self.axes.values() for f in axes}:
+            terms = self.structure.expansion.terms(f)
+            for k, one in enumerate(terms):
+                for other in terms[:k]:
+                    apart = set(one.leaves) ^ set(other.leaves)
+                    if apart and np.intersect1d(one.positions, other.positions).size:
+                        whole = apart.union(*(found.get(leaf, ()) for leaf in apart))
+                        found.update(dict.fromkeys(whole, whole))
+        return {leaf: frozenset(group) for leaf, group in found.items()}
 
     # -- products -------------------------------------------------------------------------------------------------
     @cached_property
@@ -660,24 +675,32 @@ def _unwritten(value: float) -> Flaw:
 def _constant(value: float) -> Flaw:
     """Kernels are zero, biases are not; gains of normalisations become positive, so that no ReLU ends it."""
 
-    def kernels(network: Network, site: Site) -> set[Place]:
-        return site.roles.writers | {p for p in site.roles.gains if len(network.program.shapes[p[0]]) > 2}
-
     def fits(network: Network, site: Site) -> bool:
         shifted = site.roles.adders or "bias" in site.roles.statistics.values()
-        found = network.reads(site, kernels(network, site))
+        found = network.reads(site, _kernels(network, site))
         return bool(shifted) and not site.roles.met and found <= {State.CONSTANT, State.BORDERED}
 
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
-        units, roles = _some(planting.site, rng), planting.site.roles
-        planting.put(kernels(planting.network, planting.site), units, value)
-        planting.put(roles.adders | {p for p, part in roles.statistics.items() if part == "bias"}, units, 1.25)
-        planting.put({p for p, part in roles.statistics.items() if part == "mean"}, units, 0.0)
-        gains = [p for p, part in roles.statistics.items() if part == "gain"]
-        planting.change(gains, lambda old, own: np.where(np.isin(own, units), np.abs(old), old))
+        units = _some(planting.site, rng)
+        _still(planting, units, value)
         return [units]
 
     return Flaw("SYM102", fits, plant)
+
+
+def _kernels(network: Network, site: Site) -> set[Place]:
+    """Where a unit must be zero so that the input does not reach it."""
+    return site.roles.writers | {p for p in site.roles.gains if len(network.program.shapes[p[0]]) > 2}
+
+
+def _still(planting: Planting, units: Sequence[int], value: float = 0.0) -> None:
+    """Leave units with a positive constant."""
+    roles = planting.site.roles
+    planting.put(_kernels(planting.network, planting.site), units, value)
+    planting.put(roles.adders | {p for p, part in roles.statistics.items() if part == "bias"}, units, 1.25)
+    planting.put({p for p, part in roles.statistics.items() if part == "mean"}, units, 0.0)
+    gains = [p for p, part in roles.statistics.items() if part == "gain"]
+    planting.change(gains, lambda old, own: np.where(np.isin(own, units), np.abs(old), old))
 
 
 def _wide(network: Network, site: Site) -> bool:
@@ -844,3 +867,189 @@ def plant(path: Path, name: str, out: Path, seed: int = 0) -> tuple[Site, list[l
     groups = kind.plant(planting, rng)
     planting.save(out)
     return site, groups
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A flaw planted in every copy of a space, with what a repair must take away."""
+
+    kind: str
+    rule: str
+    space: Space
+    action: Action
+    units: tuple[int, ...]
+    """The flawed units, copy-major; none of a product."""
+    gone: tuple[int, ...]
+    """Those that must go, equally many in every copy; of a product, the last units of every copy."""
+    offsets: bool
+    """Whether what the units contribute has to go into biases of what reads them."""
+
+
+REPAIRED = {
+    "unread": "SYM101", "unwritten": "SYM101", "constant": "SYM102", "equal": "SYM201", "multiple": "SYM201",
+}  # fmt: skip
+"""Kinds of flaws of units that a repair takes away, and the rule that tells of them."""
+
+
+class Wreck:
+    """A network with flaws in many of its spaces at once, made step by step."""
+
+    def __init__(self, path: Path, seed: int = 0) -> None:
+        self.network = network(path)
+        self.planting = Planting(self.network)
+        self.damages: list[Damage] = []
+        self.rng = np.random.default_rng([seed, *path.stem.encode()])
+
+    def flatten(self) -> None:
+        """Lower every product that can be lowered alone, in all its copies, to half of what it could have.
+
+        Those that take turns with others are lowered together with them or not at all.
+        """
+        sides: dict[int, Mixture] = {}
+        for mixture in self.network.mixtures:
+            sides.setdefault(mixture.action.leaf, mixture)
+        for leaf, mixture in sides.items():
+            group = self.network.rivals.get(leaf, {leaf})
+            if not group <= sides.keys():
+                continue
+            size, rank = mixture.space.size, min(sides[x].bound for x in group) // 2
+            if rank < 1 or any(sides[x].space.size != size for x in group):
+                continue
+            for copy in range(mixture.copies):
+                self.planting.lower(mixture, copy, rank, self.rng)
+            gone = [c * size + u for c in range(mixture.copies) for u in range(rank, size)]
+            self.damages.append(
+                Damage("low rank", mixture.rule, mixture.space, mixture.action, (), tuple(gone), offsets=False)
+            )
+
+    def fits(self, site: Site, kind: str, few: int) -> bool:
+        """Whether so many units of every copy can be made flawed, and the rest is still no finding."""
+        merged = kind == "constant" and not self._foldable(site)
+        units = 2 if kind in ("equal", "multiple") else few
+        if not FLAWS[kind].fits(self.network, site) or site.space.size < units + 2 or (merged and few < 2):
+            return False
+        return not self._starves(site, units)
+
+    def alike(self, sites: Sequence[Site], kind: str) -> bool:
+        """Whether equally many units of all sites must go."""
+        return kind != "constant" or len({self._foldable(site) for site in sites}) == 1
+
+    def _foldable(self, site: Site) -> bool:
+        return self.network.reads(site, _kernels(self.network, site)) == {State.CONSTANT}
+
+    def _starves(self, site: Site, units: int) -> bool:
+        """Whether products would be left with fewer writers or readers than they have directions."""
+        there = self.network
+        for action in [a for a in there.structure.actions.values() if invertible(a)]:
+            size = there.factors.size(action.leaf)
+            for side in (1, -1):
+                lines = [(n, own) for n, own in there.lines(action, side) if own.ndim > 1]
+                shared = any(n in site.roles.parts for n, _ in lines)
+                count = sum((own == 0).sum() for _, own in lines) - 1
+                if shared and count * (site.space.size - units) // site.space.size <= min(size, count) - 1:
+                    return True
+        return False
+
+    def plant(self, site: Site, kind: str, few: int = 1) -> None:
+        """Make a few units of every copy of a space flawed."""
+        size, roles = site.space.size, site.roles
+        taken = {u for d in self.damages if d.space.id == site.space.id for u in d.units}
+        units: list[int] = []
+        gone: list[int] = []
+        offsets = kind == "constant" and self._foldable(site)
+        self.planting.site = site
+        for copy in range(site.space.copies):
+            free = [u for u in range(copy * size, copy * size + size) if u not in taken]
+            pair = kind in ("equal", "multiple")
+            mine = sorted(self.rng.choice(free, 2 if pair else few, replace=False).tolist())
+            units += mine
+            gone += mine if kind.startswith("un") or offsets else mine[1:]
+            if kind == "equal":
+                self.planting.copy(roles.own, mine[0], mine[1])
+            elif kind == "multiple":
+                self.planting.copy(roles.own, mine[0], mine[1])
+                self.planting.multiply(roles.own, mine[1], 2.0, self.network.rescaling(site))
+        if kind == "unread":
+            self.planting.put(roles.readers, units, 0.0)
+        elif kind == "unwritten":
+            self.planting.put(_zeroed(roles), units, 0.0)
+        elif kind == "constant":
+            _still(self.planting, units)
+        self.damages.append(
+            Damage(kind, REPAIRED[kind], site.space, site.action, tuple(units), tuple(gone), offsets=offsets)
+        )
+
+    def save(self, out: Path) -> Path:
+        """Write the network as it is now."""
+        return self.planting.save(out)
+
+    # -- what must be left ----------------------------------------------------------------------------------------
+    def left(self, name: str) -> np.ndarray:
+        """Which elements of a weight of the program stay."""
+        alive = np.ones(self.network.program.shapes[name], bool)
+        for damage in self.damages:
+            sizes = [self.network.factors.size(c) for c in damage.action.copies]
+            for stand in stands(
+                self.network.structure.expansion, self.network.axes[name], damage.action.leaf, damage.action.copies
+            ):
+                alive &= ~np.isin(_owners(stand, alive.shape, sizes, damage.space.size), damage.gone)
+        return alive
+
+    def sizes(self) -> dict[str, int]:
+        """Stored tensor -> the number of its elements that stay, without biases that have to be made."""
+        return {stored: int(self.left(name).sum()) for name, stored in self.network.program.weights.items()}
+
+    def biases(self) -> int:
+        """Elements of the biases that have to be made, where what constants contribute finds none."""
+        count, seen = 0, set[str]()
+        for damage in [d for d in self.damages if d.offsets]:
+            roles = self.network.roles(damage.action)
+            for name, axis in roles.readers:
+                for step in self._contractions(name):
+                    if step.node.outputs[0] not in seen and not self._biased(step.node):
+                        seen.add(step.node.outputs[0])
+                        alive = self.left(name)
+                        where = 0 if step.node.op == "Conv" else 1 - axis if alive.ndim == 2 else axis + 1
+                        rest = tuple(k for k in range(alive.ndim) if k != where)
+                        count += int(alive.any(axis=rest).sum())
+        return count
+
+    def _contractions(self, weight: str) -> Iterator[Einsum]:
+        """The steps that sum over the units with a weight."""
+        program = self.network.program
+        behind = {made for made, found in self.network.sources.items() if any(w == weight for w, _ in found)}
+        for step in program.steps:
+            if isinstance(step, Einsum) and step.out not in self.network.sources and behind & set(step.operands):
+                yield step
+
+    def _biased(self, node: Node) -> bool:
+        """Whether a contraction has a bias of its own, or an addition of stored numbers right behind."""
+        model = self.network.program.model
+        if node.op in ("Conv", "ConvTranspose", "Gemm"):
+            return len(node.inputs) > 2 and bool(node.inputs[2])
+        uses = [n for n in model.graph.nodes if node.outputs[0] in n.inputs]
+        stored = {*model.tensors, *model.constants}
+        return len(uses) == 1 and uses[0].op == "Add" and bool(stored & set(uses[0].inputs))
+
+
+def wreck(path: Path, kinds: Sequence[str] = tuple(REPAIRED), seed: int = 0) -> Wreck:
+    """A network of which every product is low in rank and every other space has one kind of flaw, in turns."""
+    made = Wreck(path, seed)
+    made.flatten()
+    turn = int(made.rng.integers(len(kinds)))
+    sites = {site.action.leaf: site for site in made.network.sites}
+    seen: set[int] = set()
+    for leaf, site in sites.items():
+        group = made.network.rivals.get(leaf, frozenset([leaf]))
+        if leaf in seen or not group <= sites.keys() or any(sites[x].space.size != site.space.size for x in group):
+            continue
+        seen |= group
+        few = max(2, min(3, site.space.size // 4))
+        for k in range(len(kinds)):
+            kind = kinds[(turn + k) % len(kinds)]
+            if all(made.fits(sites[x], kind, few) for x in group) and made.alike([sites[x] for x in group], kind):
+                for x in sorted(group):
+                    made.plant(sites[x], kind, few)
+                turn += k + 1
+                break
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 @click.command("fix")
 @click.argument("model", type=click.Path())
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write the repaired model.")
-@click.option("--in-place", is_flag=True, help="Replace the model itself; what it was is kept beside it as .bak.")
+@click.option("--in-place", is_flag=True, help="Replace the model itself; what it was stays beside it as .bak.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Repair what these rules find.")
 @click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave to these rules alone.")
@@ -132,5 +133,6 @@ def _write(source: Path, model: Path, target: Path, *, keep: bool) -> None:
     from symlint.repair.storage import deliver
 
     if keep:
-        shutil.copy2(model, f"{model}.bak")
+        names = (f"{model}.bak{k or ''}" for k in count())
+        shutil.copy2(model, next(name for name in names if not Path(name).exists()))
     deliver(source, target, model)

@@ -201,4 +201,6 @@ def _meet(values: Array, other: Array, shape: tuple[int, ...]) -> Array:
     theirs = [k for k in axes if other.shape[k] > 1]
     mine = [k for k in axes if shape[k] > 1]
     small = other.reshape([other.shape[k] for k in theirs])
+    if values.ndim == 2 and len(theirs) == len(mine) == 1 and theirs != mine:
+        return np.asarray(values @ small if theirs == [1] else small @ values).reshape(shape)
     return np.asarray(np.einsum(values, axes, small, theirs, mine)).reshape(shape)

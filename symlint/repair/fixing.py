@@ -35,10 +35,21 @@ def fix(path: str, folder: Path, wish: Wish) -> Fixed:
     Raises UnreadableModel for the model, and UsageProblem for values of an input that it does not have.
     """
     model = load(path)
-    for name in wish.given:
-        if name not in model.graph.inputs:
-            raise UsageProblem(f"{path} has no input {name!r}; it has {', '.join(model.graph.inputs) or 'none'}")
+    _fits(model, wish)
     return _Fix(model, folder, wish).run()
+
+
+def _fits(model: Model, wish: Wish) -> None:
+    """Refuse values that are no values of an input."""
+    declared = {value.name: value.shape for value in ir.load(model.path).graph.inputs} if wish.given else {}
+    for name, array in wish.given.items():
+        if name not in model.graph.inputs:
+            known = ", ".join(model.graph.inputs) or "none"
+            raise UsageProblem(f"{model.path} has no input {name!r}; it has {known}")
+        shape = declared.get(name)
+        dims = [dim if isinstance(dim, int) else None for dim in shape] if shape is not None else list(array.shape)
+        if len(dims) != array.ndim or any(d not in (None, n) for d, n in zip(dims, array.shape, strict=True)):
+            raise UsageProblem(f"values for input {name!r} have shape {list(array.shape)}, the model wants {shape}")
 
 
 class _Fix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 
 from symlint.program import Einsum, Fold, Mix, Normalise, Program, Slice, operands, results
@@ -51,13 +51,13 @@ def readings(structure: Structure, leaf: int, moving: Collection[str]) -> tuple[
             found.append(reading)
     ends = {id(reading.step) for reading in found}
     weights = {name for reading in found for name, _ in reading.places}
-    if any(name in program.detached or not _only(program, name, ends) for name in weights):
+    if any(name in program.detached or not _only(program, name, ends, held) for name in weights):
         return None
     return tuple(found)
 
 
-def _only(program: Program, name: str, ends: Collection[int]) -> bool:
-    """Whether all that is made of a weight goes to these steps."""
+def _only(program: Program, name: str, ends: Collection[int], held: Set[str]) -> bool:
+    """Whether all that is made of a weight, and holds the units, goes to these steps."""
     waiting = {name}
     while waiting:
         top = waiting.pop()
@@ -66,7 +66,7 @@ def _only(program: Program, name: str, ends: Collection[int]) -> bool:
                 continue
             if not set(results(step)) <= program.makers.keys():
                 return False
-            waiting.update(results(step))
+            waiting.update(held & set(results(step)))
     return True
 
 
