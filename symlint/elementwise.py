@@ -147,6 +147,8 @@ def _tried(function: str, opset: int, attributes: Mapping[str, Any], inputs: lis
 def compute(step: Pointwise, numbers: list[Array]) -> Array | None:
     """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had."""
     node = step.node
+    if step.function.endswith("QuantizeLinear") and len(numbers) > 1:
+        return _quantised(*numbers[:3])
     attributes = node.attributes if step.function == node.op else {}
     function, opset = step.function.rpartition(".")[2], node.opset if "." not in node.op else NEWEST
     for dtype in (np.float64, np.float32):
@@ -155,3 +157,11 @@ def compute(step: Pointwise, numbers: list[Array]) -> Array | None:
         if made is not None and np.isfinite(np.asarray(made[0], np.float64)).all():
             return np.asarray(made[0])
     return None
+
+
+def _quantised(y: Array, scale: Array, zero: Array | None = None) -> Array | None:
+    """Numbers on a grid of 8 bits; None where it is not known whether they fit on it."""
+    level = np.rint(y.astype(np.float64) / scale) + (0 if zero is None else zero.astype(np.float64))
+    if zero is not None and zero.dtype in (np.int8, np.uint8):
+        return np.clip(level, np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max)
+    return level if np.all((level >= 0) & (level <= 127)) else None

@@ -41,7 +41,9 @@ def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 @click.option("--in-place", is_flag=True, help="Replace the model itself; what it was stays beside it as .bak.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Repair what these rules find.")
-@click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave to these rules alone.")
+@click.option(
+    "--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave alone what these rules find."
+)
 @click.option(
     "--safety", type=click.Choice(list(SAFETY)), default="exact", show_default=True, help="Evidence to act on."
 )
@@ -51,7 +53,7 @@ def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 @click.option(
     "--input", "inputs", multiple=True, callback=_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws the inputs of the proof.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
 @color_option
 @click.pass_context
@@ -99,11 +101,15 @@ def command(
 def _target(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:
     if dry_run:
         return None
-    if in_place == (output is not None):
+    if in_place and output is not None:
+        raise UsageProblem("choose one of -o OUT and --in-place")
+    if not in_place and output is None:
         raise UsageProblem("name where to write the result with -o OUT, or ask for --in-place or --dry-run")
     target = Path(output or model)
     if not in_place and target.resolve() == Path(model).resolve():
         raise UsageProblem(f"{target} is the model itself: name another file, or ask for --in-place")
+    if target.exists() and not target.is_file():
+        raise UsageProblem(f"{target} is no regular file: name another one for the result")
     if not target.absolute().parent.is_dir():
         raise UsageProblem(f"{target}: its folder does not exist")
     return target
@@ -113,9 +119,14 @@ def _read(file: Path) -> Array:
     import numpy as np
 
     try:
-        return np.asarray(np.load(file, allow_pickle=False))
-    except (OSError, ValueError) as error:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise UsageProblem(f"{file}: is no array saved by numpy: {error}") from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
+        raise UsageProblem(f"{file}: expected one array of numbers, as numpy.save writes it")
+    if not found.size or not np.isfinite(found).all():
+        raise UsageProblem(f"{file}: proves nothing: it is empty, or not all of its numbers are finite")
+    return found
 
 
 def _rules(select: tuple[str, ...] | None, ignore: tuple[str, ...] | None, safety: str, *, absorb: bool) -> list[Rule]:
@@ -130,9 +141,14 @@ def _rules(select: tuple[str, ...] | None, ignore: tuple[str, ...] | None, safet
 
 def _write(source: Path, model: Path, target: Path, *, keep: bool) -> None:
     """Put the result where it is wanted, in one step, with what is stored beside it."""
-    from symlint.repair.storage import deliver
+    from symlint.repair.storage import deliver, outside
 
-    if keep:
-        names = (f"{model}.bak{k or ''}" for k in count())
-        shutil.copy2(model, next(name for name in names if not Path(name).exists()))
-    deliver(source, target, model)
+    if target.resolve() in {(model.parent / name).resolve() for name in outside(model)}:
+        raise UsageProblem(f"{target} holds weights of the model itself: name another file")
+    try:
+        if keep and source != model:
+            names = (f"{model}.bak{k or ''}" for k in count())
+            shutil.copy2(model, next(name for name in names if not Path(name).exists()))
+        deliver(source, target, model)
+    except OSError as error:
+        raise UsageProblem(f"{target}: cannot be written: {error.strerror or error}") from error

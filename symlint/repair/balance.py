@@ -24,7 +24,7 @@ QUANTISED = ("Quant", "Dequant", "QLinear", "Integer", "QGemm", "QAttention", "Q
 """Words in the names of operators that say that a network is quantised."""
 HIGH = 16
 """The norm that stands for the largest element: it has a second derivative."""
-PIN = 1e-5
+PIN = 1e-4
 """How much the square of each logarithm counts beside the logarithms of the errors: it keeps what they do not see."""
 ROUNDING = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 FINE = 2.0**-23

@@ -118,7 +118,7 @@ def minimum(tables: Sequence[Table], count: int, *, logarithms: bool = False, pi
     """
     logs, far = np.zeros(count + 1), 1.0
     for _ in range(STEPS):
-        step = _Model([t.moved(logs[:-1]) for t in tables], logs, logarithms, pin).step(min(0.1, far))
+        step = _Model([t.moved(logs[:-1]) for t in tables], logs, logarithms, pin).step(float(np.clip(far, 1e-3, 0.1)))
         change = max((float(np.abs(t.exponent(step)).max(initial=0)) for t in tables), default=0.0)
         change = max(change, float(np.abs(step).max(initial=0)))
         far = change * (2 if logarithms else 1)

@@ -56,7 +56,7 @@ class _Fix:
     def __init__(self, model: Model, folder: Path, wish: Wish) -> None:
         self.model, self.folder, self.wish = model, folder, wish
         self.count = 0
-        self.least = min(outside(ir.load(model.path)).values(), default=None)
+        self.least = min(outside(Path(model.path)).values(), default=None)
         self.refuted: dict[Key, str] = {}
         self.left: dict[Key, tuple[Repair, str]] = {}
         self.made: set[Key] = set()
@@ -131,7 +131,8 @@ class _Fix:
         file = ir.load(path)
         used = sum(key.startswith(SIGN) for key in file.metadata_props)
         for k, one in enumerate(done, start=used + 1):
-            file.metadata_props[f"{SIGN}{k}"] = f"{one.rule} {one.name}: {one.reason}"
+            taken = f" ({one.removed} of {one.units} taken away)" if one.units else ""
+            file.metadata_props[f"{SIGN}{k}"] = f"{one.rule} {one.name}: {one.reason}{taken}"
         out = self.folder / "fixed.onnx"
         save(file, out, self.least)
         return out
@@ -156,6 +157,8 @@ class _Fix:
             return path, stage
         if proof.outcome == "not runnable":
             self.proof = proof
+            reason = f"not proven: {_told(proof)}"
+            self.left.update({repair.key: (repair, reason) for repair, _ in stage.done})
             return None
         sound = self._halves(worker, [], [r for r, _ in stage.done], pending, proof)
         stage, path, proof = self._try(worker, sound, pending) if sound else (None, None, None)
@@ -212,7 +215,7 @@ class _Fix:
 def _told(proof: Proof) -> str:
     """Why a proof failed."""
     if proof.difference is None or not np.isfinite(proof.difference):
-        return proof.reason or "the repaired file does not run"
+        return " ".join(proof.reason.split())[:160] or "the repaired file does not run"
     return f"the outputs differ by {proof.difference:.1e} of the largest"
 
 

@@ -35,6 +35,8 @@ class Measure:
     """The file and the external data that it names."""
     multiply_adds: int
     """Of contractions, convolutions, recurrent layers and attention, for inputs of `shapes`; of a loop two rounds."""
+    odd: int
+    """Convolutions with a number of channels that is no multiple of 8, which some runtimes compute in a slower way."""
     shapes: Mapping[str, Shape]
     """Input -> its shape: of one example, where all inputs share a batch."""
 
@@ -52,8 +54,14 @@ def measure(path: str | Path, model: Model, like: Model | None = None) -> Measur
         parameters=sum(parameters(program).values()),
         bytes=_bytes(Path(path)),
         multiply_adds=_multiply_adds(program),
+        odd=sum(_odd(model, node) for node in _nodes(model.graph)),
         shapes=shapes,
     )
+
+
+def _odd(model: Model, node: Node) -> bool:
+    weight = model.tensors.get(node.inputs[1]) if node.op == "Conv" else None
+    return weight is not None and weight.shape[0] % 8 != 0
 
 
 def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: int = 0) -> tuple[float, ...]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import numpy as np
+
 from symlint.edit import rewrite
 from symlint.graph import Array, Model
 from symlint.probe import save_lifted
@@ -81,6 +83,9 @@ def _proof(runner: Runner, model: Model, path: Path, fixed: Path, seed: int, giv
         runner.drop(done)
     if not trials:
         return Proof("not runnable", reason=failure)
+    floats = [y for t in trials for y in t.plain.outputs if y.dtype.kind == "f" and y.size]
+    if floats and not any(np.isfinite(y).any() for y in floats):
+        return Proof("not runnable", trials=len(trials), reason="none of its outputs is finite")
     apart, refusal = _compare(runner, plain, fixed, trials)
     if refusal:
         return Proof("refuted", trials=len(trials), reason=refusal)

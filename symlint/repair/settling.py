@@ -79,7 +79,9 @@ class Settling:
         found = foldable(self.context, space, repair.finding.units)
         spare = (*found.units, *(u for g in found.groups for u in g[1:]))
         if not spare or not self._possible(space, spare):
-            self.left[repair.key] = "they cannot be taken away" if spare else "what reads them tells them from a bias"
+            self.left[repair.key] = (
+                "they cannot be taken away" if spare else "padding or a quantiser tells them from a bias"
+            )
             return None
         if found.units:
             offsets += fold(self.context, weights, space, found.units)

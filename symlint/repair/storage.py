@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from itertools import count
 from pathlib import Path
 
 import onnx_ir as ir
 
 
-def outside(file: ir.Model) -> dict[str, int]:
-    """The files in which a model keeps tensors, and the bytes of the smallest tensor in each."""
+def outside(path: Path) -> dict[str, int]:
+    """The files in which a model file keeps tensors, and the bytes of the smallest tensor in each."""
     found: dict[str, int] = {}
-    for graph in file.graphs():
+    for graph in ir.load(path).graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
@@ -30,6 +31,10 @@ def save(file: ir.Model, out: Path, least: int | None, data: str = "") -> None:
         least: tensors of so many bytes are stored beside it; None for none.
         data: the name of the file that they are stored in.
     """
+    for graph in file.graphs():
+        for value in graph.initializers.values():
+            if value not in graph.inputs:  # a stored tensor tells its type itself
+                value.type = value.shape = None
     if least is None:
         ir.save(file, out)
     else:
@@ -39,26 +44,34 @@ def save(file: ir.Model, out: Path, least: int | None, data: str = "") -> None:
 def deliver(source: Path, target: Path, original: Path) -> None:
     """Put a repaired file, or the original itself, in its place.
 
-    A copy of the original is the same to the byte, and finds its data. Otherwise they get a name that the original does
-    not use, since it, or what it was, is still there.
+    A copy of the original is the same to the byte, and finds its data. Where files of their names are in the way, and
+    of repaired files always, the data get a name that nothing else has.
     """
-    part = target.with_name(f".{target.name}.part")
-    kept = outside(ir.load(original))
-    if source == original:
-        for name in kept if target.absolute().parent != original.absolute().parent else ():
-            beside = target.parent / name
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(original.parent / name, beside)
-        if target.absolute() != original.absolute():
-            shutil.copyfile(original, part)
-            part.replace(target)
+    if source == original and target.absolute() == original.absolute():
         return
-    file = ir.load(source)
-    if outside(file):
-        taken = {(original.parent / name).resolve() for name in kept}
-        names = (f"{target.name}{f'.{k}' if k else ''}.data" for k in count())
-        free = next(name for name in names if (target.parent / name).resolve() not in taken)
-        save(file, part, min(kept.values(), default=0), free)
-    else:
-        shutil.copyfile(source, part)
-    part.replace(target)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        kept = outside(original)
+        apart = target.absolute().parent != original.absolute().parent
+        blocked = apart and any((target.parent / name).exists() for name in kept)
+        if source == original and not blocked:
+            for name in kept if apart else ():
+                (target.parent / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(original.parent / name, target.parent / name)
+            shutil.copyfile(original, part)
+        elif outside(source):
+            mine = outside(target) if target.is_file() and target.absolute() != original.absolute() else {}
+            names = (f"{target.name}{f'.{k}' if k else ''}.data" for k in count())
+            used = {(original.parent / name).resolve() for name in kept}
+            free = next(n for n in names if _free(target.parent / n, used, mine))
+            save(ir.load(source), part, min(kept.values(), default=0), free)
+        else:
+            shutil.copyfile(source, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _free(path: Path, used: Collection[Path], mine: Collection[str]) -> bool:
+    """Whether a file of data may be written: it is not there, or belongs to what is replaced, and nothing reads it."""
+    return path.resolve() not in used and (path.name in mine or not path.exists())

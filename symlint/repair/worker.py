@@ -64,11 +64,11 @@ class Worker:
             elif verb == "merge":
                 units = merge(self.context, weights, space, repair.finding.facts["groups"])
                 if not units:
-                    self.left[repair.key] = "what reads them is no stored weight"
+                    self.left[repair.key] = "their readers are no plain weights, whose rows could be added up"
             elif verb == "factor":
                 leaf = self._factored(repair, weights, widths)
                 if leaf is None:
-                    self.left[repair.key] = "heads or copies of one size need all of it"
+                    self.left[repair.key] = "heads or copies keep one size, and one of them needs all of it"
                 else:
                     claims.append((repair, leaf, self.structure.axes.factors.size(leaf) - widths[leaf]))
             if units:

@@ -16,6 +16,9 @@ from symlint.report.full import typeset
 from symlint.report.json import dump
 from symlint.report.words import count, printable
 
+_LONG = 240
+"""Characters of a reason that onnxruntime gives."""
+
 
 def as_json(fixed: Fixed, output: str | None) -> str:
     """One document for machines; ``output`` is null where nothing was written."""
@@ -114,7 +117,8 @@ def _costs(fixed: Fixed) -> Table:
 def _change(before: float, after: float) -> Text:
     if not before or before == after:
         return Text("")
-    return Text(f"{100 * (after / before - 1):+.0f}%", style="green" if after < before else "")
+    change = f"{100 * (after / before - 1):+.0f}%"
+    return Text("" if change in ("-0%", "+0%") else change, style="green" if after < before else "")
 
 
 def _time(seconds: float) -> str:
@@ -124,14 +128,15 @@ def _time(seconds: float) -> str:
 def _proof(fixed: Fixed) -> Text:
     proof = fixed.proof
     if proof is None:
-        return Text("nothing to repair")
+        return Text("nothing could be repaired" if fixed.left else "nothing to repair")
     if proof.outcome != "held":
-        return Text(f"not proven: {printable(proof.reason) or 'the outputs differ'}", style="red")
+        why = " ".join(proof.reason.split())[:_LONG] or "the outputs differ"
+        return Text(f"not proven: {printable(why)}", style="red")
+    tried = f"in onnxruntime on {count(proof.trials, 'set')} of inputs"
+    if not proof.difference:
+        return Text(f"identical outputs {tried}")
     noise = "" if proof.noise is None else f" (rounding alone moves it by {proof.noise:.1e})"
-    return Text(
-        f"same outputs in onnxruntime on {count(proof.trials, 'set')} of inputs: they differ by at most "
-        f"{proof.difference or 0.0:.1e} of the largest{noise}"
-    )
+    return Text(f"same outputs {tried}: they differ by at most {proof.difference:.1e} of the largest{noise}")
 
 
 def _end(fixed: Fixed, output: str | None) -> str:
