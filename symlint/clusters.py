@@ -11,7 +11,7 @@ from symlint.graph import Array
 
 ROUNDING = 8.0
 """How many roundings of its dtype an element of a row may have gone through."""
-ABSENT = 1e-30
+ABSENT = np.float64(1e-30)  # a number of Python would be rounded to zero beside half precision
 """Weights below this are zero for every purpose: no input of a network makes them visible."""
 
 

@@ -67,11 +67,7 @@ class Converter:
         for value in _values(graph):
             if value in self.names or not value.name:
                 continue
-            name = value.name
-            if name in self.taken:
-                name, count = f"{prefix}{value.name}", 2
-                while name in self.taken:
-                    name, count = f"{prefix}{value.name}_{count}", count + 1
+            name = _free(value.name, prefix, self.taken)
             self.taken.add(name)
             self.names[value] = name
             if value.shape is not None and isinstance(value.type, ir.TensorType) and value.type.dtype.value:
@@ -133,6 +129,32 @@ class Converter:
             elif kind in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
                 found[key] = value
         return found
+
+
+def distinguish(graph: ir.Graph, prefix: str = "", taken: set[str] | None = None) -> None:
+    """Give every value of a file, in place, the name that a `Model` has for it: those of sibling bodies differ."""
+    taken = set[str]() if taken is None else taken
+    for value in dict.fromkeys(_values(graph)):
+        if value.name:
+            value.name = _free(value.name, prefix, taken)
+            taken.add(value.name)
+    for node in graph:
+        for key, attribute in node.attributes.items():
+            inner = f"{prefix}{node.name or node.op_type}/{key}/"
+            if attribute.type == ir.AttributeType.GRAPH:
+                distinguish(attribute.as_graph(), inner, taken)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for body in attribute.as_graphs():
+                    distinguish(body, inner, taken)
+
+
+def _free(name: str, prefix: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    found, count = f"{prefix}{name}", 2
+    while found in taken:
+        found, count = f"{prefix}{name}_{count}", count + 1
+    return found
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

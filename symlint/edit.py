@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from symlint.convert import distinguish
 from symlint.graph import Array
 
 
@@ -16,6 +17,7 @@ def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
     model = ir.load(path)
     if model.functions:
         InlinePass()(model)
+    distinguish(model.graph)
     left = dict(values)
     for graph in model.graphs():
         for name, value in graph.initializers.items():

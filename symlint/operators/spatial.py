@@ -14,12 +14,13 @@ from symlint.registry import op
 @op("MaxPool", "AveragePool", "LpPool")
 def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
-    padded = any(t.node.attributes.get("pads", ())) and t.node.op != "MaxPool"
+    op, attributes = t.node.op, t.node.attributes
+    padded = any(attributes.get("pads", ())) or str(attributes.get("auto_pad", "NOTSET")).startswith("SAME")
+    # A norm grows with the number of what it takes in.
+    steady = op == "MaxPool" or (op == "AveragePool" and not padded)
     x = t.apply(x, 1, "Abs") if t.node.op == "LpPool" else x
     return (
-        t.mix(
-            x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=not padded, linear=t.node.op == "AveragePool"
-        ),
+        t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=steady, linear=t.node.op == "AveragePool"),
     )
 
 
@@ -41,9 +42,9 @@ def global_extremum(t: Tracer, x: Ref) -> Ref:
 def resize(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Resize.html"""
     made = t.result()
-    return t.mix(
-        x, [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))], "resizing", steady=True
-    )
+    keep = [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))]
+    cropped = t.node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    return t.mix(x, keep, "resizing", steady=not cropped)
 
 
 @op("CumSum")

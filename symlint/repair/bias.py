@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from symlint.graph import Array
 from symlint.repair.folding import Offset
-from symlint.repair.site import Site, source_of, stored_value
+from symlint.repair.site import Site, free_name, source_of, stored_value
 
 SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 """Operator -> the operand that is its bias."""
@@ -99,4 +99,4 @@ def _added(file: ir.Model, node: ir.Node, values: Array) -> None:
     node.graph.insert_after(node, add)
     ir.convenience.replace_all_uses_with(out, made, replace_graph_outputs=True)
     add.replace_input_with(0, out)
-    out.name, made.name = f"{name}.unbiased", name
+    out.name, made.name = free_name(file, f"{name}.unbiased"), name

@@ -34,7 +34,8 @@ def factor(context: Context, weights: Weights, product: Product) -> int | None:
     counted = {name: _seen(context, name, weights.get(name)) for name in names}
     writers, readers = factors.rows(counted, WRITES), factors.rows(counted, READS)
     found = [
-        _pair(a, b, product.low.get(k), product.width) for k, (a, b) in enumerate(zip(writers, readers, strict=True))
+        _pair(a, b, product.low.get(k), product.width, factors.unit)
+        for k, (a, b) in enumerate(zip(writers, readers, strict=True))
     ]
     width = max(1, *(len(g) for g, _ in found))
     if width >= product.width:
@@ -68,13 +69,16 @@ def _seen(context: Context, name: str, values: Array) -> Array:
     return values
 
 
-def _pair(writers: Array, readers: Array, rank: Rank | None, width: int) -> tuple[Matrix, Matrix]:
-    """G (r, n) and H (n, r) of one copy."""
+def _pair(writers: Array, readers: Array, rank: Rank | None, width: int, unit: float) -> tuple[Matrix, Matrix]:
+    """G (r, n) and H (n, r) of one copy. A bias that others could take over counts here, though not in the rank."""
     left, right = _triangle(readers), _triangle(writers)
     u, s, vt = np.linalg.svd(left @ right.T)
-    tolerance = CLEAR * max(rank.tolerance if rank else 0.0, 1e-12)
     count = rank.rank if rank else width
-    while count < len(s) and s[0] > 0 and s[count] > tolerance * s[0]:
+    if rank and rank.rank:
+        noise = CLEAR * max(rank.tolerance, 1e-12) * float(s.max(initial=0.0))
+    else:  # the largest is no measure where it may be noise itself
+        noise = CLEAR * unit * float(np.linalg.norm(left) * np.linalg.norm(right))
+    while count < len(s) and s[count] > noise:
         count += 1
     count = min(count, int(np.count_nonzero(s > 0)))
     root = s[:count] ** -0.5

@@ -171,6 +171,8 @@ class _Fix:
         self, worker: Worker, base: list[Repair], suspects: Sequence[Repair], pending: Sequence[Pending]
     ) -> list[Repair]:
         """The repairs, of some suspects, that hold together with those that are known to."""
+        if not suspects:
+            return []
         _, path, proof = self._try(worker, [*base, *suspects], pending)
         if path is None or proof is None or proof.outcome == "held":
             return list(suspects)
@@ -180,6 +182,8 @@ class _Fix:
         self, worker: Worker, base: list[Repair], suspects: Sequence[Repair], pending: Sequence[Pending], proof: Proof
     ) -> list[Repair]:
         """The same, where all of them do not hold."""
+        if not suspects:  # what is pending alone does not hold
+            return []
         if len(suspects) == 1:
             repair = suspects[0]
             self.news = True

@@ -45,8 +45,12 @@ class Settling:
 
     # -- constants and biases -------------------------------------------------------------------------------------
     def settles(self, chosen: Sequence[Repair]) -> Stage | None:
-        """Fold constant units into biases, and drop biases that others can take over."""
-        chosen = [r for r in chosen if r.rule.repair in ("fold", "drop")]
+        """Fold constant units into biases, and then drop biases that others can take over."""
+        # What is folded may go into a bias that is to be dropped.
+        return self._settled(chosen, "fold") or self._settled(chosen, "drop")
+
+    def _settled(self, chosen: Sequence[Repair], verb: str) -> Stage | None:
+        chosen = [r for r in chosen if r.rule.repair == verb]
         if not chosen:
             return None
         structure = self.context.structure

@@ -194,18 +194,18 @@ class _Surgery:
         """Tell the new sizes of values that the file declares."""
         values = self.narrowing.whole.lowering.values
         kept_as_is = {*self.file.graph.inputs, *self.file.graph.outputs}
-        for node in self.file.graph.all_nodes():
-            for out in node.outputs:
-                ref = values.get(out.name or "")
-                if out.shape is None or out in kept_as_is:
-                    continue
-                rows: Left = () if ref is None or ref.items is not None else self.narrowing.of(ref.name)
-                if ref is None or len(rows) != len(out.shape):
-                    out.shape = None
-                elif any(k is not None for k in rows):
-                    sizes: Mapping[int, int] = {a: int(k.sum()) for a, k in enumerate(rows) if k is not None}
-                    dims = [sizes[a] if a in sizes and isinstance(d, int) else d for a, d in enumerate(out.shape)]
-                    out.shape = ir.Shape(dims)
+        made = [out for node in self.file.graph.all_nodes() for out in node.outputs]
+        for out in (*made, *(x for graph in self.file.graphs() for x in graph.inputs)):
+            ref = values.get(out.name or "")
+            if out.shape is None or out in kept_as_is:
+                continue
+            rows: Left = () if ref is None or ref.items is not None else self.narrowing.of(ref.name)
+            if ref is None or len(rows) != len(out.shape):
+                out.shape = None
+            elif any(k is not None for k in rows):
+                sizes: Mapping[int, int] = {a: int(k.sum()) for a, k in enumerate(rows) if k is not None}
+                dims = [sizes[a] if a in sizes and isinstance(d, int) else d for a, d in enumerate(out.shape)]
+                out.shape = ir.Shape(dims)
 
 
 def _uniform(values: Array) -> bool:
