@@ -183,6 +183,8 @@ def _triangle(rows: Matrix) -> Matrix:
 
 def _norm(matrix: Matrix) -> float:
     """The largest singular value, by a few steps of power iteration: a per cent is enough for a noise."""
+    if not matrix.any():
+        return 0.0
     x = _lengths(matrix) + 1e-300
     for _ in range(12):
         x = matrix.T @ (matrix @ (x / np.linalg.norm(x)))

@@ -37,8 +37,18 @@ FAST = {
 """Networks of every family; the other architectures are for the slow suite."""
 ZOO = [p for p in sorted((SHARED / "zoo").glob("*.onnx")) if "." not in p.stem or p.stem in FAST]
 UNSEEN = "the audit does not see it either"
-MISSED = dict.fromkeys(("gcn",), UNSEEN)
-"""Networks in which something planted is not repaired, and why."""
+COUNTED = "an average counts the units, so that none can go"
+BODY = "the weight that reads equal units lies in the body of a loop"
+SPLITS = "units that take turns in one place keep the number that one of their layers needs"
+MORE = "it has flaws of its own, which go as well"
+MISSED = {
+    "gcn": UNSEEN,
+    "convnext_v2": COUNTED,
+    "scripted_loop_rnn": BODY,
+    "resnest": SPLITS,
+    **dict.fromkeys(("autoencoder_kl", "conformer"), MORE),
+}
+"""Networks in which not exactly what was planted is repaired, and why."""
 RULES = [r for r in rules() if r.repair and r.repair != "drop"]
 
 

@@ -49,7 +49,7 @@ def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 )
 @click.option("--align", type=click.IntRange(1), default=1, show_default=True, help="Keep widths at multiples of this.")
 @click.option("--absorb", is_flag=True, help="Also drop the biases that others can take over.")
-@click.option("--balance", is_flag=True, help="Also bring the weights into the balanced gauge, which helps int8.")
+@click.option("--balance", is_flag=True, help="Also put the weights where int8 rounds them least.")
 @click.option(
     "--input", "inputs", multiple=True, callback=_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
 )

@@ -110,7 +110,7 @@ class _Fix:
         return self.folder / f"{self.count}.onnx"
 
     def _balance(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
-        """The weights in the gauge of least norm, if that holds."""
+        """The weights in the gauge that 8 bits round least, if that holds."""
         from symlint.repair.balance import balanced
 
         _, structure = examine(load(path))

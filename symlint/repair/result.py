@@ -83,4 +83,4 @@ class Wish:
     absorb: bool = False
     """Whether biases that others can take over go."""
     balance: bool = False
-    """Whether the weights go to the gauge of least norm."""
+    """Whether the weights go to the gauge that 8 bits round least."""
