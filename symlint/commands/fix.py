@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from symlint.commands.terminal import color_option, style_for
+from symlint.commands.terminal import color_option, style_for, waiting
 from symlint.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def command(
     given = {name: _read(file) for name, file in inputs.items()}
     wish = Wish(_rules(select, ignore, safety, absorb=absorb), align, seed, given, absorb, balance)
     with TemporaryDirectory(prefix="symlint-") as folder:
-        fixed = fix(model, Path(folder), wish)
+        with waiting(f"repairing {model} and proving it"):
+            fixed = fix(model, Path(folder), wish)
         if target is not None and not fixed.failed:
             _write(fixed.path, Path(model), target, keep=in_place)
     style = style_for(color, verbose=False, quiet=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -31,3 +32,18 @@ def style_for(color: str, *, verbose: bool = False, quiet: bool = False) -> Styl
 def listed(text: str | None) -> frozenset[str] | None:
     """The words of a comma list; None where it was not given."""
     return None if text is None else frozenset(word.strip() for word in text.split(",") if word.strip())
+
+
+@contextmanager
+def waiting(line: str) -> Iterator[None]:
+    """A line on a terminal's stderr while something takes its time."""
+    if os.environ.get("CI") or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    from symlint.report.words import printable
+
+    with Console(stderr=True).status(Text(printable(line), overflow="ellipsis", no_wrap=True)):
+        yield

@@ -67,6 +67,7 @@ class _Fix:
     def run(self) -> Fixed:
         path, done = Path(self.model.path), list[Done]()
         pending: tuple[Pending, ...] = ()
+        settled, folded = (path, 0), list[Repair]()
         for _ in range(STAGES):
             context = Context(*examine(load(path) if done else self.model))
             found = [r for r in repairs(context, self.wish.rules) if r.key not in self.refuted]
@@ -76,10 +77,17 @@ class _Fix:
                 if not self.news:
                     break
                 continue
+            if not pending:
+                settled = path, len(done)
             path, stage = made
             self.made.update(repair.key for repair, _ in stage.done)
             done += [_done(repair, removed) for repair, removed in stage.done]
-            pending = (*pending, *stage.pending) if stage.pending else ()
+            pending = () if stage.cut else (*pending, *stage.pending)
+            folded = [] if stage.cut else [*folded, *(repair for repair, _ in stage.done)]
+        if pending:  # what has been moved for nothing is not moved
+            path, done = settled[0], done[: settled[1]]
+            self.left.update({repair.key: (repair, "they cannot be taken away") for repair in folded})
+            self.made.difference_update(repair.key for repair in folded)
         while self.wish.absorb and (more := self._absorb(path)) is not None:
             path, one = more
             done.append(one)

@@ -58,6 +58,8 @@ class Stage:
     done: tuple[tuple[Repair, int], ...]
     """Repairs with the number of units, or of directions, that each took away."""
     pending: tuple[Pending, ...] = ()
+    cut: bool = False
+    """Whether units were taken away, those that were pending among them."""
 
 
 def repairs(context: Context, rules: Iterable[Rule]) -> Iterator[Repair]:

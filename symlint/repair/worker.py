@@ -96,7 +96,7 @@ class Worker:
             return self._removes([r for r in chosen if r.key not in moved], pending)
         if not kept:
             return None
-        return Stage(narrowed(self.structure, stored(weights), kept, self.whole), tuple(done))
+        return Stage(narrowed(self.structure, stored(weights), kept, self.whole), tuple(done), cut=True)
 
     def _factored(self, repair: Repair, weights: Weights, widths: dict[int, int]) -> int | None:
         product = next(p for s, p in self.context.products if s.id == repair.space)
