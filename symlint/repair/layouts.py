@@ -55,7 +55,7 @@ def _shape(site: Site) -> None:
         if site.node.op == "Reshape" and int(given[k]) == 0 and _same_axis(site, axis):
             continue
         entries[k] = -1 if site.varies(axis) else int(kept.sum())
-    if list(entries.values()).count(-1) + int((given == -1).sum()) > 1:
+    if [entries.get(k, int(n)) for k, n in enumerate(given)].count(-1) > 1:
         raise Immovable(f"several lengths of {site.node.op} {site.node.name!r} are known at run time only")
     site.override(1, entries)
 
