@@ -20,13 +20,15 @@ nothing is reported: such a space is computed from the weights alone, like a lea
 
 ## Evidence
 
-exact: follows from zeros in the weights, for every input.
+exact: follows from zeros in the weights, for every input. A second finding of a space has evidence bounded: intervals
+and norms that are carried through the network prove that what an activation gets stays where it is constant, as above
+6 for a ReLU6. ``facts.margin`` is by how much of its width the interval could be wider on either side.
 
 ## Repair
 
 ``symlint fix`` adds the constant, times the outgoing weights, to the biases of the readers, and deletes the unit. A
 reader that pads its input with zeros sees the constant everywhere but in the padding: there one constant unit stays and
-does the work of all.
+does the work of all. Bounded ones are folded with ``--safety bounded``.
 
 ## References
 
@@ -39,29 +41,59 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from symlint.bounded import bounded
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
 from symlint.rule import rule
-from symlint.severity import by_share
+from symlint.severity import SHARES, by_share
+from symlint.symmetry import Space
 
 
-@rule("SYM102", "constant-unit", Level.WARNING, "exact", repair="fold")
+@rule("SYM102", "constant-unit", Level.WARNING, "exact", repair="fold", options=SHARES)
 def check(context: Context) -> Iterator[Finding]:
-    """One finding per space with constant units."""
+    """One finding per space with constant units, and one for those that only bounds prove to be constant."""
     for space in context.spaces:
         units = context.units(space)
         constant = np.flatnonzero(units.constant)
         total = space.size * space.copies
-        if len(constant):
-            yield Finding(
-                check.code,
-                check.name,
-                by_share(len(constant), total),
-                check.evidence,
-                f"{len(constant)} of {total} units of {space.name} have a value that does not depend on the input",
-                space.id,
-                tuple(constant.tolist()),
-                context.tensors(space),
-                {"constant": len(constant), "units": total, "tolerance": 1e-30},
-                saves=len(constant) * context.weight(space),
-            )
+        if not len(constant):
+            continue
+        saves = len(constant) * context.weight(space)
+        yield Finding(
+            check.code,
+            check.name,
+            by_share(context, check, len(constant), total, saves),
+            check.evidence,
+            f"{len(constant)} of {total} units of {space.name} have a value that does not depend on the input",
+            space.id,
+            tuple(constant.tolist()),
+            context.tensors(space),
+            {"constant": len(constant), "units": total, "tolerance": context.asked.faint},
+            saves=saves,
+        )
+    for space in context.spaces:
+        yield from _saturated(context, space)
+
+
+def _saturated(context: Context, space: Space) -> Iterator[Finding]:
+    proven = bounded(context)
+    if not proven.settled:
+        return
+    units, total = context.units(space), space.size * space.copies
+    still = np.flatnonzero(proven.units(space).constant & ~units.dead & ~units.constant)
+    if not len(still):
+        return
+    saves, margins = len(still) * context.weight(space), proven.margins(space)
+    least = min((margins[u] for u in still.tolist() if u in margins), default=0)
+    yield Finding(
+        check.code,
+        check.name,
+        proven.level(space, still.tolist(), by_share(context, check, len(still), total, saves)),
+        "bounded",
+        f"{len(still)} of {total} units of {space.name} stay at one value for every input",
+        space.id,
+        tuple(still.tolist()),
+        context.tensors(space),
+        {"constant": len(still), "units": total, "margin": least},
+        saves=saves,
+    )

@@ -2,11 +2,17 @@
 
 ## What it checks
 
-For every space of units that may be permuted: whether a unit (a neuron, a channel, a head) contributes to some
+For every space of units that may be permuted: whether a unit (a neuron, a channel) contributes to some
 output. It does not where nothing reads it (its outgoing weights are zero, or what reads it is dead itself), where
 nothing writes it and its activation maps zero to zero, or where its bias alone decides that its activation is zero.
-Zero means below 1e-30: weights that decayed to 1e-39 are zero for every input. Units that lie between linear maps only
-may be mixed by any invertible matrix, after which none of them is dead: there the same flaw is a rank, see SYM301.
+
+Zero is what no input of ordinary size makes visible. A unit adds to an output what its incoming weights times its
+outgoing ones let through; where that is below a rounding of float32 beside the median unit of the space, even for
+inputs a million times larger than others (``largest-input`` in the configuration), the unit is dead. Decay leaves
+weights of 1e-15 or 1e-39 as well as zeros.
+
+Units that lie between linear maps only may be mixed by any invertible matrix, after which none of them is dead: there
+the same flaw is a rank, see SYM301.
 
 ## Why it matters
 
@@ -18,17 +24,22 @@ in which the incoming and the outgoing weights of a unit vanish together is attr
 
 Structured pruning that zeroes channels without removing them, a too large learning rate, an unlucky initialisation,
 input features that are always zero, and an output that the export left unused. The finding does not tell these apart.
-Where every unit of a space is dead the whole branch is: that is only a note, because exporters leave such branches.
+Where every unit of a space is dead the whole branch is, and heads, groups and experts are bundles of units: SYM104
+speaks of those.
 
 ## Evidence
 
-exact: follows from zeros in the weights, for every input.
+exact: follows from what is zero in the weights, for every input. A second finding of a space has evidence bounded:
+intervals and norms that are carried through the network prove that an activation of the unit is zero for every input,
+because what it gets stays below zero by more than float32 rounds. ``facts.margin`` is by how much of its width the
+interval could be wider on either side. Where a unit has so few weights that chance may have given them one sign, and
+the margin is below one, that is only a note.
 
 ## Repair
 
-``symlint fix`` deletes the unit from every tensor of its space; the outputs stay the same to the last rounding. Where
-heads, groups or other copies must have one size, as many units go as the copy with the fewest dead ones has. A branch
-that ends in a sum and of which nothing is alive goes as a whole.
+``symlint fix`` deletes the unit from every tensor of its space; the outputs stay the same to the last rounding.
+Bounded ones go with ``--safety bounded``. Where heads, groups or other copies must have one size, as many units go as
+the copy with the fewest dead ones has.
 
 ## References
 
@@ -42,35 +53,62 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from symlint.bounded import bounded
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
+from symlint.lost import lost
 from symlint.rule import rule
-from symlint.severity import by_share
+from symlint.severity import SHARES, by_share
+from symlint.symmetry import Space
 
 
-@rule("SYM101", "dead-unit", Level.WARNING, "exact", repair="remove")
+@rule("SYM101", "dead-unit", Level.WARNING, "exact", repair="remove", options=SHARES)
 def check(context: Context) -> Iterator[Finding]:
-    """One finding per space with dead units."""
+    """One finding per space with dead units, and one for those that only bounds prove to be dead."""
     for space in context.spaces:
         dead = np.flatnonzero(context.units(space).dead)
         total = space.size * space.copies
-        if not len(dead):
+        if not len(dead) or lost(context, space):
             continue
-        whole = len(dead) == total
-        message = (
-            f"nothing that {space.name} computes reaches an output: all {total} units are dead"
-            if whole
-            else f"{len(dead)} of {total} units of {space.name} cannot affect the output"
-        )
+        saves = len(dead) * context.weight(space)
         yield Finding(
             check.code,
             check.name,
-            Level.NOTE if whole else by_share(len(dead), total),
+            by_share(context, check, len(dead), total, saves),
             check.evidence,
-            message,
+            f"{len(dead)} of {total} units of {space.name} cannot affect the output",
             space.id,
             tuple(dead.tolist()),
             context.tensors(space),
-            {"dead": len(dead), "units": total, "tolerance": 1e-30},
-            saves=len(dead) * context.weight(space),
+            {"dead": len(dead), "units": total, "tolerance": context.asked.faint},
+            saves=saves,
         )
+    for space in context.spaces:
+        yield from _always_off(context, space)
+
+
+def _always_off(context: Context, space: Space) -> Iterator[Finding]:
+    proven = bounded(context)
+    if not proven.settled or context.bundled(space):
+        return
+    units, total = context.units(space), space.size * space.copies
+    off = np.flatnonzero(proven.units(space).dead & ~units.dead & ~units.constant)
+    if not len(off):
+        return
+    saves, margins = len(off) * context.weight(space), proven.margins(space)
+    yield Finding(
+        check.code,
+        check.name,
+        proven.level(space, off.tolist(), by_share(context, check, len(off), total, saves)),
+        "bounded",
+        f"{len(off)} of {total} units of {space.name} are off for every input",
+        space.id,
+        tuple(off.tolist()),
+        context.tensors(space),
+        {
+            "dead": len(off),
+            "units": total,
+            "margin": min((margins[u] for u in off.tolist() if u in margins), default=0),
+        },
+        saves=saves,
+    )

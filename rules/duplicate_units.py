@@ -43,10 +43,10 @@ from collections.abc import Iterator
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
 from symlint.rule import rule
-from symlint.severity import by_share
+from symlint.severity import SHARES, by_share
 
 
-@rule("SYM201", "duplicate-units", Level.WARNING, "exact", repair="merge")
+@rule("SYM201", "duplicate-units", Level.WARNING, "exact", repair="merge", options=SHARES)
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space with duplicates; its groups are in the facts."""
     for space in context.spaces:
@@ -56,15 +56,16 @@ def check(context: Context) -> Iterator[Finding]:
         total = space.size * space.copies
         spare = sum(len(group) - 1 for group in groups)
         members = sorted(unit for group in groups for unit in group)
+        saves = spare * context.weight(space)
         yield Finding(
             check.code,
             check.name,
-            by_share(spare, total),
+            by_share(context, check, spare, total, saves),
             check.evidence,
             f"{spare} of {total} units of {space.name} repeat others: {len(members)} do the work of {len(groups)}",
             space.id,
             tuple(members),
             context.tensors(space),
             {"groups": [list(group) for group in groups], "spare": spare, "units": total, "tolerance": 4.8e-07},
-            saves=spare * context.weight(space),
+            saves=saves,
         )

@@ -52,9 +52,10 @@ from symlint.evidence import Context
 from symlint.finding import Finding, Level
 from symlint.low_rank import Shortfall, shortfalls
 from symlint.rule import rule
+from symlint.severity import SHARES
 
 
-@rule("SYM301", "low-rank-product", Level.WARNING, "exact", repair="factor")
+@rule("SYM301", "low-rank-product", Level.WARNING, "exact", repair="factor", options=SHARES)
 def check(context: Context) -> Iterator[Finding]:
     """One finding per linear space through which less passes than could."""
     return shortfalls(check, context, "linear", _say, numbered=False)

@@ -50,9 +50,10 @@ from symlint.evidence import Context
 from symlint.finding import Finding, Level
 from symlint.low_rank import Shortfall, shortfalls
 from symlint.rule import rule
+from symlint.severity import SHARES
 
 
-@rule("SYM302", "low-rank-qk", Level.WARNING, "exact", repair="factor")
+@rule("SYM302", "low-rank-qk", Level.WARNING, "exact", repair="factor", options=SHARES)
 def check(context: Context) -> Iterator[Finding]:
     """One finding per attention layer with such heads."""
     return shortfalls(check, context, "scores", _say, numbered=True)

@@ -40,10 +40,10 @@ from collections.abc import Iterator
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
 from symlint.rule import rule
-from symlint.severity import by_share
+from symlint.severity import SHARES, by_share
 
 
-@rule("SYM203", "unbroken-symmetry", Level.ERROR, "exact", repair="merge")
+@rule("SYM203", "unbroken-symmetry", Level.ERROR, "exact", repair="merge", options=SHARES)
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space whose units are all the same; it stands for one of SYM201."""
     for space in context.spaces:
@@ -53,15 +53,16 @@ def check(context: Context) -> Iterator[Finding]:
         spare = total - space.copies
         groups = [list(range(k, k + space.size)) for k in range(0, total, space.size)]
         each = " in each copy" if space.copies > 1 else ""
+        saves = spare * context.weight(space)
         yield Finding(
             check.code,
             check.name,
-            by_share(spare, total),
+            by_share(context, check, spare, total, saves),
             check.evidence,
             f"all {space.size} units of {space.name} are the same{each}: the layer does the work of one",
             space.id,
             tuple(range(total)),
             context.tensors(space),
             {"groups": groups, "spare": spare, "units": total, "tolerance": 4.8e-07},
-            saves=spare * context.weight(space),
+            saves=saves,
         )

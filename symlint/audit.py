@@ -124,7 +124,7 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
     """Audit one file; what goes wrong with it is part of the report, never an exception."""
     try:
         symmetry, structure = examine(load(path))
-        findings, crashed = _check(Context(symmetry, structure), rules, settings)
+        return judged(path, Context(symmetry, structure, settings.asked(rules)), rules, settings)
     except UnreadableModel as problem:
         return _unread(path, problem, rules)
     except MemoryError:
@@ -134,6 +134,12 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
         _log.debug("%s: internal error", path, exc_info=True)
         reason = f"internal error, please report it: {type(error).__name__}: {error}"
         return _unread(path, UnreadableModel(path, reason), rules)
+
+
+def judged(path: str, context: Context, rules: Sequence[Rule], settings: Settings) -> Report:
+    """What the rules find in a model that was read."""
+    findings, crashed = _check(context, rules, settings)
+    symmetry = context.symmetry
     spoken_of = {finding.space for finding in findings}
     return Report(
         path=path,
@@ -163,8 +169,11 @@ def _check(context: Context, rules: Sequence[Rule], settings: Settings) -> tuple
             message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
         else:
-            fixable = bool(rule.repair)
-            findings += [replace(f, level=settings.level(rule, f.level), fixable=fixable) for f in found]
+            # A repair is defined on a space.
+            findings += [
+                replace(f, level=settings.level(rule, f.level), fixable=bool(rule.repair) and f.space is not None)
+                for f in found
+            ]
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
     return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else ""

@@ -55,7 +55,7 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float) -> Grou
     near = (keys[left] == keys[right]) & (np.abs(direction[:, left] - direction[:, right]) <= gap).all(axis=0)
     near &= (norm[left] > 0) & (norm[right] > 0)
     if near.any():
-        letters, gaps = _letters(rows)
+        letters, gaps = _letters(rows[[order[0], *right[~near]]])
         for a, b in zip(left[near], right[near], strict=True):
             first = group[a]
             telling = np.count_nonzero(rows[b]) * letters + rows.shape[1] * gaps > 2 * np.log2(count) + 20
@@ -69,7 +69,8 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float) -> Grou
 def _letters(rows: Array) -> tuple[float, float]:
     """Bits that a weight tells that is not zero, and bits that any place tells by being zero or not.
 
-    Rows from a small alphabet (ternary, 4 bits) collide by pigeonhole, the shorter the sooner.
+    Rows from a small alphabet (ternary, 4 bits) collide by pigeonhole, the shorter the sooner. Each row is meant to be
+    here once: repeating ones make any alphabet small.
     """
     sample = rows.reshape(-1)[:: max(1, rows.size // 65536)]
     share = float(np.clip(np.mean(sample == 0), 1e-9, 1 - 1e-9))

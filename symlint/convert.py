@@ -34,6 +34,8 @@ class Converter:
         self.names: dict[ir.Value, str] = {}
         self.taken: set[str] = set()
         self.alias: dict[str, str] = {}
+        self.called: dict[tuple[str, int], str] = {}
+        self.literals: set[str] = set()
 
     def graph(self, graph: ir.Graph, prefix: str = "") -> Graph:
         """One graph and the bodies inside of it; ``prefix`` is for names that an outer graph has taken."""
@@ -46,6 +48,7 @@ class Converter:
         for node in graph:
             op = node.op_type if not plain_domain(node.domain) else f"{node.domain}.{node.op_type}"
             if op == "Constant" and self.constant(node):
+                self.literals.add(self.names[node.outputs[0]])
                 continue
             inputs = tuple("" if value is None else self.source(value) for value in node.inputs)
             if op == "Identity" and inputs and inputs[0]:
@@ -53,6 +56,9 @@ class Converter:
                 if node.outputs[0] not in outputs:
                     continue
             results = tuple(self.names[value] if value.name else "" for value in node.outputs)
+            for k, read in enumerate(node.inputs):
+                if read is not None and results and inputs[k] in self.tensors and self.names[read] != inputs[k]:
+                    self.called[results[0], k] = self.names[read]
             version = node.version or self.versions.get(plain_domain(node.domain), 1)
             nodes.append(Node(op, node.name or "", inputs, results, self.attributes(node, prefix), version))
         return Graph(

@@ -29,6 +29,8 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
         return _sum(names, step, values)
     if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
         return _product(names, step, values)
+    if step.function == "Where" and step.law.degrees[:1] == (None,):
+        return _choice(names, values[0], values[1:])
     if step.law.kind == "product" and step.law.degrees[0] == 1:
         return _any(names, step, values, homogeneous=True)
     return _any(names, step, values)
@@ -123,10 +125,20 @@ def _any(names: Names, step: Pointwise, values: list[Value], *, homogeneous: boo
         numbers = [np.broadcast_to(v.scale, made.shape)[constant] for v in values]
         if (result := compute(step, numbers)) is not None:
             labels[constant], scale[constant] = 0, result
-    if step.function == "Where" and len(values) == 3:
-        nothing = np.broadcast_to(values[1].zero & values[2].zero, made.shape)
-        labels, scale = np.where(nothing, 0, labels), np.where(nothing, 0.0, scale)
     return tidy(labels, scale)
+
+
+def _choice(names: Names, condition: Value, values: list[Value]) -> Value:
+    """One of several values or their sum, by a condition: of the scale of the first that is not zero."""
+    shape = np.broadcast_shapes(condition.shape, *(v.shape for v in values))
+    labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
+    scales = np.stack([np.broadcast_to(v.scale, shape).astype(np.float64) for v in values])
+    there = ~np.stack([np.broadcast_to(v.zero, shape) for v in values])
+    lead = np.take_along_axis(scales, there.argmax(axis=0)[None], axis=0)[0]
+    nothing = ~there.any(axis=0)
+    relative = alike(np.where(there, scales, 0.0) / np.where(nothing, 1.0, lead))
+    told = [np.broadcast_to(c, shape) for c in (condition.numbers, alike(condition.scale))]
+    return tidy(names.derive(*told, *labels, *relative), np.where(nothing, 0.0, lead))
 
 
 def alike_in_all(names: Names, values: list[Value]) -> Value:
@@ -151,8 +163,10 @@ def compute(step: Pointwise, numbers: list[Array]) -> Array | None:
         return _quantised(*numbers[:3])
     attributes = node.attributes if step.function == node.op else {}
     function, opset = step.function.rpartition(".")[2], node.opset if "." not in node.op else NEWEST
+    # What a quantiser subtracts from its levels does not wrap round, as ONNX's own Sub of small integers does.
+    whole = "biu" if step.function == node.op else "b"
     for dtype in (np.float64, np.float32):
-        inputs = [n if n.dtype.kind in "biu" else n.astype(dtype) for n in numbers]
+        inputs = [n if n.dtype.kind in whole else n.astype(dtype) for n in numbers]
         made = _tried(function, opset, attributes, inputs)
         if made is not None and np.isfinite(np.asarray(made[0], np.float64)).all():
             return np.asarray(made[0])

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.asked import Asked
 from symlint.invariant import Product, general_linear, products
 from symlint.membership import members
 from symlint.need import Mask, needs
+from symlint.negligible import negligible
 from symlint.parameters import parameters
 from symlint.passage import Passages
+from symlint.pinned import Ends
 from symlint.program import Fold, Normalise
+from symlint.rule import Rule
 from symlint.sameness import all_alike
 from symlint.structure import Action, Structure
 from symlint.symmetry import Space, Symmetry
-from symlint.units import Units, spread
+from symlint.units import Units, same_units, spread
 from symlint.valuation import valuate
-from symlint.values import Names, Value, distinct
+from symlint.values import Names, Value
 
 ORTHOGONAL = ("O", "Stab")
 """Groups of rotations that keep lengths."""
@@ -32,6 +36,11 @@ class Context:
 
     symmetry: Symmetry
     structure: Structure
+    asked: Asked = field(default_factory=Asked)
+
+    def option(self, rule: Rule, name: str) -> float:
+        """A threshold of a rule: the configured one, else its default."""
+        return self.asked.options.get(rule.code, {}).get(name, rule.options[name])
 
     @cached_property
     def spaces(self) -> tuple[Space, ...]:
@@ -68,15 +77,24 @@ class Context:
         action = self.structure.actions[f"{space.id}.permutation"]
         found = self._inspect(action)
         found = replace(found, dead=found.dead & ~self._lost_with(action))
-        if any(action.leaf in other.copies for other in self._permutations):
+        if self.bundled(space):
             # A head or group is a bundle of units: whether two are equal depends on the order of what is in them.
             found = replace(found, constant=np.zeros_like(found.constant), groups=())
         return found
 
+    def bundled(self, space: Space) -> bool:
+        """Whether the units of a space are made of units of others, as heads, groups and experts are."""
+        leaf = self.structure.actions[f"{space.id}.permutation"].leaf
+        return any(leaf in other.copies for other in self._permutations)
+
+    def dead(self, action: Action) -> NDArray[np.bool_]:
+        """Which units contribute to no output, copy-major."""
+        return self._inspect(action).dead
+
     def unbroken(self, space: Space) -> bool:
         """Whether all units of a space, in each of its copies, are the same one."""
         action, found = self.structure.actions[f"{space.id}.permutation"], self.units(space)
-        if action.leaf in self._pooled or any(action.leaf in other.copies for other in self._permutations):
+        if action.leaf in self._pooled or self.bundled(space):
             return False
         if found.groups:
             return len(found.groups) == space.copies and all(len(group) == space.size for group in found.groups)
@@ -129,7 +147,13 @@ class Context:
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
         with np.errstate(all="ignore"):  # constants of masks overflow; what is not finite is known to be that
-            return valuate(self.structure.program, self._carried)
+            silent = negligible(self.structure, self.asked)
+            return valuate(self.structure.program, self._carried, silent)
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The network with the pinned axes of its inputs and outputs written out."""
+        return Ends(self.structure, self._carried).settled()
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
@@ -198,7 +222,9 @@ class Context:
             fixed = np.isin(labels, list(names.uniform)) | ~mask
             constant = ((labels == 0) & mask).all(axis=1)
             numbers = np.where(constant, scale[:, 0], numbers)
-            still &= fixed.all(axis=1)
+            # What is the same for all units (an index repeated along them) is no state of one.
+            repeated = count > 1 and bool((labels == labels[:1]).all() and (scale == scale[:1]).all())
+            still &= fixed.all(axis=1) | repeated
             steady |= constant
             columns.extend(labels.T)
             scales.extend(scale.T)
@@ -206,16 +232,7 @@ class Context:
         if constant.all():
             constant = np.zeros(count, bool)
         columns.append(np.arange(count) // factors.size(action.leaf))
-        groups = self._groups(columns, needed & ~constant & ~still) if action.leaf not in self._pooled else ()
+        groups = same_units(columns, needed & ~constant & ~still) if action.leaf not in self._pooled else ()
         multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
         found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
         return Units(~needed & seen, constant, found, groups, multiples)
-
-    @staticmethod
-    def _groups(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
-        """Eligible units with the same labels everywhere, in the same copy."""
-        found = distinct(*columns)
-        members: dict[int, list[int]] = {}
-        for unit in np.flatnonzero(eligible):
-            members.setdefault(int(found[unit]), []).append(int(unit))
-        return tuple(tuple(group) for group in members.values() if len(group) > 1)

@@ -51,7 +51,15 @@ class Pass(Known):
                 raise
             except Exception as error:  # an operator that surprises costs its outputs, never the whole model
                 self.lose(node, f"{type(error).__name__}")
+            else:
+                self.doubts += self.degenerate(node)
             self.done += 1
+
+    def degenerate(self, node: Node) -> bool:
+        """Whether a softmax is left with a single place: it is the constant 1 there, and only there."""
+        if node.op not in ("Softmax", "LogSoftmax") or not (shape := self.shapes.get(node.outputs[0])):
+            return False
+        return bool(shape[node.attributes.get("axis", -1 if node.opset >= 13 else 1)] == 1)
 
     def try_body(self, graph: Graph) -> Conflict | None:
         """Walk a body to its end, and return what it refused in a strict pass."""

@@ -7,7 +7,7 @@ only what is left of A without w can be observed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,16 +43,25 @@ class Freedom:
         """
         program = self.structure.program
         found: list[dict[str, Array]] = []
+        for translation in self._along(stands):
+            numbers = Numbers(program, lambda n: program.model.tensors[program.weights[n]].read())
+            size = np.random.default_rng(len(found)).standard_normal(translation.shape)
+            change: dict[str, Array] = {}
+            for moved, by in changes(translation, numbers, size):
+                change[moved] = change.get(moved, 0.0) + np.broadcast_to(by, program.shapes[moved])
+            found.append(change)
+        return found
+
+    def touched(self, stands: Mapping[str, Collection[Stand]]) -> frozenset[str]:
+        """The weights of the program that those changes change."""
+        found = list(self._along(stands))
+        return frozenset({t.weight for t in found} | {way.weight for t in found for way in t.absorbers})
+
+    def _along(self, stands: Mapping[str, Collection[Stand]]) -> Iterator[Translation]:
         for name, places in stands.items():
             for translation in self._by_weight.get(name, ()):
                 if any(_free(translation, stand) for stand in places):
-                    numbers = Numbers(program, lambda n: program.model.tensors[program.weights[n]].read())
-                    size = np.random.default_rng(len(found)).standard_normal(translation.shape)
-                    change: dict[str, Array] = {}
-                    for moved, by in changes(translation, numbers, size):
-                        change[moved] = change.get(moved, 0.0) + np.broadcast_to(by, program.shapes[moved])
-                    found.append(change)
-        return found
+                    yield translation
 
 
 def _free(translation: Translation, stand: Stand) -> bool:

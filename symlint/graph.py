@@ -85,3 +85,8 @@ class Model:
     """What could not be made concrete, one line each."""
     moving: frozenset[str] = frozenset()
     """The known values that depend on such a choice: lengths that only a run tells."""
+    called: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """First output of a node and position of an operand -> the name that the stored tensor has there, where an exporter
+    merged equal ones behind Identity nodes."""
+    literals: frozenset[str] = frozenset()
+    """The stored tensors that are values of Constant nodes."""

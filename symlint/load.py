@@ -85,4 +85,6 @@ def _build(proto: onnx.ModelProto, path: str, digest: str, folder: Path) -> Mode
         symbols=concrete.symbols,
         moving=concrete.moving,
         notes=(*notes, *concrete.notes),
+        called=walk.called,
+        literals=frozenset(walk.literals),
     )

@@ -57,12 +57,13 @@ def shortfalls(
             continue
         low = product.low
         lost = sum(r.bound - r.rank for r in low.values())
+        saves = sum((product.width - r.rank) * product.parameters[k] for k, r in low.items())
         shortfall = Shortfall(space, product)
         whole = shortfall.vanished and len(low) == product.copies
         yield Finding(
             rule.code,
             rule.name,
-            Level.NOTE if whole else by_share(lost, product.total),
+            Level.NOTE if whole else by_share(context, rule, lost, product.total, saves),
             rule.evidence,
             say(shortfall),
             space.id,
@@ -73,11 +74,11 @@ def shortfalls(
                 "bounds": [r.bound for r in low.values()],
                 "width": product.width,
                 "copies": product.copies,
-                "kept": [_short(r.kept) for r in low.values()],
-                "dropped": [_short(r.dropped) for r in low.values()],
-                "tolerance": [_short(r.tolerance) for r in low.values()],
+                "kept": [short(r.kept) for r in low.values()],
+                "dropped": [short(r.dropped) for r in low.values()],
+                "tolerance": [short(r.tolerance) for r in low.values()],
             },
-            saves=sum((product.width - r.rank) * product.parameters[k] for k, r in low.items()),
+            saves=saves,
         )
 
 
@@ -86,6 +87,6 @@ def _span(numbers: Iterator[int]) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Two digits: the rest is the noise of the gauge."""
     return float(f"{value:.1e}")

@@ -7,8 +7,8 @@ that holds a `Rule` contributes it. The module's docstring is the rule's manual 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from symlint.evidence import Context
 
 Check = Callable[["Context"], Iterator[Finding]]
-Verb = Literal["", "remove", "fold", "merge", "factor", "drop"]
+Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance"]
 """How `symlint fix` acts on a finding: it removes the units, folds them into biases, merges the groups in
-``facts["groups"]``, factors the product of the space, or drops what a translation makes redundant."""
+``facts["groups"]`` (whole heads, where the facts have ``multiples``), factors the product of the space, drops what a
+translation makes redundant, or balances the scales of the spaces that share its weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class Rule:
     on_failure: bool = False
     """Whether the rule speaks of files that could not be read, so that its check is never called."""
     repair: Verb = ""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """The rule's own thresholds, which a configuration may change: kebab name -> default."""
+    targets: tuple[str, ...] = ()
+    """What the model must be meant for (``--target``) for this rule to speak; empty for any."""
 
     @property
     def summary(self) -> str:
@@ -50,13 +55,21 @@ class Rule:
 
 
 def rule(
-    code: str, name: str, level: Level, evidence: Evidence, *, on_failure: bool = False, repair: Verb = ""
+    code: str,
+    name: str,
+    level: Level,
+    evidence: Evidence,
+    *,
+    on_failure: bool = False,
+    repair: Verb = "",
+    options: Mapping[str, float] | None = None,
+    targets: tuple[str, ...] = (),
 ) -> Callable[[Check], Rule]:
     """Make the decorated check a `Rule`; its page is the docstring of the module that holds it."""
 
     def make(check: Check) -> Rule:
         page = sys.modules[check.__module__].__doc__ or ""
-        return Rule(code, name, level, evidence, page, check, on_failure, repair)
+        return Rule(code, name, level, evidence, page, check, on_failure, repair, options or {}, targets)
 
     return make
 

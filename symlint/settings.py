@@ -1,29 +1,19 @@
-"""What a run is asked to do: which rules, at which levels, and when it fails.
-
-Settings come from the nearest ``symlint.toml``, or ``pyproject.toml`` with a table ``[tool.symlint]``, at or above the
-working directory; flags of the command line win.
-"""
+"""What a run is asked to do: which rules, at which levels and thresholds, and when it fails."""
 
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from symlint.asked import Asked, Mirror
 from symlint.errors import UsageProblem
 from symlint.finding import Level
 from symlint.rule import Rule
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 THRESHOLDS = ("error", "warning", "note", "never")
-_LEVELS = {str(level): level for level in Level}
+LEVELS = {str(level): level for level in Level}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +26,14 @@ class Settings:
     fail_on: str = "warning"
     levels: Mapping[str, str] = field(default_factory=dict)
     """Selector -> error, warning, note or off."""
+    rules: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Selector -> thresholds of the rules that it names."""
+    target: str = ""
+    """What the model is meant for; rules that judge the gauge speak only then."""
+    largest_input: float = 1e6
+    """Units count as dead that change no output beyond rounding for inputs up to this."""
+    mirrors: tuple[Mirror, ...] = ()
+    """Reflections that the user declares, for SYM801."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Field -> the file or flag that set it."""
 
@@ -51,15 +49,33 @@ class Settings:
         Rules of unreadable files are always among them: what was not audited cannot be silenced. Raises `UsageProblem`
         for a selector that matches no rule.
         """
-        for selector in (*self.select, *self.ignore, *self.levels):
+        for selector in (*self.select, *self.ignore, *self.levels, *self.rules):
             _known(selector, rules)
+        self.asked(rules)
         return tuple(rule for rule in rules if rule.on_failure or self._wants(rule))
 
     def _wants(self, rule: Rule) -> bool:
         default = int(not self.select and rule.evidence != "heuristic")
+        if rule.targets and self.target not in rule.targets:
+            return False
         wanted = max((_narrowness(selector, rule) for selector in self.select), default=default)
         unwanted = max((_narrowness(selector, rule) for selector in self.ignore), default=0)
         return wanted > unwanted and self._level(rule) != "off"
+
+    def asked(self, rules: Sequence[Rule]) -> Asked:
+        """What the rules are asked; of two selectors that set one threshold the narrower one wins.
+
+        Raises `UsageProblem` for a threshold that none of the rules of its selector has.
+        """
+        options: dict[str, dict[str, float]] = {}
+        for selector, values in self.rules.items():
+            _with_thresholds(selector, values, rules)
+        for rule in rules:
+            for selector in sorted(self.rules, key=lambda selector: _narrowness(selector, rule)):
+                if _narrowness(selector, rule):
+                    mine = {k: v for k, v in self.rules[selector].items() if k in rule.options}
+                    options.setdefault(rule.code, {}).update(mine)
+        return Asked(options, self.target, self.largest_input, self.mirrors)
 
     def _level(self, rule: Rule) -> str | None:
         matching = [(_narrowness(selector, rule), level) for selector, level in self.levels.items()]
@@ -68,7 +84,7 @@ class Settings:
 
     def level(self, rule: Rule, found: Level) -> Level:
         """The level of a finding of this rule: the configured one, else the one that the rule gave it."""
-        return _LEVELS.get(self._level(rule) or "", found)
+        return LEVELS.get(self._level(rule) or "", found)
 
 
 def _narrowness(selector: str, rule: Rule) -> int:
@@ -87,65 +103,15 @@ def _known(selector: str, rules: Iterable[Rule]) -> None:
         raise UsageProblem(f"no rule {selector!r}{suggestion(selector, names)}; `symlint rule` lists them")
 
 
+def _with_thresholds(selector: str, values: Iterable[str], rules: Iterable[Rule]) -> None:
+    known = {option for rule in rules if _narrowness(selector, rule) for option in rule.options}
+    for name in values:
+        if name not in known:
+            reason = f"{selector} has no threshold {name!r}{suggestion(name, known)}"
+            raise UsageProblem(f"{reason}; it has {', '.join(sorted(known)) or 'none'}")
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'check'?`` for the nearest known word, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def read(start: Path) -> Settings:
-    """The settings of the nearest configuration file at or above a folder, or the defaults."""
-    for folder in (start.absolute(), *start.absolute().parents):
-        for name, table in (("symlint.toml", ()), ("pyproject.toml", ("tool", "symlint"))):
-            file = folder / name
-            if file.is_file() and (values := _table(file, table)) is not None:
-                return _settings(file, values)
-    return Settings()
-
-
-def _table(file: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    try:
-        values: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        if keys:  # somebody else's pyproject.toml, which other tools will name
-            return None
-        raise UsageProblem(f"{file}: {error}") from error
-    for key in keys:
-        values = values.get(key)
-        if not isinstance(values, dict):
-            return None
-    return dict(values)
-
-
-def _settings(file: Path, values: dict[str, Any]) -> Settings:
-    readers = {"select": _selectors, "ignore": _selectors, "fail-on": _threshold, "levels": _levels}
-    given: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in readers:
-            raise UsageProblem(f"{file}: unknown setting {key!r}{suggestion(key, readers)}")
-        try:
-            given[key.replace("-", "_")] = readers[key](value)
-        except ValueError as error:
-            raise UsageProblem(f"{file}: {key}: {error}") from None
-    return Settings(**given, origins=dict.fromkeys(given, str(file)))
-
-
-def _selectors(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"expected a list of codes or names, not {value!r}")
-    return tuple(value)
-
-
-def _threshold(value: object) -> str:
-    if not isinstance(value, str) or value not in THRESHOLDS:
-        raise ValueError(f"expected one of {', '.join(THRESHOLDS)}, not {value!r}")
-    return value
-
-
-def _levels(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a table of rule = level, not {value!r}")
-    for level in value.values():
-        if level != "off" and level not in _LEVELS:
-            raise ValueError(f"expected error, warning, note or off, not {level!r}")
-    return value

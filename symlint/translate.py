@@ -54,7 +54,7 @@ class _Translation:
         self.detached: dict[str, str] = {}
         self.tag = ""
         self.passes = 0
-        uses = Counter(name for node in model.graph.nodes for name in _reads(node))
+        uses = Counter(name for node in model.graph.nodes for name in reads(node))
         self.shared = {name for name in model.tensors if uses[name] > 1 and self._uniform(name)}
 
     def program(self) -> Program:
@@ -166,7 +166,7 @@ class _Translation:
         self.passes += 1
         tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs], f"{self.tag}?{self.passes}")
         known: list[Ref] = []
-        for name in dict.fromkeys(_reads(node)):
+        for name in dict.fromkeys(reads(node)):
             try:
                 ref = self._operand(tracer, name)
             except Unsupported:
@@ -186,10 +186,10 @@ class _Translation:
         self.tables.update(tracer.tables)
 
 
-def _reads(node: Node) -> Iterator[str]:
+def reads(node: Node) -> Iterator[str]:
     """Every name that a node reads, bodies of control flow included."""
     yield from (name for name in node.inputs if name)
     for value in node.attributes.values():
         if isinstance(value, Graph):
             for inner in value.nodes:
-                yield from _reads(inner)
+                yield from reads(inner)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from symlint.factor import Factors
 from symlint.structure import Action
+from symlint.values import distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,12 @@ def spread(found: Units, plain: Action, action: Action, factors: Factors) -> Uni
         tuple(copy for group in found.groups for copy in zip(*(into[u] for u in group), strict=True)),
         {v: factor for u, factor in found.factors.items() for v in into[u]},
     )
+
+
+def same_units(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
+    """Eligible units with the same labels everywhere, in the same copy."""
+    found = distinct(*columns)
+    members: dict[int, list[int]] = {}
+    for unit in np.flatnonzero(eligible):
+        members.setdefault(int(found[unit]), []).append(int(unit))
+    return tuple(tuple(group) for group in members.values() if len(group) > 1)

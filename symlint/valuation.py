@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symlint.clusters import ROUNDING, precision
 from symlint.contraction import contract
@@ -30,23 +31,28 @@ from symlint.regrouping import collapse
 from symlint.values import Labels, Names, Value, alike, known, tidy
 
 LIMIT = 1 << 23
+Carried = Mapping[str, tuple[bool, ...]]
+Silent = Mapping[str, NDArray[np.bool_]]
 
 
-def valuate(program: Program, carried: Mapping[str, tuple[bool, ...]]) -> tuple[dict[str, Value], Names]:
-    """The value of every tensor; `carried` says which of its axes carry units and are written out."""
-    forward = _Forward(program, carried)
+def valuate(program: Program, carried: Carried, silent: Silent) -> tuple[dict[str, Value], Names]:
+    """The value of every tensor; `carried`: axes that carry units are written out; `silent`: what counts as zero."""
+    forward = _Forward(program, carried, silent)
     for step in program.steps:
         forward.step(step)
     return forward.values, forward.names
 
 
 class _Forward:
-    def __init__(self, program: Program, carried: Mapping[str, tuple[bool, ...]]) -> None:
+    def __init__(self, program: Program, carried: Carried, silent: Silent) -> None:
         self.program, self.carried = program, carried
         self.names = Names()
         self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}
         for name, stored in program.weights.items():
-            self.values[name] = known(program.model.tensors[stored].read())
+            values = program.model.tensors[stored].read()
+            self.values[name] = known(
+                np.where(silent[name], values.dtype.type(0), values) if name in silent else values
+            )
         for name in program.inputs:
             self.values[name] = self.names.fresh(self.shape(name))
 
@@ -116,9 +122,10 @@ class _Forward:
             self.put(step.out, self._beside([self.narrow(v, target) for v in values]))
             return
         parts: list[Value] = []
-        for name, v in zip(step.operands, values, strict=True):
+        for name, value in zip(step.operands, values, strict=True):
             shape = list(target)
             shape[step.axis] = self.program.shapes[name][step.axis]
+            v = value if value.labels is not None else self.narrow(value, tuple(shape))
             if (
                 any(a not in (1, b) for a, b in zip(v.shape, shape, strict=True))
                 or v.shape[step.axis] != shape[step.axis]

@@ -40,7 +40,8 @@ from symlint.symmetry import Space
 
 Place = tuple[str, int]
 """A weight of the program and one of its axes."""
-TINY = 1e-39
+TINY = (1e-20, 1e-30, 1e-39)
+"""What decay leaves of weights, beside others of ordinary size."""
 SATURATING = {"Gelu", "Sigmoid", "Tanh", "Erf", "HardSwish", "Mish", "Softplus", "Elu", "Selu", "Swish"}
 RECTIFIERS = {"Relu", "LeakyRelu", "PRelu"}
 SUMS = {"Add", "Sub", "Sum", "Mean"}
@@ -736,9 +737,9 @@ FLAWS = {
     "constant": _constant(0.0),
     "equal": _equal(),
     "multiple": _multiple(2.5),
-    "unread by tiny weights": _unread(-TINY),
-    "unwritten by tiny weights": _unwritten(TINY),
-    "constant by tiny weights": _constant(TINY),
+    **{f"unread by {tiny:.0e}": _unread(-tiny) for tiny in TINY},
+    **{f"unwritten by {tiny:.0e}": _unwritten(tiny) for tiny in TINY},
+    **{f"constant by {tiny:.0e}": _constant(tiny) for tiny in TINY},
 }
 
 
@@ -858,7 +859,7 @@ def network(path: Path) -> Network:
 def plant(path: Path, name: str, out: Path, seed: int = 0) -> tuple[Site, list[list[int]]] | None:
     """Write the network at `path` with one flaw or lure in a randomly chosen space; None where it fits nowhere."""
     there, kind = network(path), (FLAWS | TWINS | SAME | LURES)[name]
-    rng = np.random.default_rng([seed, *name.encode(), *path.stem.encode()])
+    rng = np.random.default_rng([seed, *name.partition(" by ")[0].encode(), *path.stem.encode()])
     fitting = [site for site in there.sites if kind.fits(there, site)]
     if not fitting:
         return None

@@ -391,7 +391,7 @@ def test_the_readme_shows_what_is_printed(root, monkeypatch):
     ("model", "expected"),
     [
         ("healthy_cnn", set()),
-        ("decayed_cnn", {("SYM101", 12), ("SYM101", 7), ("SYM101", 9)}),
+        ("decayed_cnn", {("SYM101", 1), ("SYM101", 8), ("SYM101", 9), ("SYM101", 15)}),
         ("collinear_mlp", {("SYM101", 4), ("SYM201", 20)}),
         ("low_rank_encoder", {("SYM301", 0)}),
     ],

@@ -1,16 +1,36 @@
-"""What every installed rule has to have; a new rule is tested here without a line."""
+"""What every installed rule has to have; a new rule is tested here without a line.
+
+Its fixtures are two models in ONNX's textual form, ``fixtures/rules/CODE.flagged.txt`` and ``CODE.clean.txt``, with
+comments: ``# expect: {...}`` for every finding, with fields or facts of it, and ``# settings: {...}`` where it has any.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 
-from symlint.rule import rules
+from symlint.asked import Mirror
+from symlint.audit import audit
+from symlint.edit import write
+from symlint.finding import Finding, Level
+from symlint.inference import examine
+from symlint.load import load
+from symlint.rule import Rule, rules
+from symlint.settings import Settings
+from symlint.teleport import select, teleport
 
 SECTIONS = ["What it checks", "Why it matters", "What else can cause it", "Evidence", "Repair", "References"]
 RULES = rules()
+READ = [rule for rule in RULES if not rule.on_failure]
+"""The rules of files that could be read; test_load.py has the others'."""
+FIXED = {"SYM014", "SYM801"}
+"""Rules that speak of stored numbers as training began with them, or of units that the user named in this file."""
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "rules"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
@@ -41,3 +61,66 @@ def test_one_rule_per_file():
 
 def test_failures_have_their_rules():
     assert {"SYM001", "SYM002", "SYM003"} == {rule.code for rule in RULES if rule.on_failure}
+
+
+def settings(text: str, rule: Rule) -> Settings:
+    """The settings that a fixture names, with its rule alone."""
+    found = re.search(r"^# settings: (.*)$", text, re.MULTILINE)
+    values = json.loads(found[1]) if found else {}
+    mirrors = tuple(
+        Mirror(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()}) for m in values.pop("mirrors", ())
+    )
+    return Settings(select=(rule.code,), mirrors=mirrors, **values)
+
+
+def said(rule: Rule, kind: str, folder: Path) -> tuple[Path, Settings, list[Finding], str]:
+    """The fixture of a rule as a model, and what the rule says of it."""
+    text = (FIXTURES / f"{rule.code}.{kind}.txt").read_text()
+    file = folder / "model.onnx"
+    onnx.save(onnx.parser.parse_model(text), file)
+    asked = settings(text, rule)
+    return file, asked, findings(file, asked), text
+
+
+def findings(file: Path, asked: Settings) -> list[Finding]:
+    report = audit(str(file), asked.chosen(RULES), asked)
+    assert not report.incomplete, report.incomplete
+    return list(report.findings)
+
+
+def field(finding: Finding, name: str) -> object:
+    """An attribute of a finding as JSON would have it, or else one of its facts."""
+    value = getattr(finding, name) if hasattr(finding, name) else finding.facts[name]
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Level) else value
+
+
+@pytest.mark.parametrize("rule", READ, ids=lambda rule: rule.code)
+def test_flagged(rule, tmp_path):
+    """The fixture's rule says what the fixture expects; ``expect`` has a line per finding."""
+    _, _, found, text = said(rule, "flagged", tmp_path)
+    expected = [json.loads(line) for line in re.findall(r"^# expect: (.*)$", text, re.MULTILINE)]
+    assert expected
+    assert [{name: field(f, name) for name in e} for f, e in zip(found, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize("rule", READ, ids=lambda rule: rule.code)
+def test_clean(rule, tmp_path):
+    assert said(rule, "clean", tmp_path)[2] == []
+
+
+@pytest.mark.parametrize(
+    "rule", [r for r in READ if r.evidence != "gauge" and r.code not in FIXED], ids=lambda rule: rule.code
+)
+@pytest.mark.parametrize("kind", ["flagged", "clean"])
+def test_gauge_is_not_seen(rule, kind, tmp_path):
+    """Random gauges of all kinds change nothing but the labels of units."""
+    file, asked, found, _ = said(rule, kind, tmp_path)
+    _, structure = examine(load(str(file)))
+    for seed in range(3):
+        out = tmp_path / f"{seed}.onnx"
+        write(file, teleport(structure, select(structure, None, None), seed), out)
+        assert [invariant(f) for f in findings(out, asked)] == [invariant(f) for f in found]
+
+
+def invariant(finding: Finding) -> tuple[object, ...]:
+    return finding.rule, finding.level, finding.space, len(finding.units), finding.tensors, finding.saves

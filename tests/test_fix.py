@@ -83,7 +83,7 @@ def weights(path: Path) -> dict[str, int]:
 
 def findings(path: Path) -> list[tuple[str, int]]:
     """Rule and number of units of every finding above note."""
-    report = audit(str(path), rules(), Settings())
+    report = audit(str(path), Settings().chosen(rules()), Settings())
     assert not report.incomplete, report.incomplete
     return [(f.rule, len(f.units)) for f in report.findings if f.level > Level.NOTE]
 

@@ -28,12 +28,6 @@ FAST = {
 ZOO = [p for k, p in enumerate(WHOLE) if "." not in p.stem or p.stem in FAST or k % 4 == 0]
 """Every architecture, and some of the other exports of them."""
 SCATTERED = "what is gathered and scattered along the nodes hides the units"
-AGAIN = "a unit that a recurrence keeps constant is told as a duplicate of others, not as constant"
-MISSED = {
-    **dict.fromkeys(("gcn", "gcn.dynamo", "graph_sage", "graph_sage.dynamo", "message_passing.dynamo"), SCATTERED),
-    **dict.fromkeys(("lstm_cell_unrolled", "lstm_cell_unrolled.dynamo", "rnn_relu", "rnn_relu.dynamo", "rwkv"), AGAIN),
-}
-"""Networks in which some planted flaw is still missed, and why."""
 WINDOWS = "a window along other axes tells the signs apart, though a sum does not"
 CELLS = "a recurrence with lengths tells the signs apart"
 EVEN = "an even function tells the signs apart"
@@ -64,7 +58,7 @@ ODD = {"mlp_tanh.dynamo", "gated_reglu", "siren", "actor_critic", "espcn", "lstm
 
 def found(path: Path) -> Found:
     """Rule, space, units and groups of every finding above note."""
-    report = audit(str(path), rules(), Settings())
+    report = audit(str(path), [r for r in Settings().chosen(rules()) if r.level > Level.NOTE], Settings())
     assert not report.incomplete, report.incomplete
     return [
         (f.rule, f.space, list(f.units), [list(g) for g in f.facts.get("groups", [])])
@@ -103,10 +97,15 @@ def params(paths: list[Path], missed: dict[str, str], fast: set[str] = FAST) -> 
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("path", params(ZOO, MISSED))
+@pytest.mark.parametrize("path", params(ZOO, {}))
 def test_planted_flaws_are_found_exactly(path, shared, tmp_path):
     """Rule, space and units of every kind of flaw that fits into the network, and nothing else above note."""
-    assert surprises(path, tmp_path / "planted.onnx", planting.FLAWS) == {}
+    kinds = planting.FLAWS
+    if path.stem not in FAST:  # one size of what decay leaves, each in turn
+        sizes = planting.TINY
+        left = f"{sizes[len(path.stem) % len(sizes)]:.0e}"
+        kinds = {name: kind for name, kind in kinds.items() if " by " not in name or name.endswith(left)}
+    assert surprises(path, tmp_path / "planted.onnx", kinds) == {}
 
 
 @pytest.mark.corpus
@@ -259,7 +258,7 @@ def test_constant_starts_are_told_layer_by_layer(tmp_path):
     assert [f for f in found(chain(tmp_path / "m.onnx", weights, biases, "Relu")) if f[:2] == ("SYM203", "S1")] == []
 
 
-@pytest.mark.parametrize("value", [0.0, TINY := planting.TINY, -TINY, 1e-36])
+@pytest.mark.parametrize("value", [0.0, *(sign * tiny for tiny in planting.TINY for sign in (1, -1))])
 def test_what_decayed_to_nothing_is_zero(value, tmp_path):
     """Rows and columns of 1e-39 are dead; a bias on top of such a row makes the unit constant."""
     rng = np.random.default_rng(6)

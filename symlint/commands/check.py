@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from symlint.asked import TARGETS
 from symlint.commands.terminal import color_option, style_for
+from symlint.configuration import read
 from symlint.errors import UsageProblem
 from symlint.report import FORMATS, Style, reporter
-from symlint.settings import THRESHOLDS, read
+from symlint.settings import THRESHOLDS
 
 if TYPE_CHECKING:
     from symlint.audit import Run
@@ -44,6 +46,7 @@ def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 @click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Run these rules: SYM101,SYM2,ALL.")
 @click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave these rules out.")
 @click.option("--fail-on", type=click.Choice(THRESHOLDS), help="Lowest level that fails the run.  [default: warning]")
+@click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: judges its scales as well.")
 @click.option("-f", "--format", "form", type=click.Choice(list(FORMATS)), default="full", help="What stdout carries.")
 @click.option(
     "-o", "--output", multiple=True, callback=_outputs, metavar="FORMAT=FILE", help="Write this file as well."
@@ -58,6 +61,7 @@ def command(
     select: tuple[str, ...] | None,
     ignore: tuple[str, ...] | None,
     fail_on: str | None,
+    target: str | None,
     form: str,
     output: tuple[tuple[str, Path], ...],
     color: str,
@@ -74,7 +78,7 @@ def command(
     from symlint.audit import find, run
     from symlint.rule import rules
 
-    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore, fail_on=fail_on)
+    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore, fail_on=fail_on, target=target)
     installed = rules()
     settings.chosen(installed)  # a selector that names nothing is told before the work
     files, missing = find(paths or (".",))

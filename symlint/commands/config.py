@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from symlint.asked import Mirror
+from symlint.configuration import read
 from symlint.report.words import printable
 from symlint.rule import rules
-from symlint.settings import read
 
 
 @click.command("config")
@@ -32,4 +33,8 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         pairs = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, Mirror):
+        return _toml({item.name: getattr(value, item.name) for item in fields(value)})
+    if isinstance(value, (int, float)):
+        return str(value)
     return f'"{printable(str(value))}"'

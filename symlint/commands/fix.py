@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from symlint.asked import TARGETS
 from symlint.commands.terminal import color_option, style_for, waiting
 from symlint.errors import UsageProblem
 
 if TYPE_CHECKING:
     from symlint.graph import Array
     from symlint.rule import Rule
+    from symlint.settings import Settings
 
 SAFETY = {"exact": ("exact",), "bounded": ("exact", "bounded"), "all": ("exact", "bounded", "heuristic")}
 
@@ -50,6 +52,7 @@ def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 @click.option("--align", type=click.IntRange(1), default=1, show_default=True, help="Keep widths at multiples of this.")
 @click.option("--absorb", is_flag=True, help="Also drop the biases that others can take over.")
 @click.option("--balance", is_flag=True, help="Also put the weights where int8 rounds them least.")
+@click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: balances scales bad for it.")
 @click.option(
     "--input", "inputs", multiple=True, callback=_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
 )
@@ -69,6 +72,7 @@ def command(
     align: int,
     balance: bool,
     absorb: bool,
+    target: str | None,
     inputs: dict[str, Path],
     seed: int,
     form: str,
@@ -81,25 +85,29 @@ def command(
     sizes; a repair that does not hold is left out and told. Exits with 0 when the result was written (a copy, where
     there is nothing to repair), with 5 when no repair held.
     """
+    from symlint.configuration import read
     from symlint.repair.fixing import fix
     from symlint.repair.result import Wish
     from symlint.report.fix import as_json, as_text
+    from symlint.rule import rules
 
-    target = _target(model, output, in_place, dry_run)
+    out = _output(model, output, in_place, dry_run)
+    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore, target=target)
     given = {name: _read(file) for name, file in inputs.items()}
-    wish = Wish(_rules(select, ignore, safety, absorb=absorb), align, seed, given, absorb, balance)
+    chosen, asked = _rules(settings, safety, drops=absorb or bool(select)), settings.asked(rules())
+    wish = Wish(chosen, align, seed, given, absorb, balance, SAFETY[safety], asked)
     with TemporaryDirectory(prefix="symlint-") as folder:
         with waiting(f"repairing {model} and proving it"):
             fixed = fix(model, Path(folder), wish)
-        if target is not None and not fixed.failed:
-            _write(fixed.path, Path(model), target, keep=in_place)
+        if out is not None and not fixed.failed:
+            _write(fixed.path, Path(model), out, keep=in_place)
     style = style_for(color, verbose=False, quiet=False)
-    shown = None if target is None or fixed.failed else str(target)
+    shown = None if out is None or fixed.failed else str(out)
     click.echo(as_json(fixed, shown) if form == "json" else as_text(fixed, shown, style), nl=False, color=style.color)
     ctx.exit(5 if fixed.failed else 0)
 
 
-def _target(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:
+def _output(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:
     if dry_run:
         return None
     if in_place and output is not None:
@@ -130,14 +138,15 @@ def _read(file: Path) -> Array:
     return found
 
 
-def _rules(select: tuple[str, ...] | None, ignore: tuple[str, ...] | None, safety: str, *, absorb: bool) -> list[Rule]:
-    """The rules whose findings are repaired; what is redundant in every network only where it is asked for."""
-    from symlint.rule import rules
-    from symlint.settings import read
+def _rules(settings: Settings, safety: str, *, drops: bool) -> list[Rule]:
+    """The rules whose findings are repaired; what is redundant in every network only where it is asked for.
 
-    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore)
-    wanted = [r for r in settings.chosen(rules()) if r.repair and r.evidence in SAFETY[safety]]
-    return [r for r in wanted if absorb or select or r.repair != "drop"]
+    What is said of a gauge for a target is always acted on: the function stays.
+    """
+    from symlint.rule import rules
+
+    wanted = [r for r in settings.chosen(rules()) if r.repair and r.evidence in (*SAFETY[safety], "gauge")]
+    return [r for r in wanted if drops or r.repair != "drop"]
 
 
 def _write(source: Path, model: Path, target: Path, *, keep: bool) -> None:

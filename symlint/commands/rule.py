@@ -34,7 +34,7 @@ def command(which: str | None, form: str, color: str) -> None:
     click.echo(text, nl=False, color=color != "never")
 
 
-def _entry(rule: Rule) -> dict[str, str]:
+def _entry(rule: Rule) -> dict[str, object]:
     return {
         "code": rule.code,
         "name": rule.name,
@@ -42,17 +42,34 @@ def _entry(rule: Rule) -> dict[str, str]:
         "evidence": rule.evidence,
         "summary": rule.summary,
         "page": rule.page.strip(),
+        "repair": rule.repair,
+        "options": dict(rule.options),
+        "targets": list(rule.targets),
     }
 
 
 def _page(rule: Rule, style: Style) -> str:
     """The page: Markdown as it was written in a pipe, typeset on a terminal."""
     head = f"{rule.name} ({rule.code}), {rule.level}, evidence: {rule.evidence}"
+    page = rule.page.strip() + _settings(rule)
     if not style.color:
-        return f"# {head}\n\n{rule.page.strip()}\n"
+        return f"# {head}\n\n{page}\n"
     from rich.markdown import Markdown
     from rich.text import Text
 
     from symlint.report.full import typeset
 
-    return typeset(iter([Text(head, style="bold"), Text(""), Markdown(rule.page.strip())]), style)
+    return typeset(iter([Text(head, style="bold"), Text(""), Markdown(page)]), style)
+
+
+def _settings(rule: Rule) -> str:
+    """What a configuration may change, and what the rule waits for, as a section of its page."""
+    lines = []
+    if rule.targets:
+        lines.append(f"It speaks only with --target {' or '.join(rule.targets)}.")
+    elif rule.evidence == "heuristic":
+        lines.append(f"It speaks only when it is selected: --select {rule.code}.")
+    if rule.options:
+        options = ", ".join(f"{name} = {value:g}" for name, value in rule.options.items())
+        lines.append(f"Thresholds, to be set in a table [tool.symlint.rules.{rule.code}]: {options}.")
+    return "\n\n## Settings\n\n" + "\n".join(lines) if lines else ""

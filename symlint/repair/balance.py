@@ -9,13 +9,15 @@ wherever rescalings have taken the weights, they come back to the same place.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.graph import Array, Graph
-from symlint.repair.convex import Table, minimum, pulls, table
+from symlint.repair.convex import CLOSE, Table, minimum, pulls, table
 from symlint.repair.scales import Scales, two_sided
 from symlint.structure import Structure
 
@@ -32,7 +34,20 @@ SETTLED = 64
 """Scales within this many roundings of one are left alone."""
 
 
-def balanced(structure: Structure, aim: Aim = "rounding") -> dict[str, Array]:
+@dataclass(frozen=True)
+class Place:
+    """A place on the orbit of a network's weights, and the minimum-norm gauge, by the logarithms of the scales."""
+
+    scales: Scales
+    logs: Array
+    least: Array
+    dead: NDArray[np.bool_]
+    """The scales without two sides, which stay."""
+    values: Mapping[str, Array]
+    """All stored tensors there that differ, in their stored dtype."""
+
+
+def balanced(structure: Structure, aim: Aim = "rounding", actions: Collection[str] | None = None) -> dict[str, Array]:
     """New values, in their stored dtype, of the stored tensors that a balanced gauge changes; the function stays.
 
     Exact rescalings act, computed in float64 and rounded once. Units that nothing writes or nothing reads keep their
@@ -42,38 +57,51 @@ def balanced(structure: Structure, aim: Aim = "rounding") -> dict[str, Array]:
     Args:
         aim: ``rounding`` for the least error of weights that are rounded tensor by tensor; ``norm`` for the least sum
             of squares of all weights but biases.
+        actions: the rescalings that may act, by id; all of them by default.
     """
-    if _quantised(structure.program.model.graph):
+    tensors = structure.program.model.tensors
+    found = place(structure, aim, actions)
+    if found is None:
         return {}
-    actions = two_sided(structure)
+    finest = max((ROUNDING.get(tensors[n].dtype, FINE) for n in found.values), default=FINE)
+    return {} if np.abs(found.logs).max(initial=0) <= SETTLED * finest else dict(found.values)
+
+
+def place(structure: Structure, aim: Aim, only: Collection[str] | None = None, close: float = CLOSE) -> Place | None:
+    """The balanced gauge, to within a step of `close` in the logarithms; None without free scales."""
+    if _quantised(structure.program.model.graph):
+        return None
+    actions = [a for a in two_sided(structure) if only is None or a.id in only]
     tensors = structure.program.model.tensors
     while actions:
         scales = Scales(structure, actions)
-        logs = gauge(scales, aim)
-        moved = scales.apply(logs)
+        logs, least, dead = _gauge(scales, aim, close)
         made: dict[str, Array] = {}
-        for name, values in moved.items():
+        for name, values in scales.apply(logs).items():
             with np.errstate(over="ignore"):
                 made[name] = np.broadcast_to(values, tensors[name].shape).astype(tensors[name].read().dtype)
         kept = {n for n, v in made.items() if not np.isfinite(v.astype(np.float32)).all()}
         if not kept:
-            finest = max((ROUNDING.get(tensors[n].dtype, FINE) for n in made), default=FINE)
-            if np.abs(logs).max(initial=0) <= SETTLED * finest:
-                return {}
-            return {n: v for n, v in made.items() if not np.array_equal(v, tensors[n].read())}
-        actions = [a for a in actions if not any(kept & _stored(structure, o.tensor) for o in a.charge)]
-    return {}
+            changed = {n: v for n, v in made.items() if not np.array_equal(v, tensors[n].read())}
+            return Place(scales, logs, least, dead, changed)
+        actions = [a for a in actions if not any(kept & behind(structure, o.tensor) for o in a.charge)]
+    return None
 
 
 def gauge(scales: Scales, aim: Aim) -> Array:
     """The logarithms of the scales that lead to the balanced gauge, shape (count,); zero for dead units."""
+    return _gauge(scales, aim, CLOSE)[0]
+
+
+def _gauge(scales: Scales, aim: Aim, close: float) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """The logarithms that lead to the balanced and to the minimum-norm gauge, shape (count,), and the dead scales."""
     count = scales.count
     holds = {name: list(scales.holds(name)) for name in scales.tensors()}
     sizes = {name: scales.size(name) for name in holds}
     squares = [table(sizes[n] ** 2, holds[n], count, 2) for n in holds]
-    dead, least = _least_norm(scales, squares)
+    dead, least = _least_norm(scales, squares, close)
     if aim == "norm":
-        return least
+        return least, least, dead
     errors: list[Table] = []
     for name, met in holds.items():
         # Powers are taken of sizes relative to the largest, so that none vanishes or leaves the range of float64.
@@ -82,10 +110,10 @@ def gauge(scales: Scales, aim: Aim) -> Array:
         errors.append(table((size > 0).astype(np.float64), met, count, -2))
     live = [t.without(dead) for t in errors]
     there = [t.moved(least) if t.p > 0 else t for t in live]
-    return least + minimum(there, count, logarithms=True, pin=PIN)
+    return least + minimum(there, count, logarithms=True, pin=PIN, close=close), least, dead
 
 
-def _least_norm(scales: Scales, squares: list[Table]) -> tuple[NDArray[np.bool_], Array]:
+def _least_norm(scales: Scales, squares: list[Table], close: float) -> tuple[NDArray[np.bool_], Array]:
     """Which scales are dead, and the logarithms that lead to the minimum-norm gauge.
 
     A scale is dead where one side of it is zero, or where both are below the noise of their dtype in the minimum-norm
@@ -97,7 +125,7 @@ def _least_norm(scales: Scales, squares: list[Table]) -> tuple[NDArray[np.bool_]
         while (fresh := _one_sided(squares, count) & ~dead).any():
             dead |= fresh
             squares = [t.without(dead) for t in squares]
-        logs = minimum(squares, count)
+        logs = minimum(squares, count, close=close)
         grows, _ = pulls([t.moved(logs) for t in squares], count)
         fresh = np.zeros(count, bool)
         for numbers in scales.numbers:
@@ -114,7 +142,7 @@ def _one_sided(squares: list[Table], count: int) -> NDArray[np.bool_]:
     return np.asarray((grows == 0) | (shrinks == 0))
 
 
-def _stored(structure: Structure, name: str) -> set[str]:
+def behind(structure: Structure, name: str) -> set[str]:
     """The stored tensors behind a weight of the program or a scale or shift of a batch normalisation."""
     program = structure.program
     if name in program.weights:

@@ -101,22 +101,32 @@ def pulls(tables: Sequence[Table], count: int) -> tuple[Array, Array]:
     both = np.zeros((2, count + 1))
     for t in tables:
         for h in t.holds:
-            both[int(h.power * t.p < 0), h.here] += abs(h.power * t.p) * h.gather(_onto(t.sums, h.scales.shape))
+            both[int(h.power * t.p < 0), h.here] += abs(h.power * t.p) * h.gather(onto(t.sums, h.scales.shape))
     return both[0, :-1], both[1, :-1]
 
 
-def minimum(tables: Sequence[Table], count: int, *, logarithms: bool = False, pin: float = 0.0) -> Array:
+def minimum(
+    tables: Sequence[Table], count: int, *, logarithms: bool = False, pin: float = 0.0, close: float = CLOSE
+) -> Array:
     """The logarithms of the scales, shape (count,), at which the sum of all tables is least.
 
     Newton's method with conjugate gradients. A step in which no logarithm of a sum changes by more than M is taken
-    log(1 + M) / M of the way, which lowers any sum of exponentials, so that no search along the line is needed; for
-    logarithms of such sums the same holds with twice the M.
+    log(1 + M) / M of the way, which lowers any sum of exponentials; for logarithms of such sums the same holds with
+    twice the M. It is then doubled for as long as that lowers the sum further.
 
     Args:
         logarithms: whether the weighted logarithms of the tables are added up instead of the tables.
         pin: how much the square of each logarithm counts, so that directions without any effect stay where they are.
+        close: a step in the logarithms after which the search ends.
     """
     logs, far = np.zeros(count + 1), 1.0
+    tables = [t for t in tables if t.sums.any()]
+
+    def value(at: Array) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):  # a step too far is no number, and is not taken
+            sums = [(t.weight, float(t.moved(at[:-1]).sums.sum())) for t in tables]
+            return pin * float(at @ at) + sum(w * float(np.log(s) if logarithms else s) for w, s in sums)
+
     for _ in range(STEPS):
         step = _Model([t.moved(logs[:-1]) for t in tables], logs, logarithms, pin).step(float(np.clip(far, 1e-3, 0.1)))
         change = max((float(np.abs(t.exponent(step)).max(initial=0)) for t in tables), default=0.0)
@@ -124,8 +134,13 @@ def minimum(tables: Sequence[Table], count: int, *, logarithms: bool = False, pi
         far = change * (2 if logarithms else 1)
         if far == 0:
             break
-        logs += step * (np.log1p(far) / far)
-        if far < CLOSE:
+        share = np.log1p(far) / far
+        if share < 0.5:
+            lowest = value(logs + share * step)
+            while 2 * share <= 1 and (lower := value(logs + 2 * share * step)) < lowest:
+                share, lowest = 2 * share, lower
+        logs += step * share
+        if far < close:
             break
     return logs[:-1]
 
@@ -137,12 +152,13 @@ class _Model:
         self.count, self.pin = len(logs) - 1, pin
         self.tables = [t for t in tables if t.sums.any()]
         self.factors = [t.weight / float(t.sums.sum()) if logarithms else t.weight for t in self.tables]
-        self.sums = [[_onto(t.sums, h.scales.shape) for h in t.holds] for t in self.tables]
+        self.sums = [{h.scales.shape: onto(t.sums, h.scales.shape) for h in t.holds} for t in self.tables]
+        """Of each table onto the axes along which some of its holds vary."""
         self.slope, self.curve = 2 * pin * logs, np.full(len(logs), 2 * pin)
         self.slopes: list[list[Array]] = []
         """Of the tables one by one, hold by hold, where their logarithms count."""
         for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
-            shares = [factor * h.power * t.p * h.gather(s) for h, s in zip(t.holds, sums, strict=True)]
+            shares = [factor * h.power * t.p * h.gather(sums[h.scales.shape]) for h in t.holds]
             for h, share in zip(t.holds, shares, strict=True):
                 self.slope[h.here] += share
                 self.curve[h.here] += h.power * t.p * share
@@ -175,13 +191,15 @@ class _Model:
         """The second derivative along a step."""
         bent = 2 * self.pin * step
         for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
-            moved = [step[h.scales] * h.power * t.p for h in t.holds]
-            for k, h in enumerate(t.holds):
-                own = sums[k] * moved[k]
-                for j, other in enumerate(moved):
-                    if j != k:
-                        own = own + _meet(t.sums, other, h.scales.shape)
-                bent[h.here] += factor * h.power * t.p * h.gather(own)
+            moved: dict[tuple[int, ...], Array] = {}
+            for h in t.holds:
+                moved[h.scales.shape] = moved.get(h.scales.shape, 0.0) + step[h.scales] * (h.power * t.p)
+            met = {
+                form: sum(_meet(t.sums, sums[form], sums[other], change) for other, change in moved.items())
+                for form in moved
+            }
+            for h in t.holds:
+                bent[h.here] += factor * h.power * t.p * h.gather(np.asarray(met[h.scales.shape]))
         for t, slopes in zip(self.tables, self.slopes, strict=True):
             along = sum(float(slope @ step[h.here]) for h, slope in zip(t.holds, slopes, strict=False))
             for h, slope in zip(t.holds, slopes, strict=False):
@@ -189,18 +207,25 @@ class _Model:
         return bent
 
 
-def _onto(values: Array, shape: tuple[int, ...]) -> Array:
+def onto(values: Array, shape: tuple[int, ...]) -> Array:
     """The sum over all axes along which a shape has one index."""
     alone = tuple(k for k, n in enumerate(shape) if n == 1)
     return np.asarray(values.sum(axis=alone, keepdims=True)).reshape(shape)
 
 
-def _meet(values: Array, other: Array, shape: tuple[int, ...]) -> Array:
-    """``(values * other)`` summed onto a shape, without a table of the products."""
+def _meet(values: Array, mine: Array, theirs: Array, other: Array) -> Array:
+    """``(values * other)`` summed onto the axes of ``mine``, without a table of the products.
+
+    ``mine`` and ``theirs`` are sums of the values, ``theirs`` in the shape of ``other``.
+    """
+    if all(m > 1 or t == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
+        return mine * other
+    if all(t > 1 or m == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
+        return onto(theirs * other, mine.shape)
     axes = list(range(values.ndim))
-    theirs = [k for k in axes if other.shape[k] > 1]
-    mine = [k for k in axes if shape[k] > 1]
-    small = other.reshape([other.shape[k] for k in theirs])
-    if values.ndim == 2 and len(theirs) == len(mine) == 1 and theirs != mine:
-        return np.asarray(values @ small if theirs == [1] else small @ values).reshape(shape)
-    return np.asarray(np.einsum(values, axes, small, theirs, mine)).reshape(shape)
+    across = [k for k in axes if other.shape[k] > 1]
+    along = [k for k in axes if mine.shape[k] > 1]
+    small = other.reshape([other.shape[k] for k in across])
+    if values.ndim == 2:
+        return np.asarray(values @ small if across == [1] else small @ values).reshape(mine.shape)
+    return np.asarray(np.einsum(values, axes, small, across, along)).reshape(mine.shape)

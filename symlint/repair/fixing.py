@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from symlint.bounded import known
 from symlint.edit import write
 from symlint.errors import UsageProblem
 from symlint.evidence import Context
@@ -16,6 +17,7 @@ from symlint.graph import Model
 from symlint.inference import examine
 from symlint.load import load
 from symlint.repair.absorbing import absorbed
+from symlint.repair.balancing import balancing
 from symlint.repair.measure import latency, measure
 from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
 from symlint.repair.proof import Proof, prove
@@ -70,9 +72,9 @@ class _Fix:
         settled, folded = (path, 0), list[Repair]()
         for _ in range(STAGES):
             context = Context(*examine(load(path) if done else self.model))
-            found = [r for r in repairs(context, self.wish.rules) if r.key not in self.refuted]
+            found = [r for r in repairs(context, self.wish.rules, self.wish.evidence) if r.key not in self.refuted]
             self.news = False
-            made = self._stage(Worker(context, self.wish.align), found, pending)
+            made = self._stage(Worker(known(context, self.wish.evidence), self.wish.align), found, pending)
             if made is None:
                 if not self.news:
                     break
@@ -91,7 +93,7 @@ class _Fix:
         while self.wish.absorb and (more := self._absorb(path)) is not None:
             path, one = more
             done.append(one)
-        if self.wish.balance:
+        if self.wish.balances:
             path, done = self._balance(path, done)
         if done:
             path = self._signed(path, done)
@@ -118,21 +120,19 @@ class _Fix:
         return self.folder / f"{self.count}.onnx"
 
     def _balance(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
-        """The weights in the gauge that 8 bits round least, if that holds."""
-        from symlint.repair.balance import balanced
-
-        _, structure = examine(load(path))
-        values = balanced(structure)
-        if not values:
+        """The weights in another gauge, if that holds."""
+        made = balancing(Context(*examine(load(path)), self.wish.asked), self.wish)
+        if made is None:
             return path, done
         out = self._next()
-        write(path, values, out)
+        write(path, made.values, out)
         proof = prove(self.model, out, seed=self.wish.seed, given=self.wish.given)
         if proof.outcome != "held":
+            self.refuted.update({r.key: _told(proof) for r in made.repairs})
+            self.left.update({r.key: (r, self.refuted[r.key]) for r in made.repairs})
             return path, done
         self.proof = proof
-        count = len(values)
-        return out, [*done, Done("SYM701", "unbalanced-scales", f"{count} tensors", 0, 0, "scales were balanced")]
+        return out, [*done, *made.done]
 
     def _signed(self, path: Path, done: Sequence[Done]) -> Path:
         """The last file with the reason of every repair in its metadata."""

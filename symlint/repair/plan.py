@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from symlint.finding import Finding
 from symlint.rule import Rule
 
 Key = tuple[str, tuple[str, ...]]
-"""Of a repair: rule and tensors."""
+"""Of a repair: rule, with how it is known, and tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Repair:
     @property
     def key(self) -> Key:
         """The same for the same flaw of the same network."""
-        return self.rule.code, self.finding.tensors
+        return f"{self.rule.code} {self.finding.evidence}", self.finding.tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,12 @@ class Stage:
     """Whether units were taken away, those that were pending among them."""
 
 
-def repairs(context: Context, rules: Iterable[Rule]) -> Iterator[Repair]:
-    """What the rules find and can repair."""
+def repairs(context: Context, rules: Iterable[Rule], evidence: Collection[str]) -> Iterator[Repair]:
+    """What the rules find and can repair, of the evidence that is acted on."""
     spaces = {space.id: space for space in context.symmetry.spaces}
     for rule in rules:
-        if rule.repair and not rule.on_failure:
+        if rule.repair and not rule.on_failure and (rule.evidence != "gauge" or "gauge" in evidence):
             for finding in rule.check(context):
-                if finding.space is not None:
+                if finding.space is not None and finding.evidence in evidence:
                     space = spaces[finding.space]
                     yield Repair(rule, finding, space.name, space.size * space.copies)

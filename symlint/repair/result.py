@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from symlint.asked import Asked
 from symlint.graph import Array, Model
 from symlint.repair.measure import Measure
 from symlint.repair.proof import Proof
@@ -84,3 +85,12 @@ class Wish:
     """Whether biases that others can take over go."""
     balance: bool = False
     """Whether the weights go to the gauge that 8 bits round least."""
+    evidence: Collection[str] = ("exact",)
+    """The evidence of findings that is acted on."""
+    asked: Asked = field(default_factory=Asked)
+    """Thresholds of the rules, and what the model is meant for."""
+
+    @property
+    def balances(self) -> bool:
+        """Whether anything may go to another gauge."""
+        return self.balance or any(self.asked.target in rule.targets for rule in self.rules)

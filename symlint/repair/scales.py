@@ -44,8 +44,8 @@ class Scales:
         """
         program = self.structure.program
         moved = dict.fromkeys(o.tensor for a in self.actions for o in a.charge)
-        added = _added(self.structure)
-        return [n for n in moved if (n in program.weights or n in program.affines) and n not in added]
+        summands = added(self.structure)
+        return [n for n in moved if (n in program.weights or n in program.affines) and n not in summands]
 
     def size(self, name: str) -> Array:
         """The size of each element of a weight, in float64; of a batch normalisation, gain / sqrt(var + epsilon)."""
@@ -94,12 +94,12 @@ def two_sided(structure: Structure) -> list[Action]:
 
     The others shrink everything that they move; their norm has no minimum, and no place of theirs is better.
     """
-    added = _added(structure)
+    summands = added(structure)
     found = [a for a in structure.actions.values() if a.kind == "rescaling"]
-    return [a for a in found if len({c > 0 for o, c in a.charge.items() if o.tensor not in added}) == 2]
+    return [a for a in found if len({c > 0 for o, c in a.charge.items() if o.tensor not in summands}) == 2]
 
 
-def _added(structure: Structure) -> Collection[str]:
+def added(structure: Structure) -> Collection[str]:
     """The weights that are summands, as they are or in another layout: the biases."""
     program = structure.program
     found: set[str] = set()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from symlint.evidence import Context
 from symlint.motion import Weights
 from symlint.repair.factoring import factor
+from symlint.repair.gathering import gather
 from symlint.repair.merging import merge
 from symlint.repair.narrowing import Immovable, Whole, agreed
 from symlint.repair.plan import Key, Pending, Repair, Stage
@@ -62,7 +63,9 @@ class Worker:
             if verb == "remove":
                 units = repair.finding.units
             elif verb == "merge":
-                units = merge(self.context, weights, space, repair.finding.facts["groups"])
+                bundles = "multiples" in repair.finding.facts
+                groups = repair.finding.facts["groups"]
+                units = gather(self.context, weights, space) if bundles else merge(self.context, weights, space, groups)
                 if not units:
                     self.left[repair.key] = "their readers are no plain weights, whose rows could be added up"
             elif verb == "factor":

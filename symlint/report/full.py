@@ -68,15 +68,23 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
                 yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
         yield Text("")
         for finding in sorted(found, key=lambda finding: -finding.level):
-            yield from _finding(finding, item)
+            yield from block(finding, item)
             yield Text("")
         if not style.quiet:
             shown_already = set(map(id, found))
             yield from _counted([f for f in item.findings if id(f) not in shown_already], item)
     if not style.quiet:
         if reparable := sum(f.fixable and f.level > Level.NOTE for f in run.findings):
-            yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT")
+            yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT{_target(run)}")
         yield summary(run)
+
+
+def _target(run: Run) -> str:
+    """The options without which `symlint fix` leaves some of the findings alone."""
+    bounded = any(f.fixable and f.level > Level.NOTE and f.evidence == "bounded" for f in run.findings)
+    safety = " --safety bounded" if bounded else ""
+    found = {finding.rule for finding in run.findings if finding.fixable}
+    return safety + next((f" --target {r.targets[0]}" for r in run.rules if r.targets and r.code in found), "")
 
 
 def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
@@ -108,7 +116,8 @@ def coverage(coverage: Coverage) -> str:
     return ", ".join(parts)
 
 
-def _finding(finding: Finding, report: Report) -> Iterator[RenderableType]:
+def block(finding: Finding, report: Report) -> Iterator[RenderableType]:
+    """A finding in full, with its place, evidence and units."""
     color = COLOR[finding.level]
     yield Text.assemble(
         (f"{finding.level}[{finding.name}]", color),

@@ -49,11 +49,12 @@ def _model(report: Report) -> dict[str, Any]:
         "path": report.path,
         "sha256": report.sha256,
         "coverage": asdict(report.coverage),
-        "findings": [_finding(finding) for finding in report.findings],
+        "findings": [written(finding) for finding in report.findings],
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def written(finding: Finding) -> dict[str, Any]:
+    """A finding as documents for machines hold it."""
     return {
         "rule": finding.rule,
         "name": finding.name,

@@ -1,0 +1,70 @@
+"""Spaces in which a small part of the units carries nearly everything.
+
+## What it checks
+
+For every space of units that may be permuted: the exponential of the entropy of the units' shares of all paths (see
+SYM103). It is the number of equal units that would be spread as evenly, and is reported where it is below the option
+``share`` of the width. Spaces of fewer than 16 units are left alone.
+
+## Why it matters
+
+The layer is wider than what it does. Pruning it structurally costs little, and a width that shrinks from checkpoint to
+checkpoint is a sign that the network loses plasticity.
+
+## What else can cause it
+
+A few units of large scale on purpose (outlier channels, attention sinks), inputs of very different scale, and pruning.
+The finding does not tell these apart.
+
+## Evidence
+
+heuristic: path sums stand for activations on data. The number does not depend on the gauge.
+
+## Repair
+
+None is applied. Compare runs: less weight decay, a smaller learning rate, or a narrower layer.
+
+## References
+
+Roy and Vetterli, The Effective Rank (EUSIPCO 2007); Neyshabur, Salakhutdinov and Srebro, Path-SGD (NeurIPS 2015); Sokar
+et al., The Dormant Neuron Phenomenon in Deep Reinforcement Learning (ICML 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from symlint.estimates import estimates
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.rule import rule
+
+FEWEST = 16
+"""Units of a space whose width means something."""
+
+
+@rule("SYM812", "effective-width", Level.NOTE, "heuristic", options={"share": 0.1})
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per space."""
+    found, limit = estimates(context), context.option(check, "share")
+    for space in context.spaces:
+        share = found.share(space)
+        if share is None or len(share) < FEWEST or not share.sum():
+            continue
+        part = share / share.sum()
+        width = float(np.exp(-np.sum(part * np.log(np.where(part > 0, part, 1.0)))))
+        if width >= limit * len(share):
+            continue
+        yield Finding(
+            check.code,
+            check.name,
+            check.level,
+            check.evidence,
+            f"{space.name} works like a layer of {width:.1f} units of {len(share)}",
+            space.id,
+            (),
+            context.tensors(space),
+            {"effective_width": float(f"{width:.2g}"), "units": len(share), "tolerance": limit},
+        )

@@ -1,0 +1,96 @@
+"""Weights that float16 cannot hold, although the same network has weights that it can.
+
+## What it checks
+
+Only with ``--target float16``. Numbers beyond 65,504 become infinite, those below 6.1e-5 lose digits, and those below
+6e-8 become zero. The rule converts every weight, counts what becomes infinite (biases and running statistics
+included), and measures unit by unit how far a row or column of weights is off, relative to its norm: a unit that loses
+more than ``relative-error`` is told, with the weights in it that lose as much. A small weight beside large ones of the
+same unit, a unit that is negligible beside the others, and a small bias are no finding.
+
+Where units may be rescaled without changing the function, the same is measured in the minimum-norm gauge, in which
+what writes a unit is as large as what reads it. What that cures is reported chain by chain of spaces that share
+weights, for the space whose scales are the furthest off; what no rescaling cures is one finding without a space.
+
+## Why it matters
+
+One infinite weight makes infinities or NaN of the outputs, on devices that the developer may not have. Rows that become
+zero are silent: the model loses features. Converters that clip such numbers change the function instead.
+
+## What else can cause it
+
+Very uneven learning rates, merged normalisations with tiny variances, units of measurement in the first or last layer,
+and layer scales that were initialised at 1e-6. Activations may overflow as well; without data nothing is known of them.
+
+## Evidence
+
+gauge: says where the weights are on their orbit, which teleporting them changes. The numbers are those of converting
+the stored weights.
+
+## Repair
+
+``symlint fix --target float16`` moves the weights of the spaces to the minimum-norm gauge, still in their stored type,
+and proves that the outputs stay. Convert afterwards.
+
+## References
+
+Micikevicius et al., Mixed Precision Training (ICLR 2018), the range of float16; Nagel et al., Data-Free Quantization
+Through Weight Equalization and Bias Correction (ICCV 2019), rescaling of units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.repair.half import Halved, halved
+from symlint.rule import rule
+
+OPTIONS = {"relative-error": 0.05}
+
+
+@rule("SYM702", "half-precision-range", Level.WARNING, "gauge", repair="balance", options=OPTIONS, targets=("float16",))
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per chain of spaces that a balance would help, and one for all that none helps."""
+    spaces = {space.id: space for space in context.symmetry.spaces}
+    most = context.option(check, "relative-error")
+    for one in halved(context.structure, most):
+        before, after = one.before, one.after
+        small = Level.WARNING if one.space else Level.NOTE
+        yield Finding(
+            check.code,
+            check.name,
+            Level.ERROR if before.overflow else small,
+            check.evidence,
+            _say(one, spaces[one.space].name if one.space else ""),
+            one.space or None,
+            one.units,
+            context.tensors(spaces[one.space]) if one.space else one.tensors,
+            {
+                "overflow": before.overflow,
+                "lost": before.lost,
+                "error": float(f"{before.error:.2g}"),
+                "after_overflow": after.overflow,
+                "after_lost": after.lost,
+                "after_error": float(f"{after.error:.2g}"),
+                "tolerance": most,
+            },
+        )
+
+
+def _say(one: Halved, name: str) -> str:
+    losses = [f"makes {_count(one.before.overflow)} infinite"] if one.before.overflow else []
+    losses += [f"takes most digits from {_count(one.before.lost)}"] if one.before.lost else []
+    where = f" around {name}" if name else f" in {one.tensors[0]}" if len(one.tensors) == 1 else ""
+    if not name:
+        end = "no rescaling helps"
+    elif not one.after:
+        end = "balanced scales keep them all"
+    else:
+        end = f"balanced scales leave {one.after.overflow + one.after.lost:,} of them"
+    return f"float16 {' and '.join(losses)}{where}; {end}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,} weight{'' if number == 1 else 's'}"

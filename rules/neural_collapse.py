@@ -1,0 +1,72 @@
+"""A classifier whose classes are equally strong and equally far apart, as after neural collapse.
+
+## What it checks
+
+For the last linear map before every output, over an axis of at least four classes: the second moments of the logits
+over all paths, without their common part. It is reported where all classes have the same size and all pairs the cosine
+-1/(K-1) of a simplex, both within the option ``tolerance``, and closer than random rows of so many dimensions are.
+
+## Why it matters
+
+The state is reached when training goes on long after the training error is zero. It is no fault: the classifier could
+be replaced by a fixed simplex, and the features before it need no more than K-1 dimensions. It often goes with features
+that transfer badly, and with overfitting where it comes early.
+
+## What else can cause it
+
+A classifier fixed to a simplex on purpose, an orthogonal initialisation of the last layer, and label smoothing. The
+finding does not tell these apart.
+
+## Evidence
+
+heuristic: only the geometry of the classifier is seen, not that of the features of data. It does not depend on the
+gauge: neither a common shift of all logits nor a rescaling of the features counts.
+
+## Repair
+
+None is needed.
+
+## References
+
+Papyan, Han and Donoho, Prevalence of Neural Collapse during the Terminal Phase of Deep Learning Training (PNAS 2020);
+Zhu et al., A Geometric Analysis of Neural Collapse with Unconstrained Features (NeurIPS 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.collapse import classifiers
+from symlint.estimates import estimates
+from symlint.evidence import Context
+from symlint.finding import Finding, Level
+from symlint.rule import rule
+
+CLOSER = 0.5
+"""Against what random rows would show."""
+
+
+@rule("SYM811", "neural-collapse", Level.NOTE, "heuristic", options={"tolerance": 0.1})
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per classifier."""
+    limit = context.option(check, "tolerance")
+    for found in classifiers(estimates(context).shares.forward):
+        angle, size = min(limit, CLOSER * found.chance_angle), min(limit, CLOSER * found.chance_size)
+        if found.angle > angle or found.size > size:
+            continue
+        yield Finding(
+            check.code,
+            check.name,
+            check.level,
+            check.evidence,
+            f"the {found.classes} classes of {found.name} form a simplex: the classifier has collapsed",
+            None,
+            (),
+            found.tensors,
+            {
+                "classes": found.classes,
+                "angle": float(f"{found.angle:.1g}"),
+                "size": float(f"{found.size:.1g}"),
+                "tolerance": float(f"{min(angle, size):.1g}"),
+            },
+        )

@@ -1,0 +1,52 @@
+"""Balancing as a repair: new values for all that rescalings move, or for what rules found with a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from symlint.evidence import Context
+from symlint.graph import Array
+from symlint.repair.balance import Aim, balanced
+from symlint.repair.plan import Repair, repairs
+from symlint.repair.result import Done, Wish
+from symlint.repair.scales import Scales, two_sided
+from symlint.repair.seen import chains
+
+AIMS: Mapping[str, Aim] = {"int8": "rounding", "float16": "norm"}
+"""Target -> what the gauge for it has least of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """New values of stored tensors, and what they repair."""
+
+    values: Mapping[str, Array]
+    done: tuple[Done, ...]
+    repairs: tuple[Repair, ...] = ()
+
+
+def balancing(context: Context, wish: Wish) -> Balancing | None:
+    """What a wish asks for: the gauge for its target where rules found something, or the whole network balanced."""
+    target, structure = wish.asked.target, context.structure
+    aim = AIMS.get(target, "rounding")
+    wanted = [rule for rule in wish.rules if rule.repair == "balance" and target in rule.targets]
+    found = tuple(repairs(context, wanted, ("gauge",)))
+    if wish.balance and not (found and aim != "rounding"):
+        values = balanced(structure)
+        done = Done("SYM701", "unbalanced-scales", f"{len(values)} tensors", 0, 0, "scales were balanced")
+        return Balancing(values, (done,)) if values else None
+    values = balanced(structure, aim, _actions(context, {r.space for r in found})) if found else {}
+    told = (Done(r.rule.code, r.rule.name, r.where, 0, 0, r.finding.message) for r in found)
+    return Balancing(values, tuple(told), found) if values else None
+
+
+def _actions(context: Context, spaces: set[str]) -> set[str]:
+    """The rescalings of all spaces that share weights with these, directly or through others."""
+    scales = Scales(context.structure, two_sided(context.structure))
+    found: set[str] = set()
+    for chain in chains(scales):
+        ids = {scales.actions[k].id for k in chain}
+        if spaces & {i.split(".")[0] for i in ids}:
+            found |= ids
+    return found

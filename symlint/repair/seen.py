@@ -1,0 +1,51 @@
+"""Weights seen from another gauge, and the spaces that share weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.graph import Array
+from symlint.repair.convex import Hold
+from symlint.repair.scales import Scales
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A weight as it is rounded: sizes of its elements, and where scales meet them."""
+
+    sizes: Array
+    holds: tuple[Hold, ...]
+
+    def grown(self, logs: Array) -> Array:
+        """How much scales of these logarithms, shape (count,), enlarge each element."""
+        padded, total = np.append(logs, 0.0), np.zeros((1,) * self.sizes.ndim)
+        for h in self.holds:
+            total = total + h.power * padded[h.scales]
+        return np.asarray(np.exp(total))
+
+    def live(self, dead: NDArray[np.bool_]) -> Array:
+        """Sizes, and zero where a dead scale meets them."""
+        marked, met = np.append(dead, False), np.zeros((1,) * self.sizes.ndim, bool)
+        for h in self.holds:
+            met = met | marked[h.scales]
+        return np.where(met, 0.0, self.sizes)
+
+
+def chains(scales: Scales) -> Iterator[list[int]]:
+    """The positions of actions that share weights, chain by chain."""
+    graph = nx.Graph()
+    for k in range(len(scales.actions)):
+        graph.add_node(k)
+        graph.add_edges_from((k, name) for name in bearers(scales, k))
+    for part in nx.connected_components(graph):
+        yield sorted(k for k in part if isinstance(k, int))
+
+
+def bearers(scales: Scales, k: int) -> set[str]:
+    """The weights, without biases, that an action moves, by its position."""
+    return {o.tensor for o in scales.actions[k].charge} & set(scales.tensors())
