@@ -27,6 +27,7 @@ COMMANDS = {
     "fix": ("symlint.commands.fix", "Write a smaller network that computes the same function."),
     "teleport": ("symlint.commands.teleport", "Move the weights along the symmetries; the function stays."),
     "verify": ("symlint.commands.verify", "Try every claimed symmetry against onnxruntime."),
+    "diff": ("symlint.commands.diff", "Compare two files of one network: findings, weights, spaces."),
     "rule": ("symlint.commands.rule", "List the rules, or print the manual page of one."),
     "config": ("symlint.commands.config", "Show the settings in force and where each comes from."),
     "doctor": ("symlint.commands.doctor", "Show versions and installed packages of rules."),

@@ -1,0 +1,195 @@
+"""Change: what became of each weight of the old network in the new one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from symlint.comparison.blocks import Block, Weight
+from symlint.comparison.delta import Rank, rank
+from symlint.comparison.matching import Matching
+from symlint.comparison.readings import WRITES
+from symlint.comparison.weights import Weights
+from symlint.graph import Array, Shape
+
+Status = Literal["identical", "rounded", "rescaled", "moved", "changed", "not compared"]
+"""``rounded``: as near as the coarser number type allows. ``rescaled``: the same but for one factor per unit of an
+axis, as when a normalisation is folded. ``moved``: the same up to permutations, signs and scales of units."""
+SAME: tuple[Status, ...] = ("identical", "rounded")
+ONE = 1.05
+FEW = 4.0
+"""Roundings that an exporter or a folding may cost."""
+STEPS = 1.0
+"""Steps of a grid by which a quantiser may miss a number."""
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 1e-38}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One weight of the old network beside what it is in the new one."""
+
+    index: int
+    """Of the old weight."""
+    old: str
+    new: tuple[str, ...]
+    """More than one where the new file stores it in parts."""
+    shape: Shape
+    matched: int
+    """How many of its elements have a counterpart."""
+    status: Status
+    relative: float | None = None
+    """The norm of the difference over that of the old weight."""
+    rank: Rank | None = None
+    """Of the difference as a matrix from what is summed over to what is written."""
+    dtypes: tuple[str, str] = ("", "")
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+def changes(matching: Matching) -> tuple[Change, ...]:
+    """The change of every weight of the old network, in the order of the program."""
+    return tuple(_Comparison(matching).changes())
+
+
+class Pairs:
+    """The counterparts of the old network's weights, block by block."""
+
+    def __init__(self, matching: Matching) -> None:
+        self.old, self.new = matching.old, matching.new
+        self.blocks: dict[int, list[tuple[Block, Block]]] = defaultdict(list)
+        for x, y in matching.blocks.items():
+            self.blocks[x.weight].append((x, y))
+
+    def theirs(self, index: int) -> dict[int, Weight]:
+        """The new weights that hold something of an old one."""
+        return {y.weight: self.new.all[y.weight] for _, y in self.blocks.get(index, ())}
+
+    def values(self, index: int, old: Weights, new: Weights) -> tuple[Array, Array, Array] | None:
+        """An old weight, what it is in the new network, and how far rounding to a grid may have moved it.
+
+        What has no counterpart is left as it was. None where some number cannot be told.
+        """
+        weight, pairs = old.all[index], self.blocks.get(index, [])
+        before, values = old.read(weight), {k: new.read(w) for k, w in self.theirs(index).items()}
+        if before is None or not pairs or any(v is None for v in values.values()):
+            return None
+        before = before.astype(np.float64)
+        after, slack = before.copy(), np.zeros(before.shape)
+        if weight.step is not None:
+            slack += STEPS * weight.step
+        for x, y in pairs:
+            found = values[y.weight]
+            assert found is not None
+            part, step = _levelled(x.cut(before), y.cut(found).astype(np.float64), new.all[y.weight], y, weight)
+            x.place(after, part)
+            if np.any(step):
+                x.place(slack, x.cut(slack) + STEPS * step)
+        return before, after, slack
+
+
+class _Comparison:
+    def __init__(self, matching: Matching) -> None:
+        self.old, self.new, self.pairs = matching.old, matching.new, Pairs(matching)
+
+    def changes(self) -> Iterator[Change]:
+        for index, weight in sorted(enumerate(self.old.all), key=lambda p: p[1].order):
+            theirs = tuple(self.pairs.theirs(index).values())
+            matched = sum(x.size for x, _ in self.pairs.blocks.get(index, ()))
+            dtypes = (weight.dtype, ", ".join(sorted({w.dtype for w in theirs})))
+            names = tuple(w.name for w in theirs)
+            change = Change(index, weight.name, names, weight.shape, matched, "not compared", dtypes=dtypes)
+            found = self.pairs.values(index, self.old, self.new)
+            if found is None:
+                yield change
+            else:
+                with np.errstate(all="ignore"):
+                    yield self._judged(change, weight, theirs, *found)
+
+    def _judged(
+        self, change: Change, weight: Weight, theirs: tuple[Weight, ...], before: Array, after: Array, slack: Array
+    ) -> Change:
+        same = (after == before) | (np.isnan(after) & np.isnan(before))
+        if same.all():
+            return replace(change, status="identical", relative=0.0)
+        delta = np.where(same, 0.0, after - before)
+        size = float(np.linalg.norm(before)) or float(np.linalg.norm(after))
+        relative = float(np.linalg.norm(delta)) / size if size else 0.0
+        unit = max(weight.unit, *(w.unit for w in theirs))
+        tiny = max(SMALLEST.get(w.dtype, 1e-38) for w in (weight, *theirs))
+        allowed = _roundings(weight, theirs) * unit
+        slack = slack + allowed * np.maximum(np.abs(before), np.abs(after)) + (tiny if allowed else 0.0)
+        if (np.abs(delta) <= slack).all() or relative <= allowed:
+            return replace(change, status="rounded", relative=relative)
+        if _rescaled(before, after, slack):
+            return replace(change, status="rescaled", relative=relative)
+        found = None
+        grid = weight.step is not None or any(w.step is not None for w in theirs)
+        if delta.ndim > 1 and min(_matrix(delta, weight).shape) > 1 and not grid:
+            noise = unit * float(np.sqrt(np.mean(np.square(after)))) * 3**-0.5
+            found = rank(_matrix(delta, weight), noise)
+        return replace(change, status="changed", relative=relative, rank=found)
+
+
+def _roundings(weight: Weight, theirs: tuple[Weight, ...]) -> float:
+    """How many roundings of the coarser type may lie between a weight and its counterpart.
+
+    Two files of half precision may not differ at all: there a small step is as large as what a training changes.
+    """
+    halves = {w.dtype in SMALLEST for w in (weight, *theirs)}
+    return FEW if True not in halves else 0.0 if halves == {True} else ONE
+
+
+def _levelled(x: Array, y: Array, theirs: Weight, block: Block, mine: Weight) -> tuple[Array, Array]:
+    """What stands for a new block beside an old one, and how far apart its numbers are.
+
+    Where one side holds the levels of a grid whose scale comes only later, the line through the pairs is that scale.
+    """
+    step = np.zeros(())
+    if theirs.step is not None and theirs.scaled:
+        step = block.cut(np.broadcast_to(theirs.step, theirs.shape))
+    if theirs.scaled and mine.scaled:
+        return y, step
+    middle, base = y.mean(), x.mean()
+    spread = float(np.sum((y - middle) ** 2))
+    slope = float(np.sum((y - middle) * (x - base))) / spread if spread else 0.0
+    return base + slope * (y - middle), np.maximum(step, abs(slope) if not theirs.scaled else 1.0)
+
+
+def _rescaled(before: Array, after: Array, slack: Array) -> bool:
+    """Whether one positive factor per index of some axis makes the one of the other."""
+    for axis in range(before.ndim if before.ndim > 1 else 0):
+        others = tuple(k for k in range(before.ndim) if k != axis)
+        square = np.sum(before * before, axis=others, keepdims=True)
+        factor = np.sum(before * after, axis=others, keepdims=True) / np.where(square > 0, square, 1.0)
+        error = np.abs(after - factor * before)
+        if (factor > 0).all() and (error <= FEW * slack + 1e-6 * np.abs(after)).all():
+            return True
+    return False
+
+
+def _matrix(delta: Array, weight: Weight) -> Array:
+    """The difference with what the weight writes as rows."""
+    uses = [{d.use for b in weight.blocks for d in b.dims if d.axis == k} for k in range(delta.ndim)]
+    rows = [k for k, use in enumerate(uses) if use == {WRITES}]
+    if not rows or len(rows) == delta.ndim:
+        rows = [0]
+    order = [*rows, *(k for k in range(delta.ndim) if k not in rows)]
+    return delta.transpose(order).reshape(int(np.prod([delta.shape[k] for k in rows])), -1)
+
+
+def unmatched(matching: Matching) -> tuple[tuple[Weight, ...], tuple[Weight, ...]]:
+    """The weights of either side of which nothing has a counterpart."""
+
+    def left(weights: Weights, blocks: Iterator[Block]) -> tuple[Weight, ...]:
+        found = {b.weight for b in blocks}
+        return tuple(w for k, w in enumerate(weights.all) if k not in found)
+
+    return left(matching.old, iter(matching.blocks)), left(matching.new, iter(matching.blocks.values()))

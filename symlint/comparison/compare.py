@@ -1,0 +1,147 @@
+"""The engine of `symlint diff`: two files of one network, and what became of findings, weights and spaces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from symlint.audit import Report, judged
+from symlint.comparison.blocks import Weight
+from symlint.comparison.canonical import canonical, moved
+from symlint.comparison.change import SAME, Change, Status, changes, unmatched
+from symlint.comparison.course import SpaceChange, counterparts, course
+from symlint.comparison.matching import Matching, match
+from symlint.comparison.verdict import Verdicts, verdicts
+from symlint.comparison.weights import Weights
+from symlint.evidence import Context
+from symlint.finding import Level
+from symlint.graph import Array, Graph
+from symlint.inference import examine
+from symlint.load import load
+from symlint.rule import Rule
+from symlint.settings import Settings
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that `symlint diff` tells."""
+
+    old: Report
+    new: Report
+    findings: Verdicts
+    changes: tuple[Change, ...]
+    unmatched_old: tuple[Weight, ...]
+    unmatched_new: tuple[Weight, ...]
+    spaces: tuple[SpaceChange, ...]
+    operators: Mapping[str, tuple[int, int]]
+    """Operator -> number of its nodes in either file."""
+    fail_on: Collection[str] = ("new",)
+
+    @property
+    def matched(self) -> int:
+        """Elements of the old network's weights that have a counterpart."""
+        return sum(change.matched for change in self.changes)
+
+    @property
+    def total(self) -> int:
+        """Elements of the old network's weights."""
+        return sum(change.size for change in self.changes)
+
+    @cached_property
+    def counts(self) -> Counter[Status]:
+        """Number of the old network's weights by what became of them."""
+        return Counter(change.status for change in self.changes if change.matched)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether every weight of either file is in the other, with the same numbers."""
+        return self.alike and self.matched == self.total and set(self.counts) <= {"identical"}
+
+    @property
+    def alike(self) -> bool:
+        """Whether every weight of either file is in the other, up to the rounding of its number type."""
+        return not self.unmatched_old and not self.unmatched_new and set(self.counts) <= set(SAME)
+
+    @property
+    def renamed(self) -> int:
+        """Number of weights that have another name in the new file."""
+        return sum(bool(c.new) and c.old not in c.new for c in self.changes)
+
+    @property
+    def exit_code(self) -> int:
+        """4 incomplete, 1 what `fail_on` names has happened, 0 else."""
+        if self.old.incomplete or self.new.incomplete:
+            return 4
+        found = self.findings
+        worse = any(grown.new.level >= Level.WARNING for grown in found.worse)
+        fresh = any(finding.level >= Level.WARNING for finding in found.new)
+        happened = {
+            "new": fresh or worse,
+            "worse": worse,
+            "changed": not self.alike,
+            "unchanged": self.alike,
+            "never": False,
+        }
+        return int(any(happened[name] for name in self.fail_on))
+
+    @property
+    def verdict(self) -> str:
+        """The exit code in a word."""
+        return {0: "pass", 1: "fail"}.get(self.exit_code, "incomplete")
+
+
+def compare(
+    old: str, new: str, rules: Sequence[Rule], settings: Settings, fail_on: Collection[str] = ("new",)
+) -> Comparison:
+    """Compare two files of one network.
+
+    Raises `UnreadableModel` where one of them cannot be read.
+    """
+    chosen = settings.chosen(rules)
+    contexts = [Context(*examine(load(path)), settings.asked(rules)) for path in (old, new)]
+    reports = [judged(path, c, chosen, settings) for path, c in zip((old, new), contexts, strict=True)]
+    matching = match(*(Weights(c) for c in contexts))
+    found = changes(matching)
+    gauges: list[Mapping[str, Array]] = [{}, {}]
+    if not all(change.status in SAME for change in found):
+        gauges = [canonical(c) for c in contexts]
+        found = moved(found, matching, *gauges)
+    spaces = counterparts(contexts, matching)
+
+    def placed(space: str) -> bool:
+        return _placed(space, contexts[0], matching, found)
+
+    return Comparison(
+        reports[0],
+        reports[1],
+        verdicts(
+            reports[0].findings, reports[1].findings, spaces, lambda space: _placed(space, contexts[0], matching, found)
+        ),
+        found,
+        *unmatched(matching),
+        tuple(course(contexts, matching, found, gauges)),
+        _operators(contexts[0], contexts[1]),
+        fail_on,
+    )
+
+
+def _placed(space: str, context: Context, matching: Matching, found: Sequence[Change]) -> bool:
+    """Whether some weight of a space is still itself, unit by unit."""
+    leaves = {a.leaf for a in context.structure.actions.values() if a.id.split(".")[0] == space}
+    near = {c.index for c in found if c.status != "moved" and c.relative is not None and c.relative < 1}
+    return not leaves or any(b.weight in near and any(d.leaf in leaves for d in b.dims) for b in matching.blocks)
+
+
+def _operators(old: Context, new: Context) -> dict[str, tuple[int, int]]:
+    one, two = (Counter(_ops(c.symmetry.model.graph)) for c in (old, new))
+    return {op: (one[op], two[op]) for op in sorted(one | two)}
+
+
+def _ops(graph: Graph) -> Iterator[str]:
+    waiting = [graph]
+    while waiting:
+        for node in waiting.pop().nodes:
+            yield node.op
+            waiting += [value for value in node.attributes.values() if isinstance(value, Graph)]
