@@ -10,7 +10,8 @@ findings.
 ## Why it matters
 
 The model answers the same whatever it is asked. Where this is its only output the model does nothing; where there are
-others, a head was lost. A head of which every weight and bias is zero is as some libraries start it, and only a note.
+others, a head was lost. It is an error where no other output depends on the input, else a warning. A head of which
+every weight and bias is zero is as some libraries start it, and only a note.
 
 ## What else can cause it
 

@@ -58,13 +58,13 @@ def check(context: Context) -> Iterator[Finding]:
         total = space.size * space.copies
         if not len(constant):
             continue
-        saves = len(constant) * context.weight(space)
+        saves, have = len(constant) * context.weight(space), "has" if len(constant) == 1 else "have"
         yield Finding(
             check.code,
             check.name,
             by_share(context, check, len(constant), total, saves),
             check.evidence,
-            f"{len(constant)} of {total} units of {space.name} have a value that does not depend on the input",
+            f"{len(constant)} of {total} units of {space.name} {have} a value that does not depend on the input",
             space.id,
             tuple(constant.tolist()),
             context.tensors(space),
@@ -84,13 +84,14 @@ def _saturated(context: Context, space: Space) -> Iterator[Finding]:
     if not len(still):
         return
     saves, margins = len(still) * context.weight(space), proven.margins(space)
+    stay = "stays" if len(still) == 1 else "stay"
     least = min((margins[u] for u in still.tolist() if u in margins), default=0)
     yield Finding(
         check.code,
         check.name,
         proven.level(space, still.tolist(), by_share(context, check, len(still), total, saves)),
         "bounded",
-        f"{len(still)} of {total} units of {space.name} stay at one value for every input",
+        f"{len(still)} of {total} units of {space.name} {stay} at one value for every input",
         space.id,
         tuple(still.tolist()),
         context.tensors(space),

@@ -99,7 +99,8 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _say(branch: Branch) -> str:
-    more = f" and {len(branch.spaces) - 1} more" if len(branch.spaces) > 1 else ""
+    others = len(branch.spaces) - 1
+    more = f" (and {others} more space{'s' if others > 1 else ''})" if others else ""
     why = {
         "graph": "no path leads from there to an output",
         "start": "it is closed by a tensor at one constant, as an initialisation leaves it",

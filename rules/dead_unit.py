@@ -101,7 +101,7 @@ def _always_off(context: Context, space: Space) -> Iterator[Finding]:
         check.name,
         proven.level(space, off.tolist(), by_share(context, check, len(off), total, saves)),
         "bounded",
-        f"{len(off)} of {total} units of {space.name} are off for every input",
+        f"{len(off)} of {total} units of {space.name} {'is' if len(off) == 1 else 'are'} off for every input",
         space.id,
         tuple(off.tolist()),
         context.tensors(space),

@@ -56,13 +56,13 @@ def check(context: Context) -> Iterator[Finding]:
         total = space.size * space.copies
         spare = sum(len(group) - 1 for group in groups)
         members = sorted(unit for group in groups for unit in group)
-        saves = spare * context.weight(space)
+        saves, repeat = spare * context.weight(space), "repeats another" if spare == 1 else "repeat others"
         yield Finding(
             check.code,
             check.name,
             by_share(context, check, spare, total, saves),
             check.evidence,
-            f"{spare} of {total} units of {space.name} repeat others: {len(members)} do the work of {len(groups)}",
+            f"{spare} of {total} units of {space.name} {repeat}: {len(members)} do the work of {len(groups)}",
             space.id,
             tuple(members),
             context.tensors(space),

@@ -12,6 +12,9 @@ Where units may be rescaled without changing the function, the same is measured 
 what writes a unit is as large as what reads it. What that cures is reported chain by chain of spaces that share
 weights, for the space whose scales are the furthest off; what no rescaling cures is one finding without a space.
 
+A finding is an error where some weight becomes infinite. Where only digits are lost, it is a warning if balanced scales
+help, else a note.
+
 ## Why it matters
 
 One infinite weight makes infinities or NaN of the outputs, on devices that the developer may not have. Rows that become

@@ -78,9 +78,9 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _say(ending: Ending) -> str:
-    members = sum(len(group) for group in ending.groups)
+    members, output = sum(len(group) for group in ending.groups), f"output {ending.output}"
     if len(ending.groups) == 1 and members < 5:
         named = ", ".join(map(str, ending.groups[0][:-1]))
-        return f"entries {named} and {ending.groups[0][-1]} of {ending.size} of {ending.output} are always the same"
+        return f"entries {named} and {ending.groups[0][-1]} of {ending.size} of {output} are always the same"
     which = "they are all one" if len(ending.groups) == 1 else f"they take {len(ending.groups)} values"
-    return f"{members} of {ending.size} entries of {ending.output} are always the same as others: {which}"
+    return f"{members} of {ending.size} entries of {output} are always the same as others: {which}"

@@ -20,12 +20,14 @@ surface = "swap 3 7"
   axis of a rotated space; or of shape (weights, directions), over the weights of all tensors one after another. The
   columns need not be orthonormal, only what they span counts.
 
-Units are those along axis 0 of the first tensor, numbered as in findings; ``axes = [1, 0]`` says other axes, in the
-order of the tensors. Where an axis holds several spaces, ``swap 0 1 of 12`` chooses that with 12 units, such as heads.
+Units are those along axis 0 of the first tensor, numbered as in findings; ``axes = [1, 1, 0]`` says other axes,
+one for each tensor. Where an axis holds several spaces, ``swap 0 1 of 12`` chooses that with 12 units, such as heads.
 
 That the network has the mirror is shown from its structure, without running it: the reflection has to be an element of
-the symmetries that ``symlint inspect`` lists. If it is not, the finding says what is missing. If it is, and the weights
-are off the surface, a note says how far.
+the symmetries that ``symlint inspect`` lists. Weights that have collapsed onto it are a warning. So is a mirror that is
+not shown to be a symmetry: the finding says what is missing. Where it is one and the weights are off its surface, a
+note says how far; a model with none of the tensors gets a note as well. A declaration that means nothing in the model,
+such as a tensor or a unit that is not there, is an error.
 
 ## Why it matters
 
@@ -92,7 +94,7 @@ def _judged(context: Context, mirror: Mirror, verdict: Verdict) -> Finding:
     level, message = (
         (Level.WARNING, f"the weights of {space.name} have collapsed onto this symmetry of the network")
         if verdict.holds
-        else (Level.NOTE, f"it is a symmetry of this network; the weights are off it by {verdict.distance:.1%}")
+        else (Level.NOTE, f"it is a symmetry of this network; the weights are off it by {_off(verdict.distance)}")
     )
     return _said(mirror, level, message, space.id, verdict.units, context.tensors(space), facts)
 
@@ -109,6 +111,10 @@ def _said(
     named = {"mirror": mirror.name, **(facts or {})}
     text = f"mirror {mirror.name!r}: {message}"
     return Finding(check.code, check.name, level, check.evidence, text, space, units, tensors, named)
+
+
+def _off(distance: float) -> str:
+    return f"{distance:.1%}" if distance >= 0.001 else f"{distance:.1e} of their norm"
 
 
 def _short(value: float) -> float:

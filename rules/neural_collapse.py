@@ -54,12 +54,13 @@ def check(context: Context) -> Iterator[Finding]:
         angle, size = min(limit, CLOSER * found.chance_angle), min(limit, CLOSER * found.chance_size)
         if found.angle > angle or found.size > size:
             continue
+        off = max(found.angle, found.size)
         yield Finding(
             check.code,
             check.name,
             check.level,
             check.evidence,
-            f"the {found.classes} classes of {found.name} form a simplex: the classifier has collapsed",
+            f"the {found.classes} classes of {found.name} are equally strong and far apart, to within {off:.1g}",
             None,
             (),
             found.tensors,

@@ -47,14 +47,17 @@ from symlint.initial import Untrained, untrained
 from symlint.rule import rule
 
 KINDS = {
-    ("zero", "weight"): ("weight is zero", "weights are zero"),
-    ("zero", "gain"): ("gain is zero", "gains are zero"),
-    ("zero", "bias"): ("bias is zero", "biases are zero"),
-    ("one", "gain"): ("gain is one", "gains are one"),
-    ("one", "bias"): ("bias is one number", "biases are one number"),
-    ("constant", "gain"): ("gain is one number", "gains are one number"),
-    ("constant", "bias"): ("bias is one number", "biases are one number"),
-    ("identity", "weight"): ("weight is a multiple of the identity", "weights are multiples of the identity"),
+    ("zero", "weight"): ("tensor of weights is zero throughout", "tensors of weights are zero throughout"),
+    ("zero", "gain"): ("tensor of gains is zero throughout", "tensors of gains are zero throughout"),
+    ("zero", "bias"): ("tensor of biases is zero throughout", "tensors of biases are zero throughout"),
+    ("one", "gain"): ("tensor of gains is one throughout", "tensors of gains are one throughout"),
+    ("one", "bias"): ("tensor of biases is one number", "tensors of biases are one number each"),
+    ("constant", "gain"): ("tensor of gains is one number", "tensors of gains are one number each"),
+    ("constant", "bias"): ("tensor of biases is one number", "tensors of biases are one number each"),
+    ("identity", "weight"): (
+        "tensor of weights is a multiple of the identity",
+        "tensors of weights are multiples of the identity",
+    ),
 }
 SHOWN = 3
 

@@ -63,9 +63,9 @@ def _by_operator(op: str, items: list[Opaque], total: int) -> Finding:
     nodes = tuple(dict.fromkeys(item.node for item in items))
     reasons = tuple(dict.fromkeys(item.reason for item in items))
     parameters = _parameters(items)
-    message = (
-        f"{parameters:,} of {total:,} parameters were not audited: {_some(reasons, '; ')} (at {_some(nodes, ', ')})"
-    )
+    named = tuple(node for node in nodes if node)
+    where = f" (at {_some(named, ', ')})" if named else ""
+    message = f"{parameters:,} of {total:,} parameters were not audited: {_some(reasons, '; ')}{where}"
     return Finding(
         rule=check.code,
         name=check.name,

@@ -4,8 +4,9 @@
 
 For every space of units that may be permuted: the effective rank of the matrix of cosines between its units, which is
 the exponential of the entropy of its spectrum, as a share of what the width and the number of writing weights allow.
-The cosines are those of second moments over paths. It is reported once for the model, with a table by depth, where the
-share of some space is below the option ``share`` and less than half of what an earlier space had.
+The cosines are those of second moments over paths. It is reported once for the model, where the share of some
+space is below the option ``share`` and less than half of what an earlier space had; the facts of the JSON report list
+the ranks of all spaces by depth.
 
 ## Why it matters
 

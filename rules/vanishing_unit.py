@@ -65,12 +65,13 @@ def check(context: Context) -> Iterator[Finding]:
         low = np.flatnonzero((share < limit) & ~units.dead & ~units.constant)
         if not len(low):
             continue
+        have = "has" if len(low) == 1 else "have"
         yield Finding(
             check.code,
             check.name,
             check.level,
             check.evidence,
-            f"{len(low)} of {len(share)} units of {space.name} have below {limit:.0e} of an equal share of all paths",
+            f"{len(low)} of {len(share)} units of {space.name} {have} below {limit:.0e} of an equal share of all paths",
             space.id,
             tuple(low.tolist()),
             context.tensors(space),

@@ -68,7 +68,8 @@ def _look(forward: Forward, step: Einsum) -> Classifier | None:
     if rows[0] not in layout.doubled(step.out):
         return None
     count, rank = forward.program.shapes[step.out][rows[0]], len(layout.shape(step.out))
-    gram = forward.contracted(step, layout=layout)
+    with np.errstate(invalid="ignore"):  # what is not finite ends below
+        gram = forward.contracted(step, layout=layout)
     gram = np.einsum(gram, [*range(rank), *(rank + k for k in layout.doubled(step.out))], [rows[0], rank + rows[0]])
     if not np.isfinite(gram).all():
         return None

@@ -6,7 +6,7 @@ It is looked for in the working directory and above; flags of the command line w
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
     }
     given: dict[str, Any] = {}
     for key, value in values.items():
+        if key == "tool" and file.name == "symlint.toml":
+            raise UsageProblem(f"{file}: in symlint.toml the keys stand at the top, without [tool.symlint]")
         if key not in readers:
             raise UsageProblem(f"{file}: unknown setting {key!r}{suggestion(key, readers)}")
         try:
@@ -86,24 +88,24 @@ def _levels(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(f"expected a table of rule = level, not {value!r}")
     for level in value.values():
-        if level != "off" and level not in LEVELS:
+        if not isinstance(level, str) or level not in (*LEVELS, "off"):
             raise ValueError(f"expected error, warning, note or off, not {level!r}")
     return value
 
 
 def _thresholds(value: object) -> dict[str, dict[str, float]]:
-    if not isinstance(value, dict) or not all(map(_numbers, value.values())):
+    if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
         raise ValueError(f"expected a table of rules with a table of thresholds each, not {value!r}")
+    for selector, table in value.items():
+        for name, number in table.items():
+            if type(number) not in (int, float) or not 0 <= number < float("inf"):
+                raise ValueError(f"{selector}.{name}: expected a finite number of at least 0, not {number!r}")
     return value
 
 
-def _numbers(table: object) -> bool:
-    return isinstance(table, dict) and all(type(number) in (int, float) for number in table.values())
-
-
 def _target(value: object) -> str:
-    if not isinstance(value, str) or value not in TARGETS:
-        raise ValueError(f"expected one of {', '.join(TARGETS)}, not {value!r}")
+    if not isinstance(value, str) or value not in (*TARGETS, ""):
+        raise ValueError(f"expected one of {', '.join(TARGETS)}, or nothing, not {value!r}")
     return value
 
 
@@ -115,7 +117,15 @@ def _size(value: object) -> float:
 
 def _mirrors(folder: Path, value: object) -> tuple[Mirror, ...]:
     tables = value if isinstance(value, list) else [value]
-    return tuple(_mirror(folder, table) for table in tables)
+    mirrors = tuple(_mirror(folder, table) for table in tables)
+    if twice := _twice([mirror.name for mirror in mirrors]):
+        raise ValueError(f"two mirrors are called {twice!r}: give each a name of its own")
+    return mirrors
+
+
+def _twice(words: Sequence[str]) -> str:
+    """The first word that repeats an earlier one."""
+    return next((word for k, word in enumerate(words) if word in words[:k]), "")
 
 
 def _mirror(folder: Path, table: object) -> Mirror:
@@ -127,7 +137,27 @@ def _mirror(folder: Path, table: object) -> Mirror:
     tensors, axes = _selectors(table["tensors"]), table.get("axes", [])
     if not isinstance(axes, list) or not all(type(axis) is int for axis in axes):
         raise ValueError(f"expected a list of axes, not {axes!r}")
-    if not tensors or len(axes) > len(tensors):
-        raise ValueError(f"expected an axis for each of {len(tensors)} tensors at most, not {axes!r}")
-    path = str(folder / surface) if parts(surface).word == "file" else surface
+    mine = f"mirror {table['name']!r}"
+    if not tensors:
+        raise ValueError(f"{mine}: tensors is empty: name every weight that the reflection moves")
+    if twice := _twice(tensors):
+        raise ValueError(f"{mine}: tensors names {twice!r} twice: once is enough")
+    if axes and len(axes) != len(tensors):
+        counts = f"axes has {len(axes)} entries, tensors has {len(tensors)}"
+        raise ValueError(f"{mine}: {counts}: give one for each, or no axes")
+    try:
+        path = _directions(folder / surface) if parts(surface).word == "file" else surface
+    except ValueError as error:
+        raise ValueError(f"{mine}: {error}") from None
     return Mirror(table["name"], tensors, path, tuple(axes))
+
+
+def _directions(file: Path) -> str:
+    """The path of a file of numpy, which is told by its first bytes."""
+    try:
+        with file.open("rb") as stream:
+            if stream.read(6) == b"\x93NUMPY":
+                return str(file)
+    except OSError as error:
+        raise ValueError(f"surface {file.name}: {error.strerror}: expected at {file}") from None
+    raise ValueError(f"surface {file.name} is no array of numpy: write it with numpy.save")

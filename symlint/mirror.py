@@ -165,6 +165,8 @@ class _Judge:
     def measured(self, found: Reflection) -> Verdict:
         """How far the weights are from the surface: O O^T theta is half of what the reflection changes."""
         tensors = self.structure.program.model.tensors
+        if broken := [t for t in self.shapes if not np.isfinite(tensors[t].read().astype(np.float64)).all()]:
+            return Verdict(None, reason=f"{broken[0]} holds weights that are not finite")
         weights = Weights(self.structure, lambda stored: tensors[stored].read())
         found.act(weights)
         distance = tolerance = size = 0.0
@@ -189,8 +191,9 @@ def _directions(file: Path) -> Array:
     """The columns of a file, brought to an orthonormal basis of what they span."""
     try:
         found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageProblem(f"{file.name} cannot be read as an array of numpy: {error}") from None
+    except (OSError, ValueError, EOFError):
+        message = f"{file.name} cannot be read as an array of numbers: write it with numpy.save"
+        raise UsageProblem(message) from None
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.ndim not in (1, 2):
         raise UsageProblem(f"{file.name} is no matrix of numbers of shape (units or weights, directions)")
     wide = found.astype(np.float64).reshape(len(found), -1)

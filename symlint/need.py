@@ -138,8 +138,9 @@ class _Backward:
         if shape[step.axis] == 1 or self.values[step.x].labels is None:
             self.give(step.x, need)
             return
+        alike = tuple(k for k, n in enumerate(shape) if n == 1 and need.shape[k] > 1)  # places not told apart before
         mask = np.zeros(shape, bool)
-        mask[(*(slice(None),) * step.axis, slice(step.start, step.stop))] = need
+        mask[(*(slice(None),) * step.axis, slice(step.start, step.stop))] = need.any(axis=alike, keepdims=True)
         self.give(step.x, mask)
 
     @step.register

@@ -143,8 +143,11 @@ class _Search:
         return None
 
     def _pointwise(self, step: Pointwise, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
-        rank = len(self.program.shapes[step.out])
+        shape = self.program.shapes[step.out]
+        rank = len(shape)
         if any(len(self.program.shapes[n]) != rank for n, f in zip(step.operands, known, strict=True) if f is not None):
+            return None
+        if any(f.cells.shape != tuple(shape[a] for a in f.axes) for f in forms):  # one gate for many units
             return None
         if step.function in ("Neg", "Identity", "Cast") and len(known) == 1:
             return Form(forms[0].axes, each(forms[0].cells, lambda s: -s if step.function == "Neg" else s))

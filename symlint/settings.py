@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from symlint.finding import Level
 from symlint.rule import Rule
 
 THRESHOLDS = ("error", "warning", "note", "never")
+COMMAND = "command line"
+"""The origin of what flags set."""
 LEVELS = {str(level): level for level in Level}
 
 
@@ -49,10 +52,32 @@ class Settings:
         Rules of unreadable files are always among them: what was not audited cannot be silenced. Raises `UsageProblem`
         for a selector that matches no rule.
         """
-        for selector in (*self.select, *self.ignore, *self.levels, *self.rules):
-            _known(selector, rules)
+        for place in ("select", "ignore", "levels", "rules"):
+            for selector in getattr(self, place):
+                with self._origin(place):
+                    _known(selector, rules)
+        for selector in self.select:
+            with self._origin("select"):
+                self._silent(selector, rules)
         self.asked(rules)
         return tuple(rule for rule in rules if rule.on_failure or self._wants(rule))
+
+    @contextmanager
+    def _origin(self, place: str) -> Iterator[None]:
+        """Faults of a configuration are told with the name of its file."""
+        file = self.origins.get(place, COMMAND)
+        try:
+            yield
+        except UsageProblem as problem:
+            raise UsageProblem(f"{'' if file == COMMAND else f'{file}: {place}: '}{problem}") from None
+
+    def _silent(self, selector: str, rules: Iterable[Rule]) -> None:
+        """Raises `UsageProblem` for a selector that names nothing but rules of targets that are not asked for."""
+        named = [rule for rule in rules if _narrowness(selector, rule)]
+        if all(rule.targets and self.target not in rule.targets for rule in named):
+            targets = dict.fromkeys(f"--target {target}" for rule in named for target in rule.targets)
+            verb = "speaks" if len(named) == 1 else "speak"
+            raise UsageProblem(f"{selector} {verb} only with {' or '.join(targets)}")
 
     def _wants(self, rule: Rule) -> bool:
         default = int(not self.select and rule.evidence != "heuristic")
@@ -69,7 +94,8 @@ class Settings:
         """
         options: dict[str, dict[str, float]] = {}
         for selector, values in self.rules.items():
-            _with_thresholds(selector, values, rules)
+            with self._origin("rules"):
+                _with_thresholds(selector, values, rules)
         for rule in rules:
             for selector in sorted(self.rules, key=lambda selector: _narrowness(selector, rule)):
                 if _narrowness(selector, rule):
@@ -89,11 +115,12 @@ class Settings:
 
 def _narrowness(selector: str, rule: Rule) -> int:
     """How narrowly a selector names a rule: 0 when it does not."""
-    if selector == "ALL":
+    code = selector.upper()
+    if code == "ALL":
         return 1
-    if selector in (rule.code, rule.name):
+    if code == rule.code or selector == rule.name:
         return 1 + len(rule.code)
-    return 1 + len(selector) if selector and rule.code.startswith(selector) else 0
+    return 1 + len(code) if code and rule.code.startswith(code) else 0
 
 
 def _known(selector: str, rules: Iterable[Rule]) -> None:

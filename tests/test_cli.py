@@ -200,6 +200,14 @@ def test_names_cannot_steer_the_terminal(tmp_path, broken, monkeypatch):
         ('select = ["SYM55"]', "no rule 'SYM55'"),
         ('levels = { SYM005 = "fatal" }', "expected error, warning, note or off"),
         ("select = [", "symlint.toml"),
+        ('select = ["SYM701"]', "symlint.toml: select: SYM701 speaks only with --target int8"),
+        ('target = "float16"\nselect = ["unbalanced-scales"]', "speaks only with --target int8"),
+        ('ignore = ["SYM55"]', "symlint.toml: ignore: no rule 'SYM55'"),
+        ("rules.SYM101.error-share = -1", "SYM101.error-share: expected a finite number of at least 0, not -1"),
+        ("rules.SYM101.error-share = nan", "expected a finite number"),
+        ("rules.SYM101.share = 1", "symlint.toml: rules: SYM101 has no threshold 'share'"),
+        ("levels = { SYM005 = [] }", "expected error, warning, note or off"),
+        ('[tool.symlint]\nselect = ["SYM1"]', "in symlint.toml the keys stand at the top"),
     ],
 )
 def test_a_wrong_setting_is_one_line(monkeypatch, tmp_path, text, words):
@@ -222,6 +230,9 @@ def test_a_wrong_setting_is_one_line(monkeypatch, tmp_path, text, words):
         ('levels = { SYM005 = "note" }', [], 0),
         ('levels = { SYM0 = "note", SYM005 = "warning" }', [], 1),
         ('levels = { non-finite-weights = "off" }', ["--fail-on", "note"], 0),
+        ('target = ""', ["--select", "sym005"], 1),
+        ('target = "int8"', ["--select", "SYM7"], 0),
+        ("", ["--select", "SYM7"], 2),
     ],
 )
 @pytest.mark.parametrize("name", ["symlint.toml", "pyproject.toml"])

@@ -119,6 +119,8 @@ def test_a_merge_that_changed_nothing_can_fail_the_run(healthy, root):
     assert call("diff", healthy, decayed, "--fail-on", "unchanged").exit_code == 0
     assert call("diff", healthy, decayed, "--fail-on", "changed").exit_code == 1
     assert call("diff", healthy, healthy, "--fail-on", "changed").exit_code == 0
+    changed = call("diff", healthy, decayed, "--fail-on", "changed").stdout
+    assert "failed on changed (10 tensors):" in changed
 
 
 @pytest.mark.parametrize("name", ["healthy_cnn", "decayed_cnn", "collinear_mlp", "low_rank_encoder"])
@@ -240,6 +242,87 @@ def test_what_decay_did_is_shown_by_depth(root):
     assert len(found) >= 3
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_numbers_that_became_infinite_or_nan_are_a_change(healthy, tmp_path, value):
+    def broken(weights: Weights) -> None:
+        weights["conv2.weight"][3, 1] = value
+
+    new = change(healthy, tmp_path / "broken.onnx", broken)
+    document = diff(healthy, new)
+    (tensor,) = (t for t in document["weights"]["tensors"] if t["old"] == "conv2.weight")
+    assert (tensor["status"], tensor["broken"]) == ("changed", 9)
+    assert set(statuses(document).values()) == {"identical", "changed"}
+    assert "9 numbers became infinite or NaN" in call("diff", healthy, new).stdout
+    assert statuses(diff(new, healthy))["conv2.weight"] == "changed"
+    assert diff(new, new)["weights"]["unchanged"]
+
+
+def test_numbers_beyond_half_precision_are_no_rounding(perceptron, tmp_path):
+    def large(weights: Weights) -> None:
+        weights["second.weight"][1, 2] = 70000
+
+    old = perceptron("float.onnx", large)
+    model = onnx.load(old)
+    with np.errstate(over="ignore"):
+        for item in model.graph.initializer:
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), item.name))
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, tmp_path / "half.onnx")
+    found = statuses(diff(old, tmp_path / "half.onnx"))
+    assert (found["first.weight"], found["second.weight"]) == ("rounded", "changed")
+
+
+def rebuilt(source: Path, target: Path, edit: Callable[[onnx.GraphProto], None]) -> Path:
+    """A copy of a file with other nodes."""
+    model = onnx.load(source)
+    edit(model.graph)
+    onnx.save(model, target)
+    return target
+
+
+def test_another_operator_or_attribute_is_told(healthy, tmp_path):
+    def turned(graph: onnx.GraphProto) -> None:
+        next(n for n in graph.node if n.op_type == "Relu").op_type = "Tanh"
+
+    def doubled(graph: onnx.GraphProto) -> None:
+        node = next(n for n in graph.node if n.op_type == "Gemm")
+        kept = [a for a in node.attribute if a.name != "alpha"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("alpha", 2.0)])
+
+    for edit, old, words in ((turned, "Relu", "Tanh"), (doubled, "Gemm alpha 1", "alpha 2")):
+        new = rename(rebuilt(healthy, tmp_path / "edited.onnx", edit), tmp_path / "renamed.onnx")
+        document = diff(healthy, new, "--fail-on", "changed", code=1)
+        (edited,) = document["nodes"]["changed"]
+        assert (edited["old"], edited["new"]) == (old, words)
+        printed = call("diff", healthy, new, "--fail-on", "changed").stdout
+        assert "nothing changed" not in printed
+        assert "no weight changed" in printed
+        assert f"{old} -> {words}" in printed
+        assert "failed on changed (1 node)" in printed
+
+
+def test_two_networks_that_have_nothing_in_common_are_not_compared(healthy, deep):
+    document = diff(healthy, deep, code=4)
+    assert (document["verdict"], document["weights"]["unrelated"]) == ("incomplete", True)
+    printed = call("diff", healthy, deep).stdout
+    assert "are these two files of one network?" in printed
+    assert "of 0 matched" not in printed
+
+
+def test_a_repaired_network_is_the_old_one_cut(root, tmp_path):
+    old, new = root / "fixtures" / "decayed_cnn.onnx", tmp_path / "fixed.onnx"
+    assert call("fix", old, "-o", new).exit_code == 0
+    for other in (new, rename(new, tmp_path / "renamed.onnx")):
+        document = diff(old, other, code=0)
+        assert set(statuses(document).values()) == {"cut", "identical"}
+        assert not document["weights"]["unmatched_old"]
+        units = {s["name"]: (s["old"]["units"], s["new"] and s["new"]["units"]) for s in document["spaces"]}
+        assert units == {"conv1": (16, 15), "conv2": (24, 9), "conv3": (32, 24), "hidden": (32, 23)}
+    assert "cut: 24x16x3x3 -> 9x15x3x3" in call("diff", old, new).stdout
+
+
 # -- adapters -----------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +389,9 @@ def test_a_unit_that_rounding_kills_is_told(perceptron, tmp_path):
     assert document["weights"]["matched"] == document["weights"]["total"]
     assert statuses(document) == {"first.weight": "rounded", "first.bias": "identical", "second.weight": "rounded"}
     assert document["spaces"][0]["new"]["live"] == 5
-    assert "nothing changed but the rounding to int8" in call("diff", old, tmp_path / "int8.onnx").stdout
+    assert "no weight changed but the rounding to int8" in call("diff", old, tmp_path / "int8.onnx").stdout
+    back = call("diff", tmp_path / "int8.onnx", old).stdout
+    assert "no weight changed but the rounding that the old file has (int8)" in back
 
 
 def test_half_precision_is_a_rounding_of_single_and_of_nothing_else(perceptron, tmp_path):
@@ -377,13 +462,22 @@ def test_the_readme_shows_its_last_lines(root):
 
 def test_json_is_the_documented_shape(healthy, root):
     document = diff(healthy, root / "fixtures" / "decayed_cnn.onnx")
-    head = ["schema_version", "verdict", "exit_code", "old", "new", "findings", "weights", "spaces", "operators"]
-    assert list(document) == head
+    head = ["schema_version", "verdict", "exit_code", "old", "new", "findings", "weights", "spaces"]
+    assert list(document) == [*head, "operators", "nodes"]
     assert set(document["findings"]) == {"new", "gone", "worse", "better", "kept"}
     assert {"matched", "total", "unmatched_old", "unmatched_new", "identical", "rounded", "changed"} <= set(
         document["weights"]
     )
     assert document["old"]["sha256"] != document["new"]["sha256"]
+
+
+@pytest.mark.corpus
+def test_notes_that_are_not_shown_are_counted(shared):
+    files = [shared / "zoo" / f"{name}.onnx" for name in ("bert", "bert.int8_dynamic")]
+    printed = call("diff", *files).stdout
+    assert "not shown" in printed
+    assert "(-v shows them)" in printed
+    assert "not shown" not in call("diff", *files, "-v").stdout
 
 
 # -- published networks -------------------------------------------------------------------------------------------

@@ -278,6 +278,7 @@ def test_a_mirror_is_read_from_the_configuration(tmp_path):
         '[[mirrors]]\nname = "a"\ntensors = ["w"]\nsurface = "swap 1 2 of 12"\naxes = [-1]\n'
         '[[mirrors]]\nname = "b"\ntensors = ["w"]\nsurface = "o.npy"\n'
     )
+    np.save(tmp_path / "o.npy", np.eye(3))
     first, second = read(tmp_path).mirrors
     assert (first.axes, surface(first.surface).units, surface(first.surface).count) == ((-1,), (1, 2), 12)
     assert second.surface == str(tmp_path / "o.npy")
@@ -289,11 +290,17 @@ def test_a_mirror_is_read_from_the_configuration(tmp_path):
         ('surface = "swap 1"', "expected the surface as 'swap I J'"),
         ('surface = "swap 1 1"', "expected the surface as 'swap I J'"),
         ('surface = "turn 1"', "expected the surface as 'swap I J'"),
-        ('surface = "sign 1"\naxes = [0, 1]', "expected an axis for each of 1 tensors at most"),
+        ('surface = "sign 1"\naxes = [0, 1]', "mirror 'a': axes has 2 entries, tensors has 1"),
+        ('surface = "turn.npy"', "mirror 'a': surface turn.npy: No such file"),
+        ('surface = "symlint.toml.npy"', "mirror 'a': surface symlint.toml.npy is no array of numpy"),
+        ('surface = "sign 1"\n[[mirrors]]\nname = "a"\ntensors = ["w"]\nsurface = "sign 2"', "two mirrors are called"),
+        ('surface = "sign 1"\n[[mirrors]]\nname = "b"\ntensors = []\nsurface = "sign 2"', "tensors is empty"),
+        ('surface = "sign 1"\n[[mirrors]]\nname = "b"\ntensors = ["w", "w"]\nsurface = "sign 2"', "'w' twice"),
         ('surface = "sign 1"\naxis = 0', "expected tables with name, tensors, surface (and axes)"),
     ],
 )
 def test_a_wrong_configuration(tmp_path, line, message):
+    (tmp_path / "symlint.toml.npy").write_text("1 0 0")
     (tmp_path / "symlint.toml").write_text(f'[[mirrors]]\nname = "a"\ntensors = ["w"]\n{line}\n')
     with pytest.raises(UsageProblem) as caught:
         read(tmp_path)

@@ -278,6 +278,11 @@ CASES = {
         LAYER | {"w": np.zeros((4, 6), np.float32), "b": -np.abs(normal(6))},
         [("SYM012", "error", "y", ())],
     ),
+    "a head that is still at zero, stored the other way round": (
+        f"{HEAD} t = Transpose<perm=[1,0]>(v) a = MatMul(h, t) y = Add(a, d) }}",
+        LAYER | {"v": np.zeros((5, 6), np.float32), "d": np.zeros(5, np.float32)},
+        [("SYM012", "note", "y", ())],
+    ),
     "what is multiplied by zero by construction": (
         "g (float[n,4] x) => (float[n,4] y) { a = Mul(x, zero) y = Add(a, t) }",
         {"zero": np.zeros(1, np.float32), "t": normal(4)},

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from symlint.audit import audit
 from symlint.cli import cli
 from symlint.edit import write
+from symlint.errors import UsageProblem
 from symlint.finding import Finding, Level
 from symlint.inference import examine
 from symlint.load import load
@@ -103,8 +104,11 @@ def network(request, perceptron, tmp_path) -> Path:
 
 def test_not_a_word_without_the_target(network, tmp_path):
     file = scattered(network, tmp_path / "scattered.onnx", 3)
-    for settings in (Settings(), Settings(select=("SYM7",)), Settings(target="float16", select=("SYM701",))):
+    for settings in (Settings(), Settings(select=("ALL",)), Settings(target="float16", select=("SYM7",))):
         assert not {"SYM701"} & {rule.code for rule in settings.chosen(rules())}
+    for settings in (Settings(select=("SYM7",)), Settings(target="float16", select=("SYM701",))):
+        with pytest.raises(UsageProblem, match="only with --target int8"):
+            settings.chosen(rules())
     assert findings(file, "") == []
 
 

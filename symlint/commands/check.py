@@ -16,7 +16,7 @@ from symlint.commands.terminal import color_option, style_for
 from symlint.configuration import read
 from symlint.errors import UsageProblem
 from symlint.report import FORMATS, Style, reporter
-from symlint.settings import THRESHOLDS
+from symlint.settings import COMMAND, THRESHOLDS
 
 if TYPE_CHECKING:
     from symlint.audit import Run
@@ -78,7 +78,7 @@ def command(
     from symlint.audit import find, run
     from symlint.rule import rules
 
-    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore, fail_on=fail_on, target=target)
+    settings = read(Path.cwd()).override(COMMAND, select=select, ignore=ignore, fail_on=fail_on, target=target)
     installed = rules()
     settings.chosen(installed)  # a selector that names nothing is told before the work
     files, missing = find(paths or (".",))

@@ -29,7 +29,9 @@ def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str
     type=click.Choice(EVENTS),
     default=("new",),
     show_default=True,
-    help="What fails the run: new findings or newly affected units, the latter only, changed or unchanged weights.",
+    help="What fails the run: new findings or newly affected units, the latter only, changed or unchanged weights."
+    " Changed is whatever is more than rounding: weights that a symmetry moved, weights of one file only, and another"
+    " operator or attribute of a node.",
 )
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
 @color_option
@@ -50,8 +52,9 @@ def command(
 
     OLD and NEW may be a float network and its quantised form, a base and the same with an adapter merged, two
     checkpoints, or a network before and after an optimiser. Weights are matched by the spaces that they hold, whatever
-    they are called. Networks never run. Exits with 0 when nothing happened that --fail-on names, 1 when it did, 3 when
-    there is no such file, 4 when one could not be audited.
+    they are called; where widths differ, only those are that rows and columns were cut from. Networks never run. Exits
+    with 0 when nothing happened that --fail-on names, 1 when it did, 3 when there is no such file, 4 when one could not
+    be audited or less than half of both is matched.
     """
     from symlint.comparison.compare import compare
     from symlint.configuration import read

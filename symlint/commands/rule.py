@@ -11,6 +11,13 @@ from symlint.errors import UsageProblem
 from symlint.report import Style
 from symlint.rule import Rule, rules
 from symlint.settings import suggestion
+from symlint.severity import SHARES
+
+HOW = """Where nothing above says otherwise, a finding is a warning. It is an error where all three are reached:
+error-share of the units of the space, error-units as a number of units, and error-model of the model's parameters,
+which a repair would remove. It is a note where a repair would remove less than note-model of them. Where no repair
+removes parameters, the last two do not count."""
+"""What the options of `symlint.severity` mean, for the pages of all rules that have them."""
 
 
 @click.command("rule")
@@ -20,14 +27,14 @@ from symlint.settings import suggestion
 def command(which: str | None, form: str, color: str) -> None:
     """List the rules, or print the manual page of one."""
     installed = rules()
-    chosen = [rule for rule in installed if which is None or which in (rule.code, rule.name)]
-    chosen = chosen or [rule for rule in installed if which and rule.code.startswith(which)]
+    chosen = [rule for rule in installed if which is None or which.upper() == rule.code or which == rule.name]
+    chosen = chosen or [rule for rule in installed if which and rule.code.startswith(which.upper())]
     if which and not chosen:
         names = [name for rule in installed for name in (rule.code, rule.name)]
         raise UsageProblem(f"no rule {which!r}{suggestion(which, names)}; `symlint rule` lists them")
     if form == "json":
         text = json.dumps({"schema_version": "1", "rules": [_entry(rule) for rule in chosen]}, indent=2) + "\n"
-    elif which in {name for rule in chosen for name in (rule.code, rule.name)}:
+    elif which and any(which.upper() == rule.code or which == rule.name for rule in chosen):
         text = _page(chosen[0], style_for(color))
     else:
         text = "".join(f"{rule.code}  {rule.level!s:8} {rule.evidence:10} {rule.name}\n" for rule in chosen)
@@ -70,6 +77,8 @@ def _settings(rule: Rule) -> str:
     elif rule.evidence == "heuristic":
         lines.append(f"It speaks only when it is selected: --select {rule.code}.")
     if rule.options:
-        options = ", ".join(f"{name} = {value:g}" for name, value in rule.options.items())
-        lines.append(f"Thresholds, to be set in a table [tool.symlint.rules.{rule.code}]: {options}.")
-    return "\n\n## Settings\n\n" + "\n".join(lines) if lines else ""
+        options = "\n".join(f"- {name} = {value:g}" for name, value in rule.options.items())
+        lines.append(f"Thresholds, to be set in a table [tool.symlint.rules.{rule.code}]:\n\n{options}")
+    if rule.options.keys() >= SHARES.keys():
+        lines.append(HOW)
+    return "\n\n## Settings\n\n" + "\n\n".join(lines) if lines else ""

@@ -24,7 +24,7 @@ COARSE = {"float16": 50.0, "bfloat16": 400.0}
 def canonical(context: Context) -> Mapping[str, Array]:
     """Stored tensor -> its values in the gauge of least norm, for those that it moves."""
     actions = two_sided(context.structure)
-    if not actions:
+    if not actions or not finite(context):
         return {}
     scales = Scales(context.structure, actions)
     try:
@@ -33,6 +33,13 @@ def canonical(context: Context) -> Mapping[str, Array]:
     except (ArithmeticError, ValueError, np.linalg.LinAlgError):
         return {}
     return found if all(np.isfinite(v).all() for v in found.values()) else {}
+
+
+def finite(context: Context) -> bool:
+    """Whether all stored weights are finite: without that no gauge is the least, and no spectrum can be told."""
+    tensors = context.structure.program.model.tensors
+    stored = (tensors[name] for name in set(context.structure.program.weights.values()))
+    return all(bool(np.isfinite(t.read().astype(np.float64)).all()) for t in stored if t.floating)
 
 
 def moved(
@@ -56,7 +63,12 @@ def moved(
 
 
 def _apart(before: Array, after: Array) -> float:
-    """The largest difference of the sizes of rows and columns, in order of size, relative to the largest."""
+    """The largest difference of the sizes of rows and columns, in order of size, relative to the largest.
+
+    Infinite where a number is infinite or NaN: of such numbers no symmetry can be told.
+    """
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return np.inf
     worst = 0.0
     for power in (2, 4):
         for axis in range(max(before.ndim, 1)):

@@ -17,9 +17,10 @@ from symlint.comparison.readings import WRITES
 from symlint.comparison.weights import Weights
 from symlint.graph import Array, Shape
 
-Status = Literal["identical", "rounded", "rescaled", "moved", "changed", "not compared"]
+Status = Literal["identical", "rounded", "rescaled", "moved", "cut", "changed", "not compared"]
 """``rounded``: as near as the coarser number type allows. ``rescaled``: the same but for one factor per unit of an
-axis, as when a normalisation is folded. ``moved``: the same up to permutations, signs and scales of units."""
+axis, as when a normalisation is folded. ``moved``: the same up to permutations, signs and scales of units.
+``cut``: only some rows and columns are left, as they were."""
 SAME: tuple[Status, ...] = ("identical", "rounded")
 ONE = 1.05
 FEW = 4.0
@@ -47,6 +48,10 @@ class Change:
     rank: Rank | None = None
     """Of the difference as a matrix from what is summed over to what is written."""
     dtypes: tuple[str, str] = ("", "")
+    broken: int = 0
+    """Numbers that became infinite or NaN; `relative` is that of the others."""
+    became: Shape = ()
+    """The new shape of a weight that was cut."""
 
     @property
     def size(self) -> int:
@@ -119,23 +124,30 @@ class _Comparison:
         same = (after == before) | (np.isnan(after) & np.isnan(before))
         if same.all():
             return replace(change, status="identical", relative=0.0)
-        delta = np.where(same, 0.0, after - before)
-        size = float(np.linalg.norm(before)) or float(np.linalg.norm(after))
+        known = np.isfinite(before), np.isfinite(after)
+        delta = np.where(same | ~known[0] | ~known[1], 0.0, after - before)
+        size = _norm(before) or _norm(after)
         relative = float(np.linalg.norm(delta)) / size if size else 0.0
+        if not (same | (known[0] & known[1])).all():
+            return replace(change, status="changed", relative=relative, broken=int((known[0] & ~known[1]).sum()))
         unit = max(weight.unit, *(w.unit for w in theirs))
         tiny = max(SMALLEST.get(w.dtype, 1e-38) for w in (weight, *theirs))
         allowed = _roundings(weight, theirs) * unit
         slack = slack + allowed * np.maximum(np.abs(before), np.abs(after)) + (tiny if allowed else 0.0)
-        if (np.abs(delta) <= slack).all() or relative <= allowed:
+        if (np.abs(delta) <= np.where(same, 0.0, slack)).all() or relative <= allowed:
             return replace(change, status="rounded", relative=relative)
         if _rescaled(before, after, slack):
             return replace(change, status="rescaled", relative=relative)
         found = None
         grid = weight.step is not None or any(w.step is not None for w in theirs)
         if delta.ndim > 1 and min(_matrix(delta, weight).shape) > 1 and not grid:
-            noise = unit * float(np.sqrt(np.mean(np.square(after)))) * 3**-0.5
+            noise = unit * _norm(after) * (3 * after.size) ** -0.5
             found = rank(_matrix(delta, weight), noise)
         return replace(change, status="changed", relative=relative, rank=found)
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(np.where(np.isfinite(values), values, 0.0)))
 
 
 def _roundings(weight: Weight, theirs: tuple[Weight, ...]) -> float:
@@ -157,9 +169,10 @@ def _levelled(x: Array, y: Array, theirs: Weight, block: Block, mine: Weight) ->
         step = block.cut(np.broadcast_to(theirs.step, theirs.shape))
     if theirs.scaled and mine.scaled:
         return y, step
-    middle, base = y.mean(), x.mean()
+    known = np.isfinite(x)
+    middle, base = (float(v[known].mean()) if known.any() else 0.0 for v in (y, x))
     spread = float(np.sum((y - middle) ** 2))
-    slope = float(np.sum((y - middle) * (x - base))) / spread if spread else 0.0
+    slope = float(np.sum((y - middle) * np.where(known, x - base, 0.0))) / spread if spread else 0.0
     return base + slope * (y - middle), np.maximum(step, abs(slope) if not theirs.scaled else 1.0)
 
 

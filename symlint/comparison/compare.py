@@ -13,6 +13,8 @@ from symlint.comparison.canonical import canonical, moved
 from symlint.comparison.change import SAME, Change, Status, changes, unmatched
 from symlint.comparison.course import SpaceChange, counterparts, course
 from symlint.comparison.matching import Matching, match
+from symlint.comparison.nodes import Nodes, nodes
+from symlint.comparison.resized import resized, with_cuts
 from symlint.comparison.verdict import Verdicts, verdicts
 from symlint.comparison.weights import Weights
 from symlint.evidence import Context
@@ -37,6 +39,10 @@ class Comparison:
     spaces: tuple[SpaceChange, ...]
     operators: Mapping[str, tuple[int, int]]
     """Operator -> number of its nodes in either file."""
+    nodes: Nodes
+    matched_new: int
+    """Elements of the new network's weights that have a counterpart."""
+    total_new: int
     fail_on: Collection[str] = ("new",)
 
     @property
@@ -70,21 +76,43 @@ class Comparison:
         return sum(bool(c.new) and c.old not in c.new for c in self.changes)
 
     @property
+    def unrelated(self) -> bool:
+        """Whether too little of both files is matched for a comparison to mean something."""
+        pairs = (self.matched, self.total), (self.matched_new, self.total_new)
+        return self.total + self.total_new > 0 and all(2 * part < whole or not whole for part, whole in pairs)
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing at all changed: neither a weight, nor what is computed with it."""
+        return self.unchanged and self.nodes.same
+
+    @property
+    def changed(self) -> int:
+        """Number of weights that are in one file only or differ by more than rounding, a moved gauge included."""
+        differ = sum(n for status, n in self.counts.items() if status not in SAME)
+        return differ + len(self.unmatched_old) + len(self.unmatched_new)
+
+    @property
     def exit_code(self) -> int:
         """4 incomplete, 1 what `fail_on` names has happened, 0 else."""
-        if self.old.incomplete or self.new.incomplete:
+        if self.old.incomplete or self.new.incomplete or self.unrelated:
             return 4
+        return int(bool(self.failed))
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names in `fail_on` of what has happened."""
         found = self.findings
         worse = any(grown.new.level >= Level.WARNING for grown in found.worse)
         fresh = any(finding.level >= Level.WARNING for finding in found.new)
         happened = {
             "new": fresh or worse,
             "worse": worse,
-            "changed": not self.alike,
-            "unchanged": self.alike,
+            "changed": not self.alike or bool(self.nodes.edits),
+            "unchanged": self.alike and not self.nodes.edits,
             "never": False,
         }
-        return int(any(happened[name] for name in self.fail_on))
+        return tuple(name for name in happened if name in self.fail_on and happened[name])
 
     @property
     def verdict(self) -> str:
@@ -103,16 +131,18 @@ def compare(
     contexts = [Context(*examine(load(path)), settings.asked(rules)) for path in (old, new)]
     reports = [judged(path, c, chosen, settings) for path, c in zip((old, new), contexts, strict=True)]
     matching = match(*(Weights(c) for c in contexts))
-    found = changes(matching)
+    matching.resized = resized(matching)
+    found = with_cuts(changes(matching), matching, matching.resized)
     gauges: list[Mapping[str, Array]] = [{}, {}]
     if not all(change.status in SAME for change in found):
         gauges = [canonical(c) for c in contexts]
         found = moved(found, matching, *gauges)
     spaces = counterparts(contexts, matching)
-
-    def placed(space: str) -> bool:
-        return _placed(space, contexts[0], matching, found)
-
+    cuts = [change for change in found if change.status == "cut"]
+    kept = {c.old for c in cuts}, {name for c in cuts for name in c.new}
+    left, right = unmatched(matching)
+    old_model, new_model = (c.symmetry.model for c in contexts)
+    one, two = ({weight.name for weight in side.all} for side in (matching.old, matching.new))
     return Comparison(
         reports[0],
         reports[1],
@@ -120,9 +150,13 @@ def compare(
             reports[0].findings, reports[1].findings, spaces, lambda space: _placed(space, contexts[0], matching, found)
         ),
         found,
-        *unmatched(matching),
+        tuple(weight for weight in left if weight.name not in kept[0]),
+        tuple(weight for weight in right if weight.name not in kept[1]),
         tuple(course(contexts, matching, found, gauges)),
         _operators(contexts[0], contexts[1]),
+        nodes(old_model, new_model, (one, two)),
+        sum(block.size for block in matching.blocks.values()) + sum(change.matched for change in cuts),
+        sum(weight.size for weight in matching.new.all),
         fail_on,
     )
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from symlint.comparison.canonical import canonical
+from symlint.comparison.canonical import canonical, finite
 from symlint.comparison.change import Change, Pairs
 from symlint.comparison.matching import Matching
 from symlint.comparison.state import State, states
@@ -42,6 +42,13 @@ def counterparts(contexts: Sequence[Context], matching: Matching) -> dict[str, s
     """Space of the old network -> that of the new one."""
     mine, theirs = ({a.leaf: a.id.split(".")[0] for a in c.structure.actions.values() if a.leaf >= 0} for c in contexts)
     found = {mine[a]: theirs[b] for a, b in matching.leaves.items() if a in mine and b in theirs}
+    for index, other in matching.resized.items():
+        dims = ([d for b in w.blocks for d in b.dims] for w in (matching.old.all[index], matching.new.all[other]))
+        ours, others = ({(d.use, d.axis, d.place, d.term): d.leaf for d in side} for side in dims)
+        for key in sorted(ours.keys() & others.keys()):
+            one, two = mine.get(ours[key]), theirs.get(others[key])
+            if one and two and one not in found and two not in found.values():
+                found[one] = two
     # What has no units, a scale or a shift of whole tensors, is told by the tensors.
     there = {s.id: frozenset(p.tensor for p in s.places) for s in contexts[1].symmetry.spaces}
     left = {held: space for space, held in there.items() if space not in found.values()}
@@ -61,15 +68,17 @@ def course(
     """The spaces of the old network; where nothing changed no widths are measured, which cost the most."""
     old, new = contexts
     same = all(change.status == "identical" for change in found)
-    before = states(old, None if same else matching.old.at(gauges[0] or canonical(old)))
+    known = finite(old) and finite(new)
+    before = states(old, None if same or not known else matching.old.at(gauges[0] or canonical(old)))
     there = counterparts(contexts, matching)
-    if matching.new.quantised and not matching.old.quantised and (values := _stood_for(matching)) is not None:
+    if known and matching.new.quantised and not matching.old.quantised and (values := _stood_for(matching)) is not None:
         # Nothing is scaled across a quantiser: what its levels stand for is judged where the floats were.
         other = _with(old, values)
         after = {s.id: s for s in states(other, Weights(other).at(canonical(other)))}
         names = {s.id: s.id for s in before}
     else:
-        after = {s.id: s for s in states(new, matching.new.at(gauges[1] or canonical(new)))} if not same else {}
+        measured = matching.new.at(gauges[1] or canonical(new)) if known else None
+        after = {s.id: s for s in states(new, measured)} if not same else {}
         names = there
     gauged = matching.old.quantised == matching.new.quantised or names is not there
     for state in before:

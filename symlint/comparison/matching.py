@@ -37,6 +37,8 @@ class Matching:
     new: Weights
     blocks: dict[Block, Block] = field(default_factory=dict)
     leaves: dict[int, int] = field(default_factory=dict)
+    resized: dict[int, int] = field(default_factory=dict)
+    """Old weight -> new weight of another size."""
 
     @property
     def back(self) -> Mapping[int, int]:

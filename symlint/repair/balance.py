@@ -71,7 +71,9 @@ def place(structure: Structure, aim: Aim, only: Collection[str] | None = None, c
     """The balanced gauge, to within a step of `close` in the logarithms; None without free scales."""
     if _quantised(structure.program.model.graph):
         return None
+    wild = _wild(structure)
     actions = [a for a in two_sided(structure) if only is None or a.id in only]
+    actions = [a for a in actions if not any(o.tensor in wild for o in a.charge)]
     tensors = structure.program.model.tensors
     while actions:
         scales = Scales(structure, actions)
@@ -140,6 +142,19 @@ def _least_norm(scales: Scales, squares: list[Table], close: float) -> tuple[NDA
 def _one_sided(squares: list[Table], count: int) -> NDArray[np.bool_]:
     grows, shrinks = pulls(squares, count)
     return np.asarray((grows == 0) | (shrinks == 0))
+
+
+def _wild(structure: Structure) -> set[str]:
+    """The weights, and scales of batch normalisations, with sizes that are not finite: no gauge of them is best."""
+    program = structure.program
+    tensors = program.model.tensors
+    wild = {
+        name
+        for name, stored in program.weights.items()
+        if tensors[stored].floating and not np.isfinite(tensors[stored].read().astype(np.float64)).all()
+    }
+    affines = program.affines.items()
+    return wild | {name for name, step in affines if wild & {step.gain, step.bias, step.mean, step.var}}
 
 
 def behind(structure: Structure, name: str) -> set[str]:

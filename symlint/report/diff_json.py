@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from symlint.comparison.change import Change
@@ -10,7 +11,7 @@ from symlint.comparison.course import SpaceChange
 from symlint.comparison.state import State
 from symlint.comparison.verdict import Grown
 from symlint.errors import UnreadableModel
-from symlint.report.diff import STATUS
+from symlint.report.diff_weights import STATUS
 from symlint.report.json import dump, written
 
 
@@ -38,10 +39,12 @@ def as_json(found: Comparison) -> str:
                 "unmatched_new": [weight.name for weight in found.unmatched_new],
                 **{name.replace(" ", "_"): found.counts[name] for name in STATUS},
                 "unchanged": found.unchanged,
+                "unrelated": found.unrelated,
                 "tensors": [_change(change) for change in found.changes],
             },
             "spaces": [_space(space) for space in found.spaces],
             "operators": {op: list(pair) for op, pair in found.operators.items() if pair[0] != pair[1]},
+            "nodes": {"same": found.nodes.same, "changed": [asdict(edit) for edit in found.nodes.edits]},
         }
     )
 
@@ -52,7 +55,13 @@ def unread(old: str, new: str, problem: UnreadableModel, code: int) -> str:
     return dump(
         {"schema_version": "1", "verdict": "incomplete", "exit_code": code, "old": {"path": old}, "new": {"path": new}}
         | empty
-        | {"weights": None, "spaces": [], "problem": {"rule": problem.code, "message": str(problem)}}
+        | {
+            "weights": None,
+            "spaces": [],
+            "operators": {},
+            "nodes": None,
+            "problem": {"rule": problem.code, "message": str(problem)},
+        }
     )
 
 
@@ -72,6 +81,8 @@ def _change(change: Change) -> dict[str, Any]:
         "rank": None if rank is None else rank.numerical,
         "effective_rank": None if rank is None else rank.effective,
         "dtypes": list(change.dtypes),
+        "broken": change.broken,
+        "new_shape": list(change.became) if change.became else None,
     }
 
 
