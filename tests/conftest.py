@@ -10,20 +10,30 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 ROOT = Path(__file__).parents[1]
-
-
+SHARED = Path(os.environ.get("SYMLINT_SHARED", ROOT.parent / "shared"))
 WHOLE = ("test_soundness.py", "test_confirmed.py")
 """Files of which every slow test runs each time."""
 
+# How long an example takes says more of the machine, and of what else it does, than of the law.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of slow tests on single networks every other one, by its name; all of them with ``SYMLINT_ALL=1``.
+    """Tests of the corpora are skipped where these are missing; of slow ones on single networks every other one runs.
 
-    One that is asked for by name always runs.
+    Which one is told by its name; all run with ``SYMLINT_ALL=1``, and one that is asked for by name always does.
     """
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("corpus"):
+            item.add_marker(pytest.mark.corpus)
+        if item.get_closest_marker("corpus") and not SHARED.is_dir():
+            # In front, since an empty set of networks is a reason that says nothing.
+            item.add_marker(pytest.mark.skip(reason=_missing()), append=False)
     if os.environ.get("SYMLINT_ALL") or any("::" in argument for argument in config.args):
         return
     kept, left = [], []
@@ -43,10 +53,13 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Networks that others published, and references; the tests that need them are skipped without."""
-    folder = Path(os.environ.get("SYMLINT_SHARED", ROOT.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"no corpora at {folder} (SYMLINT_SHARED names another folder)")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(_missing())
+    return SHARED
+
+
+def _missing() -> str:
+    return f"no corpora at {SHARED} (SYMLINT_SHARED names another folder)"
 
 
 @pytest.fixture(autouse=True)

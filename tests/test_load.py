@@ -20,7 +20,7 @@ from symlint.errors import UnreadableModel
 from symlint.graph import Graph, Model
 from symlint.load import load
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FLOAT = TensorProto.FLOAT
 Save = Callable[..., Path]
 

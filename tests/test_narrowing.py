@@ -56,7 +56,7 @@ def wrecked(path: Path, out: Path) -> int:
     return count
 
 
-@pytest.mark.skipif(not FILES, reason="the networks of ../shared are not there")
+@pytest.mark.corpus
 @pytest.mark.parametrize(
     "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if k % SLOW else []) for k, p in enumerate(FILES)]
 )
