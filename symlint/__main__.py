@@ -1,5 +1,12 @@
 """``python -m symlint``."""
 
-from symlint.cli import cli
+import sys
+
+from symlint import child_process
+
+# ``-m`` imports from the folder that it runs in, where a model may lie beside a script called like a module.
+sys.path[:] = child_process.import_path()
+
+from symlint.cli import cli  # noqa: E402
 
 cli(prog_name="symlint")

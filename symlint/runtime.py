@@ -1,13 +1,12 @@
 """onnxruntime, in a child process whose death is an ordinary answer.
 
-As a module it is the child: ``python -m symlint.runtime JOB`` runs the models of a job file on one set of inputs.
+`main` is the child: it runs the models of a job file on one set of inputs.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from symlint import child_process
 from symlint.graph import Array
 
 TIME_LIMIT = 600
@@ -36,9 +36,16 @@ def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
         _save(job / "feeds.npz", "f", list(feeds.values()))
         description = {"models": [str(m.resolve()) for m in models], "names": list(feeds)}
         (job / "job.json").write_text(json.dumps(description))
-        command = [sys.executable, "-m", "symlint.runtime", str(job)]
+        command = child_process.command("symlint.runtime", str(job))
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+            done = subprocess.run(
+                command,
+                env=child_process.environment(),
+                capture_output=True,
+                text=True,
+                timeout=TIME_LIMIT,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             done = subprocess.CompletedProcess(command, 1, "", f"no answer within {TIME_LIMIT} s")
         return [_result(job, k, done) for k in range(len(models))]
@@ -80,7 +87,3 @@ def main(folder: str) -> None:
             (job / f"part{k}.npz").rename(job / f"out{k}.npz")
         except Exception as error:
             (job / f"error{k}.txt").write_text(" ".join(str(error).split())[:300])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

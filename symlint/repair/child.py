@@ -1,7 +1,7 @@
 """The child in which onnxruntime runs: it loads, runs and times models, one request a line.
 
-As a module it is that child: ``python -m symlint.repair.child FOLDER``. A request and its answer are JSON, arrays
-pass through files of the folder. `symlint.repair.runner` is its other end.
+A request and its answer are JSON, arrays pass through files of a folder. `symlint.repair.runner` starts `main` and is
+its other end.
 """
 
 from __future__ import annotations
@@ -130,7 +130,3 @@ def main(folder: str) -> None:
             answer = {"failure": " ".join(str(error).split())[:300] or type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from symlint import child_process
 from symlint.graph import Array
 from symlint.runtime import TIME_LIMIT, Run
 
@@ -172,10 +172,16 @@ class Runner:
 
     def _begin(self) -> subprocess.Popen[str]:
         if self.child is None:
-            command = [sys.executable, "-m", "symlint.repair.child", str(self.folder)]
+            command = child_process.command("symlint.repair.child", str(self.folder))
             with (self.folder / "errors.txt").open("w") as errors:
                 self.child = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+                    command,
+                    env=child_process.environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    encoding="utf-8",
                 )
         return self.child
 
