@@ -3,8 +3,9 @@
 ## What it checks
 
 Every stored floating-point tensor for NaN and for infinite values. Infinities are legal where they are no weight but a
-bound or a mask: ``-inf`` in a tensor that is added to scores, and either sign in a tensor that is only compared,
-selected (Where, Pad) or used as a limit (Clip, Min, Max).
+bound or a mask: either sign where values are only compared or limited (Clip, Min, Max, TopK, max pooling), and ``-inf``
+in a tensor that is added to scores, that is the mask of an attention, or that fills places (Where, Pad, Scatter) which
+a softmax, a logarithm of one or an exponential then takes to zero. Scales on the way change nothing.
 
 ## Why it matters
 
@@ -33,7 +34,7 @@ IEEE 754-2019, 6.1 (infinity arithmetic) and 6.2 (operations with NaN).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,22 +48,36 @@ _CHUNK = 1 << 20  # elements looked at in one go: small enough for the cache of 
 _SHOWN = 3
 # Operators that hand values on, so that the next one decides what they are used for.
 _CARRIES = {
-    *(
-        "Cast",
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "ScatterElements",
-    ),
-    *("ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
+    *("Cast", "CastLike", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements"),
+    *("GatherND", "Identity", "OneHot", "Pad", "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice"),
+    *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
 }
-_BOUNDS = {"Clip", "Equal", "Greater", "GreaterOrEqual", "IsInf", "Less", "LessOrEqual", "Max", "Min"}
-_ADDS = {"Add", "Attention", "Sum", "com.microsoft.Attention", "com.microsoft.MultiHeadAttention"}
+# Scales and signs: what is infinite stays so, if nothing that a run makes stands on the other side.
+_SCALES = {"Div", "Mul", "Neg"}
+# Operators that put places of one tensor into another.
+_FILLS = {"Concat", "OneHot", "Pad", "ScatterElements", "ScatterND", "Where"}
+# To compare, to choose the largest and to limit: infinity is as good a number as any.
+_BOUNDS = {
+    *("ArgMax", "ArgMin", "Clip", "Equal", "GlobalMaxPool", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less"),
+    *("LessOrEqual", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "Shape", "Sign", "Size", "TopK"),
+}
+# What takes -inf for nothing: exp(-inf) = 0.
+_WEIGHS = {
+    *("Exp", "Hardmax", "LogSoftmax", "ReduceLogSumExp", "Sigmoid", "Softmax", "Softplus", "com.microsoft.BiasSoftmax"),
+}
+_ADDS = {"Add", "Sum"}
+# Attention in one node -> the first of its inputs that are masks or are added to the scores.
+_MASKED = {
+    "Attention": 3,
+    "com.microsoft.Attention": 3,
+    "com.microsoft.DecoderMaskedMultiHeadAttention": 3,
+    "com.microsoft.GroupQueryAttention": 10,
+    "com.microsoft.LongformerAttention": 3,
+    "com.microsoft.MultiHeadAttention": 4,
+    "com.microsoft.PackedAttention": 5,
+    "com.microsoft.PackedMultiHeadAttention": 6,
+    "com.microsoft.QAttention": 5,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +98,8 @@ def check(context: Context) -> Iterator[Finding]:
     }
     if not bad:
         return
-    uses = _Uses(model.graph)
-    guilty = {name: tally for name, tally in bad.items() if not _legal(tally, uses.of(name))}
+    uses = _Uses(model.graph, model.tensors)
+    guilty = {name: tally for name, tally in bad.items() if not uses.legal(name, tally)}
     if not guilty:
         return
     names = sorted(guilty)
@@ -124,36 +139,53 @@ def _tally(values: Array) -> _Tally | None:
     return _Tally(nan, above, below) if nan or above or below else None
 
 
-def _legal(tally: _Tally, uses: Iterable[str]) -> bool:
-    """Whether infinities are a mask's or a bound's: -inf is legal in a sum, either sign where values are compared."""
-    if tally.nan:
-        return False
-    allowed = _BOUNDS if tally.above else _BOUNDS | _ADDS
-    return all(op in allowed for op in uses)
-
-
 class _Uses:
-    """The operators at which stored values arrive, through those that only hand them on."""
+    """What is done with stored values, wherever they are handed on to."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._readers: dict[str, list[Node]] = defaultdict(list)
+    def __init__(self, graph: Graph, stored: Collection[str]) -> None:
+        self._readers: dict[str, list[tuple[Node, int]]] = defaultdict(list)
+        self._moving = set(graph.inputs) - set(stored)
+        """What a run makes."""
         graphs = [graph]
-        while graphs:
-            for node in graphs.pop().nodes:
+        for each in graphs:
+            self._moving.update(each.inputs)  # of a body: the state of a loop, an element of a scan
+            for node in each.nodes:
                 graphs += [value for value in node.attributes.values() if isinstance(value, Graph)]
-                for name in node.inputs:
-                    self._readers[name].append(node)
+                if not self._moving.isdisjoint(node.inputs):
+                    self._moving.update(node.outputs)
+                for k, name in enumerate(node.inputs):
+                    self._readers[name].append((node, k))
 
-    def of(self, name: str) -> set[str]:
-        """Names of the operators that use the value."""
-        found: set[str] = set()
-        seen, waiting = {name}, [name]
+    def legal(self, name: str, tally: _Tally) -> bool:
+        """Whether the infinities of a stored tensor are those of a mask or of a bound wherever it is used."""
+        if tally.nan:
+            return False
+        # A sign counts how often a way has turned it; ``filled`` are places in what a run makes, and no mask any more.
+        seen: set[tuple[str, int, bool]] = set()
+        waiting = [(name, sign, False) for sign, n in ((1, tally.above), (-1, tally.below)) if n]
         while waiting:
-            for node in self._readers.get(waiting.pop(), ()):
-                if node.op in _CARRIES:
-                    fresh = set(node.outputs) - seen
-                    seen |= fresh
-                    waiting += fresh
+            if (place := waiting.pop()) in seen:
+                continue
+            seen.add(place)
+            value, sign, filled = place
+            for node, k in self._readers.get(value, ()):
+                if node.op in _BOUNDS or (sign < 0 and _masks(node, k, filled=filled)):
+                    continue
+                run = any(n in self._moving for j, n in enumerate(node.inputs) if j != k)
+                if node.op in _SCALES and (filled or not run) and not (node.op == "Div" and k):
+                    waiting += [(out, -sign if node.op == "Neg" else sign, filled) for out in node.outputs]
+                elif node.op in _CARRIES:
+                    waiting += [(out, sign, filled or (node.op in _FILLS and run)) for out in node.outputs]
+                elif node.op in ("Loop", "Scan"):  # what goes in as number k is number k in the body
+                    bodies = [body for body in node.attributes.values() if isinstance(body, Graph)]
+                    waiting += [(body.inputs[k], sign, True) for body in bodies if k < len(body.inputs)]
                 else:
-                    found.add(node.op)
-        return found
+                    return False
+        return True
+
+
+def _masks(node: Node, k: int, *, filled: bool) -> bool:
+    """Whether -inf is legal as an input of a node: as a mask, or where it is taken for nothing."""
+    if node.op == "Sub":
+        return filled and not k  # the largest is taken away before the exponential
+    return node.op in _ADDS or node.op in _WEIGHS or k >= _MASKED.get(node.op, k + 1)

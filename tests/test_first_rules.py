@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -72,6 +73,92 @@ def test_a_mask_may_be_rearranged_first():
     assert not findings("SYM005", model(mask, *rearranged, ("Add", ["x", "d"], ["y"])))
     assert findings("SYM005", model(mask, *rearranged, ("MatMul", ["x", "d"], ["y"])))
     assert findings("SYM005", model(mask, use("Add"), use("Mul")))
+
+
+SCORES = ("Where", ["c", "w", "x"], ["s"])
+MASKS = {
+    "masked_fill, softmax": [SCORES, ("Softmax", ["s"], ["y"])],
+    "masked_fill, log_softmax": [SCORES, ("LogSoftmax", ["s"], ["y"])],
+    "masked_fill, a scale, softmax": [SCORES, ("Mul", ["s", "k"], ["t"]), ("Softmax", ["t"], ["y"])],
+    "masked_fill, a temperature, a cast, softmax": [
+        SCORES,
+        ("Div", ["s", "k"], ["t"]),
+        ("Cast", ["t"], ["u"]),
+        ("Softmax", ["u"], ["y"]),
+    ],
+    "masked_fill, softmax by hand": [
+        SCORES,
+        ("ReduceMax", ["s"], ["m"]),
+        ("Sub", ["s", "m"], ["t"]),
+        ("Exp", ["t"], ["y"]),
+    ],
+    "masked_fill, a choice of the largest": [SCORES, ("TopK", ["s", "k"], ["y", "i"])],
+    "masked_fill, a maximum over places": [SCORES, ("ReduceMax", ["s"], ["y"])],
+    "masked_fill is the output": [("Where", ["c", "w", "x"], ["y"])],
+    "masked_fill, a bias of places, softmax": [SCORES, ("Add", ["s", "b"], ["t"]), ("Softmax", ["t"], ["y"])],
+    "scattered into scores": [("ScatterND", ["x", "i", "w"], ["s"]), ("Softmax", ["s"], ["y"])],
+    "a mask made of two numbers": [
+        ("Where", ["c", "w", "o"], ["m"]),
+        ("Expand", ["m", "n"], ["e"]),
+        ("Add", ["x", "e"], ["s"]),
+        ("Softmax", ["s"], ["y"]),
+    ],
+    "a mask of scaled distances": [("Mul", ["w", "k"], ["m"]), ("Add", ["x", "m"], ["s"]), ("Softmax", ["s"], ["y"])],
+    "the mask of an attention": [("Attention", ["x", "x", "x", "w"], ["y"])],
+    "the mask of a fused attention": [("com.microsoft.MultiHeadAttention", ["x", "x", "x", "", "", "w"], ["y"])],
+    "the mask of a fused softmax": [("com.microsoft.BiasSoftmax", ["x", "w"], ["y"])],
+    "the edge of a max pooling": [("Pad", ["x", "p", "w"], ["e"]), ("MaxPool", ["e"], ["y"])],
+    "its shape is asked for": [("Shape", ["w"], ["n"]), ("Where", ["c", "x", "w"], ["s"]), ("Exp", ["s"], ["y"])],
+}
+BROKEN = {
+    "a masked tensor is multiplied": [SCORES, ("MatMul", ["s", "k"], ["y"])],
+    "a masked tensor is normalised": [SCORES, ("LayerNormalization", ["s", "k"], ["y"])],
+    "a gain": [("Mul", ["x", "w"], ["s"]), ("Softmax", ["s"], ["y"])],
+    "a gain before a bias": [("Mul", ["x", "w"], ["s"]), ("Add", ["s", "b"], ["y"])],
+    "a mask is multiplied with what a run says": [
+        ("Cast", ["x"], ["p"]),
+        ("Mul", ["p", "w"], ["m"]),
+        ("Add", ["x", "m"], ["y"]),
+    ],
+    "a divisor": [("Div", ["x", "w"], ["s"]), ("Softmax", ["s"], ["y"])],
+    "the other sign": [SCORES, ("Neg", ["s"], ["t"]), ("Softmax", ["t"], ["y"])],
+    "weights of a fused attention": [("com.microsoft.Attention", ["x", "w", "b", "m"], ["y"])],
+    "a bias of a fused attention": [("com.microsoft.MultiHeadAttention", ["x", "x", "x", "w"], ["y"])],
+    "a mask, and a weight as well": [SCORES, ("Softmax", ["s"], ["t"]), ("MatMul", ["t", "w"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("ways", MASKS.values(), ids=MASKS)
+def test_minus_infinity_in_a_mask_is_legal(ways, dtype):
+    mask = np.where(np.tri(4), 0, -INF).astype(dtype)
+    assert not findings("SYM005", model(mask, *ways))
+    assert not findings("SYM005", model(np.array(-INF, dtype), *ways))
+    assert not findings("SYM005", model(np.where(np.tri(4), 0, np.finfo(dtype).min).astype(dtype), *ways))
+    assert findings("SYM005", model(np.where(np.tri(4), 0, np.nan).astype(dtype), *ways))
+
+
+@pytest.mark.parametrize("ways", BROKEN.values(), ids=BROKEN)
+def test_infinity_elsewhere_is_an_error(ways):
+    assert findings("SYM005", model(np.array([0, -INF], np.float32), *ways))
+
+
+def test_the_largest_number_may_be_what_is_left_out_of_a_minimum():
+    far = np.array(INF, np.float32)
+    assert not findings("SYM005", model(far, SCORES, ("ReduceMin", ["s"], ["y"])))
+    assert not findings("SYM005", model(far, SCORES, ("Neg", ["s"], ["t"]), ("Softmax", ["t"], ["y"])))
+    assert findings("SYM005", model(far, SCORES, ("Softmax", ["s"], ["y"])))
+
+
+def test_scores_of_a_loop_are_followed_into_its_body():
+    def looped(op: str) -> Model:
+        body = Graph((Node(op, "", ("state", "k"), ("next",), {}, 17),), ("i", "go", "state"), ("go", "next"))
+        plain = model(np.array([0, -INF], np.float32))
+        loop = Node("Loop", "", ("n", "go", "w"), ("y",), {"body": body}, 17)
+        return replace(plain, graph=Graph((loop,), ("x",), ("y",)))
+
+    assert not findings("SYM005", looped("Add"))
+    assert findings("SYM005", looped("MatMul"))
 
 
 def test_every_element_is_counted_across_chunks():
