@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from symlint.errors import UnreadableModel
@@ -18,6 +18,7 @@ from symlint.inference import examine
 from symlint.load import load
 from symlint.rule import Rule
 from symlint.settings import Settings
+from symlint.stored import StoredFile
 from symlint.symmetry import Coverage, Space
 
 _log = logging.getLogger(__name__)
@@ -34,14 +35,19 @@ class Report:
 
     path: str
     """As given by the caller, with forward slashes."""
-    sha256: str = ""
-    """Of the file's bytes; empty when they could not be read."""
+    hashed: Callable[[], str] = str
+    """Gives the hash of the file; nobody waits for it whose report does not show it."""
     coverage: Coverage = _NOTHING
     findings: tuple[Finding, ...] = ()
     spaces: Mapping[str, Space] = field(default_factory=dict)
     """The spaces that findings speak of, by id."""
     incomplete: str = ""
     """Why the audit could not be finished; empty when it could."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; empty when they could not be read, or have changed since the audit."""
+        return self.hashed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ def judged(path: str, context: Context, rules: Sequence[Rule], settings: Setting
     spoken_of = {finding.space for finding in findings}
     return Report(
         path=path,
-        sha256=symmetry.model.sha256,
+        hashed=partial(_sha256, symmetry.model.file),
         coverage=symmetry.coverage,
         findings=findings,
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
@@ -190,17 +196,18 @@ def _unread(path: str, problem: UnreadableModel, rules: Iterable[Rule]) -> Repor
     names = {rule.code: rule.name for rule in rules}
     name = names.get(problem.code, "unreadable-model")
     finding = Finding(problem.code, name, Level.ERROR, "exact", problem.reason)
-    return Report(path, sha256=_sha256(path), findings=stamp([finding]), incomplete=problem.reason)
+    return Report(path, hashed=partial(_sha256, _regular(path)), findings=stamp([finding]), incomplete=problem.reason)
 
 
-def _sha256(path: str) -> str:
+def _regular(path: str) -> StoredFile | None:
     try:
-        if not Path(path).is_file():  # a device has no end
-            return ""
-        with Path(path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
+        return StoredFile(path, path) if Path(path).is_file() else None  # a device has no end
     except (OSError, ValueError):
+        return None
+
+
+def _sha256(file: StoredFile | None) -> str:
+    try:
+        return file.sha256 if file else ""
+    except UnreadableModel:
         return ""

@@ -6,15 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import onnx_ir as ir
 from onnx import defs
 
 from symlint.graph import Array, Node, Shape
-
-CODES = {
-    ("string" if item is ir.DataType.STRING else item.numpy().name): item.value for item in ir.DataType if item.value
-}
-WORDS = {code: word for word, code in CODES.items()}
 
 Partial = tuple[int | None, ...]
 

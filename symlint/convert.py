@@ -1,20 +1,20 @@
-"""From the intermediate representation to plain nodes: unique names, Constants stored, Identities followed."""
+"""From the protobuf message to plain nodes: unique names, Constants stored, Identities followed."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+import onnx
 
-from symlint.concrete import Dim
-from symlint.files import data_file
-from symlint.graph import Array, Graph, Node, Tensor
+from symlint.concrete import Declared, Dim
+from symlint.element_types import WORDS
+from symlint.graph import Graph, Node, Tensor
+from symlint.reading import Reading, held
 
-_WORDS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_KINDS = onnx.AttributeProto
 
 
 def plain_domain(domain: str) -> str:
@@ -23,138 +23,147 @@ def plain_domain(domain: str) -> str:
 
 
 class Converter:
-    """Turns the intermediate representation into plain nodes: unique names, Constants stored, Identities followed."""
+    """Turns the message of a model without functions into plain nodes."""
 
-    def __init__(self, path: str, folder: Path, versions: dict[str, int]) -> None:
-        self.path = path
-        self.folder = folder
+    def __init__(self, reading: Reading, versions: Mapping[str, int], node_version: str = "") -> None:
+        self.reading = reading
         self.versions = versions
+        self.node_version = node_version
+        """The property of a node that tells the version of its operator, where it is another than the model's."""
         self.tensors: dict[str, Tensor] = {}
-        self.types: dict[str, tuple[str, tuple[Dim, ...]]] = {}
-        self.names: dict[ir.Value, str] = {}
+        self.types: dict[str, Declared] = {}
+        self.scopes: list[dict[str, str]] = []
+        """The unique name of each value, graph by graph from the outermost."""
         self.taken: set[str] = set()
         self.alias: dict[str, str] = {}
         self.called: dict[tuple[str, int], str] = {}
         self.literals: set[str] = set()
 
-    def graph(self, graph: ir.Graph, prefix: str = "") -> Graph:
+    def graph(self, graph: onnx.GraphProto, prefix: str = "") -> Graph:
         """One graph and the bodies inside of it; ``prefix`` is for names that an outer graph has taken."""
-        self.declare(graph, prefix)
-        outputs = set(graph.outputs)
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                self.store(self.names[value], value.const_value)
-        nodes = []
-        for node in graph:
-            op = node.op_type if not plain_domain(node.domain) else f"{node.domain}.{node.op_type}"
-            if op == "Constant" and self.constant(node):
-                self.literals.add(self.names[node.outputs[0]])
-                continue
-            inputs = tuple("" if value is None else self.source(value) for value in node.inputs)
-            if op == "Identity" and inputs and inputs[0]:
-                self.alias[self.names[node.outputs[0]]] = inputs[0]
-                if node.outputs[0] not in outputs:
-                    continue
-            results = tuple(self.names[value] if value.name else "" for value in node.outputs)
-            for k, read in enumerate(node.inputs):
-                if read is not None and results and inputs[k] in self.tensors and self.names[read] != inputs[k]:
-                    self.called[results[0], k] = self.names[read]
-            version = node.version or self.versions.get(plain_domain(node.domain), 1)
-            nodes.append(Node(op, node.name or "", inputs, results, self.attributes(node, prefix), version))
-        return Graph(
-            nodes=tuple(nodes),
-            inputs=tuple(self.names[value] for value in graph.inputs if self.names[value] not in self.tensors),
+        names = self.declare(graph, prefix)
+        self.scopes.append(names)
+        for tensor in graph.initializer:
+            self.tensors[names[tensor.name]] = self.reading.tensor(names[tensor.name], tensor)
+        results = {info.name for info in graph.output}
+        nodes = tuple(self.nodes(graph.node, results, prefix))
+        found = Graph(
+            nodes=nodes,
+            inputs=tuple(names[info.name] for info in graph.input if names[info.name] not in self.tensors),
             # A body may hand through a value of an outer graph, and that one may be an alias.
-            outputs=tuple(self.names[v] if v.graph is graph else self.source(v) for v in graph.outputs),
+            outputs=tuple(names.get(info.name) or self.source(info.name) for info in graph.output),
         )
+        self.scopes.pop()
+        return found
 
-    def declare(self, graph: ir.Graph, prefix: str) -> None:
-        """Give every value of one graph its name; a name that an outer or sibling scope has taken gets a prefix."""
-        for value in _values(graph):
-            if value in self.names or not value.name:
+    def nodes(self, nodes: Iterable[onnx.NodeProto], results: set[str], prefix: str) -> Iterator[Node]:
+        """The nodes of one graph but for what is stored or only another name."""
+        names = self.scopes[-1]
+        for node in nodes:
+            domain, op = plain_domain(node.domain), node.op_type
+            outputs = tuple(names[name] if name else "" for name in node.output)
+            if op == "Constant" and not domain and outputs and self.constant(node, outputs[0]):
+                self.literals.add(outputs[0])
                 continue
-            name = _free(value.name, prefix, self.taken)
-            self.taken.add(name)
-            self.names[value] = name
-            if value.shape is not None and isinstance(value.type, ir.TensorType) and value.type.dtype.value:
-                self.types[name] = (_word(value.type.dtype), tuple(_dim(dim) for dim in value.shape))
+            called = [self.name(name) if name else "" for name in node.input]
+            inputs = tuple(self.alias.get(name, name) for name in called)
+            if op == "Identity" and not domain and inputs and inputs[0]:
+                self.alias[outputs[0]] = inputs[0]
+                if node.output[0] not in results:
+                    continue
+            for k, name in enumerate(called):
+                if name != inputs[k] and outputs and inputs[k] in self.tensors:
+                    self.called[outputs[0], k] = name
+            op = f"{node.domain}.{op}" if domain else op
+            attributes = self.attributes(node, prefix) if node.attribute else {}
+            yield Node(op, node.name, inputs, outputs, attributes, self.version(node, domain))
 
-    def source(self, value: ir.Value) -> str:
-        """The name of a value, or of what it is an Identity of."""
-        name = self.names[value]
+    def version(self, node: onnx.NodeProto, domain: str) -> int:
+        """The version of the operator set that a node is of."""
+        if self.node_version:
+            for entry in node.metadata_props:
+                if entry.key == self.node_version:
+                    return int(entry.value)
+        return self.versions.get(domain, 1)
+
+    def declare(self, graph: onnx.GraphProto, prefix: str) -> dict[str, str]:
+        """The name of every value of one graph; one that an outer or sibling scope has taken gets a prefix."""
+        types = {info.name: info.type for info in graph.value_info}
+        types.update((info.name, info.type) for info in graph.input)
+        types.update((info.name, info.type) for info in graph.output)
+        found: dict[str, str] = {}
+        for value in _defined(graph):
+            if not value or value in found:
+                continue
+            name = found[value] = unused(value, prefix, self.taken)
+            self.taken.add(name)
+            if value in types and (declared := _declared(types[value])):
+                self.types[name] = declared
+        return found
+
+    def name(self, value: str) -> str:
+        """The unique name of a value that the file calls so, here."""
+        for scope in reversed(self.scopes):
+            if value in scope:
+                return scope[value]
+        raise KeyError(value)
+
+    def source(self, value: str) -> str:
+        """The unique name of a value, or of what it is an Identity of."""
+        name = self.name(value)
         return self.alias.get(name, name)
 
-    def store(self, name: str, tensor: Any) -> None:
-        """Enter a stored tensor, to be read later."""
-        shape = tuple(int(dim) for dim in tensor.shape)
-        read: Callable[[], Array] = tensor.numpy
-        if isinstance(tensor, ir.ExternalTensor):
-            read = self.external(tensor)
-        self.tensors[name] = Tensor(name, shape, _word(tensor.dtype), read)
-
-    def external(self, tensor: ir.ExternalTensor) -> Callable[[], Array]:
-        """A reader that maps an external tensor. Raises UnreadableModel."""
-        # The guard has resolved and measured this file; naming it absolutely here keeps that answer.
-        found = str(data_file(self.folder, os.fspath(tensor.location), self.path))
-
-        def read() -> Array:
-            shape = ir.Shape(tensor.shape)
-            return ir.ExternalTensor(
-                found, tensor.offset, tensor.length, tensor.dtype, shape=shape, name=tensor.name or ""
-            ).numpy()
-
-        return read
-
-    def constant(self, node: ir.Node) -> bool:
+    def constant(self, node: onnx.NodeProto, name: str) -> bool:
         """Store the value of a Constant node; False where it is no tensor of numbers."""
-        name = self.names[node.outputs[0]]
-        for key, attribute in node.attributes.items():
-            if key == "value" and attribute.value is not None:
-                self.store(name, attribute.value)
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.type == _KINDS.TENSOR:
+                self.tensors[name] = self.reading.tensor(name, attribute.t)
                 return True
-            if key in _WORDS:
-                array = np.asarray(attribute.value, _WORDS[key])
-                self.tensors[name] = Tensor(name, array.shape, array.dtype.name, array.copy)
+            if attribute.name in _NUMBERS:
+                array = np.asarray(self.plain(attribute), _NUMBERS[attribute.name])
+                self.tensors[name] = Tensor(name, array.shape, array.dtype.name, held(array))
                 return True
         return False
 
-    def attributes(self, node: ir.Node, prefix: str) -> dict[str, Any]:
+    def attributes(self, node: onnx.NodeProto, prefix: str) -> dict[str, Any]:
         """The attributes of a node as Python values; sparse tensors and types are left out."""
         found: dict[str, Any] = {}
-        for key, attribute in node.attributes.items():
-            kind, value = attribute.type, attribute.value
+        for attribute in node.attribute:
+            key, kind = attribute.name, attribute.type
             inner = f"{prefix}{node.name or node.op_type}/{key}/"
-            if kind == ir.AttributeType.GRAPH:
-                found[key] = self.graph(attribute.as_graph(), inner)
-            elif kind == ir.AttributeType.GRAPHS:
-                found[key] = tuple(self.graph(graph, inner) for graph in attribute.as_graphs())
-            elif kind == ir.AttributeType.TENSOR:
-                found[key] = attribute.as_tensor().numpy()
-            elif kind in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
-                found[key] = tuple(value)
-            elif kind in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
+            if kind == _KINDS.GRAPH:
+                found[key] = self.graph(attribute.g, inner)
+            elif kind == _KINDS.GRAPHS:
+                found[key] = tuple(self.graph(graph, inner) for graph in attribute.graphs)
+            elif (value := self.plain(attribute)) is not None:
                 found[key] = value
         return found
 
+    def plain(self, attribute: onnx.AttributeProto) -> Any:
+        """The value of an attribute that is no graph; None for what symlint has no use for."""
+        kind = attribute.type
+        if kind == _KINDS.INT:
+            return attribute.i
+        if kind == _KINDS.INTS:
+            return tuple(attribute.ints)
+        if kind == _KINDS.FLOAT:
+            return attribute.f
+        if kind == _KINDS.FLOATS:
+            return tuple(attribute.floats)
+        if kind == _KINDS.STRING:
+            try:
+                return attribute.s.decode()
+            except UnicodeDecodeError:  # operators of others may store anything
+                return attribute.s
+        if kind == _KINDS.STRINGS:
+            return tuple(text.decode() for text in attribute.strings)
+        if kind == _KINDS.TENSOR:
+            return self.reading.tensor(attribute.t.name, attribute.t).read()
+        return None
 
-def distinguish(graph: ir.Graph, prefix: str = "", taken: set[str] | None = None) -> None:
-    """Give every value of a file, in place, the name that a `Model` has for it: those of sibling bodies differ."""
-    taken = set[str]() if taken is None else taken
-    for value in dict.fromkeys(_values(graph)):
-        if value.name:
-            value.name = _free(value.name, prefix, taken)
-            taken.add(value.name)
-    for node in graph:
-        for key, attribute in node.attributes.items():
-            inner = f"{prefix}{node.name or node.op_type}/{key}/"
-            if attribute.type == ir.AttributeType.GRAPH:
-                distinguish(attribute.as_graph(), inner, taken)
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for body in attribute.as_graphs():
-                    distinguish(body, inner, taken)
 
-
-def _free(name: str, prefix: str, taken: set[str]) -> str:
+def unused(name: str, prefix: str, taken: set[str]) -> str:
+    """The name, or one with a prefix and a number where it is taken."""
     if name not in taken:
         return name
     found, count = f"{prefix}{name}", 2
@@ -163,19 +172,27 @@ def _free(name: str, prefix: str, taken: set[str]) -> str:
     return found
 
 
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
+def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (info.name for info in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from node.output
 
 
-def _word(dtype: ir.DataType) -> str:
-    return "string" if dtype == ir.DataType.STRING else str(dtype.numpy().name)
+def _declared(kind: onnx.TypeProto) -> Declared | None:
+    """Element type and dimensions that a file declares for a value; None unless it has both."""
+    if not kind.HasField("tensor_type"):
+        return None
+    tensor = kind.tensor_type
+    if not tensor.elem_type or not tensor.HasField("shape"):
+        return None
+    if tensor.elem_type not in WORDS:
+        raise ValueError(f"{tensor.elem_type} is not an element type")
+    return WORDS[tensor.elem_type], tuple(_dim(dim) for dim in tensor.shape.dim)
 
 
-def _dim(dim: Any) -> Dim:
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     """An integer, a symbol's name, or None; exporters also write -1 and 0 for "any size"."""
-    if isinstance(dim, int):
-        return dim if dim > 0 else None
-    return str(dim.value) if getattr(dim, "value", None) else None
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value > 0 else None
+    return dim.dim_param or None

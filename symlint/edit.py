@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from symlint.convert import distinguish
+from symlint.convert import unused
 from symlint.graph import Array
 
 
@@ -48,3 +48,27 @@ def write(path: str | Path, values: Mapping[str, Array], out: str | Path) -> Non
         isinstance(v.const_value, ir.ExternalTensor) for g in model.graphs() for v in g.initializers.values()
     )
     ir.save(model, out, external_data=f"{Path(out).name}.data" if external else None)
+
+
+def distinguish(graph: ir.Graph, prefix: str = "", taken: set[str] | None = None) -> None:
+    """Give every value of a file, in place, the name that a `Model` has for it: those of sibling bodies differ."""
+    taken = set[str]() if taken is None else taken
+    for value in dict.fromkeys(_values(graph)):
+        if value.name:
+            value.name = unused(value.name, prefix, taken)
+            taken.add(value.name)
+    for node in graph:
+        for key, attribute in node.attributes.items():
+            inner = f"{prefix}{node.name or node.op_type}/{key}/"
+            if attribute.type == ir.AttributeType.GRAPH:
+                distinguish(attribute.as_graph(), inner, taken)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for body in attribute.as_graphs():
+                    distinguish(body, inner, taken)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs

@@ -7,6 +7,8 @@ from pathlib import Path
 import onnx
 
 from symlint.errors import UnreadableModel
+from symlint.stored import StoredFile
+from symlint.wire import Outline, outline
 
 PROTOBUF_LIMIT = 2**31
 _LFS = b"version https://git-lfs"
@@ -28,8 +30,8 @@ _SIGNATURES = (
 )
 
 
-def read_bytes(path: Path, name: str) -> bytes:
-    """The bytes of a model file. Raises UnreadableModel, SYM002 for a Git LFS pointer."""
+def model_file(path: Path, name: str) -> StoredFile:
+    """A model file as it is now. Raises UnreadableModel, SYM002 for a Git LFS pointer."""
     try:
         if not path.exists():
             raise UnreadableModel(name, "no such file")
@@ -37,33 +39,43 @@ def read_bytes(path: Path, name: str) -> bytes:
             raise UnreadableModel(name, "is a directory; expected an ONNX file")
         if not path.is_file():
             raise UnreadableModel(name, "is not a regular file; expected an ONNX file")
-        size = path.stat().st_size
-        if size >= PROTOBUF_LIMIT:
-            raise UnreadableModel(name, f"has {size} bytes, protobuf allows 2 GiB; store the weights as external data")
-        data = path.read_bytes()
+        file = StoredFile(path, name)
+        if file.size >= PROTOBUF_LIMIT:
+            raise UnreadableModel(
+                name, f"has {file.size} bytes, protobuf allows 2 GiB; store the weights as external data"
+            )
     except OSError as error:
         raise UnreadableModel(name, f"cannot be read: {error.strerror or error}") from error
-    if not data:
+    if not file.size:
         raise UnreadableModel(name, "is empty; expected an ONNX model")
-    if data.startswith(_LFS):
+    if _head(file).startswith(_LFS):
         reason = "is a Git LFS pointer, not the model itself; run `git lfs pull`"
         raise UnreadableModel(name, reason, "SYM002")
-    return data
+    return file
 
 
-def parse(data: bytes, name: str) -> onnx.ModelProto:
-    """The model in these bytes. Raises UnreadableModel with what they look like if they are no model."""
+def parse(file: StoredFile) -> tuple[onnx.ModelProto, Outline]:
+    """The model in a file, without its large tensors, and where these are.
+
+    Raises UnreadableModel with what the file looks like if it is no model.
+    """
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(data)
+        walked = outline(file)
+        proto.ParseFromString(walked.data)
         # Protobuf skips fields that it does not know, so that some other files parse as a model of nothing.
-        damaged = not proto.HasField("graph") and not proto.ir_version
-    except Exception:
-        damaged = True
-    if damaged:
-        found = _looks_like(data[:512])
-        raise UnreadableModel(name, f"could not be parsed as ONNX: {len(data)} bytes of what looks like {found}")
-    return proto
+        if proto.HasField("graph") or proto.ir_version:
+            return proto, walked
+    except UnreadableModel:  # it has changed meanwhile
+        raise
+    except Exception:  # protobuf's own error is told in symlint's words
+        del proto
+    found = _looks_like(_head(file))
+    raise UnreadableModel(file.name, f"could not be parsed as ONNX: {file.size} bytes of what looks like {found}")
+
+
+def _head(file: StoredFile) -> bytes:
+    return file.read(0, min(512, file.size)).tobytes()
 
 
 def data_file(folder: Path, location: str, path: str) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from symlint.call import Call, Found, Kind, Refused
 from symlint.control import HANDLERS
+from symlint.errors import UnreadableModel
 from symlint.graph import Graph, Node, Shape
 from symlint.known import Known
 from symlint.shape_inference import Inference, shrunk
@@ -47,7 +48,7 @@ class Pass(Known):
                 self.makers[output] = node
             try:
                 self.step(node)
-            except Conflict:
+            except (Conflict, UnreadableModel):
                 raise
             except Exception as error:  # an operator that surprises costs its outputs, never the whole model
                 self.lose(node, f"{type(error).__name__}")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from symlint.stored import StoredFile, Weights
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -26,7 +29,7 @@ class Tensor:
     dtype: str
     """The ONNX element type in numpy's words: ``float32``, ``bfloat16``, ``int4`` ..."""
     read: Callable[[], Array] = field(repr=False, compare=False)
-    """The stored values; external data are mapped, not copied."""
+    """The stored values, read-only; they are read from their file unless they were used lately."""
 
     @property
     def size(self) -> int:
@@ -67,7 +70,8 @@ class Model:
     """One audited file: functions inlined, nodes sorted, shapes concrete, integer arithmetic folded."""
 
     path: str
-    sha256: str
+    file: StoredFile | None
+    """The file that it was read from."""
     opset: int
     producer: str
     graph: Graph
@@ -90,3 +94,10 @@ class Model:
     merged equal ones behind Identity nodes."""
     literals: frozenset[str] = frozenset()
     """The stored tensors that are values of Constant nodes."""
+    weights: Weights | None = field(default=None, compare=False)
+    """Where its tensors are read from."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its file, read again for that when first asked for. Raises UnreadableModel if it has changed."""
+        return self.file.sha256 if self.file else ""

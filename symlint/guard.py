@@ -14,32 +14,36 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 
+from symlint.element_types import BITS, WORDS
 from symlint.errors import UnreadableModel
 from symlint.files import data_file
+from symlint.stored import StoredFile
+from symlint.wire import Outline
 
 NODE_LIMIT = 1_000_000
 """Nodes after inlining; nested functions could otherwise unfold exponentially."""
 
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
-_DATA_TYPES = {item.value: item for item in ir.DataType if item.value}
-_BITS = {code: 0 if item is ir.DataType.STRING else item.bitwidth for code, item in _DATA_TYPES.items()}
 
 
-def check(model: onnx.ModelProto, path: str, folder: Path) -> None:
+def check(model: onnx.ModelProto, outline: Outline, path: str, folder: Path) -> dict[str, StoredFile]:
     """Refuse a model whose structure has no meaning, and put its nodes into topological order.
 
-    Raises UnreadableModel with the first flaw found. Weight bytes are counted, never decoded.
+    Returns the files of external data, by the names that tensors have for them. Raises UnreadableModel with the first
+    flaw found. Weight bytes are counted, never decoded.
     """
-    _Guard(path, folder).model(model)
+    guard = _Guard(outline, path, folder)
+    guard.model(model)
+    return guard.files
 
 
 class _Guard:
-    def __init__(self, path: str, folder: Path) -> None:
+    def __init__(self, outline: Outline, path: str, folder: Path) -> None:
+        self.outline = outline
         self.path = path
         self.folder = folder
-        self.sizes: dict[str, int] = {}
+        self.files: dict[str, StoredFile] = {}
 
     def fail(self, reason: str) -> UnreadableModel:
         return UnreadableModel(self.path, reason)
@@ -149,20 +153,21 @@ class _Guard:
         name, dims = tensor.name or "(constant)", list(tensor.dims)
         if any(dim < 0 for dim in dims):
             raise self.fail(f"tensor {name!r} has the shape {dims}; expected no negative dimension")
-        bits = _BITS.get(tensor.data_type)
+        bits = BITS.get(tensor.data_type)
         if bits is None:
             raise self.fail(f"tensor {name!r} has the unknown element type {tensor.data_type}")
         count = math.prod(dims)
         want = (count * bits + 7) // 8
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        inside = self.outline.inside(tensor)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and not inside:
             self.external(tensor, name, want)
-        elif tensor.HasField("raw_data"):
-            have = len(tensor.raw_data)
+        elif tensor.HasField("raw_data") or (inside and not inside.numbers):
+            have = inside.length if inside else len(tensor.raw_data)
             if have != want or not bits:
                 raise self.fail(f"tensor {name!r} of shape {dims} holds {have} bytes; expected {want}")
         else:
-            unpacked = want if bits < 8 else count * (2 if "COMPLEX" in _DATA_TYPES[tensor.data_type].name else 1)
-            held = sum(len(getattr(tensor, field)) for field in _FIELDS)
+            unpacked = want if bits < 8 else count * (2 if WORDS[tensor.data_type].startswith("complex") else 1)
+            held = inside.numbers if inside else sum(len(getattr(tensor, field)) for field in _FIELDS)
             if held != (unpacked if bits else count):
                 raise self.fail(f"tensor {name!r} of shape {dims} holds {held} numbers; expected {unpacked}")
 
@@ -173,9 +178,10 @@ class _Guard:
             offset, length = int(entries.get("offset", "0")), int(entries.get("length", want))
         except ValueError:
             raise self.fail(f"tensor {name!r} has an external offset or length that is no number") from None
-        if location not in self.sizes:
-            self.sizes[location] = data_file(self.folder, location, self.path).stat().st_size
-        size = self.sizes[location]
+        if location not in self.files:
+            found = data_file(self.folder, location, self.path)
+            self.files[location] = StoredFile(found, self.path, f"external data file {location!r} ")
+        size = self.files[location].size
         if offset < 0 or length != want:
             raise self.fail(f"tensor {name!r} has {length} external bytes at {offset}; expected {want} at 0 or later")
         if offset + want > size:

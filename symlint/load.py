@@ -1,43 +1,42 @@
 """From an ONNX file to a `Model`: read, checked, inlined, aliased, with concrete shapes.
 
-Nothing is executed and no weight is decoded: a `Tensor` reads its values when it is asked to.
+Nothing is executed and no weight is read: a `Tensor` reads its values when it is asked to.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from symlint import guard
 from symlint.concrete import Skeleton, make_concrete
 from symlint.convert import Converter, plain_domain
 from symlint.errors import UnreadableModel
-from symlint.files import parse, read_bytes
+from symlint.files import model_file, parse
 from symlint.graph import Model
+from symlint.reading import Reading
+from symlint.stored import StoredFile, Weights, default_budget
 
-# Its warnings about a file would reach the terminal unescaped; what matters of them is checked here.
-logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
-
-def load(path: str | Path) -> Model:
+def load(path: str | Path, *, budget: int | None = None) -> Model:
     """Read an ONNX file into a `Model`, with one concrete choice of every symbolic dimension.
 
-    Raises UnreadableModel (SYM001 unreadable, SYM002 Git LFS pointer, SYM003 missing external data), and nothing else.
+    ``budget`` is how many bytes of weights may stay in memory once they were read: by default all of a model of up to
+    512 MB. Raises UnreadableModel (SYM001 unreadable, SYM002 Git LFS pointer, SYM003 missing external data), and
+    nothing else.
     """
     name = str(path)
     try:
-        data = read_bytes(Path(path), name)
-        digest = hashlib.sha256(data).hexdigest()
-        proto = parse(data, name)
-        del data
-        folder = Path(path).parent
-        guard.check(proto, name, folder)
-        return _build(proto, name, digest, folder)
+        file = model_file(Path(path), name)
+        proto, outline = parse(file)
+        files = guard.check(proto, outline, name, Path(path).parent)
+        size = file.size + sum(other.size for other in files.values())
+        weights = Weights(default_budget(size) if budget is None else budget)
+        node_version = ""
+        if proto.functions:
+            proto, node_version = _inlined(proto, outline.secret)
+        return _build(proto, file, Reading(outline, file, files, weights), node_version)
     except UnreadableModel:
         raise
     except Exception as error:  # whatever an untrusted file provokes is told in one line
@@ -48,7 +47,15 @@ def load(path: str | Path) -> Model:
         raise UnreadableModel(name, f"could not be parsed as ONNX: {reason}") from error
 
 
-def _build(proto: onnx.ModelProto, path: str, digest: str, folder: Path) -> Model:
+def _inlined(proto: onnx.ModelProto, key: str) -> tuple[onnx.ModelProto, str]:
+    """The model with its functions written out; under ``key`` a node tells its version if it has one of its own."""
+    import logging
+
+    import onnx_ir as ir
+    from onnx_ir.passes.common import InlinePass
+
+    # Its warnings about a file would reach the terminal unescaped; what matters of them is checked by the guard.
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     model = ir.serde.deserialize_model(proto)
     for function in model.functions.values():
         for node in function.all_nodes():
@@ -57,26 +64,31 @@ def _build(proto: onnx.ModelProto, path: str, digest: str, folder: Path) -> Mode
             model.opset_imports.setdefault(domain, version)
         # Each node now knows its version, so a function may differ from the model; the inliner would refuse that.
         function.opset_imports.clear()
-    if model.functions:
-        InlinePass()(model)
-    versions = {plain_domain(domain): version for domain, version in model.opset_imports.items()}
+    InlinePass()(model)
+    for node in model.graph.all_nodes():
+        if node.version:
+            node.metadata_props[key] = str(node.version)
+    return ir.serde.serialize_model(model), key
+
+
+def _build(proto: onnx.ModelProto, file: StoredFile, reading: Reading, node_version: str) -> Model:
+    versions = {plain_domain(item.domain): item.version for item in proto.opset_import}
     opset = versions.setdefault("", 1)
     notes = []
     if opset > onnx.defs.onnx_opset_version():
         newest = onnx.defs.onnx_opset_version()
         notes.append(f"opset {opset} is newer than the installed onnx knows; read with the operators of {newest}")
-    walk = Converter(path, folder, versions)
-    graph = walk.graph(model.graph)
+    walk = Converter(reading, versions, node_version)
+    graph = walk.graph(proto.graph)
     skeleton = Skeleton(
         graph, walk.tensors, {name: walk.types[name] for name in graph.inputs if name in walk.types}, walk.types
     )
     concrete = make_concrete(skeleton)
-    producer = f"{model.producer_name or ''} {model.producer_version or ''}".strip()
     return Model(
-        path=path,
-        sha256=digest,
+        path=file.name,
+        file=file,
         opset=opset,
-        producer=producer,
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         graph=graph,
         tensors=walk.tensors,
         shapes=concrete.shapes,
@@ -87,4 +99,5 @@ def _build(proto: onnx.ModelProto, path: str, digest: str, folder: Path) -> Mode
         notes=(*notes, *concrete.notes),
         called=walk.called,
         literals=frozenset(walk.literals),
+        weights=reading.weights,
     )

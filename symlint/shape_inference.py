@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from symlint.call import CODES, GRID, WORDS, Call, Found, Kind, Refused
+from symlint.call import GRID, Call, Found, Kind, Refused
+from symlint.element_types import CODES, WORDS
 from symlint.graph import Graph, Node
 from symlint.shape_rules import RULES
 

@@ -36,7 +36,7 @@ def findings(code: str, model: Model, opaque: tuple[Opaque, ...] = ()):
 def model(values: np.ndarray, *nodes: tuple[str, list[str], list[str]], notes: tuple[str, ...] = ()) -> Model:
     tensor = Tensor("w", values.shape, values.dtype.name, lambda: values)
     calls = tuple(Node(op, "", tuple(inputs), tuple(outputs), {}, 17) for op, inputs, outputs in nodes)
-    return Model("m", "", 17, "", Graph(calls, ("x",), ("y",)), {"w": tensor}, {}, {}, {}, {}, notes)
+    return Model("m", None, 17, "", Graph(calls, ("x",), ("y",)), {"w": tensor}, {}, {}, {}, {}, notes)
 
 
 def use(op: str) -> tuple[str, list[str], list[str]]:

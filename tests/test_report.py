@@ -67,9 +67,9 @@ def run(*reports: Report, fail_on: str = "warning", missing: tuple[str, ...] = (
     return Run(reports, rules(), missing, fail_on, seconds=0.84)
 
 
-MODEL = Report("nets/a model.onnx", "ab" * 32, COVERAGE, (NOTE, DEAD, SAME), {"s0": SPACE})
-CLEAN = Report("clean.onnx", "cd" * 32, Coverage(10, 10, 0, 0))
-UNREAD = Report("lost.onnx", "", findings=(LOST,), incomplete=LOST.message)
+MODEL = Report("nets/a model.onnx", lambda: "ab" * 32, COVERAGE, (NOTE, DEAD, SAME), {"s0": SPACE})
+CLEAN = Report("clean.onnx", lambda: "cd" * 32, Coverage(10, 10, 0, 0))
+UNREAD = Report("lost.onnx", findings=(LOST,), incomplete=LOST.message)
 
 GOLDEN = """\
 nets/a model.onnx
@@ -283,7 +283,7 @@ def chain(names: list[str], widths: list[int]) -> Symmetry:
             places = (Place(before, 0, f"{before[:1]}n"), Place(name, 1, "n"))
             spaces.append(Space(f"s{index}", widths[index], 1, before, places, ()))
     graph = Graph(tuple(nodes), ("x",), (flow,))
-    model = Model("m.onnx", "", 17, "", graph, tensors, {}, {}, {}, {})
+    model = Model("m.onnx", None, 17, "", graph, tensors, {}, {}, {}, {})
     return Symmetry(model, Coverage(1, 1, 0, 0), 0, tuple(spaces), (), ())
 
 
@@ -348,7 +348,7 @@ def transformer(blocks: int, stem: str = "h.") -> Symmetry:
     acts("", "translation", "R^8", 8, [bias])
     graph = Graph(tuple(nodes), ("x",), ())
     tensors = {n: Tensor(n, s, "float32", lambda s=s: np.ones(s, np.float32)) for n, s in shapes.items()}
-    model = Model("m.onnx", "", 17, "me", graph, tensors, {}, {}, {}, {})
+    model = Model("m.onnx", None, 17, "me", graph, tensors, {}, {}, {}, {})
     opaque = tuple(Opaque(f"{stem}{k}.odd", 70, f"/net/{stem}{k}/Odd", "Odd", "no rule") for k in range(blocks))
     coverage = Coverage(1_000 * blocks, 900 * blocks, 30 * blocks, 70 * blocks)
     return Symmetry(model, coverage, 5_000, tuple(spaces), tuple(generators), opaque)

@@ -102,7 +102,7 @@ class Net:
             return Tensor(name, values.shape, "float32", lambda: values)
 
         tensors = {name: stored(name, values) for name, values in self.weights.items()}
-        model = Model("m", "", 21, "", Graph((), (), ()), tensors, {}, {}, {}, {})
+        model = Model("m", None, 21, "", Graph((), (), ()), tensors, {}, {}, {}, {})
         shapes = {**{n: v.shape for n, v in self.weights.items()}, **self.tracer.shapes}
         return Program(
             model, tuple(self.tracer.steps), shapes, (), (), {n: n for n in self.weights}, self.tracer.tables
