@@ -12,13 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 
 from symlint.action import Index
 from symlint.arena import Form
 from symlint.axes import Axes
 from symlint.coloured import Coloured, Vertex
+from symlint.components import components
 from symlint.factor import Factors
 from symlint.graph import Array
 from symlint.passage import Passages
@@ -172,11 +172,13 @@ def _refined(neighbours: Neighbours, colours: dict[Vertex, int]) -> dict[Vertex,
 def _parts(graph: Coloured, neighbours: Neighbours, colours: Mapping[Vertex, int]) -> Iterator[list[Image]]:
     """What falls apart once all vertices of a colour of their own are gone, isomorphic parts together."""
     sizes = Counter(colours.values())
-    net = nx.Graph()
-    net.add_nodes_from(v for v, c in colours.items() if sizes[c] > 1)
-    net.add_edges_from((a, b) for a, b, _ in graph.edges if a in net and b in net)
+    net: dict[Vertex, list[Vertex]] = {v: [] for v, c in colours.items() if sizes[c] > 1}
+    for a, b, _ in graph.edges:
+        if a in net and b in net:
+            net[a].append(b)
+            net[b].append(a)
     alike: defaultdict[tuple[int, ...], list[list[Vertex]]] = defaultdict(list)
-    for vertices in nx.connected_components(net):
+    for vertices in components(net):
         part = sorted(vertices, key=str)
         alike[tuple(sorted(colours[v] for v in part))].append(part)
     for several in alike.values():

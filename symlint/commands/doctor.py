@@ -13,7 +13,7 @@ from symlint.errors import UsageProblem
 from symlint.report.words import printable
 from symlint.rule import rules
 
-_REQUIRED = ("onnx", "onnx_ir", "onnxruntime", "networkx", "numpy", "click", "rich")
+_REQUIRED = ("onnx", "onnx_ir", "onnxruntime", "numpy", "click", "rich")
 
 
 @click.command("doctor")

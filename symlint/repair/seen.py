@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.components import components
 from symlint.graph import Array
 from symlint.repair.convex import Hold
 from symlint.repair.scales import Scales
@@ -38,11 +38,13 @@ class Seen:
 
 def chains(scales: Scales) -> Iterator[list[int]]:
     """The positions of actions that share weights, chain by chain."""
-    graph = nx.Graph()
-    for k in range(len(scales.actions)):
-        graph.add_node(k)
-        graph.add_edges_from((k, name) for name in bearers(scales, k))
-    for part in nx.connected_components(graph):
+    count = len(scales.actions)
+    neighbours: dict[int | str, list[int | str]] = {k: [] for k in range(count)}
+    for k in range(count):
+        for name in bearers(scales, k):
+            neighbours[k].append(name)
+            neighbours.setdefault(name, []).append(k)
+    for part in components(neighbours):
         yield sorted(k for k in part if isinstance(k, int))
 
 
