@@ -31,6 +31,8 @@ class Arena:
         self._index: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, ...]] = {}
         self._indices: set[int] = set()
+        self._leaves: dict[int, tuple[int, ...]] = {}
+        """Root -> its leaves, until classes are joined."""
         self.pins: dict[int, str] = {}
         """Leaf -> why its units cannot be permuted."""
         self.rigid: dict[int, str] = {}
@@ -143,9 +145,18 @@ class Arena:
         """The flattened pieces of a sum; any other factor is its own single piece."""
         return tuple(p for p in self._down(f, Form.SUM) if self._form[p] is not Form.SUM)
 
-    def leaves(self, f: int) -> Iterator[int]:
+    def leaves(self, f: int) -> tuple[int, ...]:
         """Every leaf of more than one unit under `f`, repeated where it occurs twice."""
-        return (p for p in self._down(f) if self._form[p] is Form.LEAF and self._size[p] > 1)
+        root = self.find(f)
+        found = self._leaves.get(root)
+        if found is None:
+            form, size = self._form, self._size
+            if form[root] is Form.LEAF:
+                found = (root,) if size[root] > 1 else ()
+            else:
+                found = tuple(p for p in self._down(root) if form[p] is Form.LEAF and size[p] > 1)
+            self._leaves[root] = found
+        return found
 
     def families(self, f: int) -> Iterator[int]:
         """Every family under `f`."""
@@ -175,6 +186,7 @@ class Arena:
         if root == target:
             return
         self._parent[root] = target
+        self._leaves.clear()
         if root in self._indices:
             self._indices.add(target)
         for notes in (self.pins, self.rigid):

@@ -15,17 +15,17 @@ from symlint.charge_system import System
 from symlint.parity import EVEN, LINEAR, ODD
 from symlint.program import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise, Program
 from symlint.terms import Expansion
-from symlint.unknowns import ONE, Charge
+from symlint.unknowns import ONE, Charge, Slots
 
 
 def charges(
     program: Program, axes: Axes, expansion: Expansion, kind: type[System], only: Collection[int] | None = None
 ) -> dict[int, list[Charge]]:
     """Leaf -> independent generators of one kind, each by its charges wherever the leaf stands; zeros are left out."""
-    system = kind(program, axes, expansion)
+    system = kind(program, axes, expansion, only)
     for step in program.steps:
         system.step(step)
-    return system.solve(only)
+    return system.solve()
 
 
 class Rescaling(System):
@@ -83,9 +83,7 @@ class Linear(System):
             return SUM if len(step.operands) > 1 else SAME
         return step.law if step.function in ("Mul", "Div", "Where") else NONE
 
-    def answer(
-        self, law: Law, out: list[list[int]], parts: list[tuple[list[list[int]], Fraction]], *, absent: bool
-    ) -> None:
+    def answer(self, law: Law, out: Slots, parts: list[tuple[Slots, Fraction]], *, absent: bool) -> None:
         """A product of several operands that all have the units acts on each unit alone."""
         if law.kind == "product" and (len(parts) > 1 or any(degree != 1 for _, degree in parts)):
             for slots, _ in parts:
@@ -94,7 +92,7 @@ class Linear(System):
             return
         super().answer(law, out, parts, absent=absent)
 
-    def contracted(self, out: list[list[int]] | None, parts: list[list[list[int]]]) -> None:
+    def contracted(self, out: Slots | None, parts: list[Slots]) -> None:
         """Two factors may meet in a sum over the units; more, or a product unit by unit, may not."""
         if len(parts) > (1 if out is not None else 2):
             for slots in (*parts, *([out] if out is not None else [])):

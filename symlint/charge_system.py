@@ -6,7 +6,7 @@ elements allows depends on the kind of the generator and is left to the systems 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from symlint.arena import Form
@@ -30,7 +30,7 @@ from symlint.program import (
     results,
 )
 from symlint.terms import Condition, joint, meet
-from symlint.unknowns import MINUS, ONE, Unknowns
+from symlint.unknowns import ONE, Slots, Unknowns
 
 
 class System(Unknowns):
@@ -43,53 +43,67 @@ class System(Unknowns):
 
     @step.register
     def _(self, step: Einsum) -> None:
-        views = [
-            view
-            for name, spec in zip(step.operands, step.specs, strict=True)
-            for k, axis in enumerate(spec)
-            for view in self._view(name, k, axis, step.sizes)
-        ]
-        made = dict(view for k, axis in enumerate(step.result) for view in self._view(step.out, k, axis, step.sizes))
-        for label in dict.fromkeys([*(label for label, _ in views), *made]):
-            self.contracted(made.get(label), [slots for name, slots in views if name == label])
+        views: dict[str, list[Slots]] = {}
+        for name, spec in zip(step.operands, step.specs, strict=True):
+            for k, axis in enumerate(spec):
+                for label, slots in self._view(name, k, axis, step.sizes):
+                    views.setdefault(label, []).append(slots)
+        made: dict[str, Slots] = {}
+        for k, axis in enumerate(step.result):
+            made.update(self._view(step.out, k, axis, step.sizes))
+        for label, parts in views.items():
+            self.contracted(made.get(label), parts)
+        for label, slots in made.items():
+            if label not in views:
+                self.contracted(slots, [])
 
-    def contracted(self, out: list[list[int]] | None, parts: list[list[list[int]]]) -> None:
+    def contracted(self, out: Slots | None, parts: list[Slots]) -> None:
         """One label of a contraction: charges add up, to nothing where the label is summed over."""
         self.balance(out, [(slots, ONE) for slots in parts])
 
     def _view(
         self, name: str, axis: int, labels: tuple[str, ...], sizes: Mapping[str, int]
-    ) -> Iterator[tuple[str, list[list[int]]]]:
+    ) -> Sequence[tuple[str, Slots]]:
         """The variables of an axis label by label; those of a grouped axis are tied to the group's."""
         whole = self.slots(name, axis)
         if len(labels) == 1:
-            yield labels[0], whole
-            return
-        rest, parts = self.axes.of[name][axis], []
-        for label in labels[:-1]:
-            halves = self.factors.split(rest, sizes[label])
-            if halves is None:
-                self.zero(whole)
-                return
-            parts.append(halves[0])
-            rest = halves[1]
-        if labels:
-            parts.append(rest)
-        terms = [self.expansion.terms(p) for p in parts]
-        views = [self.fresh(t) for t in terms]
+            return ((labels[0], whole),)
+        parts = self.expansion.grouping(self.axes.of[name][axis], tuple(sizes[label] for label in labels))
+        if parts is None:
+            self.zero(whole)
+            return ()
+        views = [self.fresh(self.expansion.pattern(p)) for p in parts]
+        if not self._kept(whole.pattern):
+            return tuple(zip(labels, views, strict=True))
         targets = self.terms(name, axis)
+        terms = [self.expansion.terms(p) for p in parts]
+        if all(len(row) == 1 and not row[0].condition for row in (targets, *terms)):
+            v = whole.first
+            for view in views:
+                for w, leaf in enumerate(view.pattern.flat, view.first):
+                    self.tie(w, v, leaf)
+                    v += 1
+            return tuple(zip(labels, views, strict=True))
         for picks, first, condition in joint(terms, [sizes[label] for label in labels]):
-            flat = [v for view, k in zip(views, picks, strict=True) for v in view[k]]
-            met = [
-                row
-                for row, t in zip(whole, targets, strict=True)
-                if t.first == first and len(row) == len(flat) and meet(t.condition, condition) is not None
+            flat = [
+                pair
+                for view, k in zip(views, picks, strict=True)
+                for pair in zip(view.term(k), view.pattern.leaves[k], strict=True)
             ]
-            for v, w in ((v, w) for row in met for v, w in zip(flat, row, strict=True)):
-                self.equate((v, ONE), (w, MINUS))
+            met = [
+                whole.term(t)
+                for t, target in enumerate(targets)
+                if target.first == first
+                and len(target.leaves) == len(flat)
+                and meet(target.condition, condition) is not None
+            ]
+            for row in met:
+                for (v, leaf), w in zip(flat, row, strict=True):
+                    self.tie(v, w, leaf)
             if not met:
-                self.zero([flat])
-        yield from zip(labels, views, strict=True)
+                for v, leaf in flat:
+                    self.nothing(v, leaf)
+        return tuple(zip(labels, views, strict=True))
 
     @step.register
     def _(self, step: Concat) -> None:
@@ -114,14 +128,16 @@ class System(Unknowns):
             met = [
                 s
                 for s, other in enumerate(ours)
-                if meet(other.condition, path) is not None
-                and other.leaves == term.leaves
+                if other.leaves == term.leaves
+                and meet(other.condition, path) is not None
                 and bool((other.positions == term.first + shift).any())
             ]
+            slots = self.slots(part, j)
             if not met:
-                self.zero([self.slots(part, j)[t]])
+                self.zero_term(slots, t)
             for s in met:
-                self.balance([self.slots(part, j)[t]], [([self.slots(whole, k)[s]], ONE)])
+                for v, w, leaf in zip(slots.term(t), self.slots(whole, k).term(s), term.leaves, strict=True):
+                    self.tie(v, w, leaf)
 
     @step.register
     def _(self, step: Slice) -> None:
@@ -138,17 +154,17 @@ class System(Unknowns):
     @step.register
     def _(self, step: Pointwise) -> None:
         shape, law = self.program.shapes[step.out], self.law(step)
-        if step.function == "Mul" and any(map(self.nil, step.operands)):
+        if step.function == "Mul" and not self.program.nil.isdisjoint(step.operands):
             return  # zero, which has every charge
         degrees = law.degrees or (ONE,) * len(step.operands)
-        moving = [(name, d) for name, d in zip(step.operands, degrees, strict=True) if not self.nil(name)]
+        moving = [(name, d) for name, d in zip(step.operands, degrees, strict=True) if name not in self.program.nil]
         for name, degree in moving:
             if degree is None or law.kind == "none":
                 self.still(name)
         for k, size in enumerate(shape):
             if size == 1:
                 continue
-            parts: list[tuple[list[list[int]], Fraction]] = []
+            parts: list[tuple[Slots, Fraction]] = []
             absent = mixed = False
             for name, degree in moving:
                 mine = k - len(shape) + len(self.axes.of[name])
@@ -168,9 +184,7 @@ class System(Unknowns):
         """How an elementwise function answers to this kind of generator."""
         raise NotImplementedError
 
-    def answer(
-        self, law: Law, out: list[list[int]], parts: list[tuple[list[list[int]], Fraction]], *, absent: bool
-    ) -> None:
+    def answer(self, law: Law, out: Slots, parts: list[tuple[Slots, Fraction]], *, absent: bool) -> None:
         """One output axis against the operands that have it; `absent` says that some operand broadcasts along it."""
         if law.kind == "none" or not parts or (law.kind == "sum" and absent):
             self.zero(out)
@@ -204,7 +218,9 @@ class System(Unknowns):
             if law == SUM:
                 self.balance(out, [(x, ONE)])
             else:
-                self.zero(out if law == CONSTANT else [*x, *out])
+                if law != CONSTANT:
+                    self.zero(x)
+                self.zero(out)
 
     def normalised(self, step: Normalise, axis: int) -> Law:
         """How a normalisation answers to what is done to one axis: it commutes (SUM), takes it away, or breaks."""

@@ -1,4 +1,4 @@
-"""Exact solutions of a sparse homogeneous linear system over the rationals."""
+"""Exact solutions of a sparse homogeneous linear system over the rationals, or modulo 2."""
 
 from __future__ import annotations
 
@@ -7,114 +7,155 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import gcd, lcm
 
-Equation = Mapping[int, Fraction]
+Number = int | Fraction
+Equation = Mapping[int, Number]
 Solution = dict[int, Fraction]
 
 
 def nullspace(equations: Iterable[Equation], wanted: Iterable[int], modulus: int | None = None) -> list[Solution]:
     """A basis of the solutions, restricted to the `wanted` variables; those that vanish there are left out.
 
-    Equalities of two variables are merged first, so that long chains cost next to nothing; the rest is eliminated with
-    the rarest variable of each equation as its pivot.
-
     With the `modulus` 2 coefficients are whole numbers counted modulo 2.
     """
-    return _System(modulus).solve(equations, wanted)
+    system = LinearSystem(modulus)
+    for equation in equations:
+        system.add(equation)
+    return system.solve(wanted)
 
 
-PARITY = (Fraction(0), Fraction(1))
+class LinearSystem:
+    """Elimination over the rationals, or modulo 2.
 
+    Equalities of two variables are merged first, so that long chains cost next to nothing; what is zero leaves the
+    other equations; the rest is eliminated with the rarest variable of each equation as its pivot. Nearly all
+    coefficients are one or minus one, so whole numbers stay integers and only others become fractions.
+    """
 
-class _System:
-    """Elimination over the rationals, or modulo 2."""
-
-    def __init__(self, modulus: int | None) -> None:
+    def __init__(self, modulus: int | None = None) -> None:
         self.modulus = modulus
-        self.pivots: dict[int, dict[int, Fraction]] = {}
+        self.zeros: list[int] = []
+        """Variables that are zero."""
+        self.equalities: list[tuple[int, int]] = []
+        """Pairs of variables that are equal."""
+        self._rows: list[dict[int, Number]] = []
+        self._parent: dict[int, int] = {}
+        self._pivots: dict[int, dict[int, Number]] = {}
 
-    def solve(self, equations: Iterable[Equation], wanted: Iterable[int]) -> list[Solution]:
-        merged = _Classes()
-        rest: list[Equation] = []
-        for equation in map(self.tidy, equations):
-            pair = list(equation.items())
-            if len(pair) == 2 and not self.number(pair[0][1] + pair[1][1]):
-                merged.join(pair[0][0], pair[1][0])
-            else:
-                rest.append(equation)
-        self.eliminate([self.tidy(merged.reduce(equation)) for equation in rest])
-        columns: dict[int, Solution] = {}
+    def add(self, equation: Equation) -> None:
+        """One equation: the weighted sum of variables is zero."""
+        row = self._tidy(equation)
+        if len(row) == 1:
+            self.zeros += row
+        elif len(row) == 2 and not self._number(sum(row.values())):
+            first, second = row
+            self.equalities.append((first, second))
+        elif row:
+            self._rows.append(row)
+
+    def solve(self, wanted: Iterable[int]) -> list[Solution]:
+        """A basis of the solutions, restricted to the `wanted` variables, in the smallest whole numbers."""
+        self._merge()
+        find = self._find
+        zeros = set(map(find, self.zeros))
+        self._eliminate(zeros)
+        columns: dict[int, dict[int, Number]] = {}
         for variable in wanted:
-            for free, value in self.value(merged.find(variable)).items():
-                columns.setdefault(free, {})[variable] = value
-        return [_whole(solution) for _, solution in sorted(columns.items())]
+            root = find(variable)
+            if root in zeros:
+                continue
+            pivot = self._pivots.get(root)
+            if pivot is None:
+                columns.setdefault(root, {})[variable] = 1
+            else:
+                for free, value in pivot.items():
+                    columns.setdefault(free, {})[variable] = value
+        return [_whole(columns[free]) for free in sorted(columns)]
 
-    def number(self, c: Fraction) -> Fraction:
+    # -- numbers --------------------------------------------------------------------------------------------------
+    def _number(self, c: Number) -> Number:
         """A coefficient in the field."""
-        return c if self.modulus is None else PARITY[c.numerator % 2]
+        return c if self.modulus is None else c.numerator % 2
 
-    def tidy(self, row: Equation) -> dict[int, Fraction]:
+    def _tidy(self, row: Equation) -> dict[int, Number]:
         """A row without zeros."""
-        return {v: d for v, c in row.items() if (d := self.number(c))}
+        if self.modulus is None:
+            return {v: c for v, c in row.items() if c}
+        return {v: 1 for v, c in row.items() if c.numerator % 2}
 
-    def eliminate(self, equations: list[dict[int, Fraction]]) -> None:
-        """Find for each pivot its value in other variables, which are pivots of later rows or free."""
-        seen = Counter(v for equation in equations for v in equation)
-        for equation in sorted(equations, key=len):
-            row = self.substitute(equation)
+    # -- equalities -----------------------------------------------------------------------------------------------
+    def _merge(self) -> None:
+        find, parent = self._find, self._parent
+        for v, w in self.equalities:
+            a, b = find(v), find(w)
+            if a < b:
+                parent[b] = a
+            elif b < a:
+                parent[a] = b
+
+    def _find(self, v: int) -> int:
+        """The first of the variables that equal `v`."""
+        parent = self._parent
+        root = v
+        while (up := parent.get(root)) is not None:
+            root = up
+        while v != root:
+            parent[v], v = root, parent[v]
+        return root
+
+    # -- elimination ----------------------------------------------------------------------------------------------
+    def _eliminate(self, zeros: set[int]) -> None:
+        """Find for each pivot its value in free variables; roots that prove to be zero are added to `zeros`."""
+        rows = [row for equation in self._rows if (row := self._reduced(equation))]
+        seen = Counter(v for row in rows for v in row)
+        rows.sort(key=len)
+        for equation in rows:
+            if len(equation) == 1:
+                zeros.update(equation)
+                continue
+            row = self._substituted({v: c for v, c in equation.items() if v not in zeros})
             if row:
                 pivot = min(row, key=lambda v: (seen[v], v))
-                scale = -row.pop(pivot)
-                self.pivots[pivot] = self.tidy({v: c / scale for v, c in row.items()})
+                scale = row.pop(pivot)
+                self._pivots[pivot] = {v: _quotient(-c, scale) for v, c in row.items()}
+        # The value of a pivot holds pivots of later rows alone, so from the last to the first each is walked once.
+        for pivot in reversed(self._pivots):
+            self._pivots[pivot] = self._substituted(self._pivots[pivot])
 
-    def substitute(self, row: Equation) -> dict[int, Fraction]:
+    def _reduced(self, equation: Equation) -> dict[int, Number]:
+        """A row in which equal variables are one."""
+        made: dict[int, Number] = {}
+        for v, c in equation.items():
+            root = self._find(v)
+            made[root] = made[root] + c if root in made else c
+        return self._tidy(made)
+
+    def _substituted(self, row: dict[int, Number]) -> dict[int, Number]:
         """A row without pivots."""
-        made: dict[int, Fraction] = {}
+        pivots = self._pivots
+        if pivots.keys().isdisjoint(row):
+            return self._tidy(row)
+        made: dict[int, Number] = {}
         todo = list(row.items())
         while todo:
             v, c = todo.pop()
-            if v in self.pivots:
-                todo.extend((w, c * d) for w, d in self.pivots[v].items())
+            if v in pivots:
+                todo.extend((w, c * d) for w, d in pivots[v].items())
             else:
                 made[v] = made[v] + c if v in made else c
-        return self.tidy(made)
-
-    def value(self, variable: int) -> Equation:
-        """A variable in free variables; remembered, so that chains of pivots are walked once."""
-        if variable not in self.pivots:
-            return {variable: Fraction(1)}
-        self.pivots[variable] = self.substitute(self.pivots[variable])
-        return self.pivots[variable]
+        return self._tidy(made)
 
 
-class _Classes:
-    """Variables known to be equal."""
-
-    def __init__(self) -> None:
-        self._parent: dict[int, int] = {}
-
-    def find(self, v: int) -> int:
-        root = v
-        while (up := self._parent.get(root, root)) != root:
-            root = up
-        while v != root:
-            self._parent[v], v = root, self._parent.get(v, v)
-        return root
-
-    def join(self, a: int, b: int) -> None:
-        a, b = self.find(a), self.find(b)
-        if a != b:
-            self._parent[max(a, b)] = min(a, b)
-
-    def reduce(self, equation: Equation) -> dict[int, Fraction]:
-        made: dict[int, Fraction] = {}
-        for v, c in equation.items():
-            root = self.find(v)
-            made[root] = made[root] + c if root in made else c
-        return made
+def _quotient(a: Number, b: Number) -> Number:
+    return a if b == 1 else -a if b == -1 else Fraction(a) / b
 
 
-def _whole(solution: Solution) -> Solution:
+_SMALL = {c: Fraction(c) for c in range(-4, 5)}
+
+
+def _whole(solution: Mapping[int, Number]) -> Solution:
     """The same direction in the smallest whole numbers."""
     scale = lcm(*(value.denominator for value in solution.values()))
     divisor = gcd(*(int(value * scale) for value in solution.values()))
-    return solution if scale == divisor == 1 else {v: c * scale / divisor for v, c in solution.items()}
+    if scale == divisor == 1:
+        return {v: _SMALL.get(int(c)) or Fraction(c) for v, c in solution.items()}
+    return {v: Fraction(c * scale) / divisor for v, c in solution.items()}

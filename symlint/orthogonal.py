@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from symlint.axes import Axes
 from symlint.charge import Linear
 from symlint.dispatch import dispatched
+from symlint.linear_system import LinearSystem
 from symlint.program import NONE, SUM, Law, Normalise, Pointwise, Program, Step
 from symlint.terms import Expansion
-from symlint.unknowns import ONE, Charge, Occurrence
+from symlint.unknowns import ONE, Charge, Occurrence, Slots
 
 LENGTHS = ("rms", "l2")
 Frame = tuple[tuple[str, int], ...]
@@ -57,15 +57,27 @@ class Orthogonal(Linear):
         self.fixed = program.fixed
         super().__init__(program, axes, expansion)
 
-    def equate(self, *parts: tuple[int, Fraction]) -> None:
-        """One equation, and what it says of the frames of two variables."""
-        super().equate(*parts)
-        if len(parts) == 2:
-            (v, a), (w, b) = parts
-            sign = -1 if a == b else 1
-            back = tuple((gain, -sign * power) for gain, power in self.passing)
-            self.relations.setdefault(v, []).append(_Relation(w, sign, self.passing))
-            self.relations.setdefault(w, []).append(_Relation(v, sign, back))
+    def tie(self, v: int, w: int, leaf: int) -> None:
+        """An equality, and what it says of the frames of two variables."""
+        if leaf in self.systems:
+            super().tie(v, w, leaf)
+            self._relate(v, w, 1)
+
+    def tied(self, out: Slots, x: Slots) -> None:
+        """Equalities, and what they say of frames."""
+        super().tied(out, x)
+        for k, _ in self._kept(x.pattern):
+            self._relate(x.first + k, out.first + k, 1)
+
+    def opposed(self, v: int, w: int, system: LinearSystem) -> None:
+        """Two variables that add up to nothing, and what that says of frames."""
+        super().opposed(v, w, system)
+        self._relate(v, w, -1)
+
+    def _relate(self, v: int, w: int, sign: int) -> None:
+        back = tuple((gain, -sign * power) for gain, power in self.passing)
+        self.relations.setdefault(v, []).append(_Relation(w, sign, self.passing))
+        self.relations.setdefault(w, []).append(_Relation(v, sign, back))
 
     @dispatched
     def step(self, step: Step) -> None:
@@ -77,7 +89,8 @@ class Orthogonal(Linear):
         if step.function not in (*LENGTHS, "standardise") or axis not in step.axes:
             return NONE
         for name in (step.x, step.out):
-            for v in (v for row in self.slots(name, axis) for v in row):
+            first, pattern = self.slots(name, axis)
+            for v in range(first, first + len(pattern.flat)):
                 self.normed[v] = self.normed.get(v, False) or step.function == "standardise"
         return SUM
 
@@ -96,7 +109,8 @@ class Orthogonal(Linear):
                 # A gain conjugates a matrix on the whole axis; one of several factors would have a frame per copy.
                 terms = self.terms(x, k)
                 if len(terms) > 1 or len(terms[0].leaves) != 1:
-                    self.zero([*self.slots(step.out, k), *self.slots(x, k)])
+                    self.zero(self.slots(step.out, k))
+                    self.zero(self.slots(x, k))
                     continue
                 self.passing = ((gain, power),)
             self.balance(self.slots(step.out, k), [(self.slots(x, k), ONE)])
@@ -130,23 +144,16 @@ class Orthogonal(Linear):
 
         `linear` are the spaces on which all invertible matrices act, of which these are a part.
         """
-        places = {
-            v: Occurrence(name, axis, t, k)
-            for (name, axis), slots in self.variables.items()
-            for t, row in enumerate(slots)
-            for k, v in enumerate(row)
-        }
-        variables = {o: v for v, o in places.items()}
         found: dict[int, list[Rotation]] = {}
         for leaf, charges in self.solve().items():
             general = [set(c) for c in linear.get(leaf, ())]
             for charge in charges:
-                acted = {variables[o] for o in charge}
+                acted = {self.slots(o.tensor, o.axis).term(o.term)[o.place] for o in charge}
                 means = [self.normed[v] for v in acted if v in self.normed]
                 plain = not means and set(charge) <= set().union(*general)
                 frames = self._frames(acted) if not plain else None
                 if frames is not None:
-                    written = {places[v]: frame for v, frame in frames.items() if v in places}
+                    written = {self.occurrence(v): frame for v, frame in frames.items() if v in self.owners}
                     found.setdefault(leaf, []).append(Rotation(charge, "Stab" if any(means) else "O", written))
         return found
 

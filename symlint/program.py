@@ -13,6 +13,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from symlint.graph import Array, Model, Node, Shape
 
 Spec = tuple[tuple[str, ...], ...]
@@ -185,6 +187,17 @@ class Program:
     def reads(self) -> Counter[str]:
         """How many times the steps read each tensor."""
         return Counter(name for step in self.steps for name in operands(step))
+
+    @cached_property
+    def nil(self) -> frozenset[str]:
+        """The tables that are zero throughout."""
+        return frozenset(name for name, value in self.tables.items() if not np.any(value))
+
+    @cached_property
+    def tied(self) -> frozenset[str]:
+        """Uses of a stored tensor that is shared, constant and not zero: its uses must not be scaled apart."""
+        stored = {name: bool(np.any(self.model.tensors[name].read())) for name in set(self.detached.values())}
+        return frozenset(name for name, shared in self.detached.items() if stored[shared])
 
     @cached_property
     def makers(self) -> dict[str, Step]:

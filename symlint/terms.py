@@ -31,8 +31,21 @@ class Term:
         return int(self.positions.flat[0])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern:
+    """The leaves of an axis, term by term; axes with the same leaves share one."""
+
+    leaves: tuple[tuple[int, ...], ...]
+    flat: tuple[int, ...]
+    """The leaves of all terms, one term behind the other."""
+    starts: tuple[int, ...]
+    """Where each term begins there."""
+
+
 def meet(a: Condition, b: Condition) -> Condition | None:
     """Both conditions at once; None where they exclude each other."""
+    if not b:
+        return a
     both = dict(a)
     for key, (start, stop) in b.items():
         low, high = both.get(key, (start, stop))
@@ -48,10 +61,15 @@ class Expansion:
     def __init__(self, factors: Factors) -> None:
         self.factors = factors
         self._known: dict[int, tuple[Term, ...]] = {}
+        self._patterns: dict[tuple[tuple[int, ...], ...], Pattern] = {}
+        self._pattern_of: dict[int, Pattern] = {}
+        self._groupings: dict[tuple[int, tuple[int, ...]], tuple[int, ...] | None] = {}
 
     def terms(self, f: int) -> tuple[Term, ...]:
         """`f` as a sum of terms, by first position."""
         root = self.factors.find(f)
+        if (known := self._known.get(root)) is not None:
+            return known
         todo = [root]
         while todo:  # children first, on a stack of our own: factor trees may be deeper than Python's
             top = todo[-1]
@@ -63,6 +81,35 @@ class Expansion:
                 if top not in self._known:
                     self._known[top] = tuple(sorted(self._expand(top), key=lambda term: term.first))
         return self._known[root]
+
+    def pattern(self, f: int) -> Pattern:
+        """The leaves of the terms of `f`."""
+        root = self.factors.find(f)
+        found = self._pattern_of.get(root)
+        if found is None:
+            leaves = tuple(term.leaves for term in self.terms(root))
+            if leaves not in self._patterns:
+                starts = self.factors.boundaries_of(map(len, leaves))[:-1]
+                self._patterns[leaves] = Pattern(leaves, tuple(x for term in leaves for x in term), starts)
+            found = self._pattern_of[root] = self._patterns[leaves]
+        return found
+
+    def grouping(self, f: int, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+        """`f` as a row-major grouping of factors of these sizes; None where it has no such grouping."""
+        root = self.factors.find(f)
+        if (root, sizes) not in self._groupings:
+            self._groupings[root, sizes] = self._grouped(root, sizes)
+        return self._groupings[root, sizes]
+
+    def _grouped(self, rest: int, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+        parts: list[int] = []
+        for size in sizes[:-1]:
+            halves = self.factors.split(rest, size)
+            if halves is None:
+                return None
+            parts.append(halves[0])
+            rest = halves[1]
+        return (*parts, rest) if sizes else ()
 
     def _expand(self, root: int) -> list[Term]:
         factors, form = self.factors, self.factors.form(root)

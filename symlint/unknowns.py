@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
-
-import numpy as np
+from typing import NamedTuple
 
 from symlint.axes import Axes
-from symlint.linear_system import nullspace
-from symlint.program import (
-    Affine,
-    Program,
-)
-from symlint.terms import Expansion, Term
+from symlint.linear_system import LinearSystem, Number
+from symlint.program import Affine, Program
+from symlint.terms import Expansion, Pattern, Term
 
 ONE, MINUS = Fraction(1), Fraction(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """Where a leaf stands: in which term of which axis of which tensor, and at which place of the term."""
 
     tensor: str
@@ -32,24 +26,47 @@ class Occurrence:
 Charge = Mapping[Occurrence, Fraction]
 
 
+class Slots(NamedTuple):
+    """The variables of an axis, or of one label of it: one for every leaf of every term, numbered on from `first`."""
+
+    first: int
+    pattern: Pattern
+
+    def term(self, t: int) -> range:
+        """The variables of one term."""
+        start = self.first + self.pattern.starts[t]
+        return range(start, start + len(self.pattern.leaves[t]))
+
+
 class Unknowns:
-    """The variables of a program and their equations."""
+    """The variables of a program and their equations.
+
+    Equations are kept for the leaves that may be asked for alone: those that a weight holds and on which something may
+    act.
+    """
 
     modulus: int | None = None
     """2 where a charge only says whether something acts."""
     elementwise = True
     """Whether units are acted on one by one, so that a gain per unit moves along."""
 
-    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion, only: Collection[int] | None = None) -> None:
         self.program, self.axes, self.expansion = program, axes, expansion
         self.factors = axes.factors
-        self.variables: dict[tuple[str, int], list[list[int]]] = {}
-        self.leaf_of: list[int] = []
-        self.equations: dict[int, list[dict[int, Fraction]]] = {}
-        self.free: set[int] = set()
+        self.variables: dict[tuple[str, int], Slots] = {}
+        self.owners: dict[int, tuple[str, int, Pattern, int]] = {}
+        """Variable that stands for an occurrence -> its tensor, axis, pattern and number there; made by `solve`."""
+        self.count = 0
+        self.free: dict[str, None] = {}
+        """Tensors of which every charge is free."""
+        held = {x for n in (*program.weights, *program.affines) for f in axes.of[n] for x in self.factors.leaves(f)}
+        wanted = held if only is None else held.intersection(only)
+        self.systems = {leaf: LinearSystem(self.modulus) for leaf in wanted if leaf not in self.factors.rigid}
+        """Leaf -> its equations."""
+        self._places: dict[Pattern, tuple[tuple[int, LinearSystem], ...]] = {}
         self.bound = {name for s in program.steps if isinstance(s, Affine) for name in (s.gain, s.bias, s.mean, s.var)}
         for name in (*program.inputs, *program.outputs, *program.tables):
-            if not self.nil(name):
+            if name not in program.nil:
                 self.still(name)
         for name in program.weights:
             self._weight(name)
@@ -57,91 +74,152 @@ class Unknowns:
     def _weight(self, name: str) -> None:
         """A weight's charges are free, unless it is an integer, a statistic, or shared and not zero."""
         tensor = self.program.model.tensors[self.program.weights[name]]
-        shared = name in self.program.detached and bool(np.any(tensor.read()))
-        if not tensor.floating or shared:
+        if not tensor.floating or name in self.program.tied:
             self.still(name)
         elif name not in self.bound:
             self._free(name)
 
     def _free(self, name: str) -> None:
+        self.free[name] = None
         for axis in range(len(self.axes.of[name])):
-            self.free.update(v for row in self.slots(name, axis) for v in row)
+            self.slots(name, axis)
 
-    def slots(self, name: str, axis: int) -> list[list[int]]:
-        """The variables of one axis: one per term and leaf."""
+    # -- variables ------------------------------------------------------------------------------------------------
+    def slots(self, name: str, axis: int) -> Slots:
+        """The variables of one axis."""
         key = (name, axis)
-        if key not in self.variables:
-            self.variables[key] = self.fresh(self.terms(name, axis))
-        return self.variables[key]
+        found = self.variables.get(key)
+        if found is None:
+            found = self.variables[key] = self.fresh(self.expansion.pattern(self.axes.of[name][axis]))
+        return found
 
     def terms(self, name: str, axis: int) -> tuple[Term, ...]:
         """The terms of one axis of a tensor."""
         return self.expansion.terms(self.axes.of[name][axis])
 
-    def fresh(self, terms: Sequence[Term]) -> list[list[int]]:
-        """New variables for terms."""
-        made: list[list[int]] = []
-        for term in terms:
-            made.append(list(range(len(self.leaf_of), len(self.leaf_of) + len(term.leaves))))
-            self.leaf_of.extend(term.leaves)
+    def fresh(self, pattern: Pattern) -> Slots:
+        """New variables."""
+        made = Slots(self.count, pattern)
+        self.count += len(pattern.flat)
         return made
 
-    def equate(self, *parts: tuple[int, Fraction]) -> None:
-        """One equation: the weighted sum of variables is zero."""
-        row: dict[int, Fraction] = {}
-        for v, c in parts:
-            row[v] = row[v] + c if v in row else c
-        row = {v: c for v, c in row.items() if c}
-        if row:
-            self.equations.setdefault(self.leaf_of[next(iter(row))], []).append(row)
+    def _kept(self, pattern: Pattern) -> tuple[tuple[int, LinearSystem], ...]:
+        """The places of a pattern of which equations are kept, with the system of each."""
+        found = self._places.get(pattern)
+        if found is None:
+            systems = self.systems
+            found = tuple((k, systems[leaf]) for k, leaf in enumerate(pattern.flat) if leaf in systems)
+            self._places[pattern] = found
+        return found
 
-    def zero(self, slots: Sequence[Sequence[int]]) -> None:
+    # -- equations ------------------------------------------------------------------------------------------------
+    def tie(self, v: int, w: int, leaf: int) -> None:
+        """Two variables of a leaf are equal."""
+        if leaf in self.systems:
+            self.systems[leaf].equalities.append((v, w))
+
+    def nothing(self, v: int, leaf: int) -> None:
+        """A variable of a leaf is zero."""
+        if leaf in self.systems:
+            self.systems[leaf].zeros.append(v)
+
+    def opposed(self, v: int, w: int, system: LinearSystem) -> None:
+        """Two variables add up to nothing."""
+        system.add({v: 1, w: 1} if v != w else {v: 2})
+
+    def tied(self, out: Slots, x: Slots) -> None:
+        """Two axes are acted on alike."""
+        a, b = out.first, x.first
+        for k, system in self._kept(x.pattern):
+            system.equalities.append((b + k, a + k))
+
+    def zero(self, slots: Slots) -> None:
         """Nothing may be scaled here."""
-        for row in slots:
-            for v in row:
-                self.equate((v, ONE))
+        first = slots.first
+        for k, system in self._kept(slots.pattern):
+            system.zeros.append(first + k)
+
+    def zero_term(self, slots: Slots, t: int) -> None:
+        """Nothing may be scaled in one term."""
+        for v, leaf in zip(slots.term(t), slots.pattern.leaves[t], strict=True):
+            self.nothing(v, leaf)
 
     def still(self, name: str) -> None:
         """No axis of a tensor may be scaled."""
         for axis in range(len(self.axes.of.get(name, ()))):
             self.zero(self.slots(name, axis))
 
-    def balance(self, out: Sequence[Sequence[int]] | None, parts: Sequence[tuple[list[list[int]], Fraction]]) -> None:
+    def balance(self, out: Slots | None, parts: Sequence[tuple[Slots, Fraction]]) -> None:
         """Slot by slot: the output's charge is the weighted sum of the parts' (zero where there is no output)."""
-        rows = [slots for slots, _ in parts] + ([out] if out is not None else [])
-        leaves = [[[self.leaf_of[v] for v in row] for row in slots] for slots in rows]
-        if any(other != leaves[0] for other in leaves[1:]):
+        rows = [slots for slots, _ in parts] if out is None else [*(slots for slots, _ in parts), out]
+        if not rows:
+            return
+        pattern = rows[0].pattern
+        if any(slots.pattern is not pattern for slots in rows):
             for slots in rows:
                 self.zero(slots)
             return
-        for t, row in enumerate(rows[0] if rows else ()):
-            for k in range(len(row)):
-                terms = [(slots[t][k], c) for slots, c in parts]
-                self.equate(*terms, *([(out[t][k], MINUS)] if out is not None else []))
+        if len(parts) == 1 and parts[0][1] == 1:
+            if out is None:
+                self.zero(parts[0][0])
+            else:
+                self.tied(out, parts[0][0])
+            return
+        if out is None and len(parts) == 2 and parts[0][1] == parts[1][1] == 1:
+            a, b = parts[0][0].first, parts[1][0].first
+            for k, system in self._kept(pattern):
+                self.opposed(a + k, b + k, system)
+            return
+        weights: list[Number] = [c.numerator if c.denominator == 1 else c for _, c in parts]
+        firsts = [slots.first for slots, _ in parts]
+        if out is not None:
+            weights.append(-1)
+            firsts.append(out.first)
+        for k, system in self._kept(pattern):
+            self._weighted([(first + k, c) for first, c in zip(firsts, weights, strict=True)], system)
 
-    def solve(self, only: Collection[int] | None = None) -> dict[int, list[Charge]]:
-        """The generators of every leaf, or of `only` some, that move at least one weight."""
-        wanted: dict[int, dict[int, Occurrence]] = {
-            leaf: {} for leaf in {self.leaf_of[v] for v in self.free} if only is None or leaf in only
-        }
-        for (name, axis), slots in self.variables.items():
-            for t, row in enumerate(slots):
-                for k, v in enumerate(row):
-                    if self.leaf_of[v] in wanted:
-                        wanted[self.leaf_of[v]][v] = Occurrence(name, axis, t, k)
+    def _weighted(self, terms: Iterable[tuple[int, Number]], system: LinearSystem) -> None:
+        row: dict[int, Number] = {}
+        for v, c in terms:
+            row[v] = row[v] + c if v in row else c
+        system.add(row)
+
+    # -- solutions ------------------------------------------------------------------------------------------------
+    def solve(self) -> dict[int, list[Charge]]:
+        """The generators of every leaf that move at least one weight."""
+        owners = self.owners
+        wanted: dict[int, list[int]] = {leaf: [] for leaf in self._order()}
+        for (name, axis), (first, pattern) in self.variables.items():
+            for k, _ in self._kept(pattern):
+                owners[first + k] = (name, axis, pattern, k)
+                if (mine := wanted.get(pattern.flat[k])) is not None:
+                    mine.append(first + k)
         found: dict[int, list[Charge]] = {}
         for leaf, variables in wanted.items():
-            if leaf in self.factors.rigid:
-                continue
-            solutions = nullspace(self.equations.get(leaf, ()), variables, self.modulus)
-            moving = [s for s in solutions if any(v in self.free for v in s)]
+            solutions = self.systems[leaf].solve(variables)
+            moving = [s for s in solutions if any(owners[v][0] in self.free for v in s)]
             if moving:
-                found[leaf] = [{variables[v]: c for v, c in s.items()} for s in moving]
+                found[leaf] = [{self.occurrence(v): c for v, c in s.items()} for s in moving]
         return found
 
-    def nil(self, name: str) -> bool:
-        """Whether a tensor is the known zero, which has every charge."""
-        return name in self.program.tables and not np.any(self.program.tables[name])
+    def occurrence(self, v: int) -> Occurrence:
+        """What a variable stands for."""
+        name, axis, pattern, k = self.owners[v]
+        t = len(pattern.starts) - 1
+        while pattern.starts[t] > k or not pattern.leaves[t]:
+            t -= 1
+        return Occurrence(name, axis, t, k - pattern.starts[t])
+
+    def _order(self) -> list[int]:
+        """The leaves to be solved, in the order of their numbers as a set holds them."""
+        free: set[int] = set()
+        leaf_of: dict[int, int] = {}
+        for name in self.free:
+            for axis in range(len(self.axes.of[name])):
+                first, pattern = self.slots(name, axis)
+                leaf_of.update(enumerate(pattern.flat, first))
+                free.update(range(first, first + len(pattern.flat)))
+        return [leaf for leaf in {leaf_of[v] for v in free} if leaf in self.systems]
 
     def once(self, name: str) -> bool:
         """Whether a tensor is a weight that one step alone reads, and not shared."""
