@@ -7,14 +7,14 @@ cuts, lookups of something constant, and a contraction with the tensor in which 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from symlint.numbers import SUMMING
 from symlint.program import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, operands
 from symlint.translation.transition import COPYING, PASSING
-from symlint.translation.wave import Kind, Wave, labelled, regrouped, same, spread, steady
+from symlint.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Absorbers:
         if len(readers) == 1:
             return operands(readers[0]).count(name) == 1
         cuts = [r for r in readers if isinstance(r, Slice)]
-        seen = [r for r in cuts if (wave.classes[r.axis][r.start : r.stop] >= 0).any()]
+        seen = [r for r in cuts if (wave.partitions[r.axis].values[r.start : r.stop] >= 0).any()]
         return len(cuts) == len(readers) and len({(r.axis, r.start, r.stop) for r in seen}) == len(seen) == 1
 
     def _before(self, step: Step, k: int, wave: Wave) -> Wave | None:
@@ -104,18 +104,18 @@ class Absorbers:
         if isinstance(step, Einsum) and wave.kind is Kind.LINEAR:
             return self._coefficients(step, k, wave)
         if isinstance(step, Slice):
-            pieces = list(wave.classes)
+            pieces = list(wave.partitions)
             whole = np.full(self.program.shapes[step.x][step.axis], -1)
-            whole[step.start : step.stop] = pieces[step.axis]
-            pieces[step.axis] = whole
+            whole[step.start : step.stop] = pieces[step.axis].values
+            pieces[step.axis] = Partition(whole)
             moving = wave.where and wave.where[step.axis] is not None
-            return None if moving else replace(wave, classes=tuple(pieces))
+            return None if moving else wave._replace(partitions=tuple(pieces))
         if isinstance(step, Mix) and wave.kind is Kind.CONSTANT and step.linear and step.steady:
-            if any(a is None and not steady(c) for a, c in zip(step.keep, wave.classes, strict=True)):
+            if any(a is None and not p.steady for a, p in zip(step.keep, wave.partitions, strict=True)):
                 return None
             shape = self.program.shapes[step.x]
-            seats = dict(zip(step.keep, wave.classes, strict=True))
-            return replace(wave, classes=tuple(seats.get(a, same(n)) for a, n in enumerate(shape)))
+            seats = dict(zip(step.keep, wave.partitions, strict=True))
+            return wave._replace(partitions=tuple(seats.get(a, same(n)) for a, n in enumerate(shape)))
         if isinstance(step, Affine):
             return wave if k == 1 and wave.kind is Kind.CONSTANT else None
         return None
@@ -130,29 +130,29 @@ class Absorbers:
         if not (step.function in SUMMING or step.function in PASSING or (scaled and (step.function == "Mul" or not k))):
             return None
         shape = self.program.shapes[step.operands[k]]
-        lead = len(wave.classes) - len(shape)
-        narrow = [a for a in range(len(wave.classes)) if a < lead or shape[a - lead] != len(wave.classes[a])]
+        lead = len(wave.partitions) - len(shape)
+        narrow = [a for a in range(len(wave.partitions)) if a < lead or shape[a - lead] != len(wave.partitions[a])]
         if any(not wave.same_along(a) for a in narrow):
             return None
-        classes = tuple(same(n) if a + lead in narrow else wave.classes[a + lead] for a, n in enumerate(shape))
+        partitions = tuple(same(n) if a + lead in narrow else wave.partitions[a + lead] for a, n in enumerate(shape))
         exact = wave.exact and step.function in COPYING
-        return replace(wave, classes=classes, where=wave.where[lead:], exact=exact)
+        return wave._replace(partitions=partitions, where=wave.where[lead:], exact=exact)
 
     def _rearranged(self, step: Einsum, wave: Wave) -> Wave | None:
         (spec,) = step.specs
         held = {x for axis in spec for x in axis}
         labels = labelled(wave, step.result, step.sizes)
         made = {x for axis in step.result for x in axis}
-        if held - made or any(not steady(labels[x]) for x in made - held):
+        if held - made or any(not labels[x].steady for x in made - held):
             return None
         shape = self.program.shapes[step.operands[0]]
-        classes = regrouped(labels, spec, shape, step.sizes)
+        partitions = regrouped(labels, spec, shape, step.sizes)
         if wave.kind is not Kind.LINEAR:
-            return replace(wave, classes=classes)
+            return wave._replace(partitions=partitions)
         based = {x: wave.where[a] for a, axis in enumerate(step.result) for x in axis if wave.where[a] is not None}
         if made - held & set(based) or any(len(axis) > 1 and set(axis) & set(based) for axis in (*spec, *step.result)):
             return None
-        return replace(wave, classes=classes, where=tuple(based.get(axis[0]) if axis else None for axis in spec))
+        return wave._replace(partitions=partitions, where=tuple(based.get(axis[0]) if axis else None for axis in spec))
 
     def _rebased(self, step: Step, k: int, wave: Wave) -> tuple[Back, Wave]:
         """A change that is linear in what a contraction reads, if it is linear in what is linear in that."""
@@ -181,10 +181,10 @@ class Absorbers:
         summed = {a for x, a in seats.items() if x not in made}
         if where != wave.where or summed != wave.taken or any(x not in mine for x, a in seats.items() if a in summed):
             return None
-        if any(x not in mine and not steady(c) for x, c in zip(made, wave.classes, strict=True)):
+        if any(x not in mine and not p.steady for x, p in zip(made, wave.partitions, strict=True)):
             return None
-        labels = {x: c for x, c in zip(made, wave.classes, strict=True) if x is not None}
-        labels.update({x: spread(same(step.sizes[x])) for x in mine if x not in labels})
+        labels = {x: p for x, p in zip(made, wave.partitions, strict=True) if x is not None}
+        labels.update({x: same(step.sizes[x]).spread for x in mine if x not in labels})
         shape = self.program.shapes[step.operands[k]]
         return Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], shape, step.sizes))
 
@@ -198,12 +198,12 @@ def rebase(maker: Einsum, wave: Wave, fixed: frozenset[str]) -> Wave | None:
     made = [axis[0] if axis else None for axis in maker.result]
     coefficients = {x for j, spec in enumerate(maker.specs) if j not in moving for axis in spec for x in axis}
     where: list[int | None] = []
-    classes = list(wave.classes)
+    partitions = list(wave.partitions)
     for k, a in enumerate(wave.where):
         label = made[a] if a is not None else None
         where.append(seats.get(label) if label is not None else None)
         if label in coefficients:
-            classes[k] = spread(classes[k])
+            partitions[k] = partitions[k].spread
     taken = {a for label, a in seats.items() if label not in made}
     taken |= {seats[x] for a in wave.taken if (x := made[a]) is not None and x in seats}
-    return Wave(Kind.LINEAR, tuple(classes), maker.operands[moving[0]], tuple(where), frozenset(taken))
+    return Wave(Kind.LINEAR, tuple(partitions), maker.operands[moving[0]], tuple(where), frozenset(taken))

@@ -12,7 +12,7 @@ from symlint.program import Einsum, Mix, Pointwise, Program, Slice, operands
 from symlint.translation.absorption import Back, Way
 from symlint.translation.course import Nowhere, Translation, Visit
 from symlint.translation.null import alone, direction, total
-from symlint.translation.wave import Kind, Wave
+from symlint.translation.wave import Kind, Wave, same
 
 
 def changes(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, Array]]:
@@ -59,8 +59,7 @@ class _Element:
                 step.sizes,
             )
             self.arrays[step.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
-            classes = tuple(np.zeros(m, np.int64) for m in self.program.shapes[step.out])
-            self.waves[step.out] = Wave(Kind.CONSTANT, classes)
+            self.waves[step.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[step.out])))
         made = multiply([part, along], part.labels, step.sizes)
         return self._back(regroup(made, spec, step.sizes), nowhere.way)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import numpy as np
-
 from symlint.axes import Axes
 from symlint.program import Einsum, Program, operands
 from symlint.terms import Expansion
@@ -14,15 +12,16 @@ from symlint.translation.absorption import Way
 from symlint.translation.course import Nowhere, Translation
 from symlint.translation.following import Following
 from symlint.translation.null import alone, nulls
-from symlint.translation.patterns import anything, patterns
-from symlint.translation.wave import Kind, Wave, covers, overlap, regrouped, same
+from symlint.translation.patterns import Patterns, anything
+from symlint.translation.wave import Kind, Wave, covers, each, overlap, regrouped, same
 
 
 class Search:
     """All translations of a program."""
 
     def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
-        self.program, self.axes, self.expansion = program, axes, expansion
+        self.program = program
+        self.patterns = Patterns(program, axes, expansion)
         fixed = program.fixed
         self.nulls = nulls(program, fixed)
         self.following = Following(program, fixed, self.nulls)
@@ -42,7 +41,7 @@ class Search:
             ):
                 continue
             found: list[Wave] = []
-            for wave in patterns(self.program, self.axes, self.expansion, name):
+            for wave in self.patterns.of(name):
                 if any(covers(f, wave) for f in found):
                     continue
                 visits = self.following.follow({name: wave}, partial(self._circular, name, wave))
@@ -96,7 +95,7 @@ class Search:
                 continue
             if not null.vanishes and not summed <= held:
                 continue
-            labels = {y: np.arange(step.sizes[y]) for y in held}
+            labels = {y: each(step.sizes[y]) for y in held}
             labels[label[0]] = same(step.sizes[label[0]])
             mine = Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], self.program.shapes[here], step.sizes))
             way = self.following.absorbers.way(here, mine)

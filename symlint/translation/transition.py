@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from symlint.program import (
     Unknown,
 )
 from symlint.translation.null import Nulls
-from symlint.translation.wave import Classes, Kind, Wave, labelled, regrouped, same, spread, steady
+from symlint.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
 
 PASSING = frozenset({"Identity", "Dropout", "Neg"})
 MASKED = -1e4
@@ -64,7 +64,7 @@ class Transitions:
         moving = [j for j in others if step.operands[j] not in self.fixed]
         free = {x for axis in step.result for x in axis}
         for label in constants:
-            labels[label] = spread(labels.get(label, same(step.sizes[label])))
+            labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
         if not moving:
             return self._product(step, labels, wave, step.specs[k])
         if wave.kind is Kind.CONSTANT and len(moving) == 1:
@@ -77,11 +77,11 @@ class Transitions:
         if wave.kind is Kind.LINEAR:
             labels = {**labelled(wave.loose(), step.specs[k], step.sizes), **{c: labels[c] for c in constants}}
         for label in dynamic:
-            labels[label] = spread(labels.get(label, same(step.sizes[label])))
+            labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
         return self._made(step, labels, Wave(Kind.ANY, ()))
 
     def _sums_to_one(
-        self, step: Einsum, j: int, labels: dict[str, Classes], constants: set[str], free: set[str]
+        self, step: Einsum, j: int, labels: dict[str, Partition], constants: set[str], free: set[str]
     ) -> bool:
         """Whether the other operand only averages a change that is the same along what is summed over."""
         summed = {x for axis in step.specs[j] for x in axis} - free
@@ -90,10 +90,10 @@ class Transitions:
         (label,) = summed
         axes = [a for a, axis in enumerate(step.specs[j]) if axis == (label,)]
         null = self.nulls.get(step.operands[j], {}).get(axes[0]) if axes else None
-        flat = steady(labels.get(label, same(1))) and label not in constants
+        flat = (label not in labels or labels[label].steady) and label not in constants
         return null is not None and null.plain and flat
 
-    def _based(self, step: Einsum, labels: dict[str, Classes], j: int, free: set[str]) -> dict[str, Wave]:
+    def _based(self, step: Einsum, labels: dict[str, Partition], j: int, free: set[str]) -> dict[str, Wave]:
         """A change that is linear in operand `j`."""
         seats = {axis[0]: a for a, axis in enumerate(step.specs[j]) if axis}
         where = [seats.get(axis[0]) if len(axis) == 1 else None for axis in step.result]
@@ -105,7 +105,7 @@ class Transitions:
         return {n: w.loose() for n, w in made.items()} if grouped & set(seats) else made
 
     def _product(
-        self, step: Einsum, labels: dict[str, Classes], wave: Wave, spec: tuple[tuple[str, ...], ...]
+        self, step: Einsum, labels: dict[str, Partition], wave: Wave, spec: tuple[tuple[str, ...], ...]
     ) -> dict[str, Wave]:
         """A change times constants."""
         if wave.kind is not Kind.LINEAR:
@@ -113,18 +113,18 @@ class Transitions:
         based = {x: wave.where[a] for a, axis in enumerate(spec) for x in axis if wave.where[a] is not None}
         if any(len(axis) > 1 and set(axis) & set(based) for axis in (*spec, *step.result)):
             loose = labelled(wave.loose(), spec, step.sizes)
-            loose.update({x: spread(c) for x, c in labels.items() if x not in loose})
+            loose.update({x: p.spread for x, p in labels.items() if x not in loose})
             return self._made(step, loose, Wave(Kind.ANY, ()))
         kept = {x for axis in step.result for x in axis}
         where = tuple(based.get(axis[0]) if len(axis) == 1 else None for axis in step.result)
         taken = wave.taken | {a for x, a in based.items() if x not in kept and a is not None}
-        return self._made(step, labels, replace(wave, where=where, taken=taken))
+        return self._made(step, labels, wave._replace(where=where, taken=taken))
 
-    def _made(self, step: Einsum, labels: dict[str, Classes], wave: Wave) -> dict[str, Wave]:
+    def _made(self, step: Einsum, labels: dict[str, Partition], wave: Wave) -> dict[str, Wave]:
         shape = self.program.shapes[step.out]
         moved = len(step.operands) == 1 and all(len(axis) < 2 for axis in (*step.specs[0], *step.result))
-        classes = regrouped(labels, step.result, shape, step.sizes)
-        return {step.out: replace(wave, classes=classes, exact=wave.exact and moved)}
+        partitions = regrouped(labels, step.result, shape, step.sizes)
+        return {step.out: wave._replace(partitions=partitions, exact=wave.exact and moved)}
 
     @step.register
     def _(self, step: Pointwise, k: int, wave: Wave) -> dict[str, Wave]:
@@ -148,27 +148,31 @@ class Transitions:
         """The change along the axes of the output."""
         shape = self.program.shapes[step.out]
         mine = self.program.shapes[step.operands[k]]
+        exact = wave.exact and step.function in COPYING
+        if mine == shape:
+            return wave if exact == wave.exact else wave._replace(exact=exact)
         lead = len(shape) - len(mine)
-        classes = tuple(
-            wave.classes[a - lead] if a >= lead and mine[a - lead] == n else same(n) for a, n in enumerate(shape)
+        partitions = tuple(
+            wave.partitions[a - lead] if a >= lead and mine[a - lead] == n else same(n) for a, n in enumerate(shape)
         )
         where = tuple(wave.where[a - lead] if a >= lead else None for a in range(len(shape))) if wave.where else ()
-        return replace(wave, classes=classes, where=where, exact=wave.exact and step.function in COPYING)
+        return wave._replace(partitions=partitions, where=where, exact=exact)
 
     def _varied(self, step: Pointwise, others: list[str], wave: Wave) -> Wave:
         """The change where other operands tell the indices of their axes apart."""
-        classes = list(wave.classes)
+        partitions = list(wave.partitions)
         for name in others:
             shape = self.program.shapes[name]
-            for a, n in enumerate(shape, start=len(classes) - len(shape)):
-                classes[a] = spread(classes[a]) if n > 1 else classes[a]
-        return replace(wave, classes=tuple(classes))
+            for a, n in enumerate(shape, start=len(partitions) - len(shape)):
+                if n > 1:
+                    partitions[a] = partitions[a].spread
+        return wave._replace(partitions=tuple(partitions))
 
     @step.register
     def _(self, step: Slice, k: int, wave: Wave) -> dict[str, Wave]:
-        classes = list(wave.classes)
-        classes[step.axis] = classes[step.axis][step.start : step.stop]
-        made = replace(wave, classes=tuple(classes))
+        partitions = list(wave.partitions)
+        partitions[step.axis] = Partition(partitions[step.axis].values[step.start : step.stop])
+        made = wave._replace(partitions=tuple(partitions))
         if wave.where and wave.where[step.axis] is not None:
             made = made.loose()
         return {} if made.empty else {step.out: made}
@@ -178,25 +182,25 @@ class Transitions:
         if step.operands.count(step.operands[k]) > 1:
             raise Blocked
         sizes = [self.program.shapes[n][step.axis] for n in step.operands]
-        classes = list(wave.classes)
-        pieces = [classes[step.axis] if j == k else np.full(n, -1) for j, n in enumerate(sizes)]
-        classes[step.axis] = np.concatenate(pieces)
-        made = replace(wave, classes=tuple(classes))
+        partitions = list(wave.partitions)
+        pieces = [partitions[step.axis].values if j == k else np.full(n, -1) for j, n in enumerate(sizes)]
+        partitions[step.axis] = Partition(np.concatenate(pieces))
+        made = wave._replace(partitions=tuple(partitions))
         return {step.out: made.loose() if wave.where and wave.where[step.axis] is not None else made}
 
     @step.register
     def _(self, step: Mix, k: int, wave: Wave) -> dict[str, Wave]:
         if not step.linear:
             raise Blocked
-        gone = [a for a in range(len(wave.classes)) if a not in step.keep]
+        gone = [a for a in range(len(wave.partitions)) if a not in step.keep]
         flat = step.steady and all(wave.same_along(a) for a in gone)
         shape = self.program.shapes[step.out]
         whole = wave if flat and wave.kind is Kind.CONSTANT else wave.loose()
-        classes = tuple(
-            whole.classes[a] if a is not None else same(n) if flat else np.arange(n)
+        partitions = tuple(
+            whole.partitions[a] if a is not None else same(n) if flat else each(n)
             for a, n in zip(step.keep, shape, strict=True)
         )
-        return {step.out: replace(whole, classes=classes)}
+        return {step.out: whole._replace(partitions=partitions)}
 
     @step.register
     def _(self, step: Normalise, k: int, wave: Wave) -> dict[str, Wave]:
