@@ -37,14 +37,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
-from symlint.graph import Array, Graph, Node
+from symlint.graph import Graph, Node
 from symlint.rule import rule
 
-_CHUNK = 1 << 20  # elements looked at in one go: small enough for the cache of the second level
 _SHOWN = 3
 # Operators that hand values on, so that the next one decides what they are used for.
 _CARRIES = {
@@ -94,7 +91,9 @@ def check(context: Context) -> Iterator[Finding]:
     """One finding for the model, since one fault seldom hits one tensor only."""
     model = context.symmetry.model
     bad = {
-        name: tally for name, tensor in model.tensors.items() if tensor.floating and (tally := _tally(tensor.read()))
+        name: _Tally(*digest.extremes)
+        for name, tensor in model.tensors.items()
+        if tensor.floating and not (digest := model.digests.of(tensor)).finite
     }
     if not bad:
         return
@@ -120,23 +119,6 @@ def check(context: Context) -> Iterator[Finding]:
         tensors=tuple(names),
         facts={**counts, "tensors": len(names)},
     )
-
-
-def _tally(values: Array) -> _Tally | None:
-    """The counts, or None for a tensor that is finite throughout."""
-    flat = values.reshape(-1)
-    nan = above = below = 0
-    for start in range(0, flat.size, _CHUNK):
-        chunk = flat[start : start + _CHUNK]
-        if np.isfinite(chunk).all():
-            continue
-        lost = np.isnan(chunk)
-        infinite = np.isinf(chunk)
-        negative = np.signbit(chunk) & infinite
-        nan += int(np.count_nonzero(lost))
-        below += int(np.count_nonzero(negative))
-        above += int(np.count_nonzero(infinite)) - int(np.count_nonzero(negative))
-    return _Tally(nan, above, below) if nan or above or below else None
 
 
 class _Uses:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.digest import Digests
+
 if TYPE_CHECKING:
     from symlint.stored import StoredFile, Weights
 
@@ -94,6 +96,8 @@ class Model:
     merged equal ones behind Identity nodes."""
     literals: frozenset[str] = frozenset()
     """The stored tensors that are values of Constant nodes."""
+    digests: Digests = field(default_factory=Digests, repr=False, compare=False)
+    """What is known of the numbers of stored tensors, found when it is first asked for."""
     weights: Weights | None = field(default=None, compare=False)
     """Where its tensors are read from."""
 

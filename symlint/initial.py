@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from symlint.graph import Array, Graph, Node, Tensor
+from symlint.digest import Digest
+from symlint.graph import Array, Graph, Node
 from symlint.parameters import parameters
 from symlint.pinned import standardising
 from symlint.program import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Step, operands, results
@@ -52,7 +53,7 @@ def untrained(structure: Structure) -> Iterator[Untrained]:
     likely = [*parameters(program), *(program.weights[n] for n in statistics if n in program.weights)]
     if not model.literals.issuperset(likely):  # where weights are initializers, a Constant is a number of the code
         likely = [name for name in likely if name not in model.literals]
-    found = {n: s for n in dict.fromkeys(likely) if (s := state(model.tensors[n])) is not None}
+    found = {n: s for n in dict.fromkeys(likely) if (s := state(model.digests.of(model.tensors[n]))) is not None}
     if not found:
         return
     uses = _Uses(structure, lower(model))
@@ -70,18 +71,17 @@ def untrained(structure: Structure) -> Iterator[Untrained]:
                 yield Untrained(name, stored, kind, role, model.tensors[stored].size, value)
 
 
-def state(tensor: Tensor) -> tuple[State, float] | None:
+def state(digest: Digest) -> tuple[State, float] | None:
     """The initial state that a tensor is in, and the number in it."""
+    tensor = digest.tensor
     if not tensor.floating or tensor.size < 2:
         return None
-    values = tensor.read()
-    first, second = values.reshape(-1)[:2]
-    if first == second and bool((values == first).all()):
-        number = float(first)
+    number = digest.uniform
+    if number is not None:
         return ("zero" if not number else "one" if number == 1 else "constant"), number
-    if values.ndim < 2 or np.count_nonzero(values[:1]) > 1:
-        return None
-    number = _identity(values)
+    if len(tensor.shape) < 2 or len({float(n) for k in (0, 1) for n in digest.largest((k,)) if n}) != 1:
+        return None  # of an identity every row and every column has one size, or none
+    number = _identity(tensor.read())
     return ("identity", number) if number else None
 
 

@@ -47,7 +47,6 @@ def negligible(structure: Structure, asked: Asked) -> dict[str, Mask]:
 class _Weights:
     def __init__(self, structure: Structure, asked: Asked) -> None:
         self.structure, self.asked, self.share = structure, asked, asked.faint
-        self.extremes: dict[tuple[str, tuple[int, ...]], Array] = {}
 
     def silent(self, action: Action) -> Iterator[tuple[str, Mask]]:
         """The elements of weights that belong to units of an action, or to one side of them, and are nothing."""
@@ -116,13 +115,9 @@ class _Weights:
 
     def _largest(self, name: str, kept: tuple[int, ...]) -> Array:
         """The largest absolute value along all axes of a weight but some."""
-        if (name, kept) not in self.extremes:
-            program = self.structure.program
-            values = program.model.tensors[program.weights[name]].read()
-            rest = tuple(k for k in range(values.ndim) if k not in kept)
-            size = np.maximum(values.max(axis=rest, initial=0), -values.min(axis=rest, initial=0)).astype(np.float64)
-            self.extremes[name, kept] = size.transpose(np.argsort(np.argsort(kept)))
-        return self.extremes[name, kept]
+        model = self.structure.program.model
+        size = model.digests.of(model.tensors[self.structure.program.weights[name]]).largest(kept)
+        return size.transpose(np.argsort(np.argsort(kept)))
 
     def _mask(self, name: str, stand: Stand, units: Mask) -> Mask:
         """The elements of a weight that belong to some units."""

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from symlint.audit import audit
+from symlint.digest import Digest
 from symlint.edit import write
 from symlint.finding import Finding
 from symlint.graph import Tensor
@@ -335,7 +336,7 @@ def test_initial_states(name):
     """What an initialisation leaves, and what is near it."""
     values, want = STATES[name]
     values = values.astype(np.float32)
-    assert state(Tensor("w", values.shape, "float32", lambda: values)) == want
+    assert state(Digest(Tensor("w", values.shape, "float32", lambda: values))) == want
 
 
 def test_merged_weights_are_told_apart(tmp_path):
