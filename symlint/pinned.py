@@ -5,7 +5,7 @@ The axes of inputs and outputs stay in place, so they carry no units; here those
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TypeGuard
@@ -133,9 +133,12 @@ class Ends:
         kept = {program.weights[name] for name in standardising(program)}
         return [name for name in parameters(program) if name not in kept and self._tensors[name].size > 1]
 
-    def _with(self, weights: Mapping[str, Array]) -> Ends:
+    def _with(self, weights: Mapping[str, Array | Callable[[], Array]]) -> Ends:
         program = self.structure.program
-        tensors = {name: replace(program.model.tensors[name], read=partial(_itself, v)) for name, v in weights.items()}
+        tensors = {
+            name: replace(program.model.tensors[name], read=v if callable(v) else partial(_itself, v))
+            for name, v in weights.items()
+        }
         model = replace(program.model, tensors={**program.model.tensors, **tensors})
         return replace(self, structure=replace(self.structure, program=replace(program, model=model)))
 

@@ -2,92 +2,297 @@
 
 A translation may add to a weight whatever a normalisation takes away again, and to logits whatever a softmax does. What
 is settled is the smallest weight; where logits may be shifted alike, the one in which entries that go along with each
-other stay at zero.
+other stay at zero. A settled weight is what is stored and a few changes, each the same along some axes or a product of
+such: it is worked out in blocks, and whole for whoever asks for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from math import prod
 
 import numpy as np
 
-from symlint.clusters import ROUNDING, precision
-from symlint.graph import Array
-from symlint.motion import Weights
+from symlint.clusters import ABSENT, ROUNDING, precision
+from symlint.digest import BLOCK
+from symlint.graph import Array, Shape, Tensor
+from symlint.numbers import Numbers
 from symlint.structure import Structure
 from symlint.translation.course import Translation
-from symlint.translation.element import changes, written
+from symlint.translation.element import factors, written
 from symlint.unseen import hidden
 
+SINGLE = 2.0**-19
+"""Above this share of a change what float32 makes of a sum is neither zero nor what rounding leaves of one."""
+SKETCHES = 4
+"""Random sums that entries must agree in before they are compared."""
+ROUNDED = 1e-12
+"""What float64 may lose of such a sum."""
+FAR = 64
+"""How many entries of another kind may lie between two that are alike, when they are sorted by such a sum."""
+Cut = tuple[slice, ...]
 
-def settled(structure: Structure, names: Collection[str], logits: Collection[int]) -> dict[str, Array]:
-    """Stored tensor -> its values in float64, for those of the weights `names` that a translation moves.
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What is added to a weight, as arrays whose product it is: with size 1 along axes on which they do not depend."""
+
+    parts: tuple[Array, ...]
+    rounding: float
+    """Half a unit in the last place of the weight, relative."""
+
+    def at(self, cut: Cut) -> Array:
+        """The part of the change that meets a block of the weight."""
+        return np.asarray(reduce(np.multiply, [_part(part, cut) for part in self.parts]))
+
+    def floor(self, cut: Cut) -> Array:
+        """What rounding may leave of a zero: the change is as large as it is along some axis."""
+        lines = [_part(line, cut) for line in self._lines]
+        floor = ROUNDING * self.rounding * reduce(np.minimum, lines, np.array(np.inf))
+        return np.where(np.isfinite(floor), floor, -1.0)
+
+    @cached_property
+    def most(self) -> float:
+        """The largest element."""
+        return float(np.prod([np.abs(part).max(initial=0) for part in self.parts]))
+
+    @cached_property
+    def _lines(self) -> list[Array]:
+        """For every axis how large the change is along it."""
+        sizes = [np.abs(part) for part in self.parts]
+        if not _apart(sizes):
+            sizes = [reduce(np.multiply, sizes)]
+        axes = range(sizes[0].ndim)
+        return [reduce(np.multiply, [size.max(axis=k, keepdims=True) for size in sizes]) for k in axes]
+
+
+class Settled:
+    """A stored tensor with changes, read as float64; calling it reads it whole."""
+
+    def __init__(self, tensor: Tensor, changes: tuple[Change, ...] = ()) -> None:
+        self.tensor, self.changes = tensor, changes
+
+    @property
+    def shape(self) -> Shape:
+        """Of the tensor."""
+        return self.tensor.shape
+
+    def __call__(self) -> Array:
+        """The whole of it, made anew each time."""
+        made = np.empty(self.shape)
+        for cut, block in self.blocks():
+            made[cut] = block
+        return made
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array]]:
+        """Blocks of about some elements in the order in which they are stored, each with its place."""
+        values = self.tensor.read()
+        for cut in cuts(self.shape, size):
+            yield cut, self._block(values, cut)
+
+    def at(self, cut: Cut) -> Array:
+        """One block."""
+        return self._block(self.tensor.read(), cut)
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether no element is nothing."""
+        values = self.tensor.read()
+        return all(
+            self._clear(values, cut) or not (np.abs(self._block(values, cut)) < ABSENT).any()
+            for cut in cuts(self.shape, BLOCK)
+        )
+
+    def _block(self, values: Array, cut: Cut) -> Array:
+        block = np.asarray(values[cut]).astype(np.float64)
+        for change in self.changes:
+            block += change.at(cut)
+            size = np.abs(block)
+            gone = size <= change.floor(cut)
+            if gone.any():
+                block[gone] = 0.0
+        return block
+
+    def _clear(self, values: Array, cut: Cut) -> bool:
+        """Whether float32 tells already that no element of a block is near zero, after any of the changes."""
+        if self.tensor.dtype not in ("float32", "float16", "bfloat16"):
+            return False
+        block, near = np.asarray(values[cut]).astype(np.float32), 0.0
+        for change in self.changes:
+            near += max(SINGLE, 2 * ROUNDING * change.rounding) * change.most
+            block += reduce(np.multiply, [_part(part, cut).astype(np.float32) for part in change.parts])
+            if not float(np.abs(block).min(initial=np.inf)) > max(near, float(ABSENT)):
+                return False
+        return bool(self.changes)
+
+
+def settled(structure: Structure, names: Collection[str], logits: Collection[int]) -> dict[str, Settled]:
+    """Stored tensor -> its values, for those of the weights `names` that a translation moves.
 
     Args:
         structure: of the network.
         names: weights of the program.
         logits: leaves of outputs: a shift along them is chosen so that rows that are alike vanish.
     """
-    tensors, stored = structure.program.model.tensors, structure.program.weights
-    weights = Weights(structure, lambda name: tensors[name].read())
+    weights = _Settling(structure)
     for action in structure.actions.values():
         translation = action.translation
         if translation is not None and translation.weight in names:
-            name = translation.weight
-            size = _size(structure, translation, weights, logits, precision(tensors[stored[name]].dtype))
-            for moved, change in list(changes(translation, weights.numbers, -size)):
-                weights.put(moved, _added(weights.get(moved), change, precision(tensors[stored[moved]].dtype)))
+            size = weights.held(translation, logits)
+            for moved, parts in list(factors(translation, weights.numbers, -size)):
+                weights.add(moved, parts)
         elif action.across and (name := next(iter(action.charge)).tensor) in names:
-            before = weights.get(name)
-            change = -hidden(structure, action, before, weights.get)
-            weights.put(name, _added(before, change, precision(tensors[stored[name]].dtype)))
-    return weights.now
+            weights.add(name, (-hidden(structure, action, weights.get(name), weights.get),))
+    return weights.moved
 
 
-def _added(values: Array, change: Array, rounding: float) -> Array:
-    """A sum in which zero is what may be left by the rounding of the change, as large as it is along some axis."""
-    made = values + change
-    size = np.abs(np.broadcast_to(change, made.shape))
-    lines = [np.broadcast_to(size.max(axis=k, keepdims=True), made.shape) for k in range(made.ndim)]
-    floor = ROUNDING * rounding * np.minimum.reduce([*lines, np.full(made.shape, np.inf)])
-    return np.where((np.abs(made) <= floor) & np.isfinite(floor), 0.0, made)
+class _Settling:
+    """The weights of a network on their way."""
 
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self.tensors, self.stored = structure.program.model.tensors, structure.program.weights
+        self.moved: dict[str, Settled] = {}
 
-def _size(
-    structure: Structure, translation: Translation, weights: Weights, logits: Collection[int], rounding: float
-) -> Array:
-    """How much of the translation a weight holds: one number per class."""
-    values = weights.get(translation.weight)
-    _, unit = next(changes(translation, weights.numbers, np.ones(translation.shape)))
-    unit = np.broadcast_to(unit, values.shape)
-    count = translation.dimension
-    cells = np.broadcast_to(
-        written(np.arange(1, count + 1).reshape(translation.shape), translation.wave), values.shape
-    ).astype(np.int64)
-    factors, of = structure.axes.factors, structure.axes.of[translation.weight]
-    if translation.nowhere is None:
-        for axis, classes in enumerate(translation.wave.classes):
+    def now(self, name: str) -> Settled:
+        """The present state of a weight of the program."""
+        stored = self.stored[name]
+        return self.moved.get(stored) or Settled(self.tensors[stored])
+
+    def get(self, name: str) -> Array:
+        """Its values, written out."""
+        tensor = self.tensors[self.stored[name]]
+        return self.now(name)() if tensor.floating else tensor.read()
+
+    @property
+    def numbers(self) -> Numbers:
+        """The constant tensors that the present weights make."""
+        return Numbers(self.structure.program, self.get)
+
+    def add(self, name: str, parts: Sequence[Array]) -> None:
+        """Change a weight; what is left of an element by the rounding of the change is zero."""
+        now, rank = self.now(name), len(self.structure.program.shapes[name])
+        change = Change(tuple(_ranked(part, rank) for part in parts), precision(now.tensor.dtype))
+        self.moved[self.stored[name]] = Settled(now.tensor, (*now.changes, change))
+
+    def held(self, translation: Translation, logits: Collection[int]) -> Array:
+        """How much of the translation a weight holds: one number per class."""
+        weight, count = self.now(translation.weight), translation.dimension
+        rank = len(weight.shape)
+        _, parts = next(factors(translation, self.numbers, np.ones(translation.shape)))
+        units = [_ranked(part, rank) for part in parts]
+        cells = _ranked(written(np.arange(1, count + 1).reshape(translation.shape), translation.wave), rank)
+        chosen = self._chosen(translation, weight, logits)
+        along = dict.fromkeys(range(rank), slice(None)) | {k: slice(n, n + 1) for k, n in chosen.items()}
+        where = tuple(along[k] for k in range(rank))
+        shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
+        units, cells = [_part(unit, where) for unit in units], _part(cells, where)
+        if not _apart(units):
+            units = [reduce(np.multiply, units)]
+        # Along axes on which the classes do not depend all elements count together.
+        same = tuple(k for k in range(rank) if cells.shape[k] == 1)
+        inner = [u for u in units if any(u.shape[k] > 1 for k in same)]
+        outer = reduce(np.multiply, [u for u in units if not any(u.shape[k] > 1 for k in same)], np.ones((1,) * rank))
+        held = np.zeros([1 if k in same else n for k, n in enumerate(shape)])
+        for cut, block in weight.blocks() if not chosen else [((slice(None),) * rank, weight.at(where))]:
+            made = reduce(np.multiply, [block, *(_part(u, cut) for u in inner)])
+            held[tuple(slice(None) if k in same else c for k, c in enumerate(cut))] += made.sum(
+                axis=same, keepdims=True
+            )
+        square = np.ones((1,) * rank)
+        for u in inner:
+            square = square * (u * u).sum(axis=same, keepdims=True)
+        square = square * prod(shape[k] for k in same if all(u.shape[k] == 1 for u in inner))
+        flat = np.broadcast_to(cells, held.shape).astype(np.int64).reshape(-1)
+        sums = np.bincount(flat, np.broadcast_to(held * outer, held.shape).reshape(-1), count + 1)[1:]
+        squares = np.bincount(flat, np.broadcast_to(square * outer**2, held.shape).reshape(-1), count + 1)[1:]
+        return np.asarray(sums / np.where(squares > 0, squares, 1.0)).reshape(translation.shape)
+
+    def _chosen(self, translation: Translation, weight: Settled, logits: Collection[int]) -> Mapping[int, int]:
+        """Axis -> the entry that is to be zero, where entries may be shifted alike."""
+        factors, of = self.structure.axes.factors, self.structure.axes.of[translation.weight]
+        found: dict[int, int] = {}
+        for axis, classes in enumerate(translation.wave.classes if translation.nowhere is None else ()):
             shared = len(classes) > 1 and not classes.any()
             if shared and not set(logits).isdisjoint(factors.leaves(of[axis])):
-                chosen = _repeated(np.moveaxis(values, axis, 0).reshape(len(classes), -1), ROUNDING * rounding)
+                chosen = _repeated(weight, axis, found, ROUNDING * precision(weight.tensor.dtype))
                 if chosen is not None:
-                    values, unit, cells = (a.take([chosen], axis=axis) for a in (values, unit, cells))
-    flat = cells.reshape(-1)
-    held = np.bincount(flat, (values * unit).reshape(-1), count + 1)[1:]
-    square = np.bincount(flat, (unit * unit).reshape(-1), count + 1)[1:]
-    return np.asarray(held / np.where(square > 0, square, 1.0)).reshape(translation.shape)
+                    found[axis] = chosen
+        return found
 
 
-def _repeated(rows: Array, tolerance: float) -> int | None:
-    """A row of those that agree with most others; None where all differ."""
-    sketch = rows @ np.random.default_rng(20231129).uniform(1.0, 2.0, rows.shape[1])
-    order = np.argsort(sketch, kind="stable")
-    size = np.abs(rows).max(axis=1)
-    left, right = order[:-1], order[1:]
-    near = np.abs(rows[left] - rows[right]).max(axis=1) <= tolerance * size[left]
-    starts = np.concatenate([[True], ~near])
-    groups = np.cumsum(starts) - 1
-    counts = np.bincount(groups)
+def cuts(shape: Shape, size: int) -> Iterator[Cut]:
+    """The places of blocks of about some elements, in the order in which they are stored."""
+    rest = [prod(shape[k + 1 :]) for k in range(len(shape))]
+    axis = next((k for k, n in enumerate(rest) if n <= size), len(shape))
+    if axis == len(shape):
+        yield ()
+        return
+    step, behind = max(1, size // max(rest[axis], 1)), (slice(None),) * (len(shape) - axis - 1)
+    for front in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], step):
+            yield (*(slice(k, k + 1) for k in front), slice(start, start + step), *behind)
+
+
+def _ranked(part: Array, rank: int) -> Array:
+    return np.asarray(part).reshape((1,) * (rank - np.ndim(part)) + np.shape(part))
+
+
+def _part(part: Array, cut: Cut) -> Array:
+    """What of an array meets a block of a larger one against which it is broadcast."""
+    return part[tuple(slice(None) if n == 1 else place for n, place in zip(part.shape, cut, strict=True))]
+
+
+def _apart(parts: Sequence[Array]) -> bool:
+    """Whether no two arrays depend on one axis."""
+    return all(sum(n > 1 for n in sizes) < 2 for sizes in zip(*(part.shape for part in parts), strict=True))
+
+
+def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: float) -> int | None:
+    """An entry along an axis that agrees with most others, elsewhere in the `chosen` place; None where all differ."""
+    shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
+    where = tuple(slice(chosen[k], chosen[k] + 1) if k in chosen else slice(None) for k in range(len(shape)))
+    rest = [n for k, n in enumerate(shape) if k != axis]
+    random = np.random.default_rng(20231129).uniform(1.0, 2.0, (SKETCHES, prod(rest)))
+    spread = np.expand_dims(random.reshape(SKETCHES, *rest), axis + 1)
+    sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
+    for cut, block in weight.blocks() if not chosen else [((slice(None),) * len(shape), weight.at(where))]:
+        rows = np.moveaxis(block, axis, 0).reshape(block.shape[axis], -1)
+        parts = np.stack([_part(one, cut).reshape(-1) for one in spread])
+        sketch[:, cut[axis]] += parts @ rows.T
+        size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
+
+    def entries(index: Array) -> Array:
+        cut = tuple(index if k == axis else place for k, place in enumerate(where))
+        return np.moveaxis(weight.at(cut), axis, 0).reshape(len(index), -1)  # type: ignore[arg-type]
+
+    first = np.argsort(sketch[0], kind="stable")
+    group = np.arange(len(first))
+    window = (tolerance + ROUNDED) * random.sum(axis=1)[:, None]
+    for apart in range(1, FAR):
+        left, right = first[:-apart], first[apart:]
+        near = (np.abs(sketch[:, left] - sketch[:, right]) <= window * size[left]).all(axis=0)
+        if not near.any():
+            if not (np.abs(sketch[0, left] - sketch[0, right]) <= window[0] * size[left]).any():
+                break
+            continue
+        pairs = np.flatnonzero(near)
+        step = max(1, BLOCK // max(random.shape[1], 1))
+        for k in range(0, len(pairs), step):
+            some = pairs[k : k + step]
+            off = np.abs(entries(left[some]) - entries(right[some])).max(axis=1, initial=0)
+            near[some] = off <= tolerance * size[left[some]]
+        for a, b in zip(left[near], right[near], strict=True):
+            group[b] = group[a]
+        # A group goes on as its first entry.
+        first = first[group[first] == first]
+    while (group[group] != group).any():
+        group = group[group]
+    counts = np.bincount(group)
     if counts.max(initial=0) < 2:
         return None
-    return int(min(order[groups == counts.argmax()]))
+    order = np.argsort(sketch[0], kind="stable")
+    largest = next(g for g in group[order] if counts[g] == counts.max())
+    return int(np.flatnonzero(group == largest)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
 
@@ -17,6 +18,12 @@ from symlint.translation.wave import Kind, Wave, same
 
 def changes(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, Array]]:
     """What to add to which weight of the program, given one number per class: shape of `translation.shape`."""
+    for name, parts in factors(translation, numbers, size):
+        yield name, reduce(np.multiply, parts)
+
+
+def factors(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
+    """The same changes, each as arrays whose product it is: a change along a null direction need not be written out."""
     return _Element(translation, numbers).changes(size)
 
 
@@ -28,18 +35,19 @@ class _Element:
         self.waves: dict[str, Wave] = {}
         self.done: set[str] = set()
 
-    def changes(self, size: Array) -> Iterator[tuple[str, Array]]:
+    def changes(self, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
         translation = self.translation
         source = written(size, translation.wave)
         if translation.nowhere is not None:
-            source = self._directed(translation.nowhere, source)
+            yield translation.weight, self._directed(translation.nowhere, source)
         else:
             self.arrays[translation.weight], self.waves[translation.weight] = source, translation.wave
-        yield translation.weight, source
+            yield translation.weight, (source,)
         for visit in translation.visits:
-            yield from self._visit(visit)
+            for name, change in self._visit(visit):
+                yield name, (change,)
 
-    def _directed(self, nowhere: Nowhere, source: Array) -> Array:
+    def _directed(self, nowhere: Nowhere, source: Array) -> tuple[Array, ...]:
         """A change along the null of what the weight is read with, and the number that it contributes."""
         step, null = nowhere.step, nowhere.null
         k = step.operands.index(nowhere.tensor)
@@ -60,8 +68,13 @@ class _Element:
             )
             self.arrays[step.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
             self.waves[step.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[step.out])))
+        if part.values.shape[part.labels.index(label)] == 1 and all(len(axis) == 1 for axis in spec):
+            apart = np.expand_dims(along.values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
+            ways = [back.step for back in nowhere.way.steps]
+            if all(isinstance(way, Einsum) and len(way.operands) == 1 for way in ways):  # each may be turned alone
+                return self._back(regroup(part, spec, step.sizes), nowhere.way), self._back(apart, nowhere.way)
         made = multiply([part, along], part.labels, step.sizes)
-        return self._back(regroup(made, spec, step.sizes), nowhere.way)
+        return (self._back(regroup(made, spec, step.sizes), nowhere.way),)
 
     def _visit(self, visit: Visit) -> Iterator[tuple[str, Array]]:
         step = visit.step
