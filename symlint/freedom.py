@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from symlint.graph import Array
 from symlint.numbers import Numbers
 from symlint.structure import Structure
 from symlint.translation.course import Translation
-from symlint.translation.element import changes
+from symlint.translation.element import factors
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,21 @@ class Freedom:
         Args:
             stands: weight of the program -> where the units are in it.
         """
-        program = self.structure.program
-        found: list[dict[str, Array]] = []
-        for translation in self._along(stands):
-            numbers = Numbers(program, lambda n: program.model.tensors[program.weights[n]].read())
-            size = np.random.default_rng(len(found)).standard_normal(translation.shape)
+        shapes, found = self.structure.program.shapes, list[dict[str, Array]]()
+        for element in self.factors(stands):
             change: dict[str, Array] = {}
-            for moved, by in changes(translation, numbers, size):
-                change[moved] = change.get(moved, 0.0) + np.broadcast_to(by, program.shapes[moved])
+            for moved, parts in element:
+                change[moved] = change.get(moved, 0.0) + np.broadcast_to(reduce(np.multiply, parts), shapes[moved])
             found.append(change)
         return found
+
+    def factors(self, stands: Mapping[str, Collection[Stand]]) -> Iterator[list[tuple[str, tuple[Array, ...]]]]:
+        """The same changes as they come, several of one weight perhaps: the product of arrays that broadcast."""
+        program = self.structure.program
+        numbers = Numbers(program, lambda n: program.model.tensors[program.weights[n]].read())
+        for k, translation in enumerate(self._along(stands)):
+            size = np.random.default_rng(k).standard_normal(translation.shape)
+            yield list(factors(translation, numbers, size))
 
     def touched(self, stands: Mapping[str, Collection[Stand]]) -> frozenset[str]:
         """The weights of the program that those changes change."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symlint.action import Stand, stands
 from symlint.clusters import precision
 from symlint.freedom import Freedom
-from symlint.graph import Array
+from symlint.graph import Array, Shape
 from symlint.passage import Passage, Passages
-from symlint.side import Side, columns, orthonormal
-from symlint.spectrum import Rank, rank, surely_full
+from symlint.side import SAME, Side, Stack, columns, orthonormal
+from symlint.spectrum import Rank, rank, surely_full, surely_full_each
 from symlint.structure import Action, Structure
 from symlint.terms import Term
 
@@ -29,6 +32,8 @@ WIDEST = 4096
 ENOUGH = 2
 """Rows per unit that a certificate of full rank looks at."""
 WRITES, READS = Fraction(1), Fraction(-1)
+Elements = Sequence[tuple[str, tuple[Array, ...]]]
+"""Changes of weights, each as arrays whose product it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class Factors:
             o: c for o, c in action.charge.items() if o.tensor in program.weights and o.tensor not in program.detached
         }
         tensors = {program.weights[o.tensor] for o in self.charge}
+        self._layouts: dict[tuple[object, ...], _Layout] = {}
+        self._places: dict[Fraction, list[tuple[str, Stand]]] = {}
         self.unit = max((precision(program.model.tensors[t].dtype) for t in tensors), default=0.0)
 
     def product(self, passages: Passages, freedom: Freedom) -> Product | None:
@@ -83,10 +90,14 @@ class Factors:
         places: dict[str, list[Stand]] = {}
         for name, stand in (*self._found(WRITES), *self._found(READS)):
             places.setdefault(name, []).append(stand)
+        certain = self._certain(list(freedom.factors(places)))
+        if certain is not None and certain.all():
+            return None
         changes = freedom.of(places)
-        doubtful = [
-            k for k, (a, b) in enumerate(self._sides(changes, ENOUGH * self.width)) if not surely_full(a, b, self.unit)
-        ]
+        if certain is None:
+            few = self._sides(changes, ENOUGH * self.width)
+            certain = np.array([surely_full(a, b, self.unit) for a, b in few])
+        doubtful = np.flatnonzero(~certain).tolist()
         if not doubtful:
             return None
         low: dict[int, Rank] = {}
@@ -113,6 +124,30 @@ class Factors:
             sides.append([_side(x, blocks[k], [f[k] for f in free]) for k, x in enumerate(rows)])
         yield from zip(*sides, strict=True)
 
+    def _certain(self, changes: Sequence[Elements]) -> NDArray[np.bool_] | None:
+        """Which copies have full rank beyond doubt; None where that cannot be told of all of them at once."""
+        writers, readers = (self._stack(side, changes, ENOUGH * self.width) for side in (WRITES, READS))
+        if self.width < 2 or writers is None or readers is None:
+            return None
+        return surely_full_each(writers, readers, self.unit)
+
+    def _stack(self, side: Fraction, changes: Sequence[Elements], most: int) -> Stack | None:
+        """One side of all copies, with `most` rows of each; None where copies have different numbers of rows."""
+        layouts = [(name, self._layout(name, stand, most)) for name, stand in self._found(side)]
+        if not all(layout.even for _, layout in layouts):
+            return None
+        rows = np.concatenate([layout.stack(self._read(name)) for name, layout in layouts], axis=1)
+        free: list[Array] = []
+        for change in changes:
+            if any(name == moved for name, _ in layouts for moved, _ in change):
+                made = np.concatenate([_written(change, name, layout) for name, layout in layouts], axis=1)
+                column = _column(made)
+                if column is None:
+                    return None
+                free.append(column)
+        labels = np.stack(self._blocks(side, most))
+        return Stack(rows, labels, np.stack(free, axis=-1) if free else np.zeros((*rows.shape[:2], 0)))
+
     def _read(self, name: str) -> Array:
         program = self.structure.program
         return program.model.tensors[program.weights[name]].read()
@@ -121,7 +156,7 @@ class Factors:
         """Per copy, what every row of weights gives to the units or takes from them: (rows, n); zeros where missing."""
         shapes = self.structure.program.shapes
         found = [
-            self._cut(values.get(name, np.broadcast_to(0.0, shapes[name])), stand, most)
+            self._cut(name, values.get(name, np.broadcast_to(0.0, shapes[name])), stand, most)
             for name, stand in self._found(side)
         ]
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -136,13 +171,18 @@ class Factors:
                 if k != stand.axis:
                     line = _mixed(expansion.terms(f), self.rotated, shape[k])
                     label = label * shape[k] + line.reshape([-1 if j == k else 1 for j in range(len(shape))])
-            cut = self._cut(np.broadcast_to(label + start, shape), stand, most)
+            cut = self._cut(name, np.broadcast_to(label + start, shape), stand, most)
             parts.append([rows[:, 0] for rows in cut])
             start += int(label.max()) + 1
         return [np.unique(np.concatenate(p), return_inverse=True)[1].reshape(-1) for p in zip(*parts, strict=True)]
 
-    def _found(self, side: Fraction) -> Iterator[tuple[str, Stand]]:
+    def _found(self, side: Fraction) -> list[tuple[str, Stand]]:
         """The weights of one side, with each occurrence of the space in them."""
+        if side not in self._places:
+            self._places[side] = list(self._stands(side))
+        return self._places[side]
+
+    def _stands(self, side: Fraction) -> Iterator[tuple[str, Stand]]:
         wanted = {(o.tensor, o.axis, o.term, o.place) for o, c in self.charge.items() if c == side}
         for name in sorted({tensor for tensor, *_ in wanted}):
             axes = self.structure.axes.of[name]
@@ -150,25 +190,78 @@ class Factors:
                 if (name, stand.axis, stand.term, stand.place) in wanted:
                     yield name, stand
 
-    def _cut(self, values: Array, stand: Stand, most: int | None) -> list[Array]:
+    def _cut(self, name: str, values: Array, stand: Stand, most: int | None) -> list[Array]:
         """One occurrence as rows over the units, per copy."""
-        rest = [k for k in range(values.ndim) if k not in (*stand.others, stand.axis)]
-        lead = len(stand.others)
-        lines = values.transpose(*stand.others, *rest, stand.axis)
-        lines = lines.reshape(*lines.shape[:lead], -1, lines.shape[-1])
-        owner = _owners(stand, self.sizes, lines.shape[:lead])
+        return self._layout(name, stand, most).rows(values)
+
+    def _layout(self, name: str, stand: Stand, most: int | None) -> _Layout:
+        key = (name, stand.axis, stand.term, stand.place, most)
+        if key not in self._layouts:
+            self._layouts[key] = _Layout(stand, self.structure.program.shapes[name], self.sizes, most)
+        return self._layouts[key]
+
+
+class _Layout:
+    """Where the rows of every copy are in a weight, for one occurrence of the units."""
+
+    def __init__(self, stand: Stand, shape: Shape, sizes: Sequence[int], most: int | None) -> None:
+        rest = [k for k in range(len(shape)) if k not in (*stand.others, stand.axis)]
+        self.stand, self.shape, self.axes = stand, shape, (*stand.others, *rest, stand.axis)
+        self.width = stand.grid.shape[stand.place]
+        lead = tuple(shape[k] for k in stand.others)
+        owner = _owners(stand, sizes, lead)
+        count = prod(shape[k] for k in rest)
+        self.chosen: tuple[Array, ...] | None = None
         if most is not None:
-            each = max(1, owner.size // prod(self.sizes))
+            each = max(1, owner.size // prod(sizes))
             few = -(-most // each)
-            if few < lines.shape[lead]:
-                chosen = np.random.default_rng(few).choice(lines.shape[lead], few, replace=False)
-                lines = lines.take(np.sort(chosen), axis=lead)
-        block = np.moveaxis(lines[..., stand.grid], lead + 1 + stand.place, -1)
-        owner = owner.reshape((*owner.shape[:lead], 1, *owner.shape[lead:]))
-        rows, own = block.reshape(-1, self.width), np.broadcast_to(owner, block.shape[:-1]).reshape(-1)
+            if few < count:
+                some = np.sort(np.random.default_rng(few).choice(count, few, replace=False))
+                self.chosen, count = np.unravel_index(some, [shape[k] for k in rest]), few
+        owner = owner.reshape((*owner.shape[: len(lead)], 1, *owner.shape[len(lead) :]))
+        own = np.broadcast_to(owner, (*lead, count, *owner.shape[len(lead) + 1 :])).reshape(-1)
         order = np.argsort(own, kind="stable")
-        ends = np.searchsorted(own[order], range(prod(self.sizes) + 1))
-        return [rows[order[a:b]] for a, b in pairwise(ends)]
+        ends = np.searchsorted(own[order], range(prod(sizes) + 1))
+        self.index = [order[a:b] for a, b in pairwise(ends)]
+        self.even = len({len(index) for index in self.index}) == 1
+
+    def rows(self, values: Array) -> list[Array]:
+        """Per copy the rows (p, n) of a weight."""
+        block = self._block(values)
+        return [block[index] for index in self.index]
+
+    def stack(self, values: Array) -> Array:
+        """The same as one array where all copies have as many rows."""
+        return self._block(values)[np.stack(self.index)]
+
+    def _block(self, values: Array) -> Array:
+        lead = len(self.stand.others)
+        lines = values.transpose(self.axes)
+        if self.chosen is None:
+            lines = lines.reshape(*lines.shape[:lead], -1, lines.shape[-1])
+        else:
+            place: Any = (..., *self.chosen, slice(None))
+            lines = lines[place]
+        block = np.moveaxis(lines[..., self.stand.grid], lead + 1 + self.stand.place, -1)
+        return block.reshape(-1, block.shape[-1])
+
+
+def _written(change: Elements, name: str, layout: _Layout) -> Array:
+    """What a change does to the rows of a weight: (copies, p, n)."""
+    shape, found = layout.shape, [parts for moved, parts in change if moved == name]
+    made = [reduce(np.multiply, [layout.stack(np.broadcast_to(part, shape)) for part in parts]) for parts in found]
+    return np.asarray(sum(made)) if made else np.zeros((*np.shape(layout.index), layout.width))
+
+
+def _column(change: Array) -> Array | None:
+    """The column w of changes (copies, p, n) that are ``w a^T``; None where they are not."""
+    flat = np.abs(change).reshape(len(change), -1)
+    row, unit = np.divmod(flat.argmax(axis=1), change.shape[-1])
+    copies = np.arange(len(change))
+    top = change[copies, row, unit]
+    column = change[copies, :, unit] / np.where(top == 0, 1.0, top)[:, None]
+    rest = change - column[:, :, None] * change[copies, row][:, None]
+    return column if bool((np.abs(rest) <= SAME * np.abs(top)[:, None, None]).all()) else None
 
 
 def _side(rows: Array, blocks: Array, free: Sequence[Array]) -> Side:

@@ -55,6 +55,39 @@ class Side:
         return np.asarray(wide - basis @ (basis.T @ wide))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """One factor of the products of several copies: rows (copies, p, n), blocks (copies, p), free (copies, p, t).
+
+    The free columns need be neither orthonormal nor independent.
+    """
+
+    rows: NDArray[Any]
+    blocks: NDArray[np.int64]
+    free: Matrix
+
+    def unit(self) -> tuple[Matrix, NDArray[np.int64]]:
+        """For every copy what `Side.unit` is, with rows of zeros where nothing is; and how many others there are."""
+        wide = self.rows.astype(np.float64)
+        square = np.einsum("cij,cij->ci", wide, wide)
+        there = (np.abs(self.rows) > ABSENT).any(axis=2) | self.free.any(axis=2)
+        copies = len(wide)
+        mixed = self.blocks + np.arange(copies)[:, None] * (int(self.blocks.max(initial=0)) + 1)
+        names, inverse = np.unique(mixed, return_inverse=True)
+        if len(names) < mixed.size:
+            inverse = inverse.reshape(-1)
+            square = (np.bincount(inverse, square.reshape(-1)) / np.bincount(inverse))[inverse].reshape(square.shape)
+            there = (np.bincount(inverse, there.reshape(-1)) > 0)[inverse].reshape(there.shape)
+        count = there.sum(axis=1)
+        mean = (square * there).sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None]
+        size = np.where(square > ABSENT**2, square, np.where(mean > 0, mean, 1.0)) ** -0.5
+        wide *= (size * there)[:, :, None]
+        if self.free.shape[2]:
+            basis = np.linalg.qr(self.free * size[:, :, None])[0]
+            wide -= basis @ (basis.swapaxes(1, 2) @ wide)
+        return wide, count
+
+
 def columns(change: NDArray[Any]) -> Matrix:
     """A basis of the columns w of a change (rows, n) that was drawn at random: shape (rows, t).
 

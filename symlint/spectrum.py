@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from symlint.side import Matrix, Side
+from symlint.side import Matrix, Side, Stack
 
 CLEAR = 4.0
 """Singular values above this many times the noise are real."""
@@ -74,6 +75,37 @@ def surely_full(writers: Side, readers: Side, unit: float) -> bool:
     noise = unit * _UNIFORM * size * (2.0 + len(a) ** -0.5 + len(b) ** -0.5)
     floor = max(2 * CLEAR * noise, RESOLUTION * size)
     return bool(values[0] > floor * floor)
+
+
+def surely_full_each(writers: Stack, readers: Stack, unit: float) -> NDArray[np.bool_]:
+    """The same for several copies at once."""
+    (a, p), (b, q) = writers.unit(), readers.unit()
+    n = a.shape[2]
+    found = np.minimum(p - writers.free.shape[2], q - readers.free.shape[2]) >= n
+    if not found.any() or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return np.zeros(len(a), bool)
+    left, right = a.swapaxes(1, 2) @ a, b.swapaxes(1, 2) @ b
+    if n > LARGE:
+        each = [_beyond(x, unit) and _beyond(y, unit) for x, y in zip(left, right, strict=True)]
+        return np.asarray(found & each)
+    size = np.sqrt(np.einsum("cii,cii->c", left, right))
+    noise = unit * _UNIFORM * size * (2.0 + np.maximum(p, 1) ** -0.5 + np.maximum(q, 1) ** -0.5)
+    floor = np.maximum(2 * CLEAR * noise, RESOLUTION * size)
+    return np.asarray(found & _definite(left, right, floor))
+
+
+def _definite(left: Matrix, right: Matrix, floor: Matrix) -> NDArray[np.bool_]:
+    """Whether no singular value of the product of two factors with these Gram matrices is below its floor."""
+    try:
+        root = np.linalg.cholesky(left)
+        product = root.swapaxes(1, 2) @ right @ root
+        np.linalg.cholesky(product - (floor * floor)[:, None, None] * np.eye(left.shape[1]))
+    except np.linalg.LinAlgError:  # of some; there is no telling which
+        if len(left) == 1:
+            return np.zeros(1, bool)
+        parts = [_definite(left[k : k + 1], right[k : k + 1], floor[k : k + 1]) for k in range(len(left))]
+        return np.concatenate(parts)
+    return np.ones(len(left), bool)
 
 
 def _beyond(gram: Matrix, unit: float) -> bool:
