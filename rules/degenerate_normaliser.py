@@ -49,7 +49,7 @@ def check(context: Context) -> Iterator[Finding]:
     """One finding per normalisation with such channels."""
     program = context.structure.program
     for step in program.steps:
-        if not isinstance(step, Affine) or any(context.values[n].labels is not None for n in (step.gain, step.var)):
+        if not isinstance(step, Affine) or any(context.values[n].bases is not None for n in (step.gain, step.var)):
             continue
         gain, var = (np.asarray(context.values[n].scale, np.float64).reshape(-1) for n in (step.gain, step.var))
         low = np.flatnonzero((var < context.option(check, "epsilons") * step.epsilon) & (gain != 0))

@@ -37,7 +37,7 @@ class Elements:
     def number(self, name: str) -> Array | None:
         """The value of a tensor that depends on no input."""
         value = self.values.get(name)
-        if name in self.moving or value is None or value.labels is not None:
+        if name in self.moving or value is None or value.bases is not None:
             return None
         number, shape = np.asarray(value.scale), self.program.shapes[name]
         return (

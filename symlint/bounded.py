@@ -99,11 +99,11 @@ class Bounded(Context):
         program = self._written
         carried = {name: self._carried[name.rpartition("?")[0]] for name in program.shapes if name not in self._carried}
         with np.errstate(all="ignore"):
-            return valuate(program, {**carried, **self._carried}, negligible(self.structure, self.asked))
+            return valuate(program, {**carried, **self._carried}, negligible(self.structure, self.asked), self.verdicts)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
-        return needs(self._written, self._values[0])
+        return needs(self._written, self._values[0], self.verdicts)
 
 
 def _step(like: Pointwise, out: str, operands: tuple[str, ...], law: Law, function: str) -> Pointwise:

@@ -120,7 +120,7 @@ class _Walk:
         known = self.number(name, step)
         if known is None:
             value = self.values.get(name)
-            return unbounded(self.shape(name) if value is None or value.labels is not None else value.shape)
+            return unbounded(self.shape(name) if value is None or value.bases is not None else value.shape)
         if name not in self.program.makers:
             return known
         # What is computed of constants is rounded in a run.
@@ -129,7 +129,7 @@ class _Walk:
     def number(self, name: str, step: Step) -> Interval | None:
         """A tensor that depends on no input; None where its value is not known, or that of one length among others."""
         value = self.values.get(name)
-        if name not in self.program.fixed or value is None or value.labels is not None:
+        if name not in self.program.fixed or value is None or value.bases is not None:
             return None
         stale = name in self.program.tables and not self.program.model.moving.isdisjoint(step.node.inputs)
         if stale or name in self.truth.doubtful:

@@ -3,78 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
-from symlint.clusters import ABSENT, ROUNDING, precision
+from symlint.clusters import ROUNDING, precision
 from symlint.graph import Array, Shape
 from symlint.program import Einsum, Spec
-from symlint.regrouping import apart, together
-from symlint.rows import combine
-from symlint.values import Labels, Names, Value, alike, known
+from symlint.regrouping import Grid, apart, first, gathered, grid, pieces, together
+from symlint.rows import Columns, Verdicts, combine
+from symlint.values import Bases, Names, Value, Weight, absent, alike, known
 
 LIMIT = 1 << 25
 
 
-def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
+def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape, verdicts: Verdicts) -> Value:
     """The value of `step.out`, in the given shape; operands broadcast along labels that they do not carry."""
     if len(values) == 1:
         return _single(names, step, values[0], shape)
-    numeric = [v.labels is None for v in values]
+    numeric = [v.bases is None for v in values]
     if len(values) == 2 and any(numeric):
         if all(numeric):
             return _numbers(names, step, values, shape)
         x, w = (0, 1) if numeric[1] else (1, 0)
-        return _linear(names, step, (values[x], step.specs[x]), (values[w], step.specs[w]), shape)
+        return _linear(names, step, (values[x], step.specs[x]), (values[w], step.specs[w]), shape, verdicts)
     return _products(names, step, values, shape)
 
 
 def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
     """A rearrangement, a repetition, or a sum over axes."""
     sizes = dict(step.sizes)
-    cut = apart(value.scale, step.specs[0], sizes)
+    if value.bases is None and isinstance(value.held, Weight) and (turned := _turned(step, value)) is not None:
+        return turned
+    cut = grid(value, step.specs[0], sizes)
     if cut is None:
         return names.fresh(shape)
-    scale, order = cut
-    labels = value.numbers.reshape(scale.shape)
-    gone = [label for label in order if not any(label in axis for axis in step.result)]
-    wild = {label for label, n in zip(order, scale.shape, strict=True) if n == 1 and sizes[label] > 1}
-    if value.labels is not None and _seats(step.specs[0], wild) != _seats(step.result, wild):
-        labels = np.where(labels == 0, 0, names.derive(labels, steady=True))
-    repeated = [(x, n) for axis, n in zip(step.result, shape, strict=True) for x in axis if x not in order]
+    gone = [label for label in cut.order if not any(label in axis for axis in step.result)]
+    wild = {label for label, n in zip(cut.order, cut.shape, strict=True) if n == 1 and sizes[label] > 1}
+    if value.bases is not None and _seats(step.specs[0], wild) != _seats(step.result, wild):
+        bases = names.derive(cut.shape, [cut.bases], steady=True, clear=cut.bases.constant)
+        cut = Grid(bases, cut.scale, cut.order)
+    repeated = [(x, n) for axis, n in zip(step.result, shape, strict=True) for x in axis if x not in cut.order]
     for label, n in repeated:
-        order.append(label)
-        full_shape = (*scale.shape, sizes[label] if n > 1 else 1)
-        scale, labels = (np.broadcast_to(a[..., None], full_shape) for a in (scale, labels))
-    if value.labels is None:
-        full = scale
+        bases = cut.bases
+        size = sizes[label] if n > 1 else 1
+        bases = Bases(bases.starts[..., None], (*bases.steps, 0), (*bases.shape, size))
+        cut = Grid(bases, cut.scale[..., None], (*cut.order, label))
+    if value.bases is None:
+        full, order = cut.scale, list(cut.order)
         for label in gone:
             k = order.index(label)
             full = full.sum(axis=k, dtype=np.float64) * (sizes[label] / full.shape[k])
             order.remove(label)
         numbers = _grouped(names, step, full, order, shape)
-        if value.noise is None or gone or numbers.labels is not None:
+        if value.noise is None or gone or numbers.bases is not None:
             return numbers
-        return known(numbers.scale, _grouped(names, step, value.noise.reshape(scale.shape), order, shape).scale)
-    axes = tuple(order.index(label) for label in gone)
-    if axes:
-        kept = [label for label in order if label not in gone]
-        rest = tuple(n for k, n in enumerate(scale.shape) if k not in axes)
-        moved = [np.moveaxis(a, axes, range(len(axes))).reshape(-1, *rest) for a in (labels, scale)]
-        if len(moved[0]) == 1:
-            wide = int(np.prod([sizes[label] for label in gone], dtype=np.int64))
-            fixed = moved[0][0] == 0
-            labels = np.where(fixed, 0, names.derive(moved[0][0], steady=True))
-            scale = np.where(fixed, moved[1][0] * wide, moved[1][0])
+        noise = apart(value.noise, value.shape, step.specs[0], sizes)
+        assert noise is not None
+        noise = noise.reshape(*noise.shape, *(1 for _ in repeated))
+        return known(numbers.scale, _grouped(names, step, noise, order, shape).scale)
+    if gone:
+        cut = _summed(names, cut, gone, sizes)
+    return together(names, cut, step, shape)
+
+
+def _summed(names: Names, cut: Grid, gone: list[str], sizes: dict[str, int]) -> Grid:
+    """The sum along some labels."""
+    kept = [label for label in cut.order if label not in gone]
+    cut = cut.turn([*gone, *kept])
+    axes = tuple(range(len(gone)))
+    bases, scale = cut.bases, cut.scale
+    fixed = np.asarray(bases.constant.all(axis=axes, keepdims=True))
+    many = prod(cut.shape[k] for k in axes)
+    if many == 1:
+        wide = prod(sizes[label] for label in gone)
+        made = names.derive(bases.shape, [bases], steady=True, clear=fixed)
+        size = np.where(fixed, scale * wide, scale)
+    else:
+        total = _total(scale, cut.shape, axes)
+        zero = absent(scale).all(axis=axes, keepdims=True)
+        rest = (*(1 for _ in axes), *cut.shape[len(axes) :])
+        if many <= 2048:
+            made = gathered(names, bases, [alike(scale)], axes, clear=fixed)
         else:
-            zero = (np.abs(moved[1]) < ABSENT).all(axis=0)
-            fixed = (moved[0] == 0).all(axis=0)
-            columns = [*moved[0], *alike(moved[1])] if len(moved[0]) <= 2048 else None
-            made = names.derive(*columns) if columns else names.fresh(rest).numbers
-            labels = np.where(fixed, 0, made)
-            scale = np.where(fixed, moved[1].sum(axis=0), np.where(zero, 0.0, 1.0))
-        order = kept
-    return together(names, labels, scale, order, step, shape)
+            made = names.fresh(rest).labels.clear(fixed)
+        size = np.where(fixed, total, np.where(zero, 0.0, 1.0))
+    shape = made.shape[len(axes) :]
+    starts = made.starts.reshape(made.starts.shape[len(axes) :])
+    return Grid(Bases(starts, made.steps[len(axes) :], shape), size.reshape(size.shape[len(axes) :]), tuple(kept))
+
+
+def _total(scale: Array, shape: Shape, axes: tuple[int, ...]) -> Array:
+    """The sum along some axes of numbers that may have size 1 along them."""
+    repeated = prod(shape[k] for k in axes if scale.shape[k] == 1)
+    return np.asarray(scale.sum(axis=axes, keepdims=True) * repeated)
 
 
 def _seats(spec: Spec, wild: set[str]) -> list[tuple[int, str]]:
@@ -82,105 +104,145 @@ def _seats(spec: Spec, wild: set[str]) -> list[tuple[int, str]]:
     return [(len(spec) - k, label) for k, axis in enumerate(spec) for label in axis if label in wild]
 
 
+def _turned(step: Einsum, value: Value) -> Value | None:
+    """A weight with its axes in another order, cut or joined; None where it is more than a view."""
+    assert isinstance(value.held, Weight)
+    order = [label for axis in step.specs[0] for label in axis]
+    wanted = [label for axis in step.result for label in axis]
+    cuts = pieces(value.shape, step.specs[0], step.sizes)
+    if cuts is None or sorted(order) != sorted(wanted) or value.noise is not None:
+        return None
+    made = tuple(prod(step.sizes[x] for x in axis) for axis in step.result)
+    inner = tuple(step.sizes[x] for x in order)
+    if prod(value.shape) != prod(made) or prod(made) > LIMIT:
+        return None
+    places = tuple(order.index(label) for label in wanted)
+
+    def turn(array: Array) -> Array:
+        return array.reshape(inner).transpose(places).reshape(made)
+
+    return Value(None, value.held.view(made, (inner, places, made), turn), made)
+
+
 def _grouped(names: Names, step: Einsum, full: Array, order: list[str], shape: Shape) -> Value:
     """Known numbers in the grouping of the result, written out in full where that is small."""
     wanted = [label for axis in step.result for label in axis]
     full = full.transpose([order.index(label) for label in wanted])
     whole = tuple(step.sizes[label] for label in wanted)
-    made = tuple(int(np.prod([step.sizes[x] for x in axis], dtype=np.int64)) for axis in step.result)
-    if np.prod(whole, dtype=np.int64) > LIMIT:
+    made = tuple(prod(step.sizes[x] for x in axis) for axis in step.result)
+    if prod(whole) > LIMIT:
         return names.fresh(shape)
     return known(np.broadcast_to(full, whole).reshape(made))
 
 
 def _numbers(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
     """A product of known numbers."""
-    cuts = [apart(v.scale, spec, dict(step.sizes)) for v, spec in zip(values, step.specs, strict=True)]
-    if any(c is None for c in cuts) or sum(v.scale.size for v in values) > LIMIT:
+    sizes = dict(step.sizes)
+    if sum(prod(v.shape) for v in values) > LIMIT:
+        return names.fresh(shape)
+    cuts = [grid(v, spec, sizes) for v, spec in zip(values, step.specs, strict=True)]
+    if any(c is None for c in cuts):
         return names.fresh(shape)
     letter = {label: chr(97 + k) if k < 26 else chr(39 + k) for k, label in enumerate(step.sizes)}
-    full = [np.broadcast_to(c[0], [step.sizes[x] for x in c[1]]).astype(np.float64) for c in cuts if c is not None]
-    sides = ["".join(letter[x] for x in c[1]) for c in cuts if c is not None]
+    full = [np.broadcast_to(c.scale, [sizes[x] for x in c.order]).astype(np.float64) for c in cuts if c is not None]
+    sides = ["".join(letter[x] for x in c.order) for c in cuts if c is not None]
     made = "".join(letter[x] for axis in step.result for x in axis)
     product = np.einsum(f"{','.join(sides)}->{made}", *full, optimize=True)
     order = [x for axis in step.result for x in axis]
     return _grouped(names, step, product, order, shape)
 
 
-def _linear(names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, Spec], shape: Shape) -> Value:
+def _linear(
+    names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, Spec], shape: Shape, verdicts: Verdicts
+) -> Value:
     """Known weights times unknown bases: an output is its row of weights over the distinct bases."""
     sizes = dict(step.sizes)
-    cut, weights = apart(x[0].scale, x[1], sizes), apart(w[0].scale, w[1], sizes)
-    if cut is None or weights is None:
+    cut, whole = grid(x[0], x[1], sizes), pieces(w[0].shape, w[1], sizes)
+    if cut is None or whole is None:
         return names.fresh(shape)
-    scale, order = cut
-    labels = x[0].numbers.reshape(scale.shape)
-    values, wide = weights
+    wide = [label for axis in w[1] for label in axis]
     made = [label for axis in step.result for label in axis]
-    units = [label for k, label in enumerate(order) if scale.shape[k] == sizes[label]]
+    units = [label for label in cut.order if cut.size(label) == sizes[label]]
     batch = [label for label in made if label in wide and label in units]
-    out = [label for label in made if label in wide and label not in order]
+    out = [label for label in made if label in wide and label not in cut.order]
     passing = [label for label in made if label not in wide and label in units]
     read = [label for label in wide if label not in made and label in units]
-    along = [label for label in wide if label not in made and label in order and label not in units]
-    alone = [label for label in wide if label not in made and label not in order]
+    along = [label for label in wide if label not in made and label in cut.order and label not in units]
+    alone = [label for label in wide if label not in made and label not in cut.order]
     lost = [label for label in units if label not in made and label not in wide]
-    varying = [label for label in made if label in wide and label in order and label not in units]
+    varying = [label for label in made if label in wide and label in cut.order and label not in units]
     if lost or alone or varying:
         return names.fresh(shape)
-    columns = values.transpose([wide.index(label) for label in (*batch, *out, *read, *along)])
-    count = [int(np.prod([sizes[label] for label in part], dtype=np.int64)) for part in (batch, out, read, along)]
-    columns = columns.reshape(count)
-    wild = [k for k, label in enumerate(order) if label not in (*batch, *passing, *read)]
-    narrow = [order[k] for k in range(len(order)) if k not in wild]
-    place = [narrow.index(label) for label in (*batch, *passing, *read)]
-    many = int(np.prod([sizes[label] for label in passing], dtype=np.int64))
-    bases = [a.reshape([n for k, n in enumerate(a.shape) if k not in wild]).transpose(place) for a in (labels, scale)]
-    bases = [a.reshape(count[0], many, count[2]) for a in bases]
-    tolerance = ROUNDING * precision(str(w[0].scale.dtype))
-    found, sizes_of = combine(names, bases[0], bases[1], columns, tolerance)
-    result = [*batch, *passing, *out]
-    dims = [sizes[label] for label in result]
-    for label in made:
-        if label not in result:
-            result.append(label)
-            dims.append(1)
-    return together(names, found.reshape(dims), sizes_of.reshape(dims), result, step, shape)
+    parts = (batch, out, read, along)
+    count = [prod(sizes[label] for label in part) for part in parts]
+    places = [tuple(wide.index(label) for label in part) for part in parts]
+
+    def columns() -> Array:
+        values = apart(w[0].slim, w[0].shape, w[1], sizes)
+        assert values is not None
+        values = np.broadcast_to(values, [n for axis in whole for n in axis])
+        return values.transpose([k for part in places for k in part]).reshape(count)
+
+    cut = cut.align([*batch, *passing, *read])
+    # What is the same at every place, or differs from place to place in a regular way, is looked at once.
+    free = [k + len(batch) for k, label in enumerate(passing) if _once(cut, label)]
+    bases = cut.bases.write(k for k in range(len(cut.order)) if k not in free)
+    dims = [1 if k in free else n for k, n in enumerate(cut.shape)]
+    many = prod(dims[len(batch) : len(batch) + len(passing)])
+    starts, scale = (np.broadcast_to(a, dims).reshape(count[0], many, count[2]) for a in (bases.starts, cut.scale))
+    stored = w[0].held
+    key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
+    tolerance = ROUNDING * precision(w[0].dtype)
+    weights = Columns(columns, count[1], count[3], verdicts, key)
+    rows = combine(names, starts, scale, weights, tolerance)
+    many = prod(cut.shape[k] for k in free if bases.steps[k])
+    steps = [0] * (len(batch) + len(passing) + len(out))
+    size = 1
+    for k in reversed(free):
+        if bases.steps[k]:
+            steps[k], size = size, size * cut.shape[k]
+    within = [*dims[: len(batch) + len(passing)], *(sizes[label] for label in out)]
+    full = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
+    found = Bases((rows.base * many + names.count).reshape(within), tuple(steps), full)
+    names.count += (int(rows.base.max(initial=-1)) + 1) * many
+    quiet = (rows.steady & ~rows.still).reshape(within)
+    if quiet.any():
+        names.settle(found, None if quiet.all() else quiet)
+    found = Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
+    done = Grid(found, rows.scale.reshape(within), (*batch, *passing, *out))
+    missing = tuple(label for label in made if label not in done.order)
+    return together(names, done.align([*done.order, *missing]), step, shape)
+
+
+def _once(cut: Grid, label: str) -> bool:
+    """Whether neither scales nor labels have numbers of their own along a label."""
+    k = cut.order.index(label)
+    return bool(cut.scale.shape[k] == 1 and cut.bases.starts.shape[k] == 1)
 
 
 def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
     """Products of unknown bases: equal where all factors are equal, in order; zero where every product is."""
     sizes = dict(step.sizes)
-    cuts = [apart(v.scale, spec, sizes) for v, spec in zip(values, step.specs, strict=True)]
+    cuts = [grid(v, spec, sizes) for v, spec in zip(values, step.specs, strict=True)]
     if any(c is None for c in cuts):
         return names.fresh(shape)
-    every = list(dict.fromkeys(label for c in cuts if c is not None for label in c[1]))
+    every = list(dict.fromkeys(label for c in cuts if c is not None for label in c.order))
     gone = [label for label in every if not any(label in axis for axis in step.result)]
     kept = [label for label in every if label not in gone]
-    order = [*gone, *kept]
-    grids: list[tuple[Labels, Array]] = []
-    for value, c in zip(values, cuts, strict=True):
-        if c is None:
-            continue
-        scale, mine = c
-        place = [mine.index(label) for label in order if label in mine]
-        target = [scale.shape[mine.index(label)] if label in mine else 1 for label in order]
-        labels = value.numbers.reshape(scale.shape)
-        grids.append((labels.transpose(place).reshape(target), scale.transpose(place).reshape(target)))
-    wide = np.broadcast_shapes(*(g[0].shape for g in grids))
-    if np.prod(wide, dtype=np.int64) > LIMIT // 8:
+    grids = [c.align([*gone, *kept]) for c in cuts if c is not None]
+    wide = np.broadcast_shapes(*(g.shape for g in grids))
+    if prod(wide) > LIMIT // 8 or prod(wide[: len(gone)]) > 2048:
         return names.fresh(shape)
-    scale = np.ones(wide)
-    for _, s in grids:
-        scale = scale * s
-    zero = np.abs(scale) < ABSENT
-    labels = names.derive(*(np.broadcast_to(n, wide) for n, _ in grids))
-    rest = wide[len(gone) :]
-    labels = np.where(zero, 0, labels).reshape(-1, *rest)
-    flat = np.where(zero, 0.0, scale).reshape(-1, *rest)
-    if len(labels) > 2048:
-        return names.fresh(shape)
-    lead = np.take_along_axis(flat, (flat != 0).argmax(axis=0)[None], axis=0)[0]
-    safe = np.where(lead == 0, 1.0, lead)
-    made = names.derive(*labels, *alike(flat / safe))
-    return together(names, np.where(lead == 0, 0, made), lead, kept, step, shape)
+    scale = np.ones((1,) * len(wide))
+    for g in grids:
+        scale = scale * g.scale
+    zero = absent(scale)
+    bases = names.derive(wide, [g.bases for g in grids], clear=zero)
+    flat = np.where(zero, 0.0, scale)
+    axes = tuple(range(len(gone)))
+    lead = first(flat, axes)
+    nothing = lead == 0
+    made = gathered(names, bases, [alike(flat / np.where(nothing, 1.0, lead))], axes, clear=nothing)
+    starts = made.starts.reshape(made.starts.shape[len(gone) :])
+    made = Bases(starts, made.steps[len(gone) :], made.shape[len(gone) :])
+    return together(names, Grid(made, lead.reshape(lead.shape[len(gone) :]), tuple(kept)), step, shape)

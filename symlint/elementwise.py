@@ -11,7 +11,7 @@ from symlint.evaluate import evaluate
 from symlint.graph import Array
 from symlint.parity import ODD
 from symlint.program import Pointwise
-from symlint.values import Names, Value, alike, known, tidy
+from symlint.values import Bases, Mask, Names, Value, absent, alike, tidy
 
 SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
 STILL = frozenset({"Identity", "Dropout", "Neg"})
@@ -21,8 +21,8 @@ NEWEST = 20
 
 def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
     """The value of `step.out`: a number where all operands are, else a base that what it reads determines."""
-    if all(v.labels is None for v in values):
-        return _numbers(names, step, [v.scale for v in values])
+    if all(v.bases is None for v in values):
+        return _numbers(names, step, values)
     if len(values) == 1:
         return _unary(names, step, values[0])
     if step.function in SUMS:
@@ -36,32 +36,42 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
     return _any(names, step, values)
 
 
-def _numbers(names: Names, step: Pointwise, numbers: list[Array]) -> Value:
-    made = compute(step, numbers)
+def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    # A quantiser finds its axis by the sizes of what it is given.
+    whole = step.function.endswith("QuantizeLinear")
+    made = compute(step, [v.scale if whole else v.slim for v in values])
     if made is None:
-        return names.fresh(np.broadcast_shapes(*(n.shape for n in numbers)))
-    return known(made)
+        return names.fresh(shape)
+    return Value(None, _lifted(made, len(shape)), shape)
+
+
+def _lifted(array: Array, rank: int) -> Array:
+    """An array with axes of size 1 before its own."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
+    scale = x.slim
     if step.function in STILL:
-        return x if step.function != "Neg" else Value(x.labels, -x.scale)
+        return x if step.function != "Neg" else Value(x.bases, -scale, x.shape, x.noise)
+    constant = x.labels.constant & np.ones(scale.shape, bool)
+    made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
+    clear = constant if made is not None else None
     if step.law.kind == "product" and step.law.degrees[0] == 1:
-        labels = names.derive(x.numbers, np.signbit(x.scale).astype(np.int64), steady=True)
-        scale = np.abs(x.scale)
+        bases = names.derive(x.shape, [x.labels], [np.signbit(scale).astype(np.int64)], steady=True, clear=clear)
+        scale = np.abs(scale)
     elif step.function in ODD:
-        labels = names.derive(x.numbers, alike(np.abs(x.scale)), steady=True)
-        scale = np.where(x.scale < 0, -1.0, 1.0)
+        bases = names.derive(x.shape, [x.labels], [alike(np.abs(scale))], steady=True, clear=clear)
+        scale = np.where(scale < 0, -1.0, 1.0)
     else:
-        labels, scale = names.derive(x.numbers, alike(x.scale), steady=True), np.ones(x.shape)
-    constant = x.constant
-    if constant.any():
-        made = _numbers(names, step, [x.scale[constant]])
-        if made.labels is None:
-            labels[constant] = 0
-            scale[constant] = made.scale
-    return tidy(labels, scale)
+        bases = names.derive(x.shape, [x.labels], [alike(scale)], steady=True, clear=clear)
+        scale = np.ones((1,) * len(x.shape))
+    if made is not None:
+        scale = np.broadcast_to(scale, constant.shape).astype(np.float64)
+        scale[constant] = made
+    return tidy(bases, scale)
 
 
 def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
@@ -69,40 +79,81 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(values))]
     divide = len(values) if step.function == "Mean" else 1
     shape = np.broadcast_shapes(*(v.shape for v in values))
-    labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
-    scales = np.stack([np.broadcast_to(v.scale * s, shape) for v, s in zip(values, signs, strict=True)]) / divide
-    fixed = (np.where(labels == 0, scales, 0.0)).sum(axis=0)
-    moving = labels != 0
-    count = moving.sum(axis=0)
-    lead = np.take_along_axis(scales, moving.argmax(axis=0)[None], axis=0)[0]
-    only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
-    safe = np.where(count > 0, lead, 1.0)
-    parts = [np.where(moving, labels, 0), alike(np.where(moving, scales / safe, 0.0))]
-    noise = sum((np.broadcast_to(v.noise, shape) for v in values if v.noise is not None), np.zeros(shape))
-    made = names.derive(*parts[0], *parts[1], alike(fixed / safe, noise / np.abs(safe)))
+    rank = len(shape)
+    scales = [_lifted(v.slim.astype(np.float64) * s / divide, rank) for v, s in zip(values, signs, strict=True)]
+    still = [_lifted(v.labels.constant, rank) for v in values]
+    fixed = np.zeros((1,) * rank)
+    for numbers, where in zip(scales, still, strict=True):
+        fixed = fixed + np.where(where, numbers, 0.0)
+    lead, only, count = np.ones((1,) * rank), None, np.zeros((1,) * rank, np.int64)
+    for v, numbers, where in zip(values, scales, still, strict=True):
+        if v.bases is None:
+            continue
+        begins = ~where & (count == 0)
+        lead = numbers if begins.all() else np.where(begins, numbers, lead)
+        bases = v.bases.spread(shape)
+        only = bases if only is None else bases.where(begins, only)
+        count = count + ~where
+    assert only is not None
+    nothing = count == 0
+    safe = np.where(nothing, 1.0, lead) if nothing.any() else lead
     alone = (count == 1) & (fixed == 0)
-    made = np.where(count == 0, 0, np.where(alone, only, made))
-    return tidy(made, np.where(count == 0, fixed, lead))
+    if alone.all():
+        return tidy(only, lead)
+    moving = [k for k, v in enumerate(values) if v.bases is not None]
+    relative = [alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving]
+    noise = sum((_lifted(v.noise, rank) for v in values if v.noise is not None), np.zeros((1,) * rank))
+    offset, off = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
+    relative.append(alike(offset, off if noise.any() else None))
+    made = names.derive(shape, [values[k].labels for k in moving], relative, clear=nothing if nothing.any() else None)
+    if alone.any():
+        made = only.where(alone, made)
+    return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
 
 
 def _product(names: Names, step: Pointwise, values: list[Value]) -> Value:
     """Numbers multiply the scale; bases multiply to a new base, whatever their order."""
     shape = np.broadcast_shapes(*(v.shape for v in values))
-    labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
-    inverted = np.array([d != 1 for d in step.law.degrees])
-    scale = np.ones(shape)
+    rank = len(shape)
+    inverted = [d != 1 for d in step.law.degrees]
+    scale = np.ones((1,) * rank)
+    count, only, plain = np.zeros((1,) * rank, np.int64), None, np.ones((1,) * rank, bool)
     for v, flip in zip(values, inverted, strict=True):
-        with np.errstate(divide="ignore"):
-            scale = scale * np.broadcast_to(
-                np.where(v.scale == 0, 0, 1 / np.where(v.scale == 0, 1, v.scale)) if flip else v.scale, shape
-            )
-    moving = labels != 0
-    count = moving.sum(axis=0)
-    only = np.take_along_axis(labels, moving.argmax(axis=0)[None], axis=0)[0]
-    plain = (count == 1) & ~inverted[moving.argmax(axis=0)]
-    ordered = labels if inverted.any() else np.sort(labels, axis=0)
-    made = names.derive(*ordered)
-    return tidy(np.where(count == 0, 0, np.where(plain, only, made)), scale)
+        factor = v.slim
+        if flip:
+            with np.errstate(divide="ignore"):
+                factor = np.where(factor == 0, 0, 1 / np.where(factor == 0, 1, factor))
+        scale = scale * _lifted(factor, rank)
+        if v.bases is None:
+            continue
+        moving = ~_lifted(v.bases.constant, rank)
+        begins = moving & (count == 0)
+        bases = v.bases.spread(shape)
+        only = bases if only is None else bases.where(begins, only)
+        plain = np.where(begins, not flip, plain)
+        count = count + moving
+    assert only is not None
+    plain = plain & (count == 1)
+    nothing = count == 0
+    if (plain | nothing).all():
+        return tidy(only, scale)
+    moved = [v.bases.spread(shape) for v in values if v.bases is not None]
+    if len(moved) > 1 and not any(inverted):
+        moved = _sorted(moved)
+    made = names.derive(shape, moved, clear=nothing if nothing.any() else None)
+    return tidy(only.where(plain, made) if plain.any() else made, scale)
+
+
+def _sorted(several: list[Bases]) -> list[Bases]:
+    """Bases in an order that does not depend on which operand comes first."""
+    steps = {b.steps for b in several}
+    if len(steps) > 1:
+        apart = [k for k in range(len(several[0].shape)) if len({b.steps[k] for b in several}) > 1]
+        if any(b.telling for b in several) or not apart:
+            return several
+        several = [b.write(apart) for b in several]
+    ordered = np.sort(np.stack(np.broadcast_arrays(*(b.starts for b in several))), axis=0)
+    return [Bases(line, several[0].steps, several[0].shape) for line in ordered]
 
 
 def _any(names: Names, step: Pointwise, values: list[Value], *, homogeneous: bool = False) -> Value:
@@ -110,43 +161,56 @@ def _any(names: Names, step: Pointwise, values: list[Value], *, homogeneous: boo
 
     A `homogeneous` one keeps the size of its first operand's scale.
     """
-    first = values[0]
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    rank = len(shape)
+    first, size = values[0], np.ones((1,) * rank)
     if homogeneous:
-        sign = Value(first.numbers, np.where(np.signbit(first.scale), -1.0, 1.0))
-        made = alike_in_all(names, [sign, *values[1:]])
-        made = Value(made.labels, np.broadcast_to(np.abs(first.scale), made.shape).copy())
-    else:
-        made = alike_in_all(names, values)
-    labels, scale = made.numbers, made.scale
-    constant = np.ones(made.shape, bool)
+        signed = np.where(np.signbit(first.slim), -1.0, 1.0)
+        size = _lifted(np.abs(first.slim), rank)
+        values = [Value(first.bases, signed, first.shape), *values[1:]]
+    constant = np.ones((1,) * rank, bool)
     for v in values:
-        constant = constant & v.constant
+        constant = constant & _lifted(v.labels.constant, rank)
+    result = None
     if constant.any():
-        numbers = [np.broadcast_to(v.scale, made.shape)[constant] for v in values]
-        if (result := compute(step, numbers)) is not None:
-            labels[constant], scale[constant] = 0, result
-    return tidy(labels, scale)
+        scales = [first.slim if homogeneous and not k else v.slim for k, v in enumerate(values)]
+        constant = np.broadcast_to(constant, np.broadcast_shapes(constant.shape, *(s.shape for s in scales)))
+        result = compute(step, [np.broadcast_to(s, constant.shape)[constant] for s in scales])
+    made = alike_in_all(names, values, clear=None if result is None else constant)
+    scale = size
+    if result is not None:
+        scale = np.broadcast_to(size, np.broadcast_shapes(size.shape, constant.shape)).astype(np.float64)
+        scale[np.broadcast_to(constant, scale.shape)] = result
+    return tidy(made.labels, scale)
 
 
 def _choice(names: Names, condition: Value, values: list[Value]) -> Value:
     """One of several values or their sum, by a condition: of the scale of the first that is not zero."""
     shape = np.broadcast_shapes(condition.shape, *(v.shape for v in values))
-    labels = np.stack([np.broadcast_to(v.numbers, shape) for v in values])
-    scales = np.stack([np.broadcast_to(v.scale, shape).astype(np.float64) for v in values])
-    there = ~np.stack([np.broadcast_to(v.zero, shape) for v in values])
-    lead = np.take_along_axis(scales, there.argmax(axis=0)[None], axis=0)[0]
-    nothing = ~there.any(axis=0)
-    relative = alike(np.where(there, scales, 0.0) / np.where(nothing, 1.0, lead))
-    told = [np.broadcast_to(c, shape) for c in (condition.numbers, alike(condition.scale))]
-    return tidy(names.derive(*told, *labels, *relative), np.where(nothing, 0.0, lead))
+    rank = len(shape)
+    scales = [_lifted(v.slim, rank).astype(np.float64) for v in values]
+    there = [~absent(s) for s in scales]
+    lead, found = np.zeros((1,) * rank), np.zeros((1,) * rank, bool)
+    for s, here in zip(scales, there, strict=True):
+        lead, found = np.where(here & ~found, s, lead), found | here
+    safe = np.where(found, lead, 1.0)
+    relative = np.broadcast_arrays(*(np.where(here, s, 0.0) / safe for s, here in zip(scales, there, strict=True)))
+    codes = [*alike(np.stack(relative))] if relative[0].size else []
+    told = _lifted(alike(condition.slim), rank)
+    bases = names.derive(
+        shape,
+        [condition.labels, *(v.labels for v in values)],
+        [told, *codes],
+        clear=~found if not found.all() else None,
+    )
+    return tidy(bases, lead)
 
 
-def alike_in_all(names: Names, values: list[Value]) -> Value:
+def alike_in_all(names: Names, values: list[Value], clear: Mask | None = None) -> Value:
     """Equal where all of `values` are, and of them nothing else is known."""
     shape = np.broadcast_shapes(*(v.shape for v in values))
-    columns = [c for v in values for c in (v.numbers, alike(v.scale))]
-    labels = names.derive(*(np.broadcast_to(c, shape) for c in columns))
-    return Value(labels, np.ones(shape))
+    bases = names.derive(shape, [v.labels for v in values], [alike(v.slim) for v in values], clear=clear)
+    return Value(bases, np.ones((1,) * len(shape)), shape)
 
 
 def _tried(function: str, opset: int, attributes: Mapping[str, Any], inputs: list[Array]) -> tuple[Array, ...] | None:

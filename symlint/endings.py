@@ -122,10 +122,10 @@ def _tail(program: Program, output: str, inside: Set[str], moving: Set[str]) -> 
 
 def _groups(value: Value, axis: int, size: int) -> tuple[tuple[int, ...], ...] | None:
     """Entries with equal labels and scales, those that are numbers left out; None where they are not told apart."""
-    if value.labels is None or value.shape[axis] != size:
+    if value.bases is None or value.shape[axis] != size:
         return None
-    labels = np.moveaxis(value.labels, axis, 0).reshape(size, -1)
-    scales = np.moveaxis(alike(value.scale), axis, 0).reshape(size, -1)
+    labels = np.moveaxis(value.numbers, axis, 0).reshape(size, -1)
+    scales = np.moveaxis(np.broadcast_to(alike(value.slim), value.shape), axis, 0).reshape(size, -1)
     found = distinct(*labels.T, *scales.T)
     groups: dict[int, list[int]] = {}
     for entry in np.flatnonzero((labels != 0).any(axis=1)).tolist():

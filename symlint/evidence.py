@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.asked import Asked
+from symlint.graph import Shape
 from symlint.invariant import Product, general_linear, products
 from symlint.membership import members
 from symlint.need import Mask, needs
@@ -18,6 +19,7 @@ from symlint.parameters import parameters
 from symlint.passage import Passages
 from symlint.pinned import Ends
 from symlint.program import Fold, Normalise
+from symlint.rows import Verdicts
 from symlint.rule import Rule
 from symlint.sameness import all_alike
 from symlint.structure import Action, Structure
@@ -145,19 +147,24 @@ class Context:
         return self._passages.moving
 
     @cached_property
+    def verdicts(self) -> Verdicts:
+        """What was found of the rows of the weights, in whatever run."""
+        return Verdicts()
+
+    @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
         with np.errstate(all="ignore"):  # constants of masks overflow; what is not finite is known to be that
             silent = negligible(self.structure, self.asked)
-            return valuate(self.structure.program, self._carried, silent)
+            return valuate(self.structure.program, self._carried, silent, self.verdicts)
 
     @cached_property
     def ends(self) -> Ends:
         """The network with the pinned axes of its inputs and outputs written out."""
-        return Ends(self.structure, self._carried).settled()
+        return Ends(self.structure, self._carried, self.verdicts).settled()
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
-        return needs(self.structure.program, self._values[0])
+        return needs(self.structure.program, self._values[0], self.verdicts)
 
     @cached_property
     def _bearers(self) -> dict[int, list[str]]:
@@ -165,7 +172,7 @@ class Context:
         values, _ = self._values
         held: dict[int, list[str]] = {}
         for name, axes in self.structure.axes.of.items():
-            if name in values and values[name].labels is not None:
+            if name in values and values[name].bases is not None:
                 for leaf in {x for f in axes for x in self.structure.axes.factors.leaves(f)}:
                     held.setdefault(leaf, []).append(name)
         return held
@@ -207,8 +214,12 @@ class Context:
         seen = False
         columns: list[NDArray[np.int64]] = []
         scales: list[NDArray[np.float64]] = []
+        places: dict[tuple[tuple[int, ...], Shape], NDArray[np.int64] | None] = {}
         for name in self._bearers.get(action.leaf, ()):
-            rows = members(self.structure, action, self.structure.axes.of[name], values[name].shape)
+            where = tuple(self.structure.axes.of[name]), values[name].shape
+            if where not in places:
+                places[where] = members(self.structure, action, *where)
+            rows = places[where]
             if rows is None:
                 continue
             seen = True
@@ -219,7 +230,7 @@ class Context:
             labels = values[name].numbers.reshape(-1)[rows]
             scale = np.asarray(values[name].scale, np.float64).reshape(-1)[rows]
             needed |= mask.any(axis=1)
-            fixed = np.isin(labels, list(names.uniform)) | ~mask
+            fixed = names.still(labels) | ~mask
             constant = ((labels == 0) & mask).all(axis=1)
             numbers = np.where(constant, scale[:, 0], numbers)
             # What is the same for all units (an index repeated along them) is no state of one.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,52 +22,70 @@ from symlint.program import (
     Step,
     Unknown,
 )
-from symlint.regrouping import apart
-from symlint.values import Value
+from symlint.regrouping import apart, joined, pieces
+from symlint.rows import Verdicts
+from symlint.values import Value, absent
 
 Mask = NDArray[np.bool_]
 LIMIT = 1 << 26
 
 
-def needs(program: Program, values: Mapping[str, Value]) -> dict[str, Mask]:
+def needs(program: Program, values: Mapping[str, Value], verdicts: Verdicts | None = None) -> dict[str, Mask]:
     """For every computed tensor, in the shape of its value: whether an element contributes to some output.
 
     An element that is zero for every input contributes nothing where it is multiplied.
+
+    Args:
+        program: the network.
+        values: of its tensors.
+        verdicts: what is known of the weights from other analyses.
     """
-    backward = _Backward(program, values)
+    backward = _Backward(program, values, Verdicts() if verdicts is None else verdicts)
     for step in reversed(program.steps):
         backward.step(step)
-    return backward.masks
+    return {name: np.broadcast_to(mask, values[name].shape) for name, mask in backward.masks.items()}
 
 
 class _Backward:
-    def __init__(self, program: Program, values: Mapping[str, Value]) -> None:
-        self.program = program
-        self.values = values
+    """Masks have size 1 along axes along which they do not change."""
+
+    def __init__(self, program: Program, values: Mapping[str, Value], verdicts: Verdicts) -> None:
+        self.program, self.values, self.verdicts = program, values, verdicts
         self.masks: dict[str, Mask] = {}
         for name in program.outputs:
             self.give(name, np.ones((), bool))
 
+    def there(self, name: str) -> Mask:
+        """Which elements of a tensor are not zero for every input."""
+        value = self.values[name]
+        if self.verdicts.whole(value):
+            return np.ones((1,) * len(value.shape), bool)
+        mask = ~absent(value.slim)
+        return np.ones((1,) * mask.ndim, bool) if mask.size > 1 and mask.all() else mask
+
     def give(self, name: str, mask: Mask) -> None:
         """An element is needed wherever one use needs it."""
         value = self.values[name]
-        if value.labels is None:
+        if value.bases is None:
+            return
+        before = self.masks.get(name)
+        if before is not None and before.size == 1 and before.all():
             return
         shape = value.shape
         extra = tuple(range(mask.ndim - len(shape))) if mask.ndim > len(shape) else ()
         mask = np.asarray(np.any(mask, axis=extra)) if extra else mask
+        mask = mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)
         for k in range(1, len(shape) + 1):
-            if k <= mask.ndim and mask.shape[-k] > 1 and shape[-k] == 1:
+            if mask.shape[-k] > 1 and shape[-k] == 1:
                 mask = np.asarray(np.any(mask, axis=mask.ndim - k, keepdims=True))
-        try:
-            wide = np.broadcast_to(mask, shape)
-        except ValueError:
-            wide = np.ones(shape, bool)
-        self.masks[name] = self.masks[name] | wide if name in self.masks else wide.copy()
+        if any(n not in (1, m) for n, m in zip(mask.shape, shape, strict=True)):
+            mask = np.ones((1,) * len(shape), bool)
+        made = mask if before is None else before | mask
+        self.masks[name] = np.ones((1,) * len(shape), bool) if made.all() else made
 
     def got(self, name: str) -> Mask:
         """What later steps need of a tensor."""
-        return self.masks.get(name, np.zeros(self.values[name].shape, bool))
+        return self.masks.get(name, np.zeros((1,) * len(self.values[name].shape), bool))
 
     @dispatched
     def step(self, step: Step) -> None:
@@ -76,39 +95,48 @@ class _Backward:
     @step.register
     def _(self, step: Einsum) -> None:
         need = self.got(step.out)
-        sizes = dict(step.sizes)
-        grids = [apart(~self.values[n].zero, spec, sizes) for n, spec in zip(step.operands, step.specs, strict=True)]
-        made = apart(need, step.result, sizes)
-        for k, name in enumerate(step.operands):
-            if self.values[name].labels is None:
-                continue
-            parts = [g for g in (*grids, made) if g is not None]
-            mine = grids[k]
-            if mine is None or len(parts) <= len(grids):
+        shapes = [self.values[name].shape for name in step.operands]
+        made = apart(need, self.values[step.out].shape, step.result, step.sizes)
+        moving = [k for k, name in enumerate(step.operands) if self.values[name].bases is not None]
+        if not moving:
+            return
+        grids = [
+            apart(self.there(n), shape, spec, step.sizes)
+            for n, shape, spec in zip(step.operands, shapes, step.specs, strict=True)
+        ]
+        orders = [[label for axis in spec for label in axis] for spec in (*step.specs, step.result)]
+        parts = [(g, order) for g, order in zip((*grids, made), orders, strict=True) if g is not None]
+        for k in moving:
+            name, own = step.operands[k], orders[k]
+            cuts = pieces(shapes[k], step.specs[k], step.sizes)
+            if grids[k] is None or cuts is None or len(parts) <= len(grids):
                 self.give(name, np.ones((), bool))
                 continue
-            self.give(name, self._any(parts, mine, sizes, self.values[name]))
+            flat = [n for cut in cuts for n in cut]
+            ends = np.cumsum([len(cut) for cut in cuts]).tolist()
+            groups = [range(end - len(cut), end) for end, cut in zip(ends, cuts, strict=True)]
+            self.give(name, joined(self._any(parts, own, flat, step.sizes), tuple(flat), groups))
 
     @staticmethod
     def _any(
-        parts: list[tuple[Mask, list[str]]], mine: tuple[Mask, list[str]], sizes: dict[str, int], value: Value
+        parts: Sequence[tuple[Mask, list[str]]], own: list[str], shape: Sequence[int], sizes: Mapping[str, int]
     ) -> Mask:
         """Whether some combination of the other labels has every factor."""
-        own = mine[1]
         others = [label for label in sizes if label not in own]
         order = [*own, *others]
         total = np.ones((1,) * len(order), bool)
         for mask, labels in parts:
+            if mask.size == 1 and mask.all():
+                continue
             place = [labels.index(label) for label in order if label in labels]
-            shape = [mask.shape[labels.index(label)] if label in labels else 1 for label in order]
-            grid = mask.transpose(place).reshape(shape)
-            if np.prod(np.broadcast_shapes(total.shape, grid.shape), dtype=np.int64) > LIMIT:
-                return np.ones((), bool)
+            wide = [mask.shape[labels.index(label)] if label in labels else 1 for label in order]
+            grid = mask.transpose(place).reshape(wide)
+            if prod(np.broadcast_shapes(total.shape, grid.shape)) > LIMIT:
+                return np.ones((1,) * len(own), bool)
             total = total & grid
         found = np.asarray(np.any(total, axis=tuple(range(len(own), len(order)))))
-        reduced = tuple(k for k, n in enumerate(mine[0].shape) if n == 1 and found.shape[k] > 1)
-        found = np.asarray(np.any(found, axis=reduced, keepdims=True)) if reduced else found
-        return np.broadcast_to(found, mine[0].shape).reshape(value.shape)
+        reduced = tuple(k for k, n in enumerate(shape) if n == 1 and found.shape[k] > 1)
+        return np.asarray(np.any(found, axis=reduced, keepdims=True)) if reduced else found
 
     @step.register
     def _(self, step: Pointwise) -> None:
@@ -116,9 +144,9 @@ class _Backward:
         multiplied = step.law.kind == "product" and len(step.operands) > 1
         for k, name in enumerate(step.operands):
             mask = need
-            if multiplied:
+            if multiplied and self.values[name].bases is not None:
                 for j, other in enumerate(step.operands):
-                    mask = mask & ~self.values[other].zero if j != k or step.law.degrees[j] == 1 else mask
+                    mask = mask & self.there(other) if j != k or step.law.degrees[j] == 1 else mask
             self.give(name, mask)
 
     @step.register
@@ -135,12 +163,13 @@ class _Backward:
     @step.register
     def _(self, step: Slice) -> None:
         need, shape = self.got(step.out), self.values[step.x].shape
-        if shape[step.axis] == 1 or self.values[step.x].labels is None:
+        if shape[step.axis] == 1 or self.values[step.x].bases is None:
             self.give(step.x, need)
             return
         alike = tuple(k for k, n in enumerate(shape) if n == 1 and need.shape[k] > 1)  # places not told apart before
-        mask = np.zeros(shape, bool)
-        mask[(*(slice(None),) * step.axis, slice(step.start, step.stop))] = need.any(axis=alike, keepdims=True)
+        need = np.asarray(need.any(axis=alike, keepdims=True))
+        mask = np.zeros([n if k == step.axis else need.shape[k] for k, n in enumerate(shape)], bool)
+        mask[(*(slice(None),) * step.axis, slice(step.start, step.stop))] = need
         self.give(step.x, mask)
 
     @step.register

@@ -6,7 +6,7 @@ The axes of inputs and outputs stay in place, so they carry no units; here those
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeGuard
 
@@ -16,6 +16,7 @@ from symlint.graph import Array, Tensor
 from symlint.need import Mask, needs
 from symlint.parameters import parameters
 from symlint.program import Einsum, Mix, Normalise, Program, Step, Unknown, operands, results
+from symlint.rows import Verdicts
 from symlint.settled import settled
 from symlint.structure import Structure
 from symlint.translate import lower
@@ -30,6 +31,8 @@ class Ends:
     structure: Structure
     carried: Mapping[str, tuple[bool, ...]]
     """The axes that are written out anyhow."""
+    verdicts: Verdicts = field(default_factory=Verdicts, compare=False)
+    """What is known of the rows of weights from other runs."""
 
     # -- which axes -----------------------------------------------------------------------------------------------
     @cached_property
@@ -147,11 +150,11 @@ class Ends:
     def _values(self) -> tuple[dict[str, Value], Names]:
         wide = {n: tuple(map(max, kept, self.holds(n))) for n, kept in self.carried.items()}
         with np.errstate(all="ignore"):
-            return valuate(self.structure.program, wide, {})
+            return valuate(self.structure.program, wide, {}, self.verdicts)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
-        return needs(self.structure.program, self._values[0])
+        return needs(self.structure.program, self._values[0], self.verdicts)
 
     def unread(self, name: str) -> Mask:
         """Which elements of a graph input reach no output; size 1 along axes that no weight meets."""
@@ -161,12 +164,18 @@ class Ends:
         """Which elements of a tensor are the same for every input, though they may differ from place to place."""
         if name in self._unmoved:
             return np.ones(self._values[0][name].shape, bool)
-        return np.isin(self._values[0][name].numbers, list(self._values[1].uniform))
+        value, names = self._values[0][name], self._values[1]
+        return np.broadcast_to(self._quiet(value, names), value.shape)
 
     def constants(self, name: str) -> tuple[Mask, Array]:
         """Which elements are one number, and that."""
         value = self._values[0][name]
         return value.constant, np.asarray(value.scale, np.float64)
+
+    @staticmethod
+    def _quiet(value: Value, names: Names) -> Mask:
+        """Which elements depend on no input; size 1 along axes along which that does not change."""
+        return names.still(value.labels.starts)
 
     @cached_property
     def _unmoved(self) -> frozenset[str]:
@@ -178,7 +187,7 @@ class Ends:
                 continue
             read = [n for n in operands(step) if n not in self.structure.program.fixed]
             for name in results(step) if read else ():
-                if all(n in found for n in read) or np.isin(values[name].numbers, list(names.uniform)).all():
+                if all(n in found for n in read) or self._quiet(values[name], names).all():
                     found.add(name)
         return frozenset(found)
 

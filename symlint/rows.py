@@ -2,62 +2,246 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
 import numpy as np
 
-from symlint.clusters import ABSENT, proportional
-from symlint.graph import Array
-from symlint.values import Labels, Names
+from symlint.clusters import ABSENT, BLOCK, Grouping, proportional
+from symlint.graph import Array, Tensor
+from symlint.values import Labels, Mask, Names, Value, Weight, absent
+
+LARGE = 1 << 14
+"""Elements from which on it is worth to know that none of a weight is zero."""
+FAINT = 1e-20
+"""A row of smaller weights is looked at beside the scales that it meets."""
 
 
-def combine(names: Names, labels: Labels, scale: Array, columns: Array, tolerance: float) -> tuple[Labels, Array]:
-    """Labels and scales ``b p o`` from bases ``b p r`` (passing labels p) and weights ``b o r a`` (read along a)."""
+class Verdicts:
+    """What was found of weights, for all who ask again: of other positions, or in another run."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Hashable, Grouping] = {}
+        """Weights and the way in which they are read -> which rows of theirs are multiples of each other."""
+        self._full: dict[Hashable, bool] = {}
+        self._tensors: dict[int, Tensor] = {}
+
+    def name(self, tensor: Tensor) -> int:
+        """A name for a stored tensor, or for what stands in its place."""
+        self._tensors[id(tensor)] = tensor
+        return id(tensor)
+
+    def full(self, key: Hashable) -> None:
+        """Remember that no element of some weight counts as zero."""
+        self._full[key] = True
+
+    def whole(self, value: Value) -> bool:
+        """Whether a value is a large weight of which no element counts as zero."""
+        weight = value.held
+        if not isinstance(weight, Weight) or prod(weight.shape) < LARGE:
+            return False
+        if weight.key not in self._full:
+            self._full[weight.key] = (
+                self._full.get(weight.key[:1], False) and all(isinstance(change, tuple) for change in weight.key[1:])
+            ) or not any(absent(block).any() for block in _blocks(weight.read()))
+        return self._full[weight.key]
+
+
+def _blocks(array: Array) -> Iterator[Array]:
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.T.reshape(-1)
+    return (flat[k : k + BLOCK] for k in range(0, flat.size, BLOCK))
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Weights, shape (batch, out, read, along), read when they must be; bases are the same along the last axis."""
+
+    read: Callable[[], Array]
+    out: int
+    along: int
+    verdicts: Verdicts
+    key: tuple[Hashable, ...] | None
+    """Their name among the verdicts, first the array's; None where nothing is remembered."""
+
+
+@dataclass
+class Rows:
+    """Bases that rows make, by number: multiples of one row over the same bases are one."""
+
+    base: Labels
+    """Equal where the base is; shape (batch, passing, out)."""
+    scale: Array
+    number: Array
+    """The value of a row that is a known number."""
+    still: Mask
+    """Where it is one."""
+    steady: Mask
+    """Where only bases are read that depend on no input."""
+
+
+def combine(names: Names, labels: Labels, scale: Array, weights: Columns, tolerance: float) -> Rows:
+    """The bases of an output from the bases and the weights that it reads.
+
+    Args:
+        names: tells which bases depend on no input.
+        labels, scale: bases, shape (batch, passing, read).
+        weights: what multiplies them.
+        tolerance: relative, within which rows count as multiples of each other.
+    """
     batch, many, read = labels.shape
-    out, along = columns.shape[1], columns.shape[3]
+    out, along = weights.out, weights.along
     if read == 1:
-        rows = (columns[:, None] * scale[:, :, None, :, None]).reshape(-1, along)
+        rows = (weights.read()[:, None] * scale[:, :, None, :, None]).reshape(-1, along)
         keys = np.broadcast_to(labels, (batch, many, out)).reshape(-1)
         fixed = np.where(keys == 0, rows.sum(axis=1, dtype=np.float64), 0.0)
-        return _finish(names, keys, np.where((keys == 0)[:, None], 0.0, rows), fixed, (batch, many, out), tolerance)
-    keys_of: dict[bytes, int] = {}
-    keys_found: list[Labels] = []
-    rows_of: list[Array] = []
-    fixed_of: list[Array] = []
-    for b in range(batch):
-        for p in range(many):
-            distinct, inverse = np.unique(labels[b, p], return_inverse=True)
-            key = keys_of.setdefault(distinct.tobytes(), len(keys_of) + 1)
-            block = columns[b] if np.all(scale[b, p] == 1) else columns[b] * scale[b, p][None, :, None]
-            constant = distinct[0] == 0
-            fixed_of.append(
-                block[:, labels[b, p] == 0].sum(axis=(1, 2), dtype=np.float64) if constant else np.zeros(out)
-            )
-            if len(distinct) < read or constant:
-                merged = np.zeros((len(distinct), out, along))
-                np.add.at(merged, inverse.reshape(-1), block.transpose(1, 0, 2))
-                block = merged[1 if constant else 0 :].transpose(1, 0, 2)
-            elif not np.array_equal(inverse.reshape(-1), np.arange(read)):
-                block = block[:, np.argsort(labels[b, p])]
-            only = np.array([x in names.uniform for x in distinct if x], bool)
-            moving = not only.all() if len(only) else True
-            keys_found.append(np.full(out, key if moving else -key))
-            rows_of.append(block.reshape(out, -1))
-    width = max(r.shape[1] for r in rows_of)
-    padded = [r if r.shape[1] == width else np.pad(r, ((0, 0), (0, width - r.shape[1]))) for r in rows_of]
-    rows = padded[0] if len(padded) == 1 else np.concatenate(padded)
-    return _finish(names, np.concatenate(keys_found), rows, np.concatenate(fixed_of), (batch, many, out), tolerance)
+        rows = np.where((keys == 0)[:, None], 0.0, rows) if (keys == 0).any() else rows
+        grouping, still = _grouped(keys, rows, fixed, tolerance, len(keys))
+        shape = (batch, many, out)
+        scale = np.where(still, fixed, grouping.factor)
+        return Rows(
+            grouping.group.reshape(shape),
+            scale.reshape(shape),
+            fixed.reshape(shape),
+            still.reshape(shape),
+            np.zeros(shape, bool),
+        )
+    return _Combination(names, labels, scale, weights, tolerance).rows()
 
 
-def _finish(
-    names: Names, keys: Labels, rows: Array, fixed: Array, dims: tuple[int, int, int], tolerance: float
-) -> tuple[Labels, Array]:
-    """Rows to labels: multiples of one row are one base; a row of zeros is a number."""
+@dataclass
+class _Part:
+    """The rows of one slice of the weights over one set of bases."""
+
+    block: Array
+    fixed: Array
+
+
+class _Combination:
+    def __init__(self, names: Names, labels: Labels, scale: Array, weights: Columns, tolerance: float) -> None:
+        self.names, self.labels, self.scale, self.weights = names, labels, scale, weights
+        self.tolerance = tolerance
+        self.shape = (*labels.shape[:2], weights.out)
+        self.total = prod(self.shape)
+
+    @cached_property
+    def columns(self) -> Array:
+        """The weights."""
+        return self.weights.read()
+
+    def rows(self) -> Rows:
+        """All bases, key by key."""
+        batch, many, out = self.shape
+        found = Rows(
+            np.zeros(self.shape, np.int64),
+            np.zeros(self.shape),
+            np.zeros(self.shape),
+            np.zeros(self.shape, bool),
+            np.zeros(self.shape, bool),
+        )
+        places: dict[bytes, list[tuple[int, int]]] = {}
+        distinct: dict[tuple[int, int], tuple[Labels, Labels, Labels]] = {}
+        for b in range(batch):
+            for p in range(many):
+                told = np.unique(self.labels[b, p], return_index=True, return_inverse=True)
+                distinct[b, p] = told[0], told[1], told[2].reshape(-1)
+                places.setdefault(told[0].tobytes(), []).append((b, p))
+        offset = 0
+        for together in places.values():
+            only = distinct[together[0]][0]
+            only = only[only != 0]
+            steady = bool(len(only)) and bool(self.names.still(only).all())
+            for (b, p), (group, factor, fixed, still) in zip(together, self._alike(together, distinct), strict=True):
+                found.base[b, p] = group + offset
+                found.scale[b, p], found.number[b, p], found.still[b, p] = factor, fixed, still
+                found.steady[b, p] = steady
+            offset += len(together) * out
+        return found
+
+    def _alike(
+        self, together: list[tuple[int, int]], distinct: dict[tuple[int, int], tuple[Labels, Labels, Labels]]
+    ) -> list[tuple[Labels, Array, Array, Mask]]:
+        """Group, scale, number and whether it is one, of the rows over one set of bases."""
+        out = self.shape[2]
+        if len(together) == 1:
+            (place,) = together
+            if (quick := self._clean(place, *distinct[place])) is not None:
+                return [quick]
+        parts = [self._part(place, *distinct[place]) for place in together]
+        rows = parts[0].block if len(parts) == 1 else np.concatenate([part.block for part in parts])
+        fixed = np.concatenate([part.fixed for part in parts])
+        grouping, still = _grouped(np.zeros(len(rows), np.int64), rows, fixed, self.tolerance, self.total)
+        scale = np.where(still, fixed, grouping.factor)
+        cuts = [slice(k * out, (k + 1) * out) for k in range(len(parts))]
+        return [(grouping.group[cut], scale[cut], fixed[cut], still[cut]) for cut in cuts]
+
+    def _clean(
+        self, place: tuple[int, int], distinct: Labels, index: Labels, inverse: Labels
+    ) -> tuple[Labels, Array, Array, Mask] | None:
+        """The same where all bases differ and none is constant: then it is the weights alone that tell.
+
+        Which rows are multiples of each other, or zero, does not depend on scales that are not zero.
+        """
+        b, p = place
+        if len(distinct) < self.labels.shape[2] or distinct[0] == 0:
+            return None
+        key, remembered = (self.weights.key, b), self.weights.verdicts.rows
+        grouping = remembered.get(key) if self.weights.key else None
+        if grouping is None:
+            rows = self.columns[b].reshape(self.shape[2], -1)
+            grouping = proportional(np.zeros(len(rows), np.int64), rows, self.tolerance, self.total)
+            if self.weights.key:
+                remembered[key] = grouping
+                if self.shape[0] == 1 and grouping.least > ABSENT**2:
+                    self.weights.verdicts.full(self.weights.key[0])
+        width = np.sqrt(self.labels.shape[2] * self.weights.along)
+        if ((grouping.norm > 0) & ~(grouping.norm > FAINT * width)).any() and not (self.scale[b, p] == 1).all():
+            return None
+        if not np.isfinite(grouping.norm).all():
+            return None
+        still = grouping.norm <= ABSENT * width
+        if still.any() and grouping.norm[still].any():
+            return None
+        nothing = np.zeros(self.shape[2])
+        return grouping.group, np.where(still, 0.0, grouping.factor), nothing, still
+
+    def _part(self, place: tuple[int, int], distinct: Labels, index: Labels, inverse: Labels) -> _Part:
+        """Rows over distinct bases, in the order of their labels, and what the constant 1 adds to each."""
+        b, p = place
+        labels, scale, columns = self.labels[b, p], self.scale[b, p], self.columns[b]
+        out, constant = self.shape[2], distinct[0] == 0
+        block = columns if np.all(scale == 1) else columns * scale[None, :, None]
+        fixed = block[:, labels == 0].sum(axis=(1, 2), dtype=np.float64) if constant else np.zeros(out)
+        if len(distinct) < len(labels) or constant:
+            merged = block[:, index].astype(np.float64)
+            again = np.ones(len(labels), bool)
+            again[index] = False
+            again &= labels != 0
+            for k in np.flatnonzero(again):
+                merged[:, inverse[k]] += block[:, k]
+            block = merged[:, 1 if constant else 0 :]
+        elif not np.array_equal(inverse, np.arange(len(labels))):
+            block = block[:, index]
+        return _Part(block.reshape(out, -1), fixed)
+
+
+def _grouped(keys: Labels, rows: Array, fixed: Array, tolerance: float, total: int) -> tuple[Grouping, Mask]:
+    """Rows with what is added to each, and which of them are zero but for that."""
+    plain = rows
     if fixed.any():
         rows = np.concatenate([rows, fixed[:, None]], axis=1)
-    grouping = proportional(keys, rows, tolerance)
-    base = names.derive(grouping.group)
-    largest = np.abs(rows).max(axis=1) if rows.shape[1] else np.zeros(len(rows))
-    still = np.abs(rows[:, : rows.shape[1] - int(fixed.any())]).max(axis=1, initial=0.0) < ABSENT
-    names.uniform.update(base[(keys < 0) & ~still].tolist())
-    labels = np.where(still, 0, base)
-    scale = np.where(still, fixed, np.where(largest < ABSENT, 0.0, grouping.factor))
-    return labels.reshape(dims), scale.reshape(dims)
+    grouping = proportional(keys, rows, tolerance, total)
+    norm = grouping.norm if plain is rows else np.zeros(len(rows))
+    return grouping, _small(plain, norm)
+
+
+def _small(rows: Array, norm: Array) -> Mask:
+    """Which rows have no element that counts; only those are read that their length does not tell."""
+    small = np.zeros(len(rows), bool)
+    if not rows.shape[1]:
+        return np.ones(len(rows), bool)
+    doubt = np.flatnonzero(~(norm > 2 * ABSENT * np.sqrt(rows.shape[1])))
+    if len(doubt):
+        small[doubt] = np.abs(rows[doubt]).max(axis=1) < ABSENT
+    return small
