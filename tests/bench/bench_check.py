@@ -1,216 +1,296 @@
-"""Times `symlint check` beside the creation of an onnxruntime session, both as whole processes, in alternation.
+"""What `symlint check` costs beside what else reads a model: whole processes, one thread each, in turn, medians.
 
-    python tests/bench/bench_check.py [--transformer] [--runs N] [--keep FOLDER] [--profile]
+    pip install '.[torch,bench]'
+    python tests/bench/bench_check.py [FILE | NAME ...] [--forms] [--runs N] [--keep FOLDER] [--json FILE.json]
+    python tests/bench/bench_check.py --quick
+    python tests/bench/bench_check.py --growth .github/growth.svg
 
-A network in the shape of ResNet-50 (25.5 million parameters, normalisations folded) and, when asked for, one in that of
-BERT-base (85 million parameters in 12 layers) are made with random weights. No figure is asserted.
+The networks are made by `sizes.py`, which knows their names, with random weights. The table goes to stdout as Markdown,
+a row for each tool; CPU seconds, seconds on the clock and peak megabytes for each model. `--quick` needs no PyTorch and
+has smaller networks and few tools. `--growth` draws CPU and memory over parameters, width and nodes. No figure is
+asserted: what guards against regressions counts (`tests/test_counts.py`), since a time is another on every machine.
 """
 
 # ruff: noqa: T201  (a script talks)
+# This process imports little on purpose: what it has held would count as the peak of the children that it starts.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
+SIZES = Path(__file__).with_name("sizes.py")
+LOAD = """
+import numpy, onnx, sys
+from onnx.numpy_helper import to_array
+model = onnx.load(sys.argv[1])
+constants = (a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value")
+for weight in (*model.graph.initializer, *constants):
+    numbers = to_array(weight)
+    if numbers.size:
+        numpy.ascontiguousarray(numbers).reshape(-1).view(numpy.uint8).max()
+"""
+CHECK = "import onnx, sys; onnx.checker.check_model(sys.argv[1], full_check=True)"
 SESSION = """
 import sys, onnxruntime
 onnxruntime.set_default_logger_severity(4)
-onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 """
+WATCH = "import onnx, sys, weightwatcher; weightwatcher.WeightWatcher(model=onnx.load(sys.argv[1])).analyze()"
 PROFILE = """
 import cProfile, pstats, sys
-from symlint.audit import audit
-from symlint.rule import rules
-from symlint.settings import Settings
-watch, chosen = cProfile.Profile(), rules()
-watch.runcall(audit, sys.argv[1], chosen, Settings())
-pstats.Stats(watch).sort_stats("cumulative").print_stats(25)
+from symlint.cli import cli
+watch = cProfile.Profile()
+try:
+    watch.runcall(cli, ["check", sys.argv[1]])
+finally:
+    pstats.Stats(watch).sort_stats("tottime").print_stats(40)
 """
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # None of the tools may ask anything outside of this machine, or install what it lacks.
+    "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
+    "PROMPTFOO_DISABLE_TELEMETRY": "1",
+    "NO_ANALYTICS": "1",
+}
 
 
-class Graph:
-    """Nodes and initializers on their way into a file."""
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A command, which gets the file as its last argument."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-        self.parameters = 0
+    command: Sequence[str]
+    needs: str = ""
+    """The module without which it is not installed."""
+    quick: bool = False
+    answers: Sequence[int] = (0,)
+    """Exit codes of a run that did its work."""
 
-    def weight(self, name: str, *shape: int, fan_in: int | None = None) -> str:
-        """A new random tensor; without `fan_in` it is a bias."""
-        scale = 0.05 if fan_in is None else (2 / fan_in) ** 0.5
-        values = self.rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
-        self.parameters += values.size
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
-
-    def table(self, name: str, values: Sequence[int | float], dtype: type = np.int64) -> str:
-        """A constant that is no weight."""
-        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
-        return name
-
-    def node(self, op: str, *inputs: str, out: str, **attributes: object) -> str:
-        """One node with one output, named after it."""
-        self.nodes.append(helper.make_node(op, inputs, [out], out, **attributes))
-        return out
-
-    def save(self, path: Path, x: Sequence[int | str], y: Sequence[int | str]) -> Path:
-        """Write the graph from `x` to `y`."""
-        graph = helper.make_graph(
-            self.nodes,
-            path.stem,
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, y)],
-            self.weights,
-        )
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-        print(
-            f"{path.name}: {self.parameters:,} parameters, {path.stat().st_size / 1e6:.0f} MB, {len(self.nodes)} nodes"
-        )
-        return path
+    def installed(self) -> bool:
+        return bool(which(self.command[0])) and (not self.needs or find_spec(self.needs) is not None)
 
 
-def resnet50(path: Path) -> Path:
-    """Bottlenecks in four stages."""
-    g = Graph(0)
-
-    def conv(x: str, name: str, into: int, out: int, kernel: int, stride: int = 1) -> str:
-        w = g.weight(f"{name}.weight", out, into, kernel, kernel, fan_in=into * kernel**2)
-        pads, strides = [kernel // 2] * 4, [stride] * 2
-        b = g.weight(f"{name}.bias", out)
-        return g.node("Conv", x, w, b, out=name, kernel_shape=[kernel] * 2, pads=pads, strides=strides)
-
-    def relu(x: str) -> str:
-        return g.node("Relu", x, out=f"{x}.relu")
-
-    x = relu(conv("x", "stem", 3, 64, 7, 2))
-    x = g.node("MaxPool", x, out="pool", kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2])
-    into = 64
-    for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True)):
-        for block in range(blocks):
-            stride, name = (2 if stage and not block else 1), f"stage{stage}.{block}"
-            skip = x if block else conv(x, f"{name}.shortcut", into, 4 * width, 1, stride)
-            y = relu(conv(x, f"{name}.reduce", into, width, 1))
-            y = relu(conv(y, f"{name}.spatial", width, width, 3, stride))
-            y = conv(y, f"{name}.expand", width, 4 * width, 1)
-            x = relu(g.node("Add", y, skip, out=f"{name}.add"))
-            into = 4 * width
-    x = g.node("Flatten", g.node("GlobalAveragePool", x, out="mean"), out="flat")
-    g.node("Gemm", x, g.weight("fc.weight", 1000, into, fan_in=into), g.weight("fc.bias", 1000), out="y", transB=1)
-    return g.save(path, ["batch", 3, 224, 224], ["batch", 1000])
+def _beside(name: str) -> str:
+    """The script of a package that lies where this Python does."""
+    return str(Path(sys.executable).parent / name)
 
 
-def transformer(path: Path, layers: int = 12, width: int = 768, heads: int = 12) -> Path:
-    """Encoder layers with normalisation after each half."""
-    g = Graph(1)
-    split, merge = g.table("split", [0, 0, heads, width // heads]), g.table("merge", [0, 0, width])
-    root = g.table("root", [(width // heads) ** 0.5], np.float32)
-    half, one, two = (g.table(n, [v], np.float32) for n, v in (("half", 0.5), ("one", 1.0), ("sqrt2", 2**0.5)))
-
-    def linear(x: str, name: str, into: int, out: int) -> str:
-        y = g.node("MatMul", x, g.weight(f"{name}.weight", into, out, fan_in=into), out=f"{name}.product")
-        return g.node("Add", y, g.weight(f"{name}.bias", out), out=name)
-
-    def norm(x: str, name: str) -> str:
-        gain, bias = g.weight(f"{name}.weight", width), g.weight(f"{name}.bias", width)
-        return g.node("LayerNormalization", x, gain, bias, out=name, axis=-1)
-
-    x = "x"
-    for layer in range(layers):
-        at = f"layer{layer}"
-        parts = [
-            g.node("Reshape", linear(x, f"{at}.{part}", width, width), split, out=f"{at}.{part}.heads")
-            for part in ("query", "key", "value")
-        ]
-        q, k, v = (
-            g.node("Transpose", part, out=f"{part}.first", perm=[0, 2, 3, 1] if n == 1 else [0, 2, 1, 3])
-            for n, part in enumerate(parts)
-        )
-        scores = g.node("Div", g.node("MatMul", q, k, out=f"{at}.scores"), root, out=f"{at}.scaled")
-        probabilities = g.node("Softmax", scores, out=f"{at}.softmax", axis=-1)
-        mixed = g.node("MatMul", probabilities, v, out=f"{at}.mixed")
-        mixed = g.node("Transpose", mixed, out=f"{at}.back", perm=[0, 2, 1, 3])
-        mixed = g.node("Reshape", mixed, merge, out=f"{at}.merged")
-        x = norm(g.node("Add", linear(mixed, f"{at}.output", width, width), x, out=f"{at}.add"), f"{at}.norm")
-        h = linear(x, f"{at}.up", width, 4 * width)
-        e = g.node("Erf", g.node("Div", h, two, out=f"{at}.div"), out=f"{at}.erf")
-        e = g.node("Mul", h, g.node("Add", e, one, out=f"{at}.plus"), out=f"{at}.gelu")
-        e = g.node("Mul", e, half, out=f"{at}.half")
-        x = norm(g.node("Add", linear(e, f"{at}.down", 4 * width, width), x, out=f"{at}.end"), f"{at}.last")
-    g.node("Identity", x, out="y")
-    return g.save(path, [1, 128, width], [1, 128, width])
+TOOLS = {
+    "symlint check": Tool([sys.executable, "-m", "symlint", "check"], "symlint", True, (0, 1)),
+    "sha256sum": Tool(["sha256sum"], quick=True),
+    "onnx.load, each weight read once": Tool([sys.executable, "-c", LOAD], "onnx", True),
+    "onnx.checker": Tool([sys.executable, "-c", CHECK], "onnx", True),
+    "onnxruntime session": Tool([sys.executable, "-c", SESSION], "onnxruntime", True),
+    "onnx-doctor": Tool([_beside("onnx-doctor"), "check"], "onnx_doctor", answers=(0, 1)),
+    "polygraphy check lint": Tool([_beside("polygraphy"), "check", "lint"], "onnx_graphsurgeon", answers=(0, 1)),
+    "modelaudit": Tool([_beside("modelaudit"), "scan", "--no-cache"], "modelaudit", answers=(0, 1, 2)),
+    "WeightWatcher": Tool([sys.executable, "-c", WATCH], "weightwatcher"),
+}
+CHECKED, LIMITED = "symlint check", "onnxruntime session"
+MODELS = ("resnet50", "vit_b16", "bert_base", "gpt2", "enc_vocab", "decoder_1b3", "nodes20k")
+FORMS = tuple(f"{name}_{form}" for name in ("bert_base", "gpt2") for form in ("planted", "fp16", "dyn"))
+QUICK = ("convolutional", "transformer-4x768", "encoder-90")
+GROWTH: dict[str, dict[str, float]] = {
+    "parameters, 768 wide": {f"transformer-{n}x768": n * 7.087872 for n in (1, 2, 4, 8, 16, 32, 64)},
+    "width, 2 layers": {f"transformer-2x{n}": n for n in (128, 256, 512, 1024, 2048, 4096)},
+    "nodes, 16 wide": {f"encoder-{n}": 28 * n + 1 for n in (22, 89, 179, 357, 715)},
+}
+"""Panel -> network -> where it stands on the panel's axis; the first one in millions."""
 
 
-MAKERS = {"resnet50": resnet50, "transformer": transformer}
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process."""
+
+    cpu: float
+    wall: float
+    peak: float
+    """In megabytes of 10^6 bytes, as the sizes of files are told."""
+    code: int
 
 
-def timed(command: Sequence[str]) -> tuple[float, float]:
-    """Seconds and peak megabytes of a whole process."""
+@dataclass(slots=True)
+class Cell:
+    """The runs of a tool on a model."""
+
+    runs: list[Run] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def cpu(self) -> float:
+        return statistics.median(run.cpu for run in self.runs) if self.runs else float("nan")
+
+    @property
+    def peak(self) -> float:
+        return max((run.peak for run in self.runs), default=float("nan"))
+
+    def __str__(self) -> str:
+        if not self.runs:
+            return self.note
+        wall = statistics.median(run.wall for run in self.runs)
+        text = f"{_short(self.cpu)} / {_short(wall)} / {self.peak:,.0f}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds < 20 else f"{seconds:.0f}"
+
+
+def timed(command: Sequence[str], longest: float) -> Run:
+    """Run a process to its end, or for so many seconds on the clock."""
     start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123  (no path)
+        child = subprocess.Popen(
+            command, stdin=nothing, stdout=nothing, stderr=nothing, env=os.environ | QUIET, start_new_session=True
+        )
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(child.pid, signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, longest)
     _, status, usage = os.wait4(child.pid, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode not in (0, 1):
-        print(f"exit code {child.returncode}: {' '.join(command)[:100]}", file=sys.stderr)
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    spent = time.perf_counter() - start
+    return Run(usage.ru_utime + usage.ru_stime, spent, usage.ru_maxrss * 1024 / 1e6, child.returncode)
 
 
-def compare(path: Path, runs: int) -> None:
-    """Alternate the two commands on one file, after one run of each that warms the caches."""
-    commands = {
-        "symlint check": [sys.executable, "-m", "symlint", "check", str(path)],
-        "onnxruntime session": [sys.executable, "-c", SESSION, str(path)],
-    }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for run in range(runs + 1):
-        for name, command in commands.items():
-            measured = timed(command)
-            if run:
-                found[name].append(measured)
-    medians = {name: statistics.median(s for s, _ in values) for name, values in found.items()}
-    for name, values in found.items():
-        seconds = [s for s, _ in values]
-        print(f"  {name:20} {medians[name]:6.2f} s  ({min(seconds):.2f} to {max(seconds):.2f})", end="")
-        print(f"  {max(m for _, m in values):6.0f} MB")
-    check, session = medians.values()
-    print(f"  ratio {check / session:.2f}, difference {check - session:+.2f} s")
+def files(path: Path) -> list[Path]:
+    """A model and what lies beside it."""
+    return [path, *(p for p in [path.with_name(f"{path.name}.data")] if p.exists())]
+
+
+def compare(path: Path, tools: Mapping[str, Tool], runs: int, longest: float, once: float) -> dict[str, Cell]:
+    """All tools in turn, so often; the first turn only warms the caches where it is a short one."""
+    cells = {name: Cell(note="" if tool.installed() else "not installed") for name, tool in tools.items()}
+    for turn in range(runs + 1):
+        for name, tool in tools.items():
+            cell = cells[name]
+            if cell.note or (cell.runs and cell.runs[0].wall > once):
+                continue
+            whole = files(path) if name == "sha256sum" else [path]
+            run = timed([*tool.command, *map(str, whole)], longest)
+            if run.code == -signal.SIGKILL and run.wall >= longest:
+                cell.note = f"over {longest:.0f} s"
+            elif run.code not in tool.answers:
+                cell.note = "fails" if run.code >= 0 else f"dies of {signal.Signals(-run.code).name}"
+            elif tool.answers[-1] == run.code == 2:
+                cell.runs.append(run)
+                cell.note = "incomplete"
+            elif turn or run.wall > once:
+                cell.runs.append(run)
+            print(f"  {path.stem:24}{name:34}{run.cpu:8.2f} s{run.peak:8.0f} MB  {cell.note}", file=sys.stderr)
+    return cells
+
+
+def table(found: Mapping[Path, Mapping[str, Cell]]) -> Iterator[str]:
+    """Markdown, a column for each model."""
+    yield "| CPU s / s / peak MB | " + " | ".join(path.stem for path in found) + " |"
+    yield "|---" * (len(found) + 1) + "|"
+    sizes = [sum(part.stat().st_size for part in files(path)) / 1e6 for path in found]
+    yield "| size | " + " | ".join(f"{size:,.0f} MB" for size in sizes) + " |"
+    for tool in next(iter(found.values())):
+        yield f"| {tool} | " + " | ".join(str(cells[tool]) for cells in found.values()) + " |"
+    limits = []
+    for size, cells in zip(sizes, found.values(), strict=True):
+        if not {CHECKED, LIMITED} <= cells.keys():
+            return
+        check, limit = cells[CHECKED], 2.5 * cells[LIMITED].cpu + 0.3
+        held = "held" if check.cpu <= limit and check.peak <= 2 * size + 300 else "NOT HELD"
+        limits.append(f"{limit:.2f} / – / {2 * size + 300:,.0f}: {held}")
+    yield "| limit: 2.5 sessions + 0.3 s, 2 files + 300 MB | " + " | ".join(limits) + " |"
+
+
+def draw(found: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
+    """CPU above and peak memory below; a panel for each thing that grows."""
+    import re
+    from io import StringIO
+
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    colours = {CHECKED: "#c2410c", LIMITED: "#7c3aed", "onnx.load, each weight read once": "#2563eb"}
+    units = ("million parameters, 768 wide", "units wide, 2 layers", "nodes, 16 units wide")
+    plt.rcParams.update({"svg.hashsalt": "growth", "axes.spines.top": False, "axes.spines.right": False})
+    figure, rows = plt.subplots(2, len(GROWTH), figsize=(10, 5), sharex="col", sharey="row", layout="constrained")
+    what: tuple[tuple[str, Callable[[Cell], float]], ...] = (
+        ("CPU seconds", lambda cell: cell.cpu),
+        ("peak MB", lambda cell: cell.peak),
+    )
+    for row, (label, value) in zip(rows, what, strict=True):
+        for panel, places, unit in zip(row, GROWTH.values(), units, strict=True):
+            for tool, colour in colours.items():
+                there = [(x, value(found[name][tool])) for name, x in places.items() if name in found]
+                panel.loglog(*zip(*there, strict=True), "o-", color=colour, lw=1.6, ms=3.5, label=tool)
+            panel.grid(color="#e5e7eb", lw=0.7)
+            panel.tick_params(which="both", length=0)
+            if row is rows[-1]:
+                panel.set_xlabel(unit)
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_major_formatter("{x:g}")
+        row[0].set_ylabel(label)
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    short = re.sub(r"\b[1-9]\d*\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text.getvalue())
+    path.write_text(re.sub(r"\n\s*|<!--.*?-->", "\n", short).replace("\n\n", "\n"))
+
+
+def made(names: Sequence[str], folder: Path) -> Iterator[Path]:
+    """The files, made where they are not there: in processes of their own."""
+    for name in names:
+        path = Path(name) if name.endswith(".onnx") else folder / f"{name}.onnx"
+        if not path.exists():
+            subprocess.run([sys.executable, str(SIZES), str(folder), name], check=True)
+        yield path
 
 
 def main() -> None:
-    """Make the networks, run the commands, print the figures."""
+    """Make the networks, run the tools, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--transformer", action="store_true", help="a BERT-base-shaped network as well")
+    parser.add_argument("models", nargs="*", help="files, or names that sizes.py knows")
+    parser.add_argument("--quick", action="store_true", help="smaller networks without PyTorch, few tools")
+    parser.add_argument("--forms", action="store_true", help="planted, float16 and quantised forms as well")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, help="only these")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each command")
+    parser.add_argument("--once", type=float, default=20, help="run once what takes longer than so many seconds")
+    parser.add_argument("--longest", type=float, default=900, help="end what takes longer than so many seconds")
     parser.add_argument("--keep", type=Path, help="folder for the networks; a temporary one by default")
-    parser.add_argument("--profile", action="store_true", help="print where an audit spends its time")
-    parser.add_argument("--make", choices=MAKERS, help="only make this network, in the folder of --keep")
+    parser.add_argument("--json", type=Path, help="write every run to this file")
+    parser.add_argument("--growth", type=Path, help="draw how CPU and memory grow into this SVG file")
+    parser.add_argument("--profile", action="store_true", help="print where a check spends its time")
     options = parser.parse_args()
-    if options.make:
-        MAKERS[options.make](options.keep / f"{options.make}.onnx")
-        return
-    seconds = [timed([sys.executable, "-m", "symlint", "--help"])[0] for _ in range(options.runs + 1)][1:]
-    print(f"symlint --help: {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})")
+    names = options.models or (QUICK if options.quick else MODELS + FORMS if options.forms else MODELS)
+    tools = {n: t for n, t in TOOLS.items() if n in (options.tools or TOOLS) and (t.quick or not options.quick)}
+    if options.growth:
+        names = [name for places in GROWTH.values() for name in places]
+        tools = {n: TOOLS[n] for n in (CHECKED, LIMITED, "onnx.load, each weight read once")}
+    found: dict[Path, dict[str, Cell]] = {}
     with TemporaryDirectory() as folder:
-        where = options.keep or Path(folder)
-        where.mkdir(parents=True, exist_ok=True)
-        for name in MAKERS if options.transformer else ["resnet50"]:
-            # In a process of its own: what this one has held counts as the peak of the children that it starts.
-            subprocess.run([sys.executable, __file__, "--make", name, "--keep", str(where)], check=True)
-            compare(where / f"{name}.onnx", options.runs)
+        for path in made(names, options.keep or Path(folder)):
+            found[path] = compare(path, tools, options.runs, options.longest, options.once)
             if options.profile:
-                subprocess.run([sys.executable, "-c", PROFILE, str(where / f"{name}.onnx")], check=True)
+                subprocess.run([sys.executable, "-c", PROFILE, str(path)], check=False)
+            if options.json:
+                runs = {p.stem: {n: asdict(cell) for n, cell in cells.items()} for p, cells in found.items()}
+                options.json.write_text(json.dumps(runs, indent=1) + "\n")
+        print("\n".join(table(found)))
+    if options.growth:
+        draw({path.stem: cells for path, cells in found.items()}, options.growth)
 
 
 if __name__ == "__main__":

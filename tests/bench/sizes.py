@@ -1,6 +1,6 @@
 """Networks of the sizes that people have, as files: made with random weights, each in a process of its own.
 
-    python tests/bench/sizes.py FOLDER [NAME ...] [--quick]
+    python tests/bench/sizes.py FOLDER [NAME ...]
 
 Those that PyTorch, timm and transformers export need the extras torch and bench; the others are written by hand. A file
 that is there is kept. Biases, gains and running statistics are drawn too: at their initial values they would be no
@@ -11,11 +11,11 @@ network that anybody has trained, and an audit says so.
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,9 +255,9 @@ def _export(net: Any, path: Path, inputs: dict[str, Any], axes: dict[str, dict[i
             do_constant_folding=True,
             **common,
         )
-    except Exception as problem:  # noqa: BLE001  (what it raises is anything)
+    except Exception as problem:  # of any kind
         print(f"  the older exporter fails: {problem!r}"[:200])
-        shapes = tuple({k: torch.export.Dim.DYNAMIC for k in axes[name]} for name in names)
+        shapes = tuple(dict.fromkeys(axes[name], torch.export.Dim.DYNAMIC) for name in names)
         common["opset_version"] = 18
         torch.onnx.export(
             net, tuple(inputs.values()), str(path), dynamo=True, dynamic_shapes=shapes, external_data=False, **common
@@ -385,26 +385,41 @@ def dynamic(source: Path, path: Path) -> None:
     quantize_dynamic(source, path, weight_type=QuantType.QInt8)
 
 
-Make = Callable[[Path], None]
-QUICK: dict[str, Make] = {
-    "convolutional": convolutional,
-    "transformer": transformer,
-    "nodes20k": deep,
-}
-"""What needs neither PyTorch nor much time."""
-MAKERS: dict[str, Make] = {
+MAKERS: dict[str, Callable[[Path], None]] = {
     "resnet50": resnet50,
     "vit_b16": vit_b16,
     "bert_base": bert_base,
     "gpt2": gpt2,
     "enc_vocab": lambda path: transformer(path, layers=3, words=30_522),
-    "big13": decoder,
-    **QUICK,
+    "decoder_1b3": decoder,
+    "nodes20k": deep,
+    "convolutional": convolutional,
+    "transformer": transformer,
     "maxxvit": maxxvit,
     "lstm": recurrent,
 }
 FORMS: dict[str, Callable[[Path, Path], None]] = {"planted": planted, "fp16": half, "dyn": dynamic}
 """Another form of a network: `bert_base_fp16` is made from `bert_base`."""
+GROWING = re.compile(r"transformer-(\d+)x(\d+)|encoder-(\d+)")
+"""So many layers, so many units wide; or so many narrow layers of 28 nodes."""
+
+
+def source(name: str) -> str:
+    """The network from which another form is made; itself for one that is made from nothing."""
+    return name if name in MAKERS or GROWING.fullmatch(name) else name.rpartition("_")[0]
+
+
+def write(name: str, folder: Path, path: Path) -> None:
+    """Make a network here and now."""
+    grown = GROWING.fullmatch(name)
+    if grown and grown[3]:
+        deep(path, int(grown[3]))
+    elif grown:
+        transformer(path, int(grown[1]), int(grown[2]), max(1, int(grown[2]) // 64))
+    elif name in MAKERS:
+        MAKERS[name](path)
+    else:
+        FORMS[name.rpartition("_")[2]](folder / f"{source(name)}.onnx", path)
 
 
 def make(name: str, folder: Path) -> Path:
@@ -412,9 +427,8 @@ def make(name: str, folder: Path) -> Path:
     path = folder / f"{name}.onnx"
     if path.exists():
         return path
-    source, _, form = name.rpartition("_")
-    if name not in MAKERS:
-        make(source, folder)
+    if source(name) != name:
+        make(source(name), folder)
     # In a process of its own: what a process has held counts as the peak of the children that it starts.
     print(f"making {path.name}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, __file__, str(folder), name, "--here"], check=True)
@@ -430,19 +444,15 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in options.names or MAKERS:
+        path = options.folder / f"{name}.onnx"
         if not options.here:
             make(name, options.folder)
-            continue
-        path, new = options.folder / f"{name}.onnx", options.folder / f"{name}.part"
-        # A file that is there is whole; the one with the weights beside it has its name inside.
-        target = path if name == "big13" else new
-        if name in MAKERS:
-            MAKERS[name](target)
+        elif name == "decoder_1b3":
+            write(name, options.folder, path)  # what lies beside it is named in it
         else:
-            source, _, form = name.rpartition("_")
-            FORMS[form](options.folder / f"{source}.onnx", target)
-        if target != path:
-            os.replace(target, path)
+            part = path.with_suffix(".part")  # what is there under its own name is whole
+            write(name, options.folder, part)
+            part.replace(path)
 
 
 if __name__ == "__main__":
