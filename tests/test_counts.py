@@ -1,0 +1,291 @@
+"""How often a check reads the weights, and what arrays it makes: a guard by counts, which no slow machine upsets.
+
+`python tests/counts.py FILE` prints the counts of any file, and `python tests/test_counts.py` those of all networks here:
+a limit is what they are, and some room.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.parser import parse_graph
+
+MEGABYTE = 1_000_000
+BLOCK = 4 * MEGABYTE
+"""What may be held of a weight at once in another precision, above what is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a check of a network may need at most."""
+
+    disk: float
+    """Bytes read from the disk, in sizes of the file."""
+    reads: int
+    """How often any weight of at least a kilobyte is asked for."""
+    peak: float
+    """Bytes of arrays alive at once, in megabytes."""
+    largest: float
+    """Bytes of the largest array, in megabytes."""
+    made: float
+    """Bytes of all arrays of at least 64 kB ever made, in sizes of the file: passes over the weights that copy them."""
+
+
+LIMITS = {
+    # A vanilla network, and what is stored in fewer bits: nothing but blocks is widened.
+    "encoder": Limits(disk=1.2, reads=4, peak=50, largest=9, made=12),
+    "encoder planted": Limits(disk=1.2, reads=6, peak=60, largest=9, made=20),
+    "encoder float16": Limits(disk=1.2, reads=4, peak=30, largest=5, made=25),
+    "encoder int8": Limits(disk=1.2, reads=4, peak=20, largest=5, made=45),
+    "convolutional": Limits(disk=1.2, reads=4, peak=40, largest=10, made=12),
+    "recurrent int8": Limits(disk=1.2, reads=4, peak=25, largest=9, made=45),
+    # Each forbids one shape by less memory than it would take with a byte for each element.
+    "tokens x vocabulary": Limits(disk=1.5, reads=4, peak=14, largest=5, made=30),
+    "positions x units": Limits(disk=1.5, reads=4, peak=14, largest=5, made=60),
+    "n x n": Limits(disk=1.5, reads=4, peak=14, largest=5, made=60),
+}
+
+
+class Network:
+    """Nodes as text, and weights as they are drawn."""
+
+    def __init__(self, store: Callable[[np.ndarray, str], list[onnx.TensorProto]] | None = None) -> None:
+        self.rng = np.random.default_rng(0)
+        self.text = ""
+        self.stored: dict[str, np.ndarray] = {}
+
+    def weight(self, name: str, *shape: int) -> str:
+        values = self.rng.standard_normal(shape).astype(np.float32)
+        self.stored[name] = values / np.float32(shape[0]) ** 0.5 if len(shape) > 1 else values / 10
+        return name
+
+    def linear(self, x: str, y: str, into: int, out: int) -> None:
+        self.weight(f"{y}_w", into, out)
+        self.weight(f"{y}_b", out)
+        self.text += f" {y}_p = MatMul({x}, {y}_w) {y} = Add({y}_p, {y}_b)"
+
+    def norm(self, x: str, y: str, width: int) -> None:
+        self.weight(f"{y}_g", width)
+        self.weight(f"{y}_h", width)
+        self.text += f" {y} = LayerNormalization<axis = -1>({x}, {y}_g, {y}_h)"
+
+    def table(self, name: str, values: list[int]) -> None:
+        self.stored[name] = np.array(values, np.int64)
+
+    def layer(self, x: str, y: str, width: int, heads: int, inner: int) -> None:
+        """Normalisation before each half."""
+        self.table("split", [0, 0, heads, width // heads])
+        self.table("merge", [0, 0, width])
+        self.norm(x, f"{y}_n", width)
+        for part, order in (("q", "0, 2, 1, 3"), ("k", "0, 2, 3, 1"), ("v", "0, 2, 1, 3")):
+            self.linear(f"{y}_n", f"{y}_{part}", width, width)
+            self.text += f" {y}_{part}4 = Reshape({y}_{part}, split)"
+            self.text += f" {y}_{part}t = Transpose<perm = [{order}]>({y}_{part}4)"
+        self.text += f" {y}_s = MatMul({y}_qt, {y}_kt) {y}_a = Softmax<axis = -1>({y}_s) {y}_c = MatMul({y}_a, {y}_vt)"
+        self.text += f" {y}_ct = Transpose<perm = [0, 2, 1, 3]>({y}_c) {y}_f = Reshape({y}_ct, merge)"
+        self.linear(f"{y}_f", f"{y}_o", width, width)
+        self.text += f" {y}_r = Add({x}, {y}_o)"
+        self.norm(f"{y}_r", f"{y}_m", width)
+        self.linear(f"{y}_m", f"{y}_u", width, inner)
+        self.text += f" {y}_i = Relu({y}_u)"
+        self.linear(f"{y}_i", f"{y}_d", inner, width)
+        self.text += f" {y} = Add({y}_r, {y}_d)"
+
+    def save(
+        self, path: Path, x: list[int | str], y: list[int | str], kind: int = TensorProto.FLOAT, form: str = ""
+    ) -> Path:
+        """Write it; in float16, or with matrices of eight bits in front of which they are dequantised."""
+        number = TensorProto.FLOAT16 if form == "float16" else TensorProto.FLOAT
+        kind = number if kind == TensorProto.FLOAT else kind
+        text, stored = self.text, dict[str, np.ndarray]()
+        for name, values in self.stored.items():
+            if form == "int8" and values.ndim == 2:
+                scale = np.abs(values).max() / 127
+                stored[f"{name}_8"] = np.rint(values / scale).astype(np.int8)
+                stored[f"{name}_s"] = np.array(scale, np.float32)
+                text = f" {name} = DequantizeLinear({name}_8, {name}_s)" + text
+            else:
+                stored[name] = values.astype(np.float16) if form == "float16" and values.dtype.kind == "f" else values
+        graph = helper.make_graph(
+            parse_graph(f"counted () => () {{ {text} }}").node,
+            "counted",
+            [helper.make_tensor_value_info("x", kind, x)],
+            [helper.make_tensor_value_info("y", number, y)],
+            [numpy_helper.from_array(values, name) for name, values in stored.items()],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        return path
+
+
+def encoder(path: Path, form: str = "") -> Path:
+    """Two layers, 512 wide, on 16 positions."""
+    net = Network()
+    net.layer("x", "h", 512, 8, 2048)
+    net.layer("h", "z", 512, 8, 2048)
+    net.norm("z", "y", 512)
+    if form == "planted":
+        for at in ("h", "z"):
+            writer, bias = net.stored[f"{at}_u_w"], net.stored[f"{at}_u_b"]
+            reader = net.stored[f"{at}_d_w"]
+            units = net.rng.permutation(2048).reshape(32, -1)
+            writer[:, units[0]], bias[units[0]] = 0, 0
+            reader[units[1]] = 0
+            writer[:, units[2]] = 0
+            writer[:, units[3]], bias[units[3]] = writer[:, units[4]], bias[units[4]]
+    return net.save(path, ["batch", 16, 512], ["batch", 16, 512], form=form)
+
+
+def convolutional(path: Path) -> Path:
+    """Four convolutions of 3 x 3 with batch normalisation, 256 channels wide."""
+    net = Network()
+    x, into = "x", 3
+    for at in range(4):
+        y = f"c{at}"
+        net.weight(f"{y}_w", 256, into, 3, 3)
+        for name in ("g", "h", "m"):
+            net.weight(f"{y}_{name}", 256)
+        net.stored[f"{y}_v"] = net.rng.uniform(0.5, 2, 256).astype(np.float32)
+        net.text += f" {y} = Conv<pads = [1, 1, 1, 1]>({x}, {y}_w)"
+        net.text += f" {y}_n = BatchNormalization({y}, {y}_g, {y}_h, {y}_m, {y}_v) {y}_r = Relu({y}_n)"
+        x, into = f"{y}_r", 256
+    net.text += f" mean = GlobalAveragePool({x}) flat = Flatten(mean)"
+    net.linear("flat", "y", 256, 10)
+    return net.save(path, ["batch", 3, 32, 32], ["batch", 10])
+
+
+def recurrent(path: Path, width: int = 640) -> Path:
+    """A DynamicQuantizeLSTM and a projection."""
+    net = Network()
+    net.linear("h", "y", width, 10)
+    model = onnx.load(net.save(path, ["time", 1, width], ["time", 1, 10]))
+    matrices = [
+        numpy_helper.from_array(net.rng.integers(-127, 128, (1, width, 4 * width)).astype(np.int8), name)
+        for name in ("w", "r")
+    ]
+    scale = numpy_helper.from_array(np.array([0.001], np.float32), "scale")
+    zero = numpy_helper.from_array(np.zeros(1, np.int8), "zero")
+    biases = numpy_helper.from_array(net.rng.standard_normal((1, 8 * width)).astype(np.float32) / 10, "b")
+    inputs = ["x", "w", "r", "b", "", "", "", "", "scale", "zero", "scale", "zero"]
+    lstm = helper.make_node("DynamicQuantizeLSTM", inputs, ["all"], domain="com.microsoft", hidden_size=width)
+    squeeze = helper.make_node("Squeeze", ["all", "one"], ["h"])
+    model.graph.initializer.extend([*matrices, scale, zero, biases, numpy_helper.from_array(np.array([1]), "one")])
+    nodes = [lstm, squeeze, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    return path
+
+
+def vocabulary(path: Path, tokens: int = 768, words: int = 20_000, width: int = 16) -> Path:
+    """An encoder from words to words: tokens times words are 15 million."""
+    net = Network()
+    net.weight("words", words, width)
+    net.weight("places", 1, tokens, width)
+    net.text = "e = Gather(words, x) h = Add(e, places)"
+    net.layer("h", "z", width, 2, 4 * width)
+    net.linear("z", "y", width, words)
+    return net.save(path, [1, tokens], [1, tokens, words], TensorProto.INT64)
+
+
+def positions(path: Path, count: int = 2048, width: int = 16, units: int = 8192) -> Path:
+    """Perceptrons of 8,192 units at 2,048 positions: times each other 16 million."""
+    net = Network()
+    net.layer("x", "h", width, 2, units)
+    net.layer("h", "z", width, 2, units)
+    net.linear("z", "y", width, 8)
+    return net.save(path, [1, count, width], [1, count, 8])
+
+
+def square(path: Path, size: int = 8192, width: int = 16) -> Path:
+    """Rectified units and a linear bottleneck turned inside out, 8,192 wide each: n times n is 67 million."""
+    net = Network()
+    net.linear("x", "a", width, size)
+    net.text += " b = Relu(a)"
+    net.linear("b", "c", size, width)
+    net.linear("c", "d", width, size)
+    net.linear("d", "y", size, width)
+    return net.save(path, ["batch", width], ["batch", width])
+
+
+NETWORKS: Mapping[str, Callable[[Path], Path]] = {
+    "encoder": encoder,
+    "encoder planted": lambda path: encoder(path, "planted"),
+    "encoder float16": lambda path: encoder(path, "float16"),
+    "encoder int8": lambda path: encoder(path, "int8"),
+    "convolutional": convolutional,
+    "recurrent int8": recurrent,
+    "tokens x vocabulary": vocabulary,
+    "positions x units": positions,
+    "n x n": square,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted, in the units of the limits, and the exit code."""
+
+    code: int
+    used: Mapping[str, float]
+
+
+@cache
+def counted(name: str, folder: Path) -> Counts:
+    """Of a check in a process of its own."""
+    path = NETWORKS[name](folder / "model.onnx")
+    size = path.stat().st_size
+    weights = {w.name: int(np.prod(w.dims)) for w in onnx.load(path).graph.initializer}
+    script = Path(__file__).with_name("counts.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    found = json.loads(done.stdout)
+    used = {
+        "disk": found["disk"] / size,
+        "reads": max(n for tensor, n in found["reads"].items() if weights.get(tensor, 0) >= 1000),
+        "peak": found["peak"] / MEGABYTE,
+        "largest": max(size for size, _ in found["sizes"]) / MEGABYTE,
+        "made": sum(size * times for size, times in found["sizes"] if size >= 1 << 16) / size,
+    }
+    return Counts(found["code"], used)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    return {name: tmp_path_factory.mktemp("counted") for name in NETWORKS}
+
+
+@pytest.mark.parametrize("what", ["disk", "reads", "peak", "largest", "made"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_check_needs_no_more_than_it_must(name: str, what: str, folders: Mapping[str, Path]) -> None:
+    counts = counted(name, folders[name])
+    limit = getattr(LIMITS[name], what)
+    assert counts.used[what] <= limit, {key: round(value, 2) for key, value in counts.used.items()}
+
+
+def test_the_planted_flaws_are_found(folders: Mapping[str, Path]) -> None:
+    """So that no count is low because nothing was looked at."""
+    assert [counted(name, folders[name]).code for name in ("encoder", "encoder planted")] == [0, 1]
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    for network in NETWORKS:
+        with tempfile.TemporaryDirectory() as temporary:
+            used = counted(network, Path(temporary)).used
+            print(f"{network:22}", {key: round(value, 2) for key, value in used.items()})  # noqa: T201
