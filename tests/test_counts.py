@@ -1,6 +1,6 @@
 """How often a check reads the weights, and what arrays it makes: a guard by counts, which no slow machine upsets.
 
-`python tests/counts.py FILE` prints the counts of any file, and `python tests/test_counts.py` those of all networks here:
+`python tests/counts.py FILE` prints those of any file, and `python tests/test_counts.py` those of all networks here:
 a limit is what they are, and some room.
 """
 
