@@ -28,7 +28,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from tempfile import TemporaryDirectory
+from subprocess import DEVNULL
+from tempfile import TemporaryDirectory, TemporaryFile
 
 SIZES = Path(__file__).with_name("sizes.py")
 LOAD = """
@@ -122,6 +123,8 @@ class Run:
     peak: float
     """In megabytes of 10^6 bytes, as the sizes of files are told."""
     code: int
+    said: str = ""
+    """The last line of what went wrong."""
 
 
 @dataclass(slots=True)
@@ -154,17 +157,20 @@ def _short(seconds: float) -> str:
 def timed(command: Sequence[str], longest: float) -> Run:
     """Run a process to its end, or for so many seconds on the clock."""
     start = time.perf_counter()
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123  (no path)
+    with TemporaryFile() as errors:
         child = subprocess.Popen(
-            command, stdin=nothing, stdout=nothing, stderr=nothing, env=os.environ | QUIET, start_new_session=True
+            command, stdin=DEVNULL, stdout=DEVNULL, stderr=errors, env=os.environ | QUIET, start_new_session=True
         )
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(child.pid, signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, longest)
-    _, status, usage = os.wait4(child.pid, 0)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    spent = time.perf_counter() - start
-    return Run(usage.ru_utime + usage.ru_stime, spent, usage.ru_maxrss * 1024 / 1e6, child.returncode)
+        signal.signal(signal.SIGALRM, lambda *_: os.killpg(child.pid, signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, longest)
+        _, status, usage = os.wait4(child.pid, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        spent = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 1000))
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    said = lines[-1].strip() if lines else ""
+    return Run(usage.ru_utime + usage.ru_stime, spent, usage.ru_maxrss * 1024 / 1e6, child.returncode, said)
 
 
 def files(path: Path) -> list[Path]:
@@ -185,7 +191,8 @@ def compare(path: Path, tools: Mapping[str, Tool], runs: int, longest: float, on
             if run.code == -signal.SIGKILL and run.wall >= longest:
                 cell.note = f"over {longest:.0f} s"
             elif run.code not in tool.answers:
-                cell.note = "fails" if run.code >= 0 else f"dies of {signal.Signals(-run.code).name}"
+                why = f"fails: {run.said[:60]}" if run.code >= 0 else f"dies of {signal.Signals(-run.code).name}"
+                cell.note = f"{why.replace('|', ' ')}, after {_short(run.cpu)} s"
             elif tool.answers[-1] == run.code == 2:
                 cell.runs.append(run)
                 cell.note = "incomplete"
