@@ -231,25 +231,28 @@ def draw(found: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     colours = {CHECKED: "#c2410c", LIMITED: "#7c3aed", "onnx.load, each weight read once": "#2563eb"}
-    units = ("million parameters, 768 wide", "units wide, 2 layers", "nodes, 16 units wide")
+    units = ("million parameters, 768 units wide", "units wide, 2 layers", "nodes, 16 units wide")
+    ticks = ([7, 28, 113, 454], [128, 256, 512, 1024, 2048, 4096], [600, 2500, 5000, 10_000, 20_000])
     plt.rcParams.update({"svg.hashsalt": "growth", "axes.spines.top": False, "axes.spines.right": False})
-    figure, rows = plt.subplots(2, len(GROWTH), figsize=(10, 5), sharex="col", sharey="row", layout="constrained")
+    plt.rcParams.update({"xtick.minor.bottom": False, "ytick.minor.left": False, "font.size": 9})
+    figure, rows = plt.subplots(2, len(GROWTH), figsize=(10, 4.6), sharex="col", sharey="row", layout="constrained")
     what: tuple[tuple[str, Callable[[Cell], float]], ...] = (
         ("CPU seconds", lambda cell: cell.cpu),
         ("peak MB", lambda cell: cell.peak),
     )
     for row, (label, value) in zip(rows, what, strict=True):
-        for panel, places, unit in zip(row, GROWTH.values(), units, strict=True):
+        for panel, places in zip(row, GROWTH.values(), strict=True):
             for tool, colour in colours.items():
                 there = [(x, value(found[name][tool])) for name, x in places.items() if name in found]
                 panel.loglog(*zip(*there, strict=True), "o-", color=colour, lw=1.6, ms=3.5, label=tool)
             panel.grid(color="#e5e7eb", lw=0.7)
-            panel.tick_params(which="both", length=0)
-            if row is rows[-1]:
-                panel.set_xlabel(unit)
-            panel.xaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_major_formatter("{x:g}")
+            panel.tick_params(length=0)
+            panel.yaxis.set_major_formatter("{x:,g}")
         row[0].set_ylabel(label)
+    for panel, unit, places in zip(rows[-1], units, ticks, strict=True):
+        panel.set_xlabel(unit)
+        panel.set_xticks(places, [f"{place:,}" for place in places])
+        panel.minorticks_off()
     figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
