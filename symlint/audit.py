@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from symlint.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.errors import UnreadableModel
 from symlint.evidence import Context
-from symlint.finding import Finding, Level
+from symlint.finding import Finding, Level, Skipped
 from symlint.fingerprint import stamp
 from symlint.inference import examine
 from symlint.load import load
@@ -24,6 +25,7 @@ from symlint.symmetry import Coverage, Space
 _log = logging.getLogger(__name__)
 
 _NOTHING = Coverage(0, 0, 0, 0)
+_MEMORY = "the audit needs more memory than there is"
 
 # Folders of packages and build products, in which models of others lie.
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
@@ -43,6 +45,8 @@ class Report:
     """The spaces that findings speak of, by id."""
     incomplete: str = ""
     """Why the audit could not be finished; empty when it could."""
+    skipped: tuple[Skipped, ...] = ()
+    """The phase and the rules that a budget, the memory or Ctrl-C has cut short."""
 
     @property
     def sha256(self) -> str:
@@ -61,6 +65,8 @@ class Run:
     """Paths at which there is no model."""
     fail_on: str = "warning"
     seconds: float = 0.0
+    interrupted: bool = False
+    """Whether Ctrl-C has left anything out."""
 
     @property
     def findings(self) -> Iterator[Finding]:
@@ -69,7 +75,9 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """4 incomplete, 1 findings at or above the threshold, 3 no model, 0 clean; the first that applies."""
+        """The first of 130 interrupted, 4 incomplete, 1 findings at or above the threshold, 3 no model, 0 clean."""
+        if self.interrupted:
+            return 130
         if any(report.incomplete for report in self.reports):
             return 4
         if self.fail_on != "never" and any(f.level >= Level[self.fail_on.upper()] for f in self.findings):
@@ -82,17 +90,25 @@ class Run:
         return {0: "pass", 1: "fail"}.get(self.exit_code, "incomplete")
 
 
-def run(files: Iterable[str], missing: Sequence[str], rules: Sequence[Rule], settings: Settings) -> Run:
-    """Audit the files one after another.
+def run(
+    files: Iterable[str],
+    missing: Sequence[str],
+    rules: Sequence[Rule],
+    settings: Settings,
+    watch: Watch | None = None,
+) -> Run:
+    """Audit the files one after another, until the watch is interrupted.
 
     Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
     """
     start = time.perf_counter()
+    watch = watch or Watch()
     chosen = settings.chosen(rules)
-    reports = [audit(file, chosen, settings) for file in files]
+    reports = [_unbegun(file) if watch.interrupted else audit(file, chosen, settings, watch) for file in files]
+    cut = watch.interrupted and any(report.skipped for report in reports)
     if reports:
         reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
-    return Run(tuple(reports), chosen, tuple(missing), settings.fail_on, time.perf_counter() - start)
+    return Run(tuple(reports), chosen, tuple(missing), settings.fail_on, time.perf_counter() - start, cut)
 
 
 def find(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -126,15 +142,28 @@ def _below(folder: str) -> list[str]:
     return found
 
 
-def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
+def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | None = None) -> Report:
     """Audit one file; what goes wrong with it is part of the report, never an exception."""
+    budget = Budget(path, settings.max_memory, settings.time_budget, watch)
+    limits = (budget,) if budget.limited else ()
+    phase, digest = LOAD, ""
     try:
-        symmetry, structure = examine(load(path))
-        return judged(path, Context(symmetry, structure, settings.asked(rules)), rules, settings)
+        with budget.watch.interruptible():
+            budget.enter(phase, 0)
+            if Path(path).is_file():
+                budget.claim(Path(path).stat().st_size, copies=2)  # the file, and the message that is made of it
+            model = budget.weights(load(path))
+            phase, digest = SYMMETRIES, model.sha256
+            budget.enter(phase, 1 / (len(rules) + 2))
+            symmetry, structure = examine(model, *limits)
+        return judged(path, Context(symmetry, structure, settings.asked(rules), budget), rules, settings)
+    except Stopped as stop:
+        why = f"{stop.reason}: nothing was audited"
+        return Report(path, digest, incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))
     except UnreadableModel as problem:
         return _unread(path, problem, rules)
     except MemoryError:
-        return _unread(path, UnreadableModel(path, "the audit needs more memory than there is"), rules)
+        return _unread(path, UnreadableModel(path, _MEMORY), rules)
     except Exception as error:
         # One model's surprise must not cost the others their audit.
         _log.debug("%s: internal error", path, exc_info=True)
@@ -144,7 +173,7 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings) -> Report:
 
 def judged(path: str, context: Context, rules: Sequence[Rule], settings: Settings) -> Report:
     """What the rules find in a model that was read."""
-    findings, crashed = _check(context, rules, settings)
+    findings, crashed, skipped = _check(context, rules, settings)
     symmetry = context.symmetry
     spoken_of = {finding.space for finding in findings}
     return Report(
@@ -153,36 +182,66 @@ def judged(path: str, context: Context, rules: Sequence[Rule], settings: Setting
         coverage=symmetry.coverage,
         findings=findings,
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
-        incomplete=crashed or _unreached(symmetry.coverage),
+        incomplete=crashed or _short(skipped, rules) or _unreached(symmetry.coverage),
+        skipped=skipped,
     )
 
 
-def _check(context: Context, rules: Sequence[Rule], settings: Settings) -> tuple[tuple[Finding, ...], str]:
-    """The findings of all rules, and the rules that stopped."""
-    symmetry = context.symmetry
+def _check(
+    context: Context, rules: Sequence[Rule], settings: Settings
+) -> tuple[tuple[Finding, ...], str, tuple[Skipped, ...]]:
+    """The findings of all rules, the rules that stopped, and those that were cut short."""
+    symmetry, budget = context.symmetry, context.budget
     findings: list[Finding] = []
-    crashed = []
-    for rule in rules:
-        if rule.on_failure:
-            continue
+    crashed, skipped = [], []
+    running = [rule for rule in rules if not rule.on_failure]
+    for done, rule in enumerate(running, 2):
+        found: list[Finding] = []
         try:
-            found = list(rule.check(context))
+            with budget.watch.interruptible():
+                budget.enter(rule.code, done / (len(running) + 2))
+                found.extend(rule.check(context))
         except UnreadableModel:
             raise
+        except Stopped as stop:
+            # What it has found by then is true all the same.
+            skipped.append(Skipped(rule.code, stop.reason, stop.tensor))
+        except MemoryError:
+            skipped.append(Skipped(rule.code, _MEMORY))
         except Exception as error:
             _log.debug("%s: %s", symmetry.model.path, rule.code, exc_info=True)
             crashed.append(rule.code)
             message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
-        else:
-            # A repair is defined on a space.
-            findings += [
-                replace(f, level=settings.level(rule, f.level), fixable=bool(rule.repair) and f.space is not None)
-                for f in found
-            ]
+            continue
+        # A repair is defined on a space.
+        findings += [
+            replace(f, level=settings.level(rule, f.level), fixable=bool(rule.repair) and f.space is not None)
+            for f in found
+        ]
+    budget.lift()
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
-    return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else ""
+    return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else "", tuple(skipped)
+
+
+def _short(skipped: Sequence[Skipped], rules: Iterable[Rule]) -> str:
+    """How much of the audit was left out, in words."""
+    running = sum(not rule.on_failure for rule in rules)
+    return f"{len(skipped)} of {running} rules did not run to their end" if skipped else ""
+
+
+def _phase(name: str, stop: Stopped) -> Skipped:
+    return Skipped(name, stop.reason, stop.tensor, phase=True)
+
+
+def _left(rules: Iterable[Rule], stop: Stopped) -> Iterator[Skipped]:
+    return (Skipped(rule.code, stop.reason, stop.tensor) for rule in rules if not rule.on_failure)
+
+
+def _unbegun(path: str) -> Report:
+    stop = Interrupted()
+    return Report(path, incomplete=f"{stop.reason} before it was begun", skipped=(_phase(LOAD, stop),))
 
 
 def _unreached(coverage: Coverage) -> str:

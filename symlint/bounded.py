@@ -92,7 +92,7 @@ class Bounded(Context):
             tables |= {keep: np.where(one.where, 0.0, 1.0), number: np.where(one.where, one.number, 0.0)}
             steps += [replace(step, out=raw), _step(step, left, (raw, keep), PRODUCT, "Mul")]
             steps.append(_step(step, step.out, (left, number), SUM, "Add"))
-        return replace(program, steps=tuple(steps), shapes=shapes, tables=tables)
+        return replace(program, steps=self.budget.steps(tuple(steps)), shapes=shapes, tables=tables)
 
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
@@ -116,7 +116,7 @@ def bounded(context: Context) -> Bounded:
         return context
     found = vars(context).get("bounded")
     if not isinstance(found, Bounded):
-        found = Bounded(context.symmetry, context.structure, context.asked, context)
+        found = Bounded(context.symmetry, context.structure, context.asked, context.budget, context)
         vars(context)["bounded"] = found
     return found
 

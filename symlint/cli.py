@@ -1,7 +1,7 @@
 """The command line: a group whose commands are imported when they are called.
 
 Exit codes: 0 clean, 1 findings at or above ``--fail-on``, 2 usage or internal error, 3 no model found, 4 audit
-incomplete. `symlint.audit.Run.exit_code` is the only place that tells 0, 1, 3 and 4 apart for an audit.
+incomplete, 130 interrupted. `symlint.audit.Run.exit_code` is the only place that tells these apart for an audit.
 """
 
 from __future__ import annotations

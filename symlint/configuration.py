@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from symlint.amounts import duration, memory
 from symlint.asked import TARGETS, Mirror
 from symlint.asked import surface as parts
 from symlint.errors import UsageProblem
@@ -57,6 +58,8 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
         "rules": _thresholds,
         "target": _target,
         "largest-input": _size,
+        "max-memory": memory,
+        "time-budget": duration,
         "mirrors": partial(_mirrors, file.parent),
     }
     given: dict[str, Any] = {}

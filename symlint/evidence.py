@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.asked import Asked
+from symlint.budget import Budget
 from symlint.graph import Shape
 from symlint.invariant import Product, general_linear, products
 from symlint.membership import members
@@ -39,6 +40,7 @@ class Context:
     symmetry: Symmetry
     structure: Structure
     asked: Asked = field(default_factory=Asked)
+    budget: Budget = field(default_factory=Budget)
 
     def option(self, rule: Rule, name: str) -> float:
         """A threshold of a rule: the configured one, else its default."""
@@ -76,6 +78,7 @@ class Context:
 
     def units(self, space: Space) -> Units:
         """The state of every unit of a space."""
+        self.budget.tick()
         action = self.structure.actions[f"{space.id}.permutation"]
         found = self._inspect(action)
         found = replace(found, dead=found.dead & ~self._lost_with(action))

@@ -22,6 +22,19 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """What the audit left out: a rule that did not run to its end, or a phase without which none could."""
+
+    name: str
+    """The code of the rule, or the name of the phase."""
+    reason: str
+    """Why, in plain text; reporters escape it."""
+    tensor: str = ""
+    """The tensor that did not fit into the memory, where it is one."""
+    phase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One constraint that holds in one place: one finding per rule and space, with the units as data."""
 

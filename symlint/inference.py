@@ -9,6 +9,7 @@ from math import prod
 
 from symlint.arena import Form
 from symlint.axes import Axes, walk
+from symlint.budget import Budget
 from symlint.coverage import coverage
 from symlint.generators import Generators
 from symlint.graph import Model
@@ -35,9 +36,11 @@ def measured(symmetry: Symmetry, structure: Structure) -> Symmetry:
     return symmetry if found is None else replace(symmetry, dimension=found)
 
 
-def examine(model: Model) -> tuple[Symmetry, Structure]:
-    """The symmetries, and the structure that can apply them."""
+def examine(model: Model, budget: Budget | None = None) -> tuple[Symmetry, Structure]:
+    """The symmetries, and the structure that can apply them; all walks over it ask the budget."""
     program = translate(model)
+    if budget is not None and budget.limited:
+        program = replace(program, steps=budget.steps(program.steps))
     axes = walk(program)
     expansion = Expansion(axes.factors)
     return _Report(program, axes, expansion).symmetry()

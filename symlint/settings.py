@@ -35,6 +35,10 @@ class Settings:
     """What the model is meant for; rules that judge the gauge speak only then."""
     largest_input: float = 1e6
     """Units count as dead that change no output beyond rounding for inputs up to this."""
+    max_memory: int = 0
+    """Bytes that the process may take during `symlint check`; 0 for no limit."""
+    time_budget: float = 0.0
+    """Seconds that the audit of one model may take; 0 for no limit."""
     mirrors: tuple[Mirror, ...] = ()
     """Reflections that the user declares, for SYM801."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)

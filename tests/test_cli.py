@@ -79,7 +79,8 @@ def test_json_is_the_documented_shape(broken):
     document = json.loads(call("check", broken, "--format", "json").stdout)
     assert list(document) == ["schema_version", "verdict", "exit_code", "symlint", "models"]
     (model,) = document["models"]
-    assert list(model) == ["path", "sha256", "coverage", "findings"]
+    assert list(model) == ["path", "sha256", "coverage", "findings", "skipped"]
+    assert model["skipped"] == []
     assert set(model["coverage"]) == {"total", "covered", "pinned", "opaque"}
     (finding,) = (finding for finding in model["findings"] if finding["rule"] == "SYM005")
     assert list(finding) == [

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from symlint import amounts
 from symlint.asked import TARGETS
+from symlint.budget import Watch
 from symlint.commands.terminal import color_option, style_for
 from symlint.configuration import read
 from symlint.errors import UsageProblem
@@ -21,12 +24,22 @@ from symlint.settings import COMMAND, THRESHOLDS
 if TYPE_CHECKING:
     from symlint.audit import Run
 
-_LONG = 64 << 20  # bytes of models from which the wait is worth a word
+_PATIENCE = 2.0  # seconds after which a wait is worth a word
 
 
 def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
     return names or None
+
+
+def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    def amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+        try:
+            return None if value is None else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return amount
 
 
 def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
@@ -47,6 +60,18 @@ def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 @click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave these rules out.")
 @click.option("--fail-on", type=click.Choice(THRESHOLDS), help="Lowest level that fails the run.  [default: warning]")
 @click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: judges its scales as well.")
+@click.option(
+    "--max-memory",
+    callback=_amount(amounts.memory),
+    metavar="SIZE",
+    help="What the process may take: 512M, 2G. What does not fit is not audited, and named.",
+)
+@click.option(
+    "--time-budget",
+    callback=_amount(amounts.duration),
+    metavar="TIME",
+    help="Seconds for each model, or 5m. What is left then is not audited, and named.",
+)
 @click.option("-f", "--format", "form", type=click.Choice(list(FORMATS)), default="full", help="What stdout carries.")
 @click.option(
     "-o", "--output", multiple=True, callback=_outputs, metavar="FORMAT=FILE", help="Write this file as well."
@@ -62,6 +87,8 @@ def command(
     ignore: tuple[str, ...] | None,
     fail_on: str | None,
     target: str | None,
+    max_memory: int | None,
+    time_budget: float | None,
     form: str,
     output: tuple[tuple[str, Path], ...],
     color: str,
@@ -72,21 +99,32 @@ def command(
 
     PATHS are model files, or folders that are searched for *.onnx; the working directory by default. Weights are read,
     networks never run. Exits with 0 when nothing at or above --fail-on was found, 1 when something was, 2 when the call
-    is wrong, 3 when there is no model, 4 when a model could not be audited.
+    is wrong, 3 when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which
+    shows what was found by then.
     """
-    # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
-    from symlint.audit import find, run
-    from symlint.rule import rules
+    status = _Status(quiet)
+    with Watch(status) as watch:
+        # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
+        from symlint.audit import find, run
+        from symlint.rule import rules
 
-    settings = read(Path.cwd()).override(COMMAND, select=select, ignore=ignore, fail_on=fail_on, target=target)
-    installed = rules()
-    settings.chosen(installed)  # a selector that names nothing is told before the work
-    files, missing = find(paths or (".",))
-    with _progress(files, quiet) as watched:
-        result = run(watched, missing, installed, settings)
-    _write(result, output, verbose)
-    style = style_for(color, verbose=verbose, quiet=quiet)
-    click.echo(reporter(form)(result, style), nl=False, color=style.color)
+        settings = read(Path.cwd()).override(
+            COMMAND,
+            select=select,
+            ignore=ignore,
+            fail_on=fail_on,
+            target=target,
+            max_memory=max_memory,
+            time_budget=time_budget,
+        )
+        installed = rules()
+        settings.chosen(installed)  # a selector that names nothing is told before the work
+        files, missing = find(paths or (".",))
+        with status.of(files):
+            result = run(files, missing, installed, settings, watch)
+        _write(result, output, verbose)
+        style = style_for(color, verbose=verbose, quiet=quiet)
+        click.echo(reporter(form)(result, style), nl=False, color=style.color)
     if result.exit_code == 3 and (quiet or form in ("json", "sarif")):
         click.echo(f"symlint: no model found at {', '.join(missing)}", err=True)
     ctx.exit(result.exit_code)
@@ -100,23 +138,50 @@ def _write(result: Run, outputs: Iterable[tuple[str, Path]], verbose: bool) -> N
             raise UsageProblem(f"{file}: cannot write the {kind} report: {error.strerror}") from error
 
 
-@contextmanager
-def _progress(files: Sequence[str], quiet: bool) -> Iterator[Iterable[str]]:
-    """The files, and a line on a terminal's stderr that says which one is at work when that takes long."""
-    size = sum(Path(file).stat().st_size for file in files if Path(file).is_file())
-    if quiet or os.environ.get("CI") or not sys.stderr.isatty() or (len(files) < 4 and size < _LONG):
-        yield files
-        return
-    from rich.console import Console
-    from rich.text import Text
+class _Status:
+    """A line on a terminal's stderr that says, after a while, which model and rule is at work and how much is done."""
 
-    from symlint.report.words import printable
+    def __init__(self, quiet: bool) -> None:
+        self._shown = not (quiet or os.environ.get("CI")) and sys.stderr.isatty()
+        self._files: dict[str, int] = {}
+        self._line = ""
+        self._update: Callable[[], None] | None = None
 
-    with Console(stderr=True).status("") as status:
+    def __call__(self, path: str, phase: str, share: float) -> None:
+        """What a `Watch` tells."""
+        number = f"{self._files.get(path, 1)}/{len(self._files)} " if len(self._files) > 1 else ""
+        self._line = f"{number}{path}: {phase}, {share:.0%}"
+        if self._update:
+            self._update()
 
-        def watched() -> Iterator[str]:
-            for position, file in enumerate(files, 1):
-                status.update(Text(f"{position}/{len(files)} {printable(file)}", overflow="ellipsis", no_wrap=True))
-                yield file
+    @contextmanager
+    def of(self, files: Sequence[str]) -> Iterator[None]:
+        """Show the line while these files are audited."""
+        self._files = {file: number for number, file in enumerate(files, 1)}
+        if not self._shown:
+            yield
+            return
+        done = threading.Event()
+        thread = threading.Thread(target=self._show, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
-        yield watched()
+    def _show(self, done: threading.Event) -> None:
+        if done.wait(_PATIENCE):
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        from symlint.report.words import printable
+
+        def line() -> Text:
+            return Text(printable(self._line), overflow="ellipsis", no_wrap=True)
+
+        with Console(stderr=True).status(line()) as status:
+            self._update = lambda: status.update(line())
+            done.wait()
+            self._update = None

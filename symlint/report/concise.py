@@ -11,7 +11,7 @@ from rich.text import Text
 
 from symlint.audit import Run
 from symlint.report import Style
-from symlint.report.full import COLOR, shown, summary, typeset
+from symlint.report.full import COLOR, left_out, shown, summary, typeset
 from symlint.report.words import printable
 
 
@@ -31,5 +31,7 @@ def _lines(run: Run, style: Style) -> Iterator[Text]:
             )
         if item.incomplete and not any(finding.message == item.incomplete for finding in item.findings):
             yield Text(f"{printable(item.path)}: incomplete: {printable(item.incomplete)}")
+        for line in left_out(item):
+            yield Text(f"{printable(item.path)}: {line}")
     if not style.quiet:
         yield summary(run)

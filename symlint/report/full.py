@@ -18,7 +18,7 @@ from symlint.report.words import count, listed, number, printable, ranges, share
 from symlint.symmetry import Coverage
 
 COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
-_UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN = 16, 4, 6
+_UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN, _SKIPPED_SHOWN = 16, 4, 6, 8
 _FACTS = "SYM4"  # these rules tell what an architecture leaves free, whatever its weights are
 
 
@@ -64,8 +64,10 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
         yield Text(printable(item.path), style="bold")
         if not item.incomplete or item.coverage.total:
             yield Text(f"  {coverage(item.coverage)}", style="dim")
-            if item.incomplete:
-                yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
+        if item.incomplete and (item.coverage.total or item.skipped):
+            yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
+        for line in left_out(item):
+            yield Text(f"  {line}", style="red")
         yield Text("")
         for finding in sorted(found, key=lambda finding: -finding.level):
             yield from block(finding, item)
@@ -77,6 +79,16 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
         if reparable := sum(f.fixable and f.level > Level.NOTE for f in run.findings):
             yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT{_target(run)}")
         yield summary(run)
+
+
+def left_out(report: Report) -> Iterator[str]:
+    """What was not audited, a line for each reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in report.skipped:
+        groups.setdefault((item.tensor, item.reason), []).append(item.name)
+    for (tensor, reason), names in groups.items():
+        what = listed(names, _SKIPPED_SHOWN)
+        yield f"not audited: {what}: {printable(f'{tensor}: {reason}' if tensor else reason)}"
 
 
 def _target(run: Run) -> str:
@@ -159,7 +171,7 @@ def _scalars(facts: Any) -> Iterator[tuple[str, object]]:
 
 def summary(run: Run) -> Text:
     """The last line: the verdict, and how much was found."""
-    if not run.reports:
+    if not run.reports and not run.interrupted:
         return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
     levels = Counter(finding.level for finding in run.findings)
     found = listed(count(levels[level], str(level)) for level in sorted(Level, reverse=True) if levels[level])
@@ -168,6 +180,7 @@ def summary(run: Run) -> Text:
         0: ("passed", "bold green"),
         1: (f"failed at threshold {run.fail_on}", "bold red"),
         4: (f"incomplete, {count(unfinished, 'audit')} not finished", "bold red"),
+        130: (f"interrupted, {count(unfinished, 'audit')} not finished", "bold red"),
     }[run.exit_code]
     where = f"in {count(len(run.reports), 'model')}, {run.seconds:.1f} s"
     return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}")

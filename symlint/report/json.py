@@ -10,7 +10,7 @@ from typing import Any
 
 from symlint import __version__
 from symlint.audit import Report, Run
-from symlint.finding import Finding
+from symlint.finding import Finding, Skipped
 from symlint.report import Style
 
 
@@ -50,7 +50,12 @@ def _model(report: Report) -> dict[str, Any]:
         "sha256": report.sha256,
         "coverage": asdict(report.coverage),
         "findings": [written(finding) for finding in report.findings],
+        "skipped": [_skipped(item) for item in report.skipped],
     }
+
+
+def _skipped(item: Skipped) -> dict[str, Any]:
+    return {"phase" if item.phase else "rule": item.name, "tensor": item.tensor or None, "reason": item.reason}
 
 
 def written(finding: Finding) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from symlint import __version__
 from symlint.audit import Report, Run
-from symlint.finding import Finding
+from symlint.finding import Finding, Skipped
 from symlint.report import Style
 from symlint.report.json import dump, plain
 from symlint.report.words import printable, ranges
@@ -28,6 +28,7 @@ _OUTCOME = {
     1: "findings at or above the threshold",
     3: "no model found",
     4: "audit incomplete",
+    130: "interrupted",
 }
 _TENSORS_SHOWN = 20
 
@@ -54,7 +55,7 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
         },
         # Without the slash GitHub takes the whole string for the id of the run and leaves the category empty.
         "automationDetails": {"id": "symlint/"},
-        "invocations": [_invocation(run, uris)],
+        "invocations": [_invocation(run, uris, indices)],
         "artifacts": [_artifact(item, uri) for item, uri in zip(run.reports, uris, strict=True)],
         "logicalLocations": places.items,
         "results": results,
@@ -105,26 +106,31 @@ def _result(
     }
 
 
-def _invocation(run: Run, uris: list[str]) -> dict[str, Any]:
-    notifications = [
-        {
-            "level": "error",
-            "message": {"text": _text(f"{item.path}: {item.incomplete}")},
-            "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri, "index": index}}}],
-        }
-        for index, (item, uri) in enumerate(zip(run.reports, uris, strict=True))
-        if item.incomplete
-    ]
+def _invocation(run: Run, uris: list[str], indices: dict[str, int]) -> dict[str, Any]:
+    notifications: list[dict[str, Any]] = []
+    for number, (item, uri) in enumerate(zip(run.reports, uris, strict=True)):
+        locations = [{"physicalLocation": {"artifactLocation": {"uri": uri, "index": number}}}]
+        if item.incomplete:
+            words = {"text": _text(f"{item.path}: {item.incomplete}")}
+            notifications.append({"level": "error", "message": words, "locations": locations})
+        notifications += [_left_out(part, indices) | {"locations": locations} for part in item.skipped]
     if not run.reports:
         message = f"no model found at {', '.join(run.missing) or 'the given paths'}"
         notifications.append({"level": "error", "message": {"text": _text(message)}})
     return {
         # Findings are no failure, and neither is one unreadable file among others: the notifications say so.
-        "executionSuccessful": any(not item.incomplete for item in run.reports),
+        "executionSuccessful": not run.interrupted and any(not item.incomplete for item in run.reports),
         "exitCode": run.exit_code,
         "exitCodeDescription": _OUTCOME[run.exit_code],
         "toolExecutionNotifications": notifications,
     }
+
+
+def _left_out(part: Skipped, indices: dict[str, int]) -> dict[str, Any]:
+    """A phase or rule that did not run to its end, as a notification."""
+    tensor = f" at {part.tensor}" if part.tensor else ""
+    words = {"level": "warning", "message": {"text": _text(f"{part.name} was not audited{tensor}: {part.reason}")}}
+    return words if part.phase else words | {"associatedRule": {"id": part.name, "index": indices[part.name]}}
 
 
 def _artifact(report: Report, uri: str) -> dict[str, Any]:
