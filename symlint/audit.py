@@ -146,20 +146,18 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | N
     """Audit one file; what goes wrong with it is part of the report, never an exception."""
     budget = Budget(path, settings.max_memory, settings.time_budget, watch)
     limits = (budget,) if budget.limited else ()
-    phase, digest = LOAD, ""
+    phase, file = LOAD, None
     try:
         with budget.watch.interruptible():
             budget.enter(phase, 0)
-            if Path(path).is_file():
-                budget.claim(Path(path).stat().st_size, copies=2)  # the file, and the message that is made of it
-            model = budget.weights(load(path))
-            phase, digest = SYMMETRIES, model.sha256
+            model = budget.weights(load(path, budget=budget.cache))
+            phase, file = SYMMETRIES, model.file
             budget.enter(phase, 1 / (len(rules) + 2))
             symmetry, structure = examine(model, *limits)
         return judged(path, Context(symmetry, structure, settings.asked(rules), budget), rules, settings)
     except Stopped as stop:
         why = f"{stop.reason}: nothing was audited"
-        return Report(path, digest, incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))
+        return Report(path, partial(_sha256, file), incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))
     except UnreadableModel as problem:
         return _unread(path, problem, rules)
     except MemoryError:

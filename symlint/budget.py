@@ -35,6 +35,8 @@ _COPIES = 3
 """How many times its bytes the reading of a weight takes: itself, and what an analysis makes of it."""
 _SPARE = 16
 """A part of the memory (one of so many) that is left for what is made between two questions."""
+_CACHE = 3
+"""A part of the memory (one of so many) in which weights that were read stay."""
 _GLANCE = 0.002
 """Seconds between two looks at the memory: a look costs some microseconds."""
 
@@ -128,6 +130,12 @@ class Budget:
         return max(0, self._allowed - (resident() or _PROCESS)) if self.memory else None
 
     @property
+    def cache(self) -> int | None:
+        """Bytes of weights that may stay in memory once they were read; None where that is left to the loader."""
+        room = self.room
+        return None if room is None else room // _CACHE
+
+    @property
     def _allowed(self) -> int:
         return self.memory - self.memory // _SPARE
 
@@ -175,6 +183,8 @@ class Budget:
         """The same model, but every weight asks before it is read, and every walk over the nodes at each one."""
         if not self.limited:
             return model
+        if model.weights is not None:
+            self.spare.insert(0, model.weights.forget)
         graph = replace(model.graph, nodes=self.steps(model.graph.nodes))
         return replace(model, graph=graph, tensors={name: self._asking(t) for name, t in model.tensors.items()})
 

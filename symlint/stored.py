@@ -151,6 +151,12 @@ class Weights:
         """Bytes of weights that were read from files so far."""
         return sum(place.length * count for place, count in self.reads.items())
 
+    def forget(self) -> None:
+        """Give back the memory of all that was read."""
+        with self._lock:
+            self._kept.clear()
+            self._size = 0
+
     def read(self, place: Place) -> Array:
         """The numbers at a place, in one dimension, read-only. Raises UnreadableModel if the file has changed."""
         with self._lock:
