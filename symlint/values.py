@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from math import gcd, prod
 
 import numpy as np
@@ -307,9 +308,7 @@ class Names:
             stepped = [b for b in bases if b.steps[k]]
             if n == 1 or not stepped:
                 continue
-            told = (
-                np.logical_or.reduce([b.starts != 0 for b in stepped]) if len(stepped) > 1 else stepped[0].starts != 0
-            )
+            told = reduce(np.logical_or, [b.starts != 0 for b in stepped])
             told = told if clear is None else told | clear
             varies = any(a.shape[k] > 1 for a in (*(b.starts for b in bases), *codes))
             if varies or not told.all() or (clear is not None and clear.ndim == len(shape) and clear.shape[k] > 1):
