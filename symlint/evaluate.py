@@ -6,6 +6,7 @@ come here, nothing random, nothing that reads files or decodes media.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from symlint.reference import LISTED, reference
 
 Attributes = Mapping[str, Any]
 Inputs = Sequence[Array | None]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def evaluate(op: str, opset: int, attributes: Attributes, inputs: Inputs, outputs: int = 1) -> tuple[Array, ...] | None:
@@ -169,6 +171,36 @@ def _flatten(inputs: Inputs, attributes: Attributes) -> Any:
     return x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
 
 
+def _sigmoid(x: Array) -> Any:
+    grown = np.exp(x)
+    return np.where(x > 0, 1.0 / (1.0 + np.exp(-x)), grown / (1.0 + grown))
+
+
+def _erf(x: Array) -> Any:
+    return np.array([math.erf(number) for number in x.reshape(-1)], np.float32).reshape(x.shape)
+
+
+def _clip(inputs: Inputs, attributes: Attributes) -> Any:
+    x = _need(inputs, 0)
+    low, high = _optional(inputs, 1), _optional(inputs, 2)
+    if len(inputs) == 1:  # attributes, in older opsets
+        low, high = (np.asarray(attributes.get(name, edge)) for name, edge in (("min", -_LARGEST), ("max", _LARGEST)))
+    clip: Any = np.clip
+    return x if low is None and high is None else clip(x, low, high).astype(x.dtype, copy=False)
+
+
+def _leaky(inputs: Inputs, attributes: Attributes) -> Any:
+    x, slope = _need(inputs, 0), attributes.get("alpha", float(np.float32(0.01)))
+    sign = (x > 0).astype(x.dtype)
+    sign -= ((sign - 1) * slope).astype(x.dtype)
+    return (x * sign).astype(x.dtype, copy=False)
+
+
+def _elu(inputs: Inputs, attributes: Attributes) -> Any:
+    x = _need(inputs, 0)
+    return np.where(x > 0, x, attributes.get("alpha", 1.0) * np.expm1(x)).astype(x.dtype)
+
+
 def _named(table: str) -> Iterator[tuple[str, Any]]:
     for entry in table.split():
         op, _, function = entry.partition("=")
@@ -205,6 +237,15 @@ _PLAIN: dict[str, Callable[[Inputs, Attributes], Any]] = {
     "Pow": _binary(_power),
     "Mod": lambda inputs, a: (np.fmod if a.get("fmod", 0) else np.mod)(_need(inputs, 0), _need(inputs, 1)),
     "QuickGelu": lambda inputs, a: _need(inputs, 0) / (1 + np.exp(-a.get("alpha", 1.702) * _need(inputs, 0))),
+    # These give the bits that the reference evaluator gives; without it a run starts sooner.
+    "Relu": _unary(lambda x: np.maximum(x, 0)),
+    "Sigmoid": _unary(_sigmoid),
+    "Tanh": _unary(np.tanh),
+    "Erf": _unary(_erf),
+    "Softplus": _unary(lambda x: np.logaddexp(0, x)),
+    "LeakyRelu": _leaky,
+    "Elu": _elu,
+    "Clip": _clip,
     "Not": lambda inputs, _: np.logical_not(_need(inputs, 0)),
     **{op: _binary(function) for op, function in _named(_BINARY)},
     **{op: _unary(function) for op, function in _named(_UNARY)},

@@ -17,8 +17,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.errors import UnreadableModel
+from symlint.evaluate import evaluate
 from symlint.graph import Graph, Model
 from symlint.load import load
+from symlint.reference import reference
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FLOAT = TensorProto.FLOAT
@@ -514,6 +516,27 @@ def test_onnxruntime_is_never_imported(save: Save) -> None:
     code = "import sys; from symlint.load import load; load(sys.argv[1]); assert 'onnxruntime' not in sys.modules"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code, str(save(linear()))], check=True, cwd=root)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("op", "opset", "attributes", "limits"),
+    [
+        *((op, 17, {}, []) for op in ("Relu", "Sigmoid", "Tanh", "Erf", "Softplus", "LeakyRelu", "Elu")),
+        ("LeakyRelu", 17, {"alpha": 0.25}, []),
+        ("Elu", 17, {"alpha": 0.5}, []),
+        *(("Clip", 17, {}, limits) for limits in ([0.0, 6.0], [None, 6.0], [0.0])),
+        *(("Clip", 6, attributes, []) for attributes in ({"min": 0.0, "max": 6.0}, {"max": 6.0})),
+    ],
+)
+def test_plain_operators_give_the_bits_of_the_reference_evaluator(op, opset, attributes, limits, dtype) -> None:
+    edges = [0.0, -0.0, 1e39, -1e39, np.inf, -np.inf, np.nan, 100.0, -100.0]
+    with np.errstate(all="ignore"):
+        x = np.concatenate([np.random.default_rng(0).normal(size=50) * 3, edges]).astype(dtype).reshape(1, -1)
+        inputs = [x, *(None if limit is None else np.asarray(limit, dtype) for limit in limits)]
+        (expected,) = reference(op, opset, attributes, inputs, 1)
+    (found,) = evaluate(op, opset, attributes, inputs) or ()
+    assert (found.dtype, found.shape, found.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
 
 
 def _bodies(graph: Graph) -> Iterable[Graph]:
