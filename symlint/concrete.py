@@ -230,6 +230,10 @@ def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | No
 
 
 def _primes(start: int) -> Iterator[int]:
-    for number in itertools.count(start):
-        if all(number % d for d in range(2, math.isqrt(number) + 1)):
-            yield number
+    limit = 1 << 13
+    while True:
+        sieve = np.ones(limit, bool)
+        for number in range(2, math.isqrt(limit) + 1):
+            sieve[number * number :: number] = False
+        yield from (int(number) for number in np.flatnonzero(sieve[start:]) + start)
+        start, limit = limit, 4 * limit

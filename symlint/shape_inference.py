@@ -12,7 +12,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from symlint.call import GRID, Call, Found, Kind, Refused
 from symlint.element_types import CODES, WORDS
-from symlint.graph import Graph, Node
+from symlint.graph import Array, Graph, Node
 from symlint.shape_rules import RULES
 
 _SCALED = frozenset({"Resize", "Upsample", "Range"})
@@ -52,8 +52,7 @@ class Inference:
         if prepared is None:
             return None
         schema, proto = prepared
-        types: dict[str, onnx.TypeProto] = {}
-        data: dict[str, onnx.TensorProto] = {}
+        known: list[tuple[int, Kind, Array | None]] = []
         key: list[Any] = [id(proto)]
         for index, kind in enumerate(call.kinds):
             if not call.has(index):
@@ -62,14 +61,11 @@ class Inference:
                 return None
             value = call.value(index) if _wanted(call.node.op, index, kind) else None
             key.append((index, kind.dtype, kind.shape, None if value is None else value.tobytes()))
-            name = proto.input[index]
-            types[name] = helper.make_tensor_type_proto(CODES[kind.dtype], kind.shape)
-            if value is not None:
-                data[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(kind.shape), name)
+            known.append((index, kind, value))
         remembered = tuple(key)
         if remembered not in self.memory:
             _admissible(call)
-            self.memory[remembered] = _infer(schema, proto, types, data)
+            self.memory[remembered] = _infer(schema, proto, known)
         return self.memory[remembered]
 
     def prepare(self, node: Node) -> tuple[defs.OpSchema, onnx.NodeProto] | None:
@@ -110,22 +106,29 @@ def _prepare(node: Node) -> tuple[defs.OpSchema, onnx.NodeProto] | None:
 
 
 def _infer(
-    schema: defs.OpSchema, proto: onnx.NodeProto, types: dict[str, onnx.TypeProto], data: dict[str, onnx.TensorProto]
+    schema: defs.OpSchema, proto: onnx.NodeProto, known: Sequence[tuple[int, Kind, Array | None]]
 ) -> list[Found] | None:
+    types: dict[str, onnx.TypeProto] = {}
+    data: dict[str, onnx.TensorProto] = {}
+    for index, kind, value in known:
+        name = proto.input[index]
+        types[name] = helper.make_tensor_type_proto(CODES[kind.dtype], kind.shape)
+        if value is not None:
+            data[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(kind.shape), name)
     try:
         made = shape_inference.infer_node_outputs(schema, proto, types, data)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise Refused(str(error)) from error
     found: list[Found] = []
     for name in proto.output:
-        kind = made[name].tensor_type if name in made else None
-        if kind is None or not kind.HasField("shape"):
+        result = made[name].tensor_type if name in made else None
+        if result is None or not result.HasField("shape"):
             found.append(None)
             continue
-        dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+        dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in result.shape.dim)
         if any(dim is not None and dim < 0 for dim in dims):
             raise Refused("negative size")
-        found.append((WORDS.get(kind.elem_type, ""), dims))
+        found.append((WORDS.get(result.elem_type, ""), dims))
     return found
 
 

@@ -14,13 +14,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from symlint.audit import Run, audit
+from symlint.cli import cli
 from symlint.errors import UnreadableModel
 from symlint.evaluate import evaluate
+from symlint.finding import Level
 from symlint.graph import Graph, Model
 from symlint.load import load
 from symlint.reference import reference
+from symlint.rule import Rule
+from symlint.settings import Settings
+from symlint.stored import Reader
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FLOAT = TensorProto.FLOAT
@@ -232,7 +239,7 @@ def external(save: Save, location: str, **entries: int) -> Path:
     return save(model)
 
 
-def test_external_data_are_mapped(save: Save, tmp_path: Path) -> None:
+def test_external_data_are_read(save: Save, tmp_path: Path) -> None:
     path = external(save, "w.bin", offset=8, length=48)
     weights = np.arange(12, dtype=np.float32)
     (tmp_path / "w.bin").write_bytes(b"\0" * 8 + weights.tobytes())
@@ -510,6 +517,219 @@ def test_an_opset_from_the_future(save: Save) -> None:
     loaded = load(save(model))
     assert loaded.shapes["y"] == (7, 3)
     assert "999" in loaded.notes[0]
+
+
+def large(rows: int = 64) -> onnx.ModelProto:
+    """A product with a table that is large enough to stay in the file."""
+    tensors = [stored("w", (4, rows)), stored("v", (rows, 8))]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
+    return network(nodes, [value("x", ["batch", 4])], ["y"], tensors)
+
+
+def test_large_weights_are_read_when_asked_for_and_once(save: Save) -> None:
+    model = load(save(large()))
+    assert model.weights is not None
+    assert model.weights.bytes_read == 0
+    for _ in range(3):
+        np.testing.assert_array_equal(model.tensors["v"].read(), np.arange(1, 513).reshape(64, 8))
+        assert not model.tensors["v"].read().flags.writeable
+    assert list(model.weights.reads.values()) == [1]
+    assert model.weights.bytes_read == 4 * 512
+
+
+def test_weights_beyond_the_budget_are_not_kept(save: Save) -> None:
+    model = load(save(large()), budget=2048)
+    assert model.weights is not None
+    for name in ("w", "v", "w", "v", "v"):
+        model.tensors[name].read()
+    assert sorted(model.weights.reads.values()) == [2, 2]
+    model = load(save(large()), budget=0)
+    assert model.weights is not None
+    for _ in range(2):
+        model.tensors["v"].read()
+    assert list(model.weights.reads.values()) == [2]
+
+
+@pytest.mark.parametrize(
+    ("field", "dtype", "code"),
+    [
+        ("float_data", np.float32, TensorProto.FLOAT),
+        ("double_data", np.float64, TensorProto.DOUBLE),
+        ("float_data", np.complex64, TensorProto.COMPLEX64),
+        ("int32_data", np.int32, TensorProto.INT32),
+        ("int32_data", np.float16, TensorProto.FLOAT16),
+        ("int32_data", np.uint8, TensorProto.UINT8),
+        ("int64_data", np.int64, TensorProto.INT64),
+        ("uint64_data", np.uint32, TensorProto.UINT32),
+    ],
+)
+def test_numbers_in_fields_of_their_type(save: Save, field: str, dtype: type, code: int) -> None:
+    values = np.arange(600).astype(dtype)
+    held = {
+        "float_data": np.float32,
+        "double_data": np.float64,
+        "int32_data": np.uint16 if dtype is np.float16 else dtype,
+    }.get(field, dtype)
+    tensor = TensorProto(name="t", dims=[30, 20], data_type=code, **{field: values.view(held).tolist()})
+    model = network([helper.make_node("Relu", ["x"], ["y"])], [value("x", [2])], ["y"], [tensor])
+    loaded = load(save(model))
+    assert loaded.weights is not None
+    np.testing.assert_array_equal(loaded.tensors["t"].read(), values.reshape(30, 20))
+    assert bool(loaded.weights.bytes_read) == (field in ("float_data", "double_data"))
+
+
+@pytest.mark.parametrize("code", [TensorProto.INT4, TensorProto.UINT4, TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN])
+@pytest.mark.parametrize("shape", [(41, 83), (3, 5)])
+def test_narrow_types(save: Save, code: int, shape: tuple[int, int]) -> None:
+    tensor = helper.make_tensor("t", code, shape, np.arange(shape[0] * shape[1]) % 7)
+    packed = numpy_helper.to_array(tensor)
+    for raw in (numpy_helper.from_array(packed, "t"), tensor):
+        model = network([helper.make_node("Relu", ["x"], ["y"])], [value("x", [2])], ["y"], [raw], opset=21)
+        found = load(save(model)).tensors["t"]
+        assert (found.shape, found.read().dtype) == (shape, packed.dtype)
+        np.testing.assert_array_equal(found.read(), packed)
+
+
+def test_a_file_that_shrinks_is_told_of(save: Save) -> None:
+    path = save(large())
+    model = load(path)
+    with path.open("r+b") as file:
+        file.truncate(1500)
+    with pytest.raises(UnreadableModel, match="changed"):
+        model.tensors["v"].read()
+    with pytest.raises(UnreadableModel, match="changed"):
+        _ = model.sha256
+
+
+def test_a_file_that_is_replaced_or_removed_is_told_of(save: Save, tmp_path: Path) -> None:
+    path = save(large())
+    model = load(path)
+    save(large(), "other.onnx").replace(path)
+    with pytest.raises(UnreadableModel, match="changed"):
+        model.tensors["v"].read()
+    model = load(path)
+    path.unlink()
+    with pytest.raises(UnreadableModel, match="changed"):
+        model.tensors["v"].read()
+    if hasattr(os, "mkfifo"):  # nobody will ever write into it
+        os.mkfifo(path)
+        with pytest.raises(UnreadableModel, match="changed"):
+            model.tensors["v"].read()
+
+
+def test_external_data_that_change_are_told_of_by_name(save: Save, tmp_path: Path) -> None:
+    path = external(save, "w.bin")
+    (tmp_path / "w.bin").write_bytes(b"\0" * 48)
+    model = load(path)
+    (tmp_path / "w.bin").write_bytes(b"\0" * 40)
+    with pytest.raises(UnreadableModel, match=r"'w\.bin' has changed"):
+        model.tensors["w"].read()
+
+
+def test_a_file_that_shrinks_while_it_is_loaded(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(large(4096))
+    read = Reader.fill
+
+    def cut(reader: Reader, offset: int, view: memoryview) -> None:
+        read(reader, offset, view)
+        os.truncate(path, 9000)
+
+    monkeypatch.setattr(Reader, "fill", cut)
+    assert "changed" in refusal(path).reason
+
+
+def test_a_rule_that_finds_the_file_changed_ends_the_audit(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(large())
+
+    def check(context: Any) -> Iterable[Any]:
+        path.write_bytes(b"\0" * 10)
+        yield context.symmetry.model.tensors["v"].read()
+
+    found = Rule("SYM999", "cuts", Level.ERROR, "exact", "", check)
+    monkeypatch.setattr("symlint.load.default_budget", lambda size: 0)
+    report = audit(str(path), [found], Settings())
+    assert "changed" in report.incomplete
+    assert Run((report,), (found,)).exit_code == 4
+
+
+def _varint(number: int) -> bytes:
+    parts = [number >> shift & 127 | 128 for shift in range(0, max(1, number.bit_length()), 7)]
+    return bytes([*parts[:-1], parts[-1] & 127])
+
+
+def _framed(number: int, content: bytes, length: int | None = None) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content) if length is None else length) + content
+
+
+@pytest.mark.parametrize("length", [2000, 2**31, 2**32 + 7, 2**63, 2**69])
+@pytest.mark.parametrize("levels", [(7,), (7, 5), (7, 5, 9), (7, 1, 5, 5, 9)])
+def test_lying_lengths(save: Save, levels: tuple[int, ...], length: int) -> None:
+    data = b"\0" * 1500
+    for number in reversed(levels):
+        data = _framed(number, data, length) if number == levels[-1] else _framed(number, data)
+    assert "could not be parsed" in refusal(save(b"\x08\x0a" + data)).reason
+
+
+@pytest.mark.parametrize(
+    "ending", [b"\xff" * 12, b"\x0b" * 3, b"\x0e\x01", b"\x00\x01", b"\xba\x80\x80\x80\x80\x80\x01\x01a", b"\x3a"]
+)
+def test_damaged_fields(save: Save, ending: bytes) -> None:
+    assert "could not be parsed" in refusal(save(large().SerializeToString() + ending)).reason
+
+
+def test_unknown_fields_and_groups_are_passed_over(save: Save) -> None:
+    data = large().SerializeToString()
+    for extra in (_framed(1000, b"x" * 5000), b"\xc3\x3e\x08\x01\xc4\x3e", _varint(999 << 3) + b"\xff" * 9 + b"\x01"):
+        tensors = load(save(data + extra)).tensors
+        np.testing.assert_array_equal(tensors["v"].read(), np.arange(1, 513).reshape(64, 8))
+
+
+@pytest.mark.parametrize("depth", [20, 40, 2000])
+def test_deep_nesting(save: Save, depth: int) -> None:
+    graph = helper.make_graph([], "g", [], [], [stored("w", (64, 8))]).SerializeToString()
+    for _ in range(depth):
+        graph = _framed(1, _framed(5, b"\x0a\x01b\xa0\x01\x05" + _framed(6, graph)))
+    with pytest.raises(UnreadableModel):
+        load(save(b"\x08\x0a" + _framed(7, graph)))
+
+
+def test_a_graph_in_two_parts_is_merged(save: Save) -> None:
+    whole = large()
+    first, second = onnx.ModelProto(), onnx.ModelProto()
+    first.CopyFrom(whole)
+    del first.graph.initializer[1:]
+    second.graph.initializer.append(whole.graph.initializer[1])
+    tensors = load(save(first.SerializeToString() + second.SerializeToString())).tensors
+    np.testing.assert_array_equal(tensors["v"].read(), np.arange(1, 513).reshape(64, 8))
+
+
+def test_no_file_can_name_itself_as_its_external_data(save: Save) -> None:
+    model = linear()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, text in (("location", "\0model:0"), ("offset", "0"), ("length", "48")):
+        tensor.external_data.add(key=key, value=text)
+    assert "usable name" in refusal(save(model)).reason
+
+
+@pytest.mark.parametrize(("form", "hashed"), [("full", 0), ("concise", 0), ("json", 1), ("sarif", 1)])
+def test_a_file_is_hashed_once_and_only_for_reports_that_show_it(
+    save: Save, form: str, hashed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken, made = hashlib.sha256, []
+
+    def counted(data: bytes = b"") -> Any:
+        if not data:  # only a file is hashed block by block
+            made.append(form)
+        return taken(data)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    arguments = ["check", str(save(large())), "--format", form]
+    if hashed:
+        arguments += ["--output", f"json={tmp_path / 'second.json'}"]
+    CliRunner().invoke(cli, arguments)
+    assert len(made) == hashed
 
 
 def test_onnxruntime_is_never_imported(save: Save) -> None:
