@@ -55,6 +55,15 @@ class Axes:
         return tuple((by, units[0]) for by, units in found if len(units) == 1)
 
     @cached_property
+    def holding(self) -> dict[int, list[str]]:
+        """Leaf -> the tensors that hold it."""
+        found: dict[int, list[str]] = {}
+        for name, axes in self.of.items():
+            for leaf in {x for f in axes for x in self.factors.leaves(f)}:
+                found.setdefault(leaf, []).append(name)
+        return found
+
+    @cached_property
     def contexts_of(self) -> dict[int, list[tuple[int, ...]]]:
         """Leaf -> the contexts that hold it."""
         found: dict[int, list[tuple[int, ...]]] = {}

@@ -38,12 +38,12 @@ class Contributions:
         self.program, self.of = structure.program, structure.axes.of
         factors = structure.axes.factors
         self.count = factors.size(action.leaf)
-        self.inside = frozenset(n for n in moving if any(action.leaf in factors.leaves(f) for f in self.of[n]))
-        self.inner = {a.leaf for a in structure.actions.values() if action.leaf in a.copies and a.kind == "permutation"}
+        self.inside = moving.intersection(structure.axes.holding.get(action.leaf, ()))
+        self.inner = {a.leaf for a in structure.nested.get(action.leaf, ()) if a.kind == "permutation"}
         self.ends: list[Einsum] = []
         self.scores: list[Normalise] = []
         self.attends = False
-        for step in self.program.steps:
+        for step in self.program.reading(self.inside):
             self._sort(step)
         self.draws: dict[tuple[int, bool], Rehearsal] = {}
         self.freedom, self.unseen = Freedom(structure), dict[int, Array]()
@@ -83,8 +83,8 @@ class Contributions:
         def held(*names: str) -> Counter[int]:
             return Counter(x for n in names for f in of[n] for x in leaves(f))
 
-        steps = [s for s in program.steps if not self.part.isdisjoint((*operands(s), *results(s)))]
-        acted = set(held(*program.weights, *program.tables))
+        steps = program.touching(self.part)
+        acted = set(self.structure.constant_leaves)
         for step in steps:
             out = held(*results(step))
             if isinstance(step, Einsum):

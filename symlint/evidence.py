@@ -53,7 +53,7 @@ class Context:
         They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`). What is
         written and never read is dead in any basis.
         """
-        permuted = {a.id.split(".")[0] for a in self._permutations}
+        permuted = {a.id.split(".")[0] for a in self.structure.permutations}
         linear = {a.id for a in self.structure.actions.values() if general_linear(a) or a.group in ORTHOGONAL}
         mixed = {g.space for g in self.symmetry.generators if g.id in linear}
         return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
@@ -61,16 +61,22 @@ class Context:
     @cached_property
     def products(self) -> tuple[tuple[Space, Product], ...]:
         """Linear spaces through which less gets than width, writers and readers allow."""
-        spaces = {g.id: s for g in self.symmetry.generators for s in self.symmetry.spaces if s.id == g.space}
+        by_id = {s.id: s for s in self.symmetry.spaces}
+        spaces = {g.id: by_id[g.space] for g in self.symmetry.generators if g.space in by_id}
         return tuple((spaces[product.generator], product) for product in products(self.structure, self._passages))
 
     def tensors(self, space: Space) -> tuple[str, ...]:
         """Names of all stored tensors of a space, sorted."""
         return tuple(sorted({place.tensor for place in space.places}))
 
+    @cached_property
+    def parameters(self) -> dict[str, int]:
+        """Stored tensor -> number of weight elements."""
+        return parameters(self.structure.program)
+
     def weight(self, space: Space) -> int:
         """Parameters that one unit of a space has: what deleting it saves."""
-        sizes = parameters(self.structure.program)
+        sizes = self.parameters
         shapes = self.symmetry.model.tensors
         axes = {(p.tensor, p.axis) for p in space.places if p.tensor in sizes}
         total = sum(shapes[tensor].size // shapes[tensor].shape[axis] for tensor, axis in axes)
@@ -90,7 +96,7 @@ class Context:
     def bundled(self, space: Space) -> bool:
         """Whether the units of a space are made of units of others, as heads, groups and experts are."""
         leaf = self.structure.actions[f"{space.id}.permutation"].leaf
-        return any(leaf in other.copies for other in self._permutations)
+        return any(a.kind == "permutation" and not a.branches for a in self.structure.nested.get(leaf, ()))
 
     def dead(self, action: Action) -> NDArray[np.bool_]:
         """Which units contribute to no output, copy-major."""
@@ -115,14 +121,15 @@ class Context:
         factors = self.structure.axes.factors
         lost = np.zeros([*(factors.size(c) for c in action.copies), factors.size(action.leaf)], bool)
         for k, copy in enumerate(action.copies):
-            outer = next((a for a in self._permutations if a.leaf == copy and not a.copies), None)
+            outer = self._outer.get(copy)
             if outer is not None:
                 lost |= self._inspect(outer).dead.reshape([-1 if j == k else 1 for j in range(lost.ndim)])
         return lost.reshape(-1)
 
-    @property
-    def _permutations(self) -> list[Action]:
-        return [a for a in self.structure.actions.values() if a.kind == "permutation" and not a.branches]
+    @cached_property
+    def _outer(self) -> dict[int, Action]:
+        """Leaf -> its permutation, where that is one for the whole network."""
+        return {a.leaf: a for a in reversed(self.structure.permutations) if not a.copies}
 
     # -- analyses -------------------------------------------------------------------------------------------------
     @cached_property

@@ -51,15 +51,18 @@ class _Mixture:
         self.structure, self.action, self.moving = structure, action, moving
         self.program, self.of = structure.program, structure.axes.of
         self.count = structure.axes.factors.size(action.leaf)
-        inner = {a.leaf for a in structure.actions.values() if action.leaf in a.copies}
+        inner = {a.leaf for a in structure.nested.get(action.leaf, ())}
         inner |= {unit for by, unit in structure.axes.chosen if action.leaf in by}
-        self.inside = frozenset(n for n in moving if self._holds(n, {action.leaf, *inner}))
-        along = [s for s in self.program.steps if self._along(s)]
+        holding = structure.axes.holding
+        mine = holding.get(action.leaf, ())
+        self.inside = moving.intersection(mine) | {n for x in inner for n in holding.get(x, ()) if n in moving}
+        # What compares the experts reads or makes a tensor that holds them.
+        along = [s for s in self.program.touching(mine) if self._along(s)]
         self.gates = {n for s in along for n in results(s)}
         self.routers = [s.x for s in along if isinstance(s, Normalise) and s.x not in self.gates]
         if not self.gates or any(isinstance(s, Unknown) for s in along):
             raise Unrehearsed(action.id)
-        self.ends = [s for s in self.program.steps if self._leaves(s)]
+        self.ends = [s for s in self.program.reading(self.inside) if self._leaves(s)]
         self.part = entered(self.program, {*self.inside, *(n for s in self.ends for n in results(s))}, moving)
         self.bases: dict[str, Array] = {}
 

@@ -76,9 +76,12 @@ def bundles(context: Context) -> Iterator[Bundles]:
 
 def _whole(context: Context) -> Iterator[tuple[str, Action]]:
     """The spaces all of whose units are dead, with an action that tells where those are."""
+    found: dict[str, list[Action]] = {}
+    for action in context.structure.actions.values():
+        found.setdefault(action.id.split(".")[0], []).append(action)
     for space in context.symmetry.spaces:
-        found = [a for a in context.structure.actions.values() if a.id.startswith(f"{space.id}.")]
-        chosen = [a for a in found if a.kind in ("permutation", "rotation") and a.leaf >= 0 and not a.branches]
+        mine = found.get(space.id, ())
+        chosen = [a for a in mine if a.kind in ("permutation", "rotation") and a.leaf >= 0 and not a.branches]
         if chosen and _dead(context, chosen[0]):
             yield space.id, chosen[0]
 

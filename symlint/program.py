@@ -7,7 +7,7 @@ A program is a list of steps over named tensors of known shape. Labels write an 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -187,6 +187,43 @@ class Program:
     def reads(self) -> Counter[str]:
         """How many times the steps read each tensor."""
         return Counter(name for step in self.steps for name in operands(step))
+
+    @cached_property
+    def producers(self) -> dict[str, Step]:
+        """Tensor -> the step that makes it."""
+        return {name: step for step in self.steps for name in results(step)}
+
+    @cached_property
+    def readers(self) -> dict[str, list[int]]:
+        """Tensor -> the numbers of the steps that read it, in order."""
+        found: dict[str, list[int]] = {}
+        for number, step in enumerate(self.steps):
+            for name in dict.fromkeys(operands(step)):
+                found.setdefault(name, []).append(number)
+        return found
+
+    def reading(self, names: Iterable[str]) -> list[Step]:
+        """The steps that read one of some tensors, in order."""
+        return [self.steps[k] for k in sorted({k for name in names for k in self.readers.get(name, ())})]
+
+    def touching(self, names: Collection[str]) -> list[Step]:
+        """The steps that read or make one of some tensors, in order."""
+        found = {k for name in names for k in self.readers.get(name, ())}
+        return [self.steps[k] for k in sorted(found.union(self._numbers[n] for n in names if n in self._numbers))]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Tensor -> the number of the step that makes it."""
+        return {name: number for number, step in enumerate(self.steps) for name in results(step)}
+
+    @cached_property
+    def dependent(self) -> frozenset[str]:
+        """The inputs, and all that depends on one."""
+        found = set(self.inputs)
+        for step in self.steps:
+            if not found.isdisjoint(operands(step)):
+                found.update(results(step))
+        return frozenset(found)
 
     @cached_property
     def nil(self) -> frozenset[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from symlint.program import (
     Slice,
     Step,
     operands,
-    results,
 )
 from symlint.substitutes import LARGEST, folded, normalised, pointwise, wide
 
@@ -48,10 +46,10 @@ def entered(program: Program, part: Set[str], moving: Set[str]) -> frozenset[str
 
     Of a normalisation what it cannot put out counts, so that it is in the part; what it reads is drawn.
     """
-    makers = {name: step for step in program.steps for name in results(step) if name in moving}
     found, waiting = set(part), list(part)
     while waiting:
-        step = makers.get(top := waiting.pop())
+        top = waiting.pop()
+        step = program.producers.get(top) if top in moving else None
         within = top in part
         if step is None or not (within or _passing(step)):
             continue
@@ -86,15 +84,10 @@ class Rehearsal:
     """The shapes of what is drawn, with size 1 along axes along which one draw is enough."""
     known: dict[str, Array] = field(default_factory=dict)
 
-    @cached_property
-    def makers(self) -> dict[str, Step]:
-        """Tensor -> the step that makes it, for constants and what is inside."""
-        found = {name: step for step in self.program.steps for name in results(step)}
-        moving = {*self.program.inputs}
-        for step in self.program.steps:
-            if not moving.isdisjoint(operands(step)):
-                moving.update(results(step))
-        return {name: step for name, step in found.items() if name in self.inside or name not in moving}
+    def maker(self, name: str) -> Step | None:
+        """The step that makes a tensor, if that is constant or inside."""
+        computed = name in self.inside or name not in self.program.dependent
+        return self.program.producers.get(name) if computed else None
 
     def value(self, name: str) -> Array:
         """The value of a tensor.
@@ -104,7 +97,7 @@ class Rehearsal:
         todo = [name]
         while todo:
             top = todo[-1]
-            step = self.makers.get(top) if top not in self.given else None
+            step = self.maker(top) if top not in self.given else None
             missing = [n for n in operands(step) if n not in self.known] if step and top not in self.known else []
             todo.extend(missing)
             if not missing:

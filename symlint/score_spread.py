@@ -68,12 +68,19 @@ class _Search:
         kinds = self.program.model.dtypes
         self.flags = {n for n in self.program.inputs if "float" not in kinds.get(n, "float32")}
         """What is computed of whole numbers alone, and not in the order of places, as masks are."""
+        given = self.program.fixed - self.learned
         for step in self.program.steps:
             ordered = isinstance(step, Mix) and step.reason not in CHOSEN | FILLED
             unknown = isinstance(step, Unknown) and (step.opaque or len(step.operands) > 0)
-            known = self.flags | (self.program.fixed - self.learned)
-            if not ordered and not unknown and known.issuperset(operands(step)):
+            known = all(name in self.flags or name in given for name in operands(step))
+            if not ordered and not unknown and known:
                 self.flags.update(set(results(step)) - self.program.fixed)
+        names = {g.id: g.space for g in context.symmetry.generators}
+        spaces = {s.id: s for s in reversed(context.symmetry.spaces)}
+        actions = context.structure.actions.values()
+        linear = [(a.leaf, spaces.get(names.get(a.id, ""))) for a in actions if general_linear(a)]
+        self.linear = [(leaf, space) for leaf, space in linear if space is not None]
+        """The leaves on which all invertible matrices act, with their spaces."""
         self.readers: dict[str, list[Step]] = {}
         for step in self.program.steps:
             for name in operands(step):
@@ -175,9 +182,7 @@ class _Search:
             if lost.intersection(axis)
             for x in structure.axes.factors.leaves(f)
         }
-        found = [a for a in structure.actions.values() if general_linear(a) and a.leaf in leaves]
-        names = {g.id: g.space for g in self.context.symmetry.generators}
-        return next((s for a in found for s in self.context.symmetry.spaces if s.id == names.get(a.id)), None)
+        return next((space for leaf, space in self.linear if leaf in leaves), None)
 
 
 def _parts(step: Einsum, k: int, values: Array, lead: int) -> Array | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from symlint.axes import Axes
 from symlint.branches import Branches
@@ -54,6 +55,26 @@ class Structure:
     """Generator -> its action."""
     approximate: dict[str, Action] = field(default_factory=dict)
     """Generators that only an epsilon breaks, which are applied when they are named."""
+
+    @cached_property
+    def permutations(self) -> tuple[Action, ...]:
+        """The permutations of units."""
+        return tuple(a for a in self.actions.values() if a.kind == "permutation" and not a.branches)
+
+    @cached_property
+    def nested(self) -> dict[int, list[Action]]:
+        """Leaf -> the actions whose gauge depends on its index: those on what its units are made of."""
+        found: dict[int, list[Action]] = {}
+        for action in self.actions.values():
+            for leaf in dict.fromkeys(action.copies):
+                found.setdefault(leaf, []).append(action)
+        return found
+
+    @cached_property
+    def constant_leaves(self) -> frozenset[int]:
+        """The leaves that weights and tables hold."""
+        names = (*self.program.weights, *self.program.tables)
+        return frozenset(x for n in names for f in self.axes.of[n] for x in self.axes.factors.leaves(f))
 
     def action(self, generator: str) -> Action:
         """The action of a generator, exact or not."""
