@@ -11,7 +11,7 @@ from symlint.linear_system import LinearSystem, Number
 from symlint.program import Affine, Program
 from symlint.terms import Expansion, Pattern, Term
 
-ONE, MINUS = Fraction(1), Fraction(-1)
+ONE = Fraction(1)
 
 
 class Occurrence(NamedTuple):

@@ -6,12 +6,11 @@ still be free. Every tensor has one exponent; the equations are those of the res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
-import numpy as np
-
 from symlint.dispatch import dispatched
-from symlint.linear_system import nullspace
+from symlint.linear_system import LinearSystem, Number
 from symlint.program import (
     CONSTANT,
     Affine,
@@ -29,7 +28,7 @@ from symlint.program import (
     operands,
     results,
 )
-from symlint.unknowns import MINUS, ONE, Charge, Occurrence
+from symlint.unknowns import ONE, Charge, Occurrence
 
 
 def whole(tensor: str) -> Occurrence:
@@ -56,7 +55,7 @@ class _Exponents:
     def __init__(self, program: Program, *, nearly: bool) -> None:
         self.program, self.nearly = program, nearly
         self.number = {name: k for k, name in enumerate(program.shapes)}
-        self.equations: list[dict[int, Fraction]] = []
+        self.system = LinearSystem()
         statistics = {n for s in program.steps if isinstance(s, Affine) for n in operands(s)}
         self.free = {n for n in program.weights if n not in program.detached and n not in statistics}
         for name in (*program.inputs, *program.outputs, *program.tables, *program.detached):
@@ -68,36 +67,44 @@ class _Exponents:
     def variable(self, name: str) -> int:
         return self.number.setdefault(name, len(self.number))
 
-    def equate(self, *parts: tuple[str, Fraction]) -> None:
-        """The weighted sum of exponents is zero."""
-        row: dict[int, Fraction] = {}
+    def equal(self, out: str, name: str) -> None:
+        """Two tensors scale alike."""
+        self.system.equalities.append((self.variable(out), self.variable(name)))
+
+    def product(self, out: str, parts: Sequence[tuple[str, Fraction]]) -> None:
+        """The exponent of a tensor is the weighted sum of others."""
+        if len(parts) == 1 and parts[0][1] == 1:
+            self.equal(out, parts[0][0])
+            return
+        row: dict[int, Number] = {self.variable(out): -1}
         for name, c in parts:
-            row[self.variable(name)] = row.get(self.variable(name), Fraction(0)) + c
-        self.equations.append({v: c for v, c in row.items() if c})
+            v = self.variable(name)
+            row[v] = row.get(v, 0) + (c.numerator if c.denominator == 1 else c)
+        self.system.add(row)
 
     def still(self, *names: str) -> None:
         """These tensors keep their scale, unless they are the known zero."""
         for name in names:
-            if name not in self.program.tables or np.any(self.program.tables[name]):
-                self.equate((name, ONE))
+            if name not in self.program.nil:
+                self.system.zeros.append(self.variable(name))
 
     def answer(self, law: Law, out: str, names: tuple[str, ...]) -> None:
         """An output against its operands."""
         pairs = zip(names, law.degrees or (ONE,) * len(names), strict=True)
-        moving = [(n, d) for n, d in pairs if n not in self.program.tables or np.any(self.program.tables[n])]
+        moving = [(n, d) for n, d in pairs if n not in self.program.nil]
         self.still(*(n for n, d in moving if d is None))
         scaled = [(n, d) for n, d in moving if d is not None]
         if law.kind == "none" or not scaled:
             self.still(out, *(n for n, _ in scaled))
         elif law.kind == "sum":
             for n, _ in scaled:
-                self.equate((out, MINUS), (n, ONE))
+                self.equal(out, n)
         else:
-            self.equate((out, MINUS), *scaled)
+            self.product(out, scaled)
 
     def solve(self) -> list[Charge]:
         wanted = {self.variable(n): n for n in (*self.free, *self.program.affines)}
-        return [{whole(wanted[v]): c for v, c in s.items()} for s in nullspace(self.equations, wanted)]
+        return [{whole(wanted[v]): c for v, c in s.items()} for s in self.system.solve(wanted)]
 
     @dispatched
     def step(self, step: Step) -> None:
@@ -105,7 +112,7 @@ class _Exponents:
 
     @step.register
     def _(self, step: Einsum) -> None:
-        self.equate((step.out, MINUS), *((n, ONE) for n in step.operands))
+        self.product(step.out, [(n, ONE) for n in step.operands])
 
     @step.register
     def _(self, step: Pointwise) -> None:
@@ -117,7 +124,7 @@ class _Exponents:
 
     @step.register
     def _(self, step: Slice) -> None:
-        self.equate((step.out, MINUS), (step.x, ONE))
+        self.equal(step.out, step.x)
 
     @step.register
     def _(self, step: Mix | Fold) -> None:

@@ -61,6 +61,7 @@ class Following:
                 return None
             push(name)
         visits: list[Visit] = []
+        own: int | None = None
         passed: list[tuple[object, int]] = []
         ends, tried, self.refused = True, False, False
         while waiting:
@@ -68,6 +69,7 @@ class Following:
                 key = self._frontier(waiting[0], waves)
                 if key in self.known:
                     tail, n, ends = self.known[key]
+                    own = len(visits)
                     visits += tail[n:]
                     break
                 if len(visits) >= LONG and not tried:
@@ -98,9 +100,10 @@ class Following:
                 push(name)
             if not ends:
                 break
-        back = max((k + 1 for k, visit in enumerate(visits) if visit.ways), default=0)
+        mine = visits[:own]  # what is known of the way on takes nothing back
+        back = max((k + 1 for k, visit in enumerate(mine) if visit.ways), default=0)
         self.known.update((key, (visits, n, ends)) for key, n in passed if n >= back and not self.refused)
-        return tuple(visits) if ends and self._even(visits) else None
+        return tuple(visits) if ends and self._even(mine) else None
 
     def _even(self, visits: Sequence[Visit]) -> bool:
         """Whether a weight that takes the change back where several steps read it does so in all of them alike."""
