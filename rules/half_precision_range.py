@@ -44,11 +44,14 @@ Through Weight Equalization and Bias Correction (ICCV 2019), rescaling of units.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
-from symlint.repair.half import Halved, halved
 from symlint.rule import rule
+
+if TYPE_CHECKING:
+    from symlint.repair.half import Halved
 
 OPTIONS = {"relative-error": 0.05}
 
@@ -56,6 +59,8 @@ OPTIONS = {"relative-error": 0.05}
 @rule("SYM702", "half-precision-range", Level.WARNING, "gauge", repair="balance", options=OPTIONS, targets=("float16",))
 def check(context: Context) -> Iterator[Finding]:
     """One finding per chain of spaces that a balance would help, and one for all that none helps."""
+    from symlint.repair.half import halved  # balancing is loaded for a target alone
+
     spaces = {space.id: space for space in context.symmetry.spaces}
     most = context.option(check, "relative-error")
     for one in halved(context.structure, most):

@@ -45,11 +45,14 @@ Same But Different: Recovering Neural Network Quantization Error Through Weight 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
-from symlint.repair.rounding import Rounded, rounded
 from symlint.rule import rule
+
+if TYPE_CHECKING:
+    from symlint.repair.rounding import Rounded
 
 OPTIONS = {"gain-db": 3.0, "warn-db": 6.0, "enough-db": 30.0}
 
@@ -57,6 +60,8 @@ OPTIONS = {"gain-db": 3.0, "warn-db": 6.0, "enough-db": 30.0}
 @rule("SYM701", "unbalanced-scales", Level.WARNING, "gauge", repair="balance", options=OPTIONS, targets=("int8",))
 def check(context: Context) -> Iterator[Finding]:
     """One finding per chain of spaces that a balance would help, for the most uneven of them."""
+    from symlint.repair.rounding import rounded  # balancing is loaded for a target alone
+
     spaces = {space.id: space for space in context.symmetry.spaces}
     for one in rounded(context.structure):
         gain = one.after - one.before

@@ -17,11 +17,6 @@ from symlint.asked import surface as parts
 from symlint.errors import UsageProblem
 from symlint.settings import LEVELS, THRESHOLDS, Settings, suggestion
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _MIRROR = ("name", "tensors", "surface", "axes")
 
 
@@ -36,6 +31,10 @@ def read(start: Path) -> Settings:
 
 
 def _table(file: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         values: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

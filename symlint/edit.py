@@ -9,12 +9,27 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from symlint.convert import unused
+from symlint.errors import UnreadableModel
 from symlint.graph import Array
+
+
+def opened(path: str | Path) -> ir.Model:
+    """The file as what can be edited and written back. Raises UnreadableModel where it holds what cannot."""
+    try:
+        return ir.load(path)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, NotImplementedError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        reason = "has values that are maps: it can be audited but not written back; export it without (zipmap=False)"
+        raise UnreadableModel(str(path), reason) from error
 
 
 def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
     """The model at `path` with other values for the stored tensors named; functions are inlined where there are any."""
-    model = ir.load(path)
+    model = opened(path)
     if model.functions:
         InlinePass()(model)
     distinguish(model.graph)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -144,5 +143,7 @@ def _with_thresholds(selector: str, values: Iterable[str], rules: Iterable[Rule]
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'check'?`` for the nearest known word, else nothing."""
+    import difflib  # only for one who has mistyped
+
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

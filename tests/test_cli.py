@@ -363,6 +363,19 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_check_imports_what_it_needs(root):
+    """What edits files, what runs networks, and what evaluates rare operators stay away until somebody needs them."""
+    probe = (
+        "import sys; from click.testing import CliRunner; from symlint.cli import cli;"
+        "assert CliRunner().invoke(cli, ['check', sys.argv[1]]).exit_code == 0;"
+        "heavy = ('onnxruntime', 'onnx_ir', 'sympy', 'onnx.reference', 'symlint.repair', 'difflib', 'tomllib');"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", probe, str(root / "fixtures" / "healthy_cnn.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root / "fixtures" / "rules")
+    assert done.stdout.strip() in ("[]", "['tomllib']")  # the repository's own configuration may be read
+
+
 def test_help_answers_in_0_3_seconds():
     def once() -> float:
         start = time.perf_counter()

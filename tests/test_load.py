@@ -511,6 +511,24 @@ def test_fused_and_unknown_operators(save: Save) -> None:
     assert len(model.notes) == 1
 
 
+def test_an_output_that_is_a_table_is_audited_but_not_written(save: Save, tmp_path: Path) -> None:
+    """Classifiers of scikit-learn give their probabilities by name."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["s"]),
+        helper.make_node("ZipMap", ["s"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]),
+    ]
+    model = network(nodes, [value("x", ["n", 4])], ["y"], [stored("w", (4, 5)), stored("v", (5, 3))])
+    model.opset_import.add(domain="ai.onnx.ml", version=1)
+    table = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(FLOAT, []))
+    model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(table))
+    path = save(model)
+    assert load(path).shapes["s"] == (7, 3)
+    for command in (["verify"], ["fix", "-o", str(tmp_path / "out.onnx")]):
+        done = CliRunner().invoke(cli, [*command, str(path)])
+        assert (done.exit_code, "zipmap=False" in done.output) == (4, True)
+
+
 def test_an_opset_from_the_future(save: Save) -> None:
     model = linear()
     model.opset_import[0].version = 999

@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
 from symlint.bounded import known
-from symlint.edit import write
+from symlint.edit import opened, write
 from symlint.errors import UsageProblem
 from symlint.evidence import Context
 from symlint.graph import Model
@@ -43,7 +42,7 @@ def fix(path: str, folder: Path, wish: Wish) -> Fixed:
 
 def _fits(model: Model, wish: Wish) -> None:
     """Refuse values that are no values of an input."""
-    declared = {value.name: value.shape for value in ir.load(model.path).graph.inputs} if wish.given else {}
+    declared = {value.name: value.shape for value in opened(model.path).graph.inputs} if wish.given else {}
     for name, array in wish.given.items():
         if name not in model.graph.inputs:
             known = ", ".join(model.graph.inputs) or "none"
@@ -136,7 +135,7 @@ class _Fix:
 
     def _signed(self, path: Path, done: Sequence[Done]) -> Path:
         """The last file with the reason of every repair in its metadata."""
-        file = ir.load(path)
+        file = opened(path)
         used = sum(key.startswith(SIGN) for key in file.metadata_props)
         for k, one in enumerate(done, start=used + 1):
             taken = f" ({one.removed} of {one.units} taken away)" if one.units else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -12,6 +11,7 @@ from statistics import median
 import onnx_ir as ir
 
 from symlint.concrete import Skeleton, make_concrete
+from symlint.edit import opened
 from symlint.graph import Graph, Model, Node, Shape
 from symlint.parameters import parameters
 from symlint.program import Einsum, Program
@@ -136,9 +136,12 @@ def _multiply_adds(program: Program) -> int:
 def _bytes(path: Path) -> int:
     """The sizes of a file and of its external data, for which it is parsed only when it names some."""
     size = path.stat().st_size
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data.find(b"location") < 0:
-            return size
-    stored = [v.const_value for graph in ir.load(path).graphs() for v in graph.initializers.values()]
+    with path.open("rb") as file:
+        last = b""
+        while (block := file.read(1 << 20)) and b"location" not in last + block:
+            last = block[-8:]
+    if not block:
+        return size
+    stored = [v.const_value for graph in opened(path).graphs() for v in graph.initializers.values()]
     outside = {Path(tensor.path).resolve() for tensor in stored if isinstance(tensor, ir.ExternalTensor)}
     return size + sum(file.stat().st_size for file in outside if file.is_file())

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from symlint.edit import opened
+
 
 def outside(path: Path) -> dict[str, int]:
     """The files in which a model file keeps tensors, and the bytes of the smallest tensor in each."""
     found: dict[str, int] = {}
-    for graph in ir.load(path).graphs():
+    for graph in opened(path).graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
@@ -64,7 +66,7 @@ def deliver(source: Path, target: Path, original: Path) -> None:
             names = (f"{target.name}{f'.{k}' if k else ''}.data" for k in count())
             used = {(original.parent / name).resolve() for name in kept}
             free = next(n for n in names if _free(target.parent / n, used, mine))
-            save(ir.load(source), part, min(kept.values(), default=0), free)
+            save(opened(source), part, min(kept.values(), default=0), free)
         else:
             shutil.copyfile(source, part)
         part.replace(target)
