@@ -76,7 +76,7 @@ class Converter:
                     self.called[outputs[0], k] = name
             op = f"{node.domain}.{op}" if domain else op
             attributes = self.attributes(node, prefix) if node.attribute else {}
-            yield Node(op, node.name, inputs, outputs, attributes, self.version(node, domain))
+            yield Node(op, _title(node), inputs, outputs, attributes, self.version(node, domain))
 
     def version(self, node: onnx.NodeProto, domain: str) -> int:
         """The version of the operator set that a node is of."""
@@ -130,7 +130,7 @@ class Converter:
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             key, kind = attribute.name, attribute.type
-            inner = f"{prefix}{node.name or node.op_type}/{key}/"
+            inner = f"{prefix}{_title(node) or node.op_type}/{key}/"
             if kind == _KINDS.GRAPH:
                 found[key] = self.graph(attribute.g, inner)
             elif kind == _KINDS.GRAPHS:
@@ -172,6 +172,12 @@ def unused(name: str, prefix: str, taken: set[str]) -> str:
     return found
 
 
+def _title(node: onnx.NodeProto) -> str:
+    """The name of a node, which nothing refers to: one that is no UTF-8 text, bytes to protobuf, does no harm."""
+    name: str | bytes = node.name
+    return name if isinstance(name, str) else name.decode(errors="backslashreplace")
+
+
 def _defined(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (info.name for info in graph.input)
     yield from (tensor.name for tensor in graph.initializer)
@@ -195,4 +201,6 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     """An integer, a symbol's name, or None; exporters also write -1 and 0 for "any size"."""
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value > 0 else None
+    if not isinstance(dim.dim_param, str):  # protobuf hands over bytes
+        raise ValueError("the name of a dimension is no UTF-8 text")
     return dim.dim_param or None

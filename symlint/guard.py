@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class _Guard:
         for name, user in free.items():
             raise self.fail(f"{user} reads {name!r}, which nothing defines; export the model again")
 
+    def text(self, names: Iterable[object], where: str) -> None:
+        # Protobuf hands over bytes where a name is no UTF-8.
+        if not all(isinstance(name, str) for name in names):
+            raise self.fail(f"{where} has names that are no UTF-8 text; is the file damaged? fetch it again")
+
     def body(self, graph: onnx.GraphProto, where: str) -> dict[str, str]:
         if graph.sparse_initializer:
             raise self.fail("stores sparse tensors, which symlint does not read; store them densely")
@@ -77,20 +82,21 @@ class _Guard:
         return self.graph(graph.node, inputs, stored, [item.name for item in graph.output], where)
 
     def graph(
-        self, nodes: Any, inputs: Iterable[str], stored: Iterable[str], outputs: Iterable[str], where: str
+        self, nodes: Any, inputs: Sequence[str], stored: Sequence[str], outputs: Iterable[str], where: str
     ) -> dict[str, str]:
         """Check one scope, sort its nodes in place, and return what it reads from outside: name -> reader."""
         known: dict[str, str] = {}
+        outputs = list(outputs)
+        self.text(outputs, where)
         for kind, names in (("input", inputs), ("initializer", stored)):
+            self.text(names, where)
             for name in names:
                 if known.get(name) == kind:
                     raise self.fail(f"{where} has two {kind}s named {name!r}; expected unique names")
                 known[name] = kind
         producer: dict[str, int] = {}
         for index, node in enumerate(nodes):
-            # Protobuf hands over bytes where a name is no UTF-8.
-            if not all(isinstance(name, str) for name in (node.op_type, node.domain, *node.input, *node.output)):
-                raise self.fail(f"{where} has names that are no UTF-8 text; is the file damaged? fetch it again")
+            self.text((node.op_type, node.domain, *node.input, *node.output), where)
             for name in node.output:
                 if name and (name in producer or name in known):
                     raise self.fail(f"{where} defines the value {name!r} twice; expected unique names")
@@ -113,6 +119,7 @@ class _Guard:
         return free
 
     def attribute(self, attribute: onnx.AttributeProto) -> Iterator[dict[str, str]]:
+        self.text((attribute.name,), "an attribute")
         if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
             raise self.fail("stores sparse tensors, which symlint does not read; store them densely")
         if attribute.HasField("t"):

@@ -695,6 +695,13 @@ def test_damaged_fields(save: Save, ending: bytes) -> None:
     assert "could not be parsed" in refusal(save(large().SerializeToString() + ending)).reason
 
 
+def test_names_that_are_no_text(save: Save) -> None:
+    data = linear().SerializeToString()
+    assert load(save(data.replace(b"product", b"prod\xffct"))).graph.nodes[0].name == "prod\\xffct"
+    assert "UTF-8" in refusal(save(data.replace(b"\x01w", b"\x01\xff"))).reason
+    assert "UTF-8" in refusal(save(data.replace(b"batch", b"bat\xffh"))).reason
+
+
 def test_unknown_fields_and_groups_are_passed_over(save: Save) -> None:
     data = large().SerializeToString()
     for extra in (_framed(1000, b"x" * 5000), b"\xc3\x3e\x08\x01\xc4\x3e", _varint(999 << 3) + b"\xff" * 9 + b"\x01"):
