@@ -10,20 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
-from symlint.axes import Axes
 from symlint.charge_system import System
 from symlint.parity import EVEN, LINEAR, ODD
-from symlint.program import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise, Program
-from symlint.terms import Expansion
-from symlint.unknowns import ONE, Charge, Slots
+from symlint.program import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise
+from symlint.unknowns import ONE, Charge, Slots, Variables
 
 
-def charges(
-    program: Program, axes: Axes, expansion: Expansion, kind: type[System], only: Collection[int] | None = None
-) -> dict[int, list[Charge]]:
+def charges(variables: Variables, kind: type[System], only: Collection[int] | None = None) -> dict[int, list[Charge]]:
     """Leaf -> independent generators of one kind, each by its charges wherever the leaf stands; zeros are left out."""
-    system = kind(program, axes, expansion, only)
-    for step in program.steps:
+    system = kind(variables, only)
+    for step in variables.program.steps:
         system.step(step)
     return system.solve()
 

@@ -6,11 +6,10 @@ elements allows depends on the kind of the generator and is left to the systems 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from symlint.arena import Form
 from symlint.dispatch import dispatched
+from symlint.occurrences import concatenation, contraction, cut, meetings
 from symlint.program import (
     CONSTANT,
     NONE,
@@ -29,7 +28,6 @@ from symlint.program import (
     operands,
     results,
 )
-from symlint.terms import Condition, joint, meet
 from symlint.unknowns import ONE, Slots, Unknowns
 
 
@@ -43,117 +41,29 @@ class System(Unknowns):
 
     @step.register
     def _(self, step: Einsum) -> None:
-        views: dict[str, list[Slots]] = {}
-        for name, spec in zip(step.operands, step.specs, strict=True):
-            for k, axis in enumerate(spec):
-                for label, slots in self._view(name, k, axis, step.sizes):
-                    views.setdefault(label, []).append(slots)
-        made: dict[str, Slots] = {}
-        for k, axis in enumerate(step.result):
-            made.update(self._view(step.out, k, axis, step.sizes))
-        for label, parts in views.items():
-            self.contracted(made.get(label), parts)
-        for label, slots in made.items():
-            if label not in views:
-                self.contracted(slots, [])
+        known = self.variables.contractions
+        if id(step) not in known:
+            known[id(step)] = contraction(self.variables, step)
+        ties, labels = known[id(step)]
+        self.apply(ties)
+        for out, parts in labels:
+            self.contracted(out, parts)
 
     def contracted(self, out: Slots | None, parts: list[Slots]) -> None:
         """One label of a contraction: charges add up, to nothing where the label is summed over."""
         self.balance(out, [(slots, ONE) for slots in parts])
 
-    def _view(
-        self, name: str, axis: int, labels: tuple[str, ...], sizes: Mapping[str, int]
-    ) -> Sequence[tuple[str, Slots]]:
-        """The variables of an axis label by label; those of a grouped axis are tied to the group's."""
-        whole = self.slots(name, axis)
-        if len(labels) == 1:
-            return ((labels[0], whole),)
-        parts = self.expansion.grouping(self.axes.of[name][axis], tuple(sizes[label] for label in labels))
-        if parts is None:
-            self.zero(whole)
-            return ()
-        views = [self.fresh(self.expansion.pattern(p)) for p in parts]
-        if not self._kept(whole.pattern):
-            return tuple(zip(labels, views, strict=True))
-        targets = self.terms(name, axis)
-        terms = [self.expansion.terms(p) for p in parts]
-        if all(len(row) == 1 and not row[0].condition for row in (targets, *terms)):
-            v = whole.first
-            for view in views:
-                for w, leaf in enumerate(view.pattern.flat, view.first):
-                    self.tie(w, v, leaf)
-                    v += 1
-            return tuple(zip(labels, views, strict=True))
-        for picks, first, condition in joint(terms, [sizes[label] for label in labels]):
-            flat = [
-                pair
-                for view, k in zip(views, picks, strict=True)
-                for pair in zip(view.term(k), view.pattern.leaves[k], strict=True)
-            ]
-            met = [
-                whole.term(t)
-                for t, target in enumerate(targets)
-                if target.first == first
-                and len(target.leaves) == len(flat)
-                and meet(target.condition, condition) is not None
-            ]
-            for row in met:
-                for (v, leaf), w in zip(flat, row, strict=True):
-                    self.tie(v, w, leaf)
-            if not met:
-                for v, leaf in flat:
-                    self.nothing(v, leaf)
-        return tuple(zip(labels, views, strict=True))
-
     @step.register
-    def _(self, step: Concat) -> None:
-        index = self.axes.of[step.out][step.axis]
-        offset = 0
-        for name in step.operands:
-            size = self.program.shapes[name][step.axis]
-            path = self._path(index, offset, offset + size)
-            for k in range(len(self.axes.of[name])):
-                self._pair(step.out, k, name, k, offset if k == step.axis else 0, {} if k == step.axis else path)
-            offset += size
-
-    def _path(self, f: int, start: int, stop: int) -> Condition:
-        if self.factors.form(f) is not Form.SUM:
-            return {}
-        return {key: (a, b) for key, (a, b, _) in self.factors.path(f, (start, stop, f)).items()}
-
-    def _pair(self, whole: str, k: int, part: str, j: int, shift: int, path: Condition) -> None:
-        """Axis j of `part` is axis k of `whole`, at positions from `shift` on and under the condition `path`."""
-        ours, theirs = self.terms(whole, k), self.terms(part, j)
-        for t, term in enumerate(theirs):
-            met = [
-                s
-                for s, other in enumerate(ours)
-                if other.leaves == term.leaves
-                and meet(other.condition, path) is not None
-                and bool((other.positions == term.first + shift).any())
-            ]
-            slots = self.slots(part, j)
-            if not met:
-                self.zero_term(slots, t)
-            for s in met:
-                for v, w, leaf in zip(slots.term(t), self.slots(whole, k).term(s), term.leaves, strict=True):
-                    self.tie(v, w, leaf)
-
-    @step.register
-    def _(self, step: Slice) -> None:
-        f = self.axes.of[step.x][step.axis]
-        target, width = f, 1
-        if self.factors.form(f) is Form.PRODUCT:
-            target = self.factors.parts(f)[0]
-            width = self.factors.size(f) // self.factors.size(target)
-        aligned = step.start % width == 0 and step.stop % width == 0
-        path = self._path(target, step.start // width, step.stop // width) if aligned else {}
-        for k in range(len(self.axes.of[step.x])):
-            self._pair(step.x, k, step.out, k, step.start if k == step.axis else 0, {} if k == step.axis else path)
+    def _(self, step: Concat | Slice) -> None:
+        known = self.variables.pairs
+        if id(step) not in known:
+            make = concatenation if isinstance(step, Concat) else cut
+            known[id(step)] = make(self.variables, step)  # type: ignore[arg-type]
+        self.apply(known[id(step)])
 
     @step.register
     def _(self, step: Pointwise) -> None:
-        shape, law = self.program.shapes[step.out], self.law(step)
+        law = self.law(step)
         if step.function == "Mul" and not self.program.nil.isdisjoint(step.operands):
             return  # zero, which has every charge
         degrees = law.degrees or (ONE,) * len(step.operands)
@@ -161,24 +71,16 @@ class System(Unknowns):
         for name, degree in moving:
             if degree is None or law.kind == "none":
                 self.still(name)
-        for k, size in enumerate(shape):
-            if size == 1:
-                continue
-            parts: list[tuple[Slots, Fraction]] = []
-            absent = mixed = False
-            for name, degree in moving:
-                mine = k - len(shape) + len(self.axes.of[name])
-                if mine >= 0 and self.program.shapes[name][mine] > 1:
-                    if degree is not None:
-                        parts.append((self.slots(name, mine), degree))
-                    mixed = mixed or (degree is None and not self.elementwise)
-                else:
-                    absent = absent or degree is not None
-            if mixed:
+        known = self.variables.meetings
+        if id(step) not in known:
+            known[id(step)] = list(meetings(self.variables, step))
+        for out, held, lacking in known[id(step)]:
+            parts = [(slots, d) for j, slots in held if (d := degrees[j]) is not None]
+            if not self.elementwise and len(parts) < len(held):
                 for slots, _ in parts:
                     self.zero(slots)
                 parts = []
-            self.answer(law, self.slots(step.out, k), parts, absent=absent)
+            self.answer(law, out, parts, absent=any(degrees[j] is not None for j in lacking))
 
     def law(self, step: Pointwise) -> Law:
         """How an elementwise function answers to this kind of generator."""

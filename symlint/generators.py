@@ -19,7 +19,7 @@ from symlint.symmetry import Kind
 from symlint.terms import Expansion
 from symlint.translation.course import Translation
 from symlint.translation.search import translations
-from symlint.unknowns import Charge
+from symlint.unknowns import Charge, Variables
 from symlint.unseen import unseen
 from symlint.whole import whole
 
@@ -32,9 +32,10 @@ class Generators:
     def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
         self.program, self.axes, self.expansion = program, axes, expansion
         self.factors = axes.factors
-        self.charges = {kind: charges(program, axes, expansion, system) for kind, system in SYSTEMS.items()}
-        self.rotations = rotations(program, axes, expansion, self.charges["rotation"])
-        self.planes = planes(program, axes, expansion)
+        self.variables = Variables(program, axes, expansion)
+        self.charges = {kind: charges(self.variables, system) for kind, system in SYSTEMS.items()}
+        self.rotations = rotations(self.variables, self.charges["rotation"])
+        self.planes = planes(self.variables)
         self.bearers: dict[int, list[str]] = {}
         for name in program.weights:
             if name not in program.detached:
@@ -75,7 +76,7 @@ class Generators:
     def nearly(self) -> Iterator[Action]:
         """Rescalings of units that only an epsilon breaks."""
         numbers = Counter[int]()
-        for leaf, charge in nearly(self.program, self.axes, self.expansion, self.charges["rescaling"]):
+        for leaf, charge in nearly(self.variables, self.charges["rescaling"]):
             numbers[leaf] += 1
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             name = f"{space}.rescaling.nearly.{numbers[leaf]}"

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from symlint.axes import Axes
 from symlint.charge import Rescaling, charges
-from symlint.program import CONSTANT, NONE, Law, Normalise, Program
+from symlint.program import CONSTANT, NONE, Law, Normalise
 from symlint.span import independent
-from symlint.terms import Expansion
-from symlint.unknowns import Charge
+from symlint.unknowns import Charge, Variables
 from symlint.whole import LENGTHS
 
 
@@ -25,10 +23,9 @@ class Nearly(Rescaling):
         return CONSTANT if step.function in LENGTHS and axis not in step.axes else NONE
 
 
-def nearly(
-    program: Program, axes: Axes, expansion: Expansion, exact: Mapping[int, Sequence[Charge]]
-) -> Iterator[tuple[int, Charge]]:
+def nearly(variables: Variables, exact: Mapping[int, Sequence[Charge]]) -> Iterator[tuple[int, Charge]]:
     """Leaf and charge of what is a rescaling but for an epsilon, beyond the `exact` ones."""
+    program, axes = variables.program, variables.axes
     leaves = axes.factors.leaves
     apart = (
         f
@@ -41,7 +38,7 @@ def nearly(
     concerned = held.intersection(x for f in apart for x in leaves(f))
     if not concerned:
         return
-    for leaf, found in charges(program, axes, expansion, Nearly, concerned).items():
+    for leaf, found in charges(variables, Nearly, concerned).items():
         rows = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in found]
         known = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in exact.get(leaf, ())]
         for k in independent(rows, known):

@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from symlint.axes import Axes
 from symlint.charge import Linear
 from symlint.dispatch import dispatched
 from symlint.linear_system import LinearSystem
-from symlint.program import NONE, SUM, Law, Normalise, Pointwise, Program, Step
-from symlint.terms import Expansion
-from symlint.unknowns import ONE, Charge, Occurrence, Slots
+from symlint.program import NONE, SUM, Law, Normalise, Pointwise, Step
+from symlint.unknowns import ONE, Charge, Occurrence, Slots, Variables
 
 LENGTHS = ("rms", "l2")
 Frame = tuple[tuple[str, int], ...]
@@ -49,13 +47,13 @@ class Orthogonal(Linear):
 
     modulus = 2
 
-    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+    def __init__(self, variables: Variables) -> None:
         self.relations: dict[int, list[_Relation]] = {}
         self.passing: Frame = ()
         self.normed: dict[int, bool] = {}
         """Variables of what is normalised -> whether its mean is subtracted."""
-        self.fixed = program.fixed
-        super().__init__(program, axes, expansion)
+        self.fixed = variables.program.fixed
+        super().__init__(variables)
 
     def tie(self, v: int, w: int, leaf: int) -> None:
         """An equality, and what it says of the frames of two variables."""
@@ -181,11 +179,9 @@ class Orthogonal(Linear):
         return {v: tuple(sorted(frame.items())) for v, frame in found.items()}
 
 
-def rotations(
-    program: Program, axes: Axes, expansion: Expansion, linear: Mapping[int, Sequence[Charge]]
-) -> dict[int, list[Rotation]]:
+def rotations(variables: Variables, linear: Mapping[int, Sequence[Charge]]) -> dict[int, list[Rotation]]:
     """Leaf -> the orthogonal groups that act on it, beside those of the matrices that are `linear`."""
-    system = Orthogonal(program, axes, expansion)
-    for step in program.steps:
+    system = Orthogonal(variables)
+    for step in variables.program.steps:
         system.step(step)
     return system.rotations(linear)

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.axes import Axes
 from symlint.charge import Linear
-from symlint.program import NONE, SUM, Law, Normalise, Program, Step
+from symlint.program import NONE, SUM, Law, Normalise, Step
 from symlint.rotary import Turn, turns
-from symlint.terms import Expansion
-from symlint.unknowns import ONE, Charge
+from symlint.unknowns import ONE, Charge, Variables
 
 
 class Planes(Linear):
@@ -22,8 +20,8 @@ class Planes(Linear):
 
     modulus = 2
 
-    def __init__(self, program: Program, axes: Axes, expansion: Expansion, found: list[Turn]) -> None:
-        super().__init__(program, axes, expansion)
+    def __init__(self, variables: Variables, found: list[Turn]) -> None:
+        super().__init__(variables)
         self.inner = frozenset[int]().union(*(turn.inner for turn in found))
         self.last = {turn.last: turn for turn in found}
         self.offsets: dict[int, set[int]] = {}
@@ -70,13 +68,13 @@ class Planes(Linear):
         return True
 
 
-def planes(program: Program, axes: Axes, expansion: Expansion) -> dict[int, list[Charge]]:
+def planes(variables: Variables) -> dict[int, list[Charge]]:
     """Leaf -> the rotations of its planes, by the occurrences of both units of every pair."""
-    found = list(turns(program))
+    found = list(turns(variables.program))
     if not found:
         return {}
-    system = Planes(program, axes, expansion, found)
-    for step in program.steps:
+    system = Planes(variables, found)
+    for step in variables.program.steps:
         system.through(step)
     paired = {leaf: list(system.pairs(leaf, charges)) for leaf, charges in system.solve().items()}
     return {leaf: charges for leaf, charges in paired.items() if charges}

@@ -38,8 +38,70 @@ class Slots(NamedTuple):
         return range(start, start + len(self.pattern.leaves[t]))
 
 
+class Ties(NamedTuple):
+    """Variables of a leaf that are equal, and some that are zero."""
+
+    equal: list[tuple[int, int, int]]
+    zero: list[tuple[int, int]]
+
+
+class Contraction(NamedTuple):
+    """A contraction: what ties grouped axes to labels; label by label the output's variables and the operands'."""
+
+    ties: Ties
+    labels: list[tuple[Slots | None, list[Slots]]]
+
+
+class Meeting(NamedTuple):
+    """An axis of an elementwise step: the output's variables, those of operands that have it, and who lacks it."""
+
+    out: Slots
+    parts: list[tuple[int, Slots]]
+    absent: list[int]
+
+
+class Variables:
+    """The variables of a program, and what its steps say of them whatever acts on the units: one for all systems."""
+
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+        self.program, self.axes, self.expansion = program, axes, expansion
+        self.of: dict[tuple[str, int], Slots] = {}
+        """Tensor and axis -> its variables."""
+        self.count = 0
+        self.held = frozenset(
+            x for n in (*program.weights, *program.affines) for f in axes.of[n] for x in axes.factors.leaves(f)
+        )
+        """The leaves of weights: nothing is asked of others."""
+        self.contractions: dict[int, Contraction] = {}
+        self.meetings: dict[int, list[Meeting]] = {}
+        self.pairs: dict[int, Ties] = {}
+        """What is found of a step, by its identity."""
+        self._concerned: dict[Pattern, bool] = {}
+
+    def slots(self, name: str, axis: int) -> Slots:
+        """The variables of one axis."""
+        key = (name, axis)
+        found = self.of.get(key)
+        if found is None:
+            found = self.of[key] = self.fresh(self.expansion.pattern(self.axes.of[name][axis]))
+        return found
+
+    def fresh(self, pattern: Pattern) -> Slots:
+        """New variables."""
+        made = Slots(self.count, pattern)
+        self.count += len(pattern.flat)
+        return made
+
+    def concerned(self, pattern: Pattern) -> bool:
+        """Whether an axis holds a leaf of which anything is asked."""
+        found = self._concerned.get(pattern)
+        if found is None:
+            found = self._concerned[pattern] = not self.held.isdisjoint(pattern.flat)
+        return found
+
+
 class Unknowns:
-    """The variables of a program and their equations.
+    """The equations between the variables of a program.
 
     Equations are kept for the leaves that may be asked for alone: those that a weight holds and on which something may
     act.
@@ -50,17 +112,16 @@ class Unknowns:
     elementwise = True
     """Whether units are acted on one by one, so that a gain per unit moves along."""
 
-    def __init__(self, program: Program, axes: Axes, expansion: Expansion, only: Collection[int] | None = None) -> None:
-        self.program, self.axes, self.expansion = program, axes, expansion
-        self.factors = axes.factors
-        self.variables: dict[tuple[str, int], Slots] = {}
+    def __init__(self, variables: Variables, only: Collection[int] | None = None) -> None:
+        self.variables = variables
+        self.program, self.axes, self.expansion = variables.program, variables.axes, variables.expansion
+        self.factors = self.axes.factors
+        program = self.program
         self.owners: dict[int, tuple[str, int, Pattern, int]] = {}
         """Variable that stands for an occurrence -> its tensor, axis, pattern and number there; made by `solve`."""
-        self.count = 0
         self.free: dict[str, None] = {}
         """Tensors of which every charge is free."""
-        held = {x for n in (*program.weights, *program.affines) for f in axes.of[n] for x in self.factors.leaves(f)}
-        wanted = held if only is None else held.intersection(only)
+        wanted = variables.held if only is None else variables.held.intersection(only)
         self.systems = {leaf: LinearSystem(self.modulus) for leaf in wanted if leaf not in self.factors.rigid}
         """Leaf -> its equations."""
         self._places: dict[Pattern, tuple[tuple[int, LinearSystem], ...]] = {}
@@ -87,21 +148,11 @@ class Unknowns:
     # -- variables ------------------------------------------------------------------------------------------------
     def slots(self, name: str, axis: int) -> Slots:
         """The variables of one axis."""
-        key = (name, axis)
-        found = self.variables.get(key)
-        if found is None:
-            found = self.variables[key] = self.fresh(self.expansion.pattern(self.axes.of[name][axis]))
-        return found
+        return self.variables.slots(name, axis)
 
     def terms(self, name: str, axis: int) -> tuple[Term, ...]:
         """The terms of one axis of a tensor."""
         return self.expansion.terms(self.axes.of[name][axis])
-
-    def fresh(self, pattern: Pattern) -> Slots:
-        """New variables."""
-        made = Slots(self.count, pattern)
-        self.count += len(pattern.flat)
-        return made
 
     def _kept(self, pattern: Pattern) -> tuple[tuple[int, LinearSystem], ...]:
         """The places of a pattern of which equations are kept, with the system of each."""
@@ -117,11 +168,6 @@ class Unknowns:
         """Two variables of a leaf are equal."""
         if leaf in self.systems:
             self.systems[leaf].equalities.append((v, w))
-
-    def nothing(self, v: int, leaf: int) -> None:
-        """A variable of a leaf is zero."""
-        if leaf in self.systems:
-            self.systems[leaf].zeros.append(v)
 
     def opposed(self, v: int, w: int, system: LinearSystem) -> None:
         """Two variables add up to nothing."""
@@ -139,10 +185,13 @@ class Unknowns:
         for k, system in self._kept(slots.pattern):
             system.zeros.append(first + k)
 
-    def zero_term(self, slots: Slots, t: int) -> None:
-        """Nothing may be scaled in one term."""
-        for v, leaf in zip(slots.term(t), slots.pattern.leaves[t], strict=True):
-            self.nothing(v, leaf)
+    def apply(self, ties: Ties) -> None:
+        """What holds whatever acts."""
+        for v, w, leaf in ties.equal:
+            self.tie(v, w, leaf)
+        for v, leaf in ties.zero:
+            if leaf in self.systems:
+                self.systems[leaf].zeros.append(v)
 
     def still(self, name: str) -> None:
         """No axis of a tensor may be scaled."""
@@ -189,7 +238,7 @@ class Unknowns:
         """The generators of every leaf that move at least one weight."""
         owners = self.owners
         wanted: dict[int, list[int]] = {leaf: [] for leaf in self._order()}
-        for (name, axis), (first, pattern) in self.variables.items():
+        for (name, axis), (first, pattern) in self.variables.of.items():
             for k, _ in self._kept(pattern):
                 owners[first + k] = (name, axis, pattern, k)
                 if (mine := wanted.get(pattern.flat[k])) is not None:
