@@ -130,6 +130,11 @@ class Arena:
         """Whether some family depends on `f`."""
         return self.find(f) in self._indices
 
+    @property
+    def indexed(self) -> bool:
+        """Whether there is any family."""
+        return bool(self._index)
+
     def cuts(self, f: int) -> tuple[int, ...]:
         """Where a family's members begin and end along its index."""
         return self._cuts[self.find(f)]

@@ -116,11 +116,15 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
     Args:
         tensors: the axes of every tensor of the network.
     """
-    changed = True
+    below: dict[int, tuple[int, ...]] = {}  # factor -> the families under it, until something is joined
+    changed = factors.indexed
     while changed:
         changed = False
         for axes in tensors:
-            families = {g for f in axes for g in factors.families(f)}
+            for f in axes:
+                if f not in below:
+                    below[f] = tuple(factors.families(f))
+            families = {g for f in axes for g in below[f]}
             if not families:
                 continue
             present = {s for f in axes for s in factors.sums(f)}
@@ -131,3 +135,4 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
                     for member in members[1:]:
                         unify(factors, members[0], member, "a use that does not see the index")
                     changed = True
+                    below.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +31,19 @@ MASKED = -1e4
 """A score this low has no weight in a softmax, whatever is added to others."""
 
 
+class _Entry(NamedTuple):
+    """What meets a change that enters a contraction by one operand."""
+
+    twice: bool
+    """Whether that operand is read twice."""
+    constants: frozenset[str]
+    """Labels of the other operands that depend on no input."""
+    moving: tuple[int, ...]
+    """The other operands that do."""
+    free: frozenset[str]
+    """Labels of the result."""
+
+
 class Blocked(Exception):
     """The change comes out where nothing can take it back."""
 
@@ -45,6 +60,8 @@ class Transitions:
     fixed: frozenset[str]
     """Tensors that depend on no input."""
     nulls: Nulls
+    _entries: dict[tuple[int, int], _Entry] = field(default_factory=dict)
+    """Contraction, by its identity, and operand -> what meets a change that enters there."""
 
     @dispatched
     def step(self, step: Step, k: int, wave: Wave) -> dict[str, Wave]:
@@ -56,13 +73,10 @@ class Transitions:
 
     @step.register
     def _(self, step: Einsum, k: int, wave: Wave) -> dict[str, Wave]:
-        if step.operands.count(step.operands[k]) > 1:
+        twice, constants, moving, free = self._entry(step, k)
+        if twice:
             raise Blocked
         labels = labelled(wave, step.specs[k], step.sizes)
-        others = [j for j in range(len(step.operands)) if j != k]
-        constants = {x for j in others if step.operands[j] in self.fixed for axis in step.specs[j] for x in axis}
-        moving = [j for j in others if step.operands[j] not in self.fixed]
-        free = {x for axis in step.result for x in axis}
         for label in constants:
             labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
         if not moving:
@@ -80,8 +94,21 @@ class Transitions:
             labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
         return self._made(step, labels, Wave(Kind.ANY, ()))
 
+    def _entry(self, step: Einsum, k: int) -> _Entry:
+        found = self._entries.get((id(step), k))
+        if found is None:
+            others = [j for j in range(len(step.operands)) if j != k]
+            still = [step.specs[j] for j in others if step.operands[j] in self.fixed]
+            found = self._entries[id(step), k] = _Entry(
+                step.operands.count(step.operands[k]) > 1,
+                frozenset(x for spec in still for axis in spec for x in axis),
+                tuple(j for j in others if step.operands[j] not in self.fixed),
+                frozenset(x for axis in step.result for x in axis),
+            )
+        return found
+
     def _sums_to_one(
-        self, step: Einsum, j: int, labels: dict[str, Partition], constants: set[str], free: set[str]
+        self, step: Einsum, j: int, labels: dict[str, Partition], constants: Set[str], free: Set[str]
     ) -> bool:
         """Whether the other operand only averages a change that is the same along what is summed over."""
         summed = {x for axis in step.specs[j] for x in axis} - free
@@ -93,7 +120,7 @@ class Transitions:
         flat = (label not in labels or labels[label].steady) and label not in constants
         return null is not None and null.plain and flat
 
-    def _based(self, step: Einsum, labels: dict[str, Partition], j: int, free: set[str]) -> dict[str, Wave]:
+    def _based(self, step: Einsum, labels: dict[str, Partition], j: int, free: Set[str]) -> dict[str, Wave]:
         """A change that is linear in operand `j`."""
         seats = {axis[0]: a for a, axis in enumerate(step.specs[j]) if axis}
         where = [seats.get(axis[0]) if len(axis) == 1 else None for axis in step.result]

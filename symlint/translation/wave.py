@@ -25,12 +25,13 @@ Classes = NDArray[np.int64]
 class Partition:
     """The indices of an axis in classes; what is asked of it is found once."""
 
-    __slots__ = ("_spread", "_steady", "key", "values")
+    __slots__ = ("_hash", "_spread", "_steady", "key", "values")
 
     def __init__(self, values: Classes) -> None:
         self.values = values
         """The class of each index, -1 for none."""
         self.key = values.tobytes()
+        self._hash = hash(self.key)
         self._steady: bool | None = None
         self._spread: Partition | None = None
 
@@ -38,7 +39,7 @@ class Partition:
         return self is other or (isinstance(other, Partition) and self.key == other.key)
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return self._hash
 
     def __len__(self) -> int:
         return len(self.values)
