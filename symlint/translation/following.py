@@ -7,7 +7,7 @@ from functools import cached_property
 from heapq import heappop, heappush
 
 from symlint.numbers import SUMMING
-from symlint.program import Affine, Concat, Einsum, Pointwise, Program, Step, operands, results
+from symlint.program import Affine, Concat, Einsum, Pointwise, Program, Step, operands
 from symlint.translation.absorption import Absorbers, Way
 from symlint.translation.course import Visit
 from symlint.translation.null import Nulls
@@ -24,12 +24,9 @@ class Following:
 
     def __init__(self, program: Program, fixed: frozenset[str], nulls: Nulls) -> None:
         self.program, self.fixed = program, fixed
-        self.place = {id(step): k for k, step in enumerate(program.steps)}
-        self.makers = {name: step for step in program.steps for name in results(step)}
-        self.readers: dict[str, list[Step]] = {}
-        for step in program.steps:
-            for name in dict.fromkeys(operands(step)):
-                self.readers.setdefault(name, []).append(step)
+        self.reads = [operands(step) for step in program.steps]
+        self.makers = program.producers
+        self.readers = {name: [program.steps[k] for k in places] for name, places in program.readers.items()}
         self.transitions = Transitions(program, fixed, nulls)
         self.absorbers = Absorbers(program, fixed, self.makers, self.readers)
         self.known: dict[object, tuple[list[Visit], int, bool]] = {}
@@ -51,8 +48,8 @@ class Following:
         queued: set[int] = set()
 
         def push(name: str) -> None:
-            for step in self.readers.get(name, ()):
-                if (k := self.place[id(step)]) not in queued and k >= start:
+            for k in self.program.readers.get(name, ()):
+                if k not in queued and k >= start:
                     queued.add(k)
                     heappush(waiting, k)
 
@@ -84,8 +81,9 @@ class Following:
                         ends = False
                         break
                 passed.append((key, len(visits)))
-            step = self.program.steps[heappop(waiting)]
-            entering = tuple(k for k, n in enumerate(operands(step)) if n in waves)
+            place = heappop(waiting)
+            step = self.program.steps[place]
+            entering = tuple(k for k, n in enumerate(self.reads[place]) if n in waves)
             try:
                 made = self._through(step, entering, waves)
             except Blocked:
@@ -120,12 +118,13 @@ class Following:
         )
 
     def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
-        others = [n for k, n in enumerate(operands(step)) if k not in entering and n not in self.fixed]
-        return isinstance(step, Einsum) and bool(others) and any(w.kind is Kind.CONSTANT for w in made.values())
+        if not isinstance(step, Einsum) or all(w.kind is not Kind.CONSTANT for w in made.values()):
+            return False
+        return any(k not in entering and n not in self.fixed for k, n in enumerate(step.operands))
 
     def _frontier(self, place: int, waves: Mapping[str, Wave]) -> object:
         """What all that follows depends on, where a change goes through one step alone."""
-        return (place, *((n, w.key, w.exact) for n, w in self._entering(place, waves).items()))
+        return (place, *((n, waves[n]) for n in dict.fromkeys(self.reads[place]) if n in waves))
 
     def _shared(self, wave: Wave) -> bool:
         """Whether another weight reads that in which a change is linear, and so might take it back."""
@@ -138,10 +137,13 @@ class Following:
         return len(self.readers.get(base, ())) != 1
 
     def _entering(self, place: int, waves: Mapping[str, Wave]) -> dict[str, Wave]:
-        return {n: waves[n] for n in operands(self.program.steps[place]) if n in waves}
+        return {n: waves[n] for n in self.reads[place] if n in waves}
 
     def _through(self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave]) -> dict[str, Wave]:
-        names = [operands(step)[k] for k in entering]
+        read = operands(step)
+        if len(entering) == 1:
+            return self.transitions.step(step, entering[0], waves[read[entering[0]]])
+        names = [read[k] for k in entering]
         apart = isinstance(step, Pointwise) and (
             step.function in SUMMING or (step.function == "Where" and 0 not in entering)
         )
