@@ -6,7 +6,7 @@ computed with one expert chosen everywhere, and compared from expert to expert.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from symlint.rehearsal import Rehearsal, Unrehearsed, entered
 from symlint.side import orthonormal
 from symlint.structure import Action, Structure
 from symlint.twins import Group, close, same_rows
+
+SCALING = ("standardise", "rms")
+"""Normalisations along units that choose none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,14 @@ class _Mixture:
         along = [s for s in self.program.touching(mine) if self._along(s)]
         self.gates = {n for s in along for n in results(s)}
         self.routers = [s.x for s in along if isinstance(s, Normalise) and s.x not in self.gates]
-        if not self.gates or any(isinstance(s, Unknown) for s in along):
+        scaled = all(isinstance(s, Normalise) and s.function in SCALING for s in along)
+        if scaled or any(isinstance(s, Unknown) for s in along):
             raise Unrehearsed(action.id)
         self.ends = [s for s in self.program.reading(self.inside) if self._leaves(s)]
         self.part = entered(self.program, {*self.inside, *(n for s in self.ends for n in results(s))}, moving)
         self.bases: dict[str, Array] = {}
+        self.chosen = self._after(self.gates)
+        self.shared: dict[tuple[int, bool], dict[str, Array]] = {}
 
     def _holds(self, name: str, leaves: set[int]) -> bool:
         return any(not leaves.isdisjoint(self.structure.axes.factors.leaves(f)) for f in self.of[name])
@@ -121,11 +127,24 @@ class _Mixture:
         return np.hstack(columns)
 
     def _ended(self, unit: int, seed: int, *, rounded: bool, given: dict[str, Array] | None = None) -> list[Array]:
-        chosen = {name: self._chosen(name, unit) for name in self.gates}
-        draw = Rehearsal(self.program, self.part, seed, rounded, {**chosen, **(given or {})})
-        return [draw.value(results(step)[0]) for step in self.ends]
+        # What no choice reaches, as what every expert computes, is the same whichever is chosen.
+        shared = {} if given else self.shared.setdefault((seed, rounded), {})
+        chosen = {name: self._one(name, unit) for name in self.gates}
+        draw = Rehearsal(self.program, self.part, seed, rounded, {**chosen, **(given or {})}, known=dict(shared))
+        made = [draw.value(results(step)[0]) for step in self.ends]
+        if not shared:
+            shared.update({name: value for name, value in draw.known.items() if name not in self.chosen})
+        return made
 
-    def _chosen(self, name: str, unit: int) -> Array:
+    def _after(self, names: Collection[str]) -> frozenset[str]:
+        """Some tensors and all that is made of them."""
+        found = set(names)
+        for step in self.program.steps:
+            if not found.isdisjoint(operands(step)):
+                found.update(results(step))
+        return frozenset(found)
+
+    def _one(self, name: str, unit: int) -> Array:
         """One where an expert is, zero where others are."""
         shape = self.program.shapes[name]
         rows = members(self.structure, self.action, self.of[name], shape)

@@ -16,6 +16,7 @@ import numpy as np
 from symlint.clusters import precision
 from symlint.graph import Array
 from symlint.numbers import contract
+from symlint.passage import Passages
 from symlint.program import (
     Affine,
     Concat,
