@@ -46,6 +46,10 @@ class Axes:
     """Factors whose indices together choose one unit of another: a token and a place in the ranking its expert."""
     company: dict[int, frozenset[int] | None] = field(default_factory=dict, compare=False)
     """Leaf -> what stands beside it in all contexts that hold it, as far as it was asked for; None for anything."""
+    neighbours: dict[tuple[tuple[int, ...], int], list[tuple[tuple[int, int], list[int]]]] = field(
+        default_factory=dict, compare=False
+    )
+    """Axes and leaf -> each occurrence of the leaf with the factors beside it, as far as it was asked for."""
 
     @cached_property
     def chosen(self) -> tuple[tuple[frozenset[int], int], ...]:

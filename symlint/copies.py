@@ -39,6 +39,16 @@ def copies(
 
 
 def _beside(
+    axes: Axes, expansion: Expansion, held: tuple[int, ...], leaf: int
+) -> list[tuple[tuple[int, int], list[int]]]:
+    """The same as `_found`, remembered: most tensors have the axes of others."""
+    found = axes.neighbours.get((held, leaf))
+    if found is None:
+        found = axes.neighbours[held, leaf] = list(_found(axes, expansion, held, leaf))
+    return found
+
+
+def _found(
     axes: Axes, expansion: Expansion, held: Sequence[int], leaf: int
 ) -> Iterator[tuple[tuple[int, int], list[int]]]:
     """Each occurrence (axis, term) of a leaf in a tensor, with the factors of its own term and then of the other axes.

@@ -129,13 +129,15 @@ class Absorbers:
         )
         if not (step.function in SUMMING or step.function in PASSING or (scaled and (step.function == "Mul" or not k))):
             return None
+        exact = wave.exact and step.function in COPYING
         shape = self.program.shapes[step.operands[k]]
+        if shape == self.program.shapes[step.out]:
+            return wave if exact == wave.exact else wave._replace(exact=exact)
         lead = len(wave.partitions) - len(shape)
         narrow = [a for a in range(len(wave.partitions)) if a < lead or shape[a - lead] != len(wave.partitions[a])]
         if any(not wave.same_along(a) for a in narrow):
             return None
         partitions = tuple(same(n) if a + lead in narrow else wave.partitions[a + lead] for a, n in enumerate(shape))
-        exact = wave.exact and step.function in COPYING
         return wave._replace(partitions=partitions, where=wave.where[lead:], exact=exact)
 
     def _rearranged(self, step: Einsum, wave: Wave) -> Wave | None:
