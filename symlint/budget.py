@@ -31,7 +31,7 @@ LOAD, SYMMETRIES = "load", "symmetries"
 _T = TypeVar("_T")
 _PROCESS = 100 << 20
 """What Python and the libraries take, where the system does not say how much memory a process has."""
-_COPIES = 3
+_COPIES = 2
 """How many times its bytes the reading of a weight takes: itself, and what an analysis makes of it."""
 _SPARE = 16
 """A part of the memory (one of so many) that is left for what is made between two questions."""

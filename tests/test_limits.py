@@ -239,14 +239,14 @@ def test_a_weight_that_does_not_fit_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(symlint.budget, "resident", lambda: 0)
     fits = (symlint.budget._PROCESS + (64 << 20)) * 16 // 15
     assert document(file, "--max-memory", fits)["exit_code"] == 0
-    found = document(file, "--max-memory", (symlint.budget._PROCESS + (5 << 19)) * 16 // 15 + 16)
+    found = document(file, "--max-memory", (symlint.budget._PROCESS + (3 << 19)) * 16 // 15 + 16)
     (model,) = found["models"]
     assert found["exit_code"] == 4
     assert "SYM005" in whole(found)
     assert {item["tensor"] for item in model["skipped"]} == {"table"}
     assert model["skipped"][0]["reason"].startswith("1M, and what is made of them, do not fit into")
     words = " ".join(
-        call("check", file, "--max-memory", (symlint.budget._PROCESS + (5 << 19)) * 16 // 15 + 16).output.split()
+        call("check", file, "--max-memory", (symlint.budget._PROCESS + (3 << 19)) * 16 // 15 + 16).output.split()
     )
     assert "table: 1M, and what is made of them, do not fit" in words
 
