@@ -16,7 +16,6 @@ import numpy as np
 from symlint.clusters import precision
 from symlint.graph import Array
 from symlint.numbers import contract
-from symlint.passage import Passages
 from symlint.program import (
     Affine,
     Concat,
