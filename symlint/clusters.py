@@ -18,7 +18,9 @@ ABSENT = np.float64(1e-30)  # a number of Python would be rounded to zero beside
 BLOCK = 1 << 16
 """Elements that are in double precision at once: they stay in the processor's cache."""
 SKETCHES = 4
-"""Random directions in which rows are compared before they are read a second time."""
+"""Random sums in which rows are compared before they are read a second time."""
+REACH = 16.0
+"""How many tolerances apart such a sum of rows of length 1 may be: that of independent roundings is below 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float, among: 
     factor = sign * norm
     order = np.lexsort((direction[0], keys))
     order = order[(norm[order] > 0) & np.isfinite(norm[order])]
-    gap = tolerance * np.sqrt(rows.shape[1]) * 8
+    gap = tolerance * REACH
     suspect = _suspect(keys[order], direction[:, order], gap)
     if suspect.any():
         clear = 2 * np.log2(max(count, among)) + 20
@@ -107,16 +109,17 @@ def _meet(
     # Keys far apart on one line with the first sketches: what is in reach of a row ends at one place.
     line = np.cumsum(np.concatenate([[0], np.diff(keys[waiting]) != 0])) * (np.ptp(first) + 4 * gap) + first
     ends = np.searchsorted(line, line + gap, "right")
+    counts = np.array([np.count_nonzero(rows[row]) for row in waiting.tolist()])
+    telling = counts * letters + rows.shape[1] * gaps > clear
     taken = np.zeros(len(waiting), bool)
     for k, a in enumerate(waiting.tolist()):
         near = np.arange(k + 1, ends[k])
-        near = near[~taken[near] & ~np.bool_(taken[k])]
+        near = near[telling[near] & ~taken[near] & ~np.bool_(taken[k])]
         if len(near):
             near = near[(np.abs(direction[1:, waiting[near]] - direction[1:, [a]]) <= gap).all(axis=0)]
         for j in near.tolist():
             b = int(waiting[j])
-            telling = np.count_nonzero(rows[b]) * letters + rows.shape[1] * gaps > clear
-            if telling and _multiple(rows[a], rows[b], factor[b] / factor[a], tolerance):
+            if _multiple(rows[a], rows[b], factor[b] / factor[a], tolerance):
                 group[b], taken[j] = a, True
 
 
@@ -146,7 +149,8 @@ def _letters(rows: Array, chosen: NDArray[np.int64]) -> tuple[float, float]:
 def _sketched(rows: Array) -> tuple[Array, Array, float]:
     """Products of the rows with some random vectors, the sums of their squares and the least square, read in blocks."""
     count, width = rows.shape
-    weights = np.random.default_rng(20231129).uniform(1.0, 2.0, (SKETCHES, width))
+    rng = np.random.default_rng(20231129)
+    weights = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
     sketch, square, least = np.zeros((SKETCHES, count)), np.zeros(count), np.inf
     if abs(rows.strides[1]) <= abs(rows.strides[0]):
         turned, ones = np.ascontiguousarray(weights.T), np.ones(width)
