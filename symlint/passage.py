@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from symlint.program import Affine, Einsum, Mix, Program, Unknown, operands, results
+from symlint.program import Affine, Einsum, Program, Unknown, operands
 
 Passage = Literal["linear", "scores", "values"]
 """``scores``: two tensors that both depend on the input are summed over the units, as queries and keys are.
@@ -20,15 +20,10 @@ class Passages:
 
     program: Program
 
-    @cached_property
+    @property
     def moving(self) -> frozenset[str]:
         """Tensors that depend on the input."""
-        found = set(self.program.inputs)
-        for step in self.program.steps:
-            chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and "run time" in step.reason)
-            if chosen or any(name in found for name in operands(step)):
-                found.update(results(step))
-        return frozenset(found)
+        return self.program.dependent
 
     @cached_property
     def met(self) -> frozenset[str]:

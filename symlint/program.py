@@ -218,10 +218,11 @@ class Program:
 
     @cached_property
     def dependent(self) -> frozenset[str]:
-        """The inputs, and all that depends on one."""
+        """The inputs, and all that depends on one, be it by a lookup at run time or in a way that nobody knows."""
         found = set(self.inputs)
         for step in self.steps:
-            if not found.isdisjoint(operands(step)):
+            chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and "run time" in step.reason)
+            if chosen or not found.isdisjoint(operands(step)):
                 found.update(results(step))
         return frozenset(found)
 
