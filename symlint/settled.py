@@ -26,11 +26,13 @@ from symlint.unseen import hidden
 
 SINGLE = 2.0**-19
 """Above this share of a change what float32 makes of a sum is neither zero nor what rounding leaves of one."""
-SKETCHES = 4
+SKETCHES = 2
 """Random sums that entries must agree in before they are compared."""
+WITNESSES = 16
+"""Elements of each entry that must agree before all of them are compared: in half precision sums tell little apart."""
 ROUNDED = 1e-12
 """What float64 may lose of such a sum."""
-FAR = 64
+FAR = 16
 """How many entries of another kind may lie between two that are alike, when they are sorted by such a sum."""
 Cut = tuple[slice, ...]
 
@@ -81,20 +83,26 @@ class Settled:
 
     def __call__(self) -> Array:
         """The whole of it, made anew each time."""
-        made = np.empty(self.shape)
-        for cut, block in self.blocks():
-            made[cut] = block
+        values, made = self.tensor.read(), np.empty(self.shape)
+        for cut in cuts(self.shape, BLOCK):
+            self._block(values, cut, made[cut])
         return made
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array]]:
-        """Blocks of about some elements in the order in which they are stored, each with its place."""
-        values = self.tensor.read()
-        for cut in cuts(self.shape, size):
-            yield cut, self._block(values, cut)
+        """Blocks of about some elements in the order in which they are stored, each with its place.
 
-    def at(self, cut: Cut) -> Array:
-        """One block."""
-        return self._block(self.tensor.read(), cut)
+        All of them are made in one place: a block is overwritten by the next.
+        """
+        values, room = self.tensor.read(), np.empty(0)
+        for cut in cuts(self.shape, size):
+            part = np.asarray(values[cut])
+            if part.size > room.size:
+                room = np.empty(part.size)
+            yield cut, self._block(values, cut, room[: part.size].reshape(part.shape))
+
+    def at(self, cut: Cut, values: Array | None = None) -> Array:
+        """One block; of the stored `values`, where the caller has read them."""
+        return self._block(self.tensor.read() if values is None else values, cut)
 
     @cached_property
     def full(self) -> bool:
@@ -105,8 +113,10 @@ class Settled:
             for cut in cuts(self.shape, BLOCK)
         )
 
-    def _block(self, values: Array, cut: Cut) -> Array:
-        block = np.asarray(values[cut]).astype(np.float64)
+    def _block(self, values: Array, cut: Cut, room: Array | None = None) -> Array:
+        part = np.asarray(values[cut])
+        block = np.empty(part.shape) if room is None else room
+        block[...] = part
         for change in self.changes:
             block += change.at(cut)
             size = np.abs(block)
@@ -255,7 +265,8 @@ def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: 
     shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
     where = tuple(slice(chosen[k], chosen[k] + 1) if k in chosen else slice(None) for k in range(len(shape)))
     rest = [n for k, n in enumerate(shape) if k != axis]
-    random = np.random.default_rng(20231129).uniform(1.0, 2.0, (SKETCHES, prod(rest)))
+    rng = np.random.default_rng(20231129)
+    random = rng.uniform(1.0, 2.0, (SKETCHES, prod(rest)))
     spread = np.expand_dims(random.reshape(SKETCHES, *rest), axis + 1)
     sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
     for cut, block in weight.blocks() if not chosen else [((slice(None),) * len(shape), weight.at(where))]:
@@ -264,22 +275,35 @@ def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: 
         sketch[:, cut[axis]] += parts @ rows.T
         size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
 
-    def entries(index: Array) -> Array:
-        cut = tuple(index if k == axis else place for k, place in enumerate(where))
-        return np.moveaxis(weight.at(cut), axis, 0).reshape(len(index), -1)  # type: ignore[arg-type]
+    values = weight.tensor.read()
 
+    def elements(place: Sequence[Array | slice]) -> Array:
+        return weight.at(tuple(place), values)  # type: ignore[arg-type]
+
+    def entries(index: Array) -> Array:
+        cut = [index if k == axis else place for k, place in enumerate(where)]
+        return np.moveaxis(elements(cut), axis, 0).reshape(len(index), -1)
+
+    seen: list[Array] = []
+    for place in rng.integers(0, prod(rest), WITNESSES):
+        there = iter(np.unravel_index(place, rest))
+        index = [0 if k == axis else int(next(there)) for k in range(len(shape))]
+        index = [chosen.get(k, n) for k, n in enumerate(index)]
+        seen.append(elements([slice(None) if k == axis else slice(n, n + 1) for k, n in enumerate(index)]).reshape(-1))
     first = np.argsort(sketch[0], kind="stable")
     group = np.arange(len(first))
-    window = (tolerance + ROUNDED) * random.sum(axis=1)[:, None]
+    window = (tolerance + ROUNDED) * random.sum(axis=1)
+    step = max(1, BLOCK // max(random.shape[1], 1))
     for apart in range(1, FAR):
         left, right = first[:-apart], first[apart:]
-        near = (np.abs(sketch[:, left] - sketch[:, right]) <= window * size[left]).all(axis=0)
+        near = np.abs(sketch[0, left] - sketch[0, right]) <= window[0] * size[left]
         if not near.any():
-            if not (np.abs(sketch[0, left] - sketch[0, right]) <= window[0] * size[left]).any():
-                break
-            continue
+            break
         pairs = np.flatnonzero(near)
-        step = max(1, BLOCK // max(random.shape[1], 1))
+        for line, slack in [*zip(sketch[1:], window[1:], strict=True), *((line, tolerance) for line in seen)]:
+            apart_by = np.abs(line[left[pairs]] - line[right[pairs]])
+            pairs = pairs[apart_by <= slack * size[left[pairs]]]
+        near[:] = False
         for k in range(0, len(pairs), step):
             some = pairs[k : k + step]
             off = np.abs(entries(left[some]) - entries(right[some])).max(axis=1, initial=0)
