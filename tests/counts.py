@@ -1,9 +1,10 @@
 """Counts what `symlint check` of a file reads and allocates, from outside of it: the same on every machine.
 
-    python tests/counts.py FILE
+    python tests/counts.py FILE [BYTES]
 
 This is a process of its own, since numpy's allocator is replaced in it. A check of a tiny network goes first, so that
-what is imported or made once does not count. A line of JSON says what was counted.
+what is imported or made once does not count. A line of JSON says what was counted; stderr, where arrays of at least so
+many bytes were made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +48,9 @@ class Arrays:
     """Counts the arrays that numpy makes, by their bytes; never taken back, so only for a process that ends with it."""
 
     def __init__(self) -> None:
+        self.told = float("inf")
+        """Bytes from which on it is said where an array is made."""
+        self.places: Counter[str] = Counter()
         python = ctypes.pythonapi
         raw = {name: getattr(python, f"PyMem_Raw{name}") for name in ("Malloc", "Calloc", "Realloc", "Free")}
         for name, function in raw.items():
@@ -61,6 +66,10 @@ class Arrays:
                 self.now += size
                 self.peak = max(self.peak, self.now)
                 self.sizes[size] += 1
+                if size >= self.told:
+                    frames = [f for f in traceback.extract_stack()[::-1] if "symlint" in f.filename][:5]
+                    path = " < ".join(f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in frames)
+                    self.places[f"{size:12,} {path}"] += 1
             return where
 
         def gone(where: int) -> None:
@@ -143,7 +152,7 @@ def check(path: str) -> int:
     return 0
 
 
-def main(path: str) -> None:
+def main(path: str, told: str = "inf") -> None:
     """Print what was counted."""
     arrays, reads = Arrays(), Reads()
     out = os.dup(1)
@@ -153,6 +162,7 @@ def main(path: str) -> None:
         onnx.save(parse_model(TINY), tiny)
         check(str(tiny))
     arrays.start()
+    arrays.told = float(told)
     reads.start()
     before = read_so_far()
     code = check(path)
@@ -163,6 +173,9 @@ def main(path: str) -> None:
         "peak": arrays.peak,
         "sizes": sorted(arrays.sizes.items()),
     }
+    arrays.told = float("inf")
+    for place, times in arrays.places.most_common():
+        print(f"{times:6} x {place}", file=sys.stderr, flush=True)  # noqa: T201
     os.write(out, json.dumps(counted).encode() + b"\n")
     os._exit(0)  # no array may be freed by a function that is gone
 
@@ -176,4 +189,4 @@ tiny (float[batch, 4] x) => (float[batch, 2] y)
 }"""
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
