@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 Rng = np.random.Generator
@@ -643,7 +643,10 @@ def mutate(rng: Rng, data: bytes, folder: Path) -> tuple[bytes, list[str]]:
             except (DecodeError, OverflowError, ValueError, TypeError):
                 continue  # protobuf itself does not write that
             done.append(recipe.__name__)
-        data = model.SerializeToString()
+        try:
+            data = model.SerializeToString()
+        except EncodeError:  # too deep, or too large
+            done.clear()
     if not done or rng.random() < 0.15:
         for _ in range(int(rng.choice([1, 1, 2, 3]))):
             if not data:
