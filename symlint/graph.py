@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
+RANK_LIMIT = 32
+"""Axes of a tensor: as many as every numpy has room for."""
+AXIS_LIMIT = 1 << 26
+"""Units of an axis; no network has more, and a damaged file says so in a few bytes."""
+
+
+def plausible(shape: Shape) -> bool:
+    """Whether a tensor that is not stored may have such a shape."""
+    return len(shape) <= RANK_LIMIT and max(shape, default=0) <= AXIS_LIMIT
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

@@ -18,6 +18,7 @@ import onnx
 from symlint.element_types import BITS, WORDS
 from symlint.errors import UnreadableModel
 from symlint.files import data_file
+from symlint.graph import RANK_LIMIT
 from symlint.stored import StoredFile
 from symlint.wire import Outline
 
@@ -158,6 +159,8 @@ class _Guard:
     def tensor(self, tensor: onnx.TensorProto) -> None:
         """Refuse a tensor whose stored bytes are not those of its shape and element type."""
         name, dims = tensor.name or "(constant)", list(tensor.dims)
+        if len(dims) > RANK_LIMIT:
+            raise self.fail(f"tensor {name!r} has {len(dims)} dimensions; expected at most {RANK_LIMIT}")
         if any(dim < 0 for dim in dims):
             raise self.fail(f"tensor {name!r} has the shape {dims}; expected no negative dimension")
         bits = BITS.get(tensor.data_type)

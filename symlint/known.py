@@ -10,7 +10,7 @@ import numpy as np
 
 from symlint.call import Found, Kind
 from symlint.evaluate import evaluate, listed
-from symlint.graph import Array, Graph, Node, Shape, Tensor
+from symlint.graph import Array, Graph, Node, Shape, Tensor, plausible
 
 VALUE_LIMIT = 1_000_000
 """Elements of one known value."""
@@ -52,8 +52,8 @@ class Known:
         return None
 
     def put(self, name: str, kind: Kind | None) -> None:
-        """Enter what is known of a value."""
-        if name and kind is not None:
+        """Enter what is known of a value; what nobody can have stays unknown."""
+        if name and kind is not None and plausible(kind.shape):
             self.shapes[name], self.dtypes[name] = kind.shape, kind.dtype
 
     def measure(self, node: Node) -> None:

@@ -55,6 +55,8 @@ class Tracer(Recorder):
         """The axes of `x` in another order."""
         if list(order) == list(range(x.rank)):
             return x
+        if sorted(order) != list(range(x.rank)):
+            raise Unsupported(f"{list(order)[:32]} is no order of {x.rank} axes")
         labels: Spec = tuple((f"t{k}",) if size > 1 else () for k, size in enumerate(x.shape))
         sizes = {f"t{k}": size for k, size in enumerate(x.shape)}
         return self.contract([x], [labels], tuple(labels[k] for k in order), sizes)

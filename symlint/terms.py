@@ -27,8 +27,8 @@ class Term:
 
     @property
     def first(self) -> int:
-        """The position of the term's first unit."""
-        return int(self.positions.flat[0])
+        """The position of the term's first unit; zero where it has none."""
+        return int(self.positions.flat[0]) if self.positions.size else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

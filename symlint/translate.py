@@ -64,13 +64,14 @@ class _Translation:
         self._nodes(self.model.graph)
         read = set(self.weights.values())
         stray = tuple(name for name in self.model.tensors if name not in read)
-        outputs = tuple(self.env[name].name for name in self.model.graph.outputs if name in self.env)
+        outputs = [self.env[name] for name in self.model.graph.outputs if name in self.env]
         return Program(
             self.model,
             tuple(self.steps),
             self.shapes,
             tuple(n for n in self.model.graph.inputs if n in self.env),
-            outputs,
+            # Of a sequence, its elements leave.
+            tuple(y.name for x in outputs for y in (x.items if x.items is not None else (x,))),
             self.weights,
             self.tables,
             self.detached,
@@ -150,11 +151,14 @@ class _Translation:
                 raise Unsupported(f"no rule for operator {node.op}")
             inputs = tuple(self._operand(tracer, name) if name else None for name in node.inputs)
             self._note(node, inputs)
+            if any(ref is not None and ref.rank > 1 and 0 in ref.shape for ref in inputs):
+                raise Unsupported("an operand has no elements")
             made = call(entry, tracer, node, inputs)
             for ref, shape in zip(made, results, strict=False):
                 if ref is not None and shape is not None and ref.shape != shape:
                     raise Unsupported(f"its rule makes {list(ref.shape)} where {list(shape)} is inferred")
-        except (Unsupported, ValueError, TypeError, LookupError, ArithmeticError) as problem:
+        except (Unsupported, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as problem:
+            # An operand may be absent, or an attribute of another type, where a rule takes them for granted.
             made = self._unknown(node, problem)
         else:
             self._commit(tracer)
