@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ BLOCK = 1 << 16
 """Elements that are in double precision at once: they stay in the processor's cache."""
 SKETCHES = 4
 """Random sums in which rows are compared before they are read a second time."""
-REACH = 16.0
+LOOKS = 256
+"""Pairs of rows, per row, whose sketches are compared."""
+REACH = 8.0
 """How many tolerances apart such a sum of rows of length 1 may be: that of independent roundings is below 1."""
 
 
@@ -40,25 +43,40 @@ def precision(dtype: str) -> float:
     return {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}.get(dtype, 2.0**-24)
 
 
-def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float, among: int = 0) -> Grouping:
+@dataclass(frozen=True, slots=True, eq=False)
+class Sketch:
+    """What one reading of rows tells of them."""
+
+    width: int
+    """Columns."""
+    sums: Array
+    """Sums with random weights, shape (SKETCHES, rows)."""
+    squares: Array
+    least: float
+    """The smallest square of an element."""
+
+
+def proportional(
+    keys: NDArray[np.int64], rows: Callable[[], Array], sketch: Sketch, tolerance: float, among: int = 0
+) -> Grouping:
     """Group rows with one key whose values are multiples of each other, element by element within `tolerance`.
 
     Args:
         keys: one per row; rows with different keys never meet.
-        rows: shape (rows, columns), any floating dtype; read once, in blocks, and again where sketches agree.
+        rows: shape (rows, columns), any floating dtype; asked for where sketches agree.
+        sketch: of the rows.
         tolerance: relative, on every element.
         among: how many rows there are in all, where these are some of them.
 
     Rows that random rows of that length and alphabet would often repeat are left apart.
     """
-    count = len(rows)
+    count = len(keys)
     group = np.arange(count)
-    if rows.ndim != 2 or not rows.shape[1]:
+    if not sketch.width:
         return Grouping(group, np.ones(count), np.zeros(count))
-    sketch, square, least = _sketched(rows)
-    norm = np.sqrt(square)
-    sign = np.where(sketch[0] < 0, -1.0, 1.0)
-    direction = sketch * (sign / np.where(norm > 0, norm, 1.0))
+    norm = np.sqrt(sketch.squares)
+    sign = np.where(sketch.sums[0] < 0, -1.0, 1.0)
+    direction = sketch.sums * (sign / np.where(norm > 0, norm, 1.0))
     factor = sign * norm
     order = np.lexsort((direction[0], keys))
     order = order[(norm[order] > 0) & np.isfinite(norm[order])]
@@ -66,28 +84,35 @@ def proportional(keys: NDArray[np.int64], rows: Array, tolerance: float, among: 
     suspect = _suspect(keys[order], direction[:, order], gap)
     if suspect.any():
         clear = 2 * np.log2(max(count, among)) + 20
-        _meet(rows, order, suspect, keys, direction, factor, gap, tolerance, clear, group)
+        _meet(rows(), order, suspect, keys, direction, factor, gap, tolerance, clear, group)
     real = np.isfinite(norm) & (norm > 0)
     unit = np.where(real, factor[group], 1.0)
-    return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)), norm, least)
+    return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)), norm, sketch.least)
 
 
 def _suspect(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[np.bool_]:
     """Which rows, sorted by key and first sketch, agree with another one in every sketch."""
-    count = len(keys)
-    found = np.zeros(count, bool)
-    for far in range(1, count):
-        close = (direction[0, far:] - direction[0, :-far] <= gap) & (keys[far:] == keys[:-far])
-        if not close.any():
+    found = np.zeros(len(keys), bool)
+    line, left = _line(keys, direction[0], gap), np.arange(len(keys) - 1)
+    looks, far = LOOKS * len(keys), 0
+    while len(left):
+        far += 1
+        left = left[: np.searchsorted(left, len(keys) - far)]
+        left = left[line[left + far] - line[left] <= gap]
+        near = left
+        looks -= len(left)
+        if looks > 0:  # else long runs of alike rows: all of them are looked at
+            near = left[(np.abs(direction[1:, left + far] - direction[1:, left]) <= gap).all(axis=0)]
+        found[near] = found[near + far] = True
+        if looks <= 0:
             break
-        if far > 64:  # a long run: all of it is looked at
-            found[far:] |= close
-            found[:-far] |= close
-            break
-        close &= (np.abs(direction[1:, far:] - direction[1:, :-far]) <= gap).all(axis=0)
-        found[far:] |= close
-        found[:-far] |= close
     return found
+
+
+def _line(keys: NDArray[np.int64], first: Array, gap: float) -> Array:
+    """Sorted first sketches on one line, on which those of different keys are out of reach of each other."""
+    apart = np.concatenate([[0], np.cumsum(np.diff(keys) != 0)])
+    return np.asarray(apart * (np.ptp(first) + 4 * gap) + first) if apart[-1] else first
 
 
 def _meet(
@@ -105,9 +130,7 @@ def _meet(
     """Compare suspect rows element by element, each with the first of every group in reach; fills in `group`."""
     letters, gaps = _letters(rows, order[~_followers(keys[order], direction[:, order], gap)])
     waiting = order[suspect]
-    first = direction[0, waiting]
-    # Keys far apart on one line with the first sketches: what is in reach of a row ends at one place.
-    line = np.cumsum(np.concatenate([[0], np.diff(keys[waiting]) != 0])) * (np.ptp(first) + 4 * gap) + first
+    line = _line(keys[waiting], direction[0, waiting], gap)
     ends = np.searchsorted(line, line + gap, "right")
     counts = np.array([np.count_nonzero(rows[row]) for row in waiting.tolist()])
     telling = counts * letters + rows.shape[1] * gaps > clear
@@ -146,35 +169,34 @@ def _letters(rows: Array, chosen: NDArray[np.int64]) -> tuple[float, float]:
     return letters, float(gaps)
 
 
-def _sketched(rows: Array) -> tuple[Array, Array, float]:
-    """Products of the rows with some random vectors, the sums of their squares and the least square, read in blocks."""
+def sketched(rows: Array) -> Sketch:
+    """One reading of rows, shape (rows, columns), in blocks."""
     count, width = rows.shape
+    along = abs(rows.strides[1]) <= abs(rows.strides[0])
+    return sketch_of(_blocks(rows if along else rows.T, turned=not along), count, width)
+
+
+def _blocks(lines: Array, *, turned: bool) -> Iterator[tuple[slice, slice, Array]]:
+    step = max(1, BLOCK // max(lines.shape[1], 1))
+    wide = np.empty((min(step, len(lines)), lines.shape[1]))
+    for k in range(0, len(lines), step):
+        block = wide[: min(step, len(lines) - k)]
+        block[...] = lines[k : k + step]
+        part = slice(k, k + len(block))
+        yield (slice(None), part, block.T) if turned else (part, slice(None), block)
+
+
+def sketch_of(blocks: Iterable[tuple[slice, slice, Array]], count: int, width: int) -> Sketch:
+    """One reading of rows that come in blocks of float64, which are used up, each with its rows and its columns."""
     rng = np.random.default_rng(20231129)
     weights = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
-    sketch, square, least = np.zeros((SKETCHES, count)), np.zeros(count), np.inf
-    if abs(rows.strides[1]) <= abs(rows.strides[0]):
-        turned, ones = np.ascontiguousarray(weights.T), np.ones(width)
-        step = max(1, BLOCK // width)
-        wide = np.empty((min(step, count), width))
-        for k in range(0, count, step):
-            block = wide[: min(step, count - k)]
-            block[...] = rows[k : k + step]
-            sketch[:, k : k + step] = (block @ turned).T
-            np.multiply(block, block, out=block)
-            square[k : k + step] = block @ ones
-            least = min(least, float(block.min()))
-        return sketch, square, least
-    lines = rows.T
-    step = max(1, BLOCK // count)
-    wide = np.empty((min(step, width), count))
-    for k in range(0, width, step):
-        block = wide[: min(step, width - k)]
-        block[...] = lines[k : k + step]
-        sketch += weights[:, k : k + step] @ block
+    sums, squares, least = np.zeros((SKETCHES, count)), np.zeros(count), np.inf
+    for rows, columns, block in blocks:
+        sums[:, rows] += weights[:, columns] @ block.T
         np.multiply(block, block, out=block)
-        square += block.sum(axis=0)
-        least = min(least, float(block.min()))
-    return sketch, square, least
+        squares[rows] += block.sum(axis=1)
+        least = min(least, float(block.min(initial=np.inf)))
+    return Sketch(width, sums, squares, least)
 
 
 def _multiple(a: Array, b: Array, factor: float, tolerance: float) -> bool:

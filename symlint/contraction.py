@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -12,7 +12,7 @@ from symlint.graph import Array, Shape
 from symlint.program import Einsum, Spec
 from symlint.regrouping import Grid, apart, first, gathered, grid, pieces, together
 from symlint.rows import Columns, Verdicts, combine
-from symlint.values import Bases, Names, Value, Weight, absent, alike, known
+from symlint.values import Bases, Blockwise, Names, Value, Weight, absent, alike, known
 
 LIMIT = 1 << 25
 
@@ -193,7 +193,8 @@ def _linear(
     stored = w[0].held
     key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
     tolerance = ROUNDING * precision(w[0].dtype)
-    weights = Columns(columns, count[1], count[3], verdicts, key)
+    blocks = _blocks(stored, w[1], places) if isinstance(stored, Weight) else None
+    weights = Columns(columns, count[1], count[3], verdicts, key, blocks)
     rows = combine(names, starts, scale, weights, tolerance)
     many = prod(cut.shape[k] for k in free if bases.steps[k])
     steps = [0] * (len(batch) + len(passing) + len(out))
@@ -212,6 +213,22 @@ def _linear(
     done = Grid(found, rows.scale.reshape(within), (*batch, *passing, *out))
     missing = tuple(label for label in made if label not in done.order)
     return together(names, done.align([*done.order, *missing]), step, shape)
+
+
+def _blocks(
+    stored: Weight, spec: Spec, places: Sequence[tuple[int, ...]]
+) -> Callable[[], Iterator[tuple[slice, slice, Array]]] | None:
+    """The blocks of a weight that is worked out in blocks, as rows and columns; None where it is no such matrix."""
+    worked_out: object = stored.read
+    batch, out, read, along = places
+    if not isinstance(worked_out, Blockwise) or len(spec) != 2 or batch or along:
+        return None
+    first, second = tuple(range(len(spec[0]))), tuple(range(len(spec[0]), len(spec[0]) + len(spec[1])))
+    if (out, read) == (first, second):
+        return lambda: ((rows, columns, block) for (rows, columns), block in worked_out.blocks())
+    if (read, out) == (first, second):
+        return lambda: ((rows, columns, block.T) for (columns, rows), block in worked_out.blocks())
+    return None
 
 
 def _once(cut: Grid, label: str) -> bool:

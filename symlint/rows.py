@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from symlint.clusters import ABSENT, BLOCK, Grouping, proportional
+from symlint.clusters import ABSENT, BLOCK, Grouping, Sketch, proportional, sketch_of, sketched
 from symlint.graph import Array, Tensor
 from symlint.values import Labels, Mask, Names, Value, Weight, absent
 
@@ -64,6 +64,8 @@ class Columns:
     verdicts: Verdicts
     key: tuple[Hashable, ...] | None
     """Their name among the verdicts, first the array's; None where nothing is remembered."""
+    blocks: Callable[[], Iterator[tuple[slice, slice, Array]]] | None = None
+    """Where they are one matrix, its blocks in float64, each with its rows (out) and its columns (read)."""
 
 
 @dataclass
@@ -189,8 +191,8 @@ class _Combination:
         key, remembered = (self.weights.key, b), self.weights.verdicts.rows
         grouping = remembered.get(key) if self.weights.key else None
         if grouping is None:
-            rows = self.columns[b].reshape(self.shape[2], -1)
-            grouping = proportional(np.zeros(len(rows), np.int64), rows, self.tolerance, self.total)
+            keys = np.zeros(self.shape[2], np.int64)
+            grouping = proportional(keys, lambda: self._rows(b), self._sketch(b), self.tolerance, self.total)
             if self.weights.key:
                 remembered[key] = grouping
                 if self.shape[0] == 1 and grouping.least > ABSENT**2:
@@ -205,6 +207,17 @@ class _Combination:
             return None
         nothing = np.zeros(self.shape[2])
         return grouping.group, np.where(still, 0.0, grouping.factor), nothing, still
+
+    def _rows(self, batch: int) -> Array:
+        return np.asarray(self.columns[batch].reshape(self.shape[2], -1))
+
+    def _sketch(self, batch: int) -> Sketch:
+        blocks = self.weights.blocks
+        return sketched(self._rows(batch)) if blocks is None else sketch_of(blocks(), *self._rows_shape)
+
+    @property
+    def _rows_shape(self) -> tuple[int, int]:
+        return self.shape[2], self.labels.shape[2] * self.weights.along
 
     def _part(self, place: tuple[int, int], distinct: Labels, index: Labels, inverse: Labels) -> _Part:
         """Rows over distinct bases, in the order of their labels, and what the constant 1 adds to each."""
@@ -231,7 +244,7 @@ def _grouped(keys: Labels, rows: Array, fixed: Array, tolerance: float, total: i
     plain = rows
     if fixed.any():
         rows = np.concatenate([rows, fixed[:, None]], axis=1)
-    grouping = proportional(keys, rows, tolerance, total)
+    grouping = proportional(keys, lambda: rows, sketched(rows), tolerance, total)
     norm = grouping.norm if plain is rows else np.zeros(len(rows))
     return grouping, _small(plain, norm)
 

@@ -61,6 +61,12 @@ class Change:
         return float(np.prod([np.abs(part).max(initial=0) for part in self.parts]))
 
     @cached_property
+    def highest(self) -> float:
+        """What no floor is above."""
+        most = min((float(line.max(initial=0)) for line in self._lines), default=np.inf)
+        return ROUNDING * self.rounding * most * (1 + 1e-9)
+
+    @cached_property
     def _lines(self) -> list[Array]:
         """For every axis how large the change is along it."""
         sizes = [np.abs(part) for part in self.parts]
@@ -120,6 +126,8 @@ class Settled:
         for change in self.changes:
             block += change.at(cut)
             size = np.abs(block)
+            if float(size.min(initial=np.inf)) > change.highest:
+                continue
             gone = size <= change.floor(cut)
             if gone.any():
                 block[gone] = 0.0

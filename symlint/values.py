@@ -11,10 +11,11 @@ other arrays here, have size 1 along axes along which they do not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from math import gcd, prod
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +132,14 @@ class Bases:
             starts = self.starts
         steps = (*self.steps[:axis], self.steps[axis] if stop - start > 1 else 0, *self.steps[axis + 1 :])
         return Bases(starts, steps, shape)
+
+
+@runtime_checkable
+class Blockwise(Protocol):
+    """Numbers that are worked out in blocks, each with its place."""
+
+    def blocks(self) -> Iterator[tuple[tuple[slice, ...], Array]]:
+        """The blocks, in float64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
