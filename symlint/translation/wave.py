@@ -278,5 +278,11 @@ def _finer(a: Partition, b: Partition) -> bool:
         return False
     if a.spread == a and not (a.values < 0).any():
         return True
-    seen: dict[int, int] = {}
-    return all(seen.setdefault(x, y) == y for x, y in zip(a.values.tolist(), b.values.tolist(), strict=True))
+    pairs = (a.values + 1) * (int(b.values.max(initial=-1)) + 2) + b.values + 1
+    return _count(pairs) == _count(a.values)
+
+
+def _count(numbers: Classes) -> int:
+    """How many different numbers there are."""
+    ordered = np.sort(numbers)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if len(ordered) else 0
