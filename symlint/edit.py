@@ -2,67 +2,80 @@
 
 from __future__ import annotations
 
+import os
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from symlint.convert import unused
-from symlint.errors import UnreadableModel
 from symlint.graph import Array
+from symlint.saving import opened, outside, save, stored
 
-
-def opened(path: str | Path) -> ir.Model:
-    """The file as what can be edited and written back. Raises UnreadableModel where it holds what cannot."""
-    try:
-        return ir.load(path)
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, NotImplementedError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        reason = "has values that are maps: it can be audited but not written back; export it without (zipmap=False)"
-        raise UnreadableModel(str(path), reason) from error
+_SMALL = 257
+"""Bytes of the smallest tensors that are stored beside a file."""
 
 
 def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
-    """The model at `path` with other values for the stored tensors named; functions are inlined where there are any."""
+    """The model at `path` with other values for the stored tensors named; functions are inlined where there are any.
+
+    Values that are made when they are asked for are not asked for here, but when the model is written.
+    """
     model = opened(path)
     if model.functions:
         InlinePass()(model)
     distinguish(model.graph)
-    left = dict(values)
+    left = set(values)
     for graph in model.graphs():
         for name, value in graph.initializers.items():
             if name in left:
-                value.const_value = _tensor(left.pop(name), name, value.const_value)
+                left.remove(name)
+                value.const_value = _tensor(values, name, value.const_value)
         for node in graph:
             if (
                 node.op_type == "Constant"
                 and (name := node.outputs[0].name or "") in left
                 and "value" in node.attributes
             ):
+                left.remove(name)
                 old = node.attributes["value"].as_tensor()
-                node.attributes["value"] = ir.AttrTensor("value", _tensor(left.pop(name), name, old))
+                node.attributes["value"] = ir.AttrTensor("value", _tensor(values, name, old))
     if left:
         raise KeyError(f"{path} stores no tensor {min(left)!r}")
     return model
 
 
-def _tensor(values: Array, name: str, old: ir.TensorProtocol | None) -> ir.TensorProtocol:
-    same = old is not None and old.dtype.itemsize == values.dtype.itemsize
-    return ir.Tensor(values, dtype=old.dtype if old is not None and same else None, name=name)
+class Lazy(Mapping[str, Array]):
+    """Values of stored tensors, each made when it is asked for; their shapes are those of the tensors."""
+
+    @abstractmethod
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of the numbers of one of them."""
+
+
+def _tensor(values: Mapping[str, Array], name: str, old: ir.TensorProtocol | None) -> ir.TensorProtocol:
+    kind = values.dtype(name) if isinstance(values, Lazy) else values[name].dtype
+    same = old is not None and old.dtype.itemsize == kind.itemsize
+    code = old.dtype if old is not None and same else None
+    if old is None or not isinstance(values, Lazy):
+        return ir.Tensor(values[name], dtype=code, name=name)
+    code = ir.DataType.from_numpy(kind) if code is None else code
+    shape = ir.Shape(old.shape.numpy())
+    return ir.LazyTensor(lambda: ir.Tensor(values[name], dtype=code, name=name), code, shape, name=name)
 
 
 def write(path: str | Path, values: Mapping[str, Array], out: str | Path) -> None:
     """Save the model at `path` as `out` with other values; external data stay external, beside `out`."""
-    model = rewrite(path, values)
-    external = any(
-        isinstance(v.const_value, ir.ExternalTensor) for g in model.graphs() for v in g.initializers.values()
-    )
-    ir.save(model, out, external_data=f"{Path(out).name}.data" if external else None)
+    model, old = rewrite(path, values), opened(path)
+    taken = {os.path.realpath(tensor.file.path) for tensor in stored(old)}
+    names = (f"{Path(out).name}{f'.{k}' if k else ''}.data" for k in count())
+    data = next(name for name in names if os.path.realpath(Path(out).with_name(name)) not in taken)
+    save(model, out, data=data if outside(old) else "", least=_SMALL)
 
 
 def distinguish(graph: ir.Graph, prefix: str = "", taken: set[str] | None = None) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 
 from symlint.graph import Array, Model
+from symlint.saving import save
+from symlint.wire import LARGE
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -53,10 +54,23 @@ def _table(model: Model, name: str) -> int | None:
 
 
 def save_lifted(model: ir.Model, out: Path) -> None:
-    """Save a model for running, with float16 and bfloat16 lifted to float32."""
-    proto = ir.serde.serialize_model(ir.external_data.load_to_model(model))
-    _lift(proto.graph)
-    onnx.save(proto, out)
+    """Save a model for running, with float16 and bfloat16 lifted to float32.
+
+    Its weights are stored beside it: so onnxruntime maps them, and holds none twice.
+    """
+    save(model, out, data=f"{out.name}.data", least=LARGE, stand_in=_lifted, adapt=_lift)
+
+
+def _lifted(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if tensor.dtype not in HALVES:
+        return tensor
+    wide = ir.DataType.FLOAT
+    return ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy().astype(np.float32), dtype=wide, name=tensor.name),
+        wide,
+        ir.Shape(tensor.shape.numpy()),
+        name=tensor.name,
+    )
 
 
 def _lift(graph: GraphProto) -> None:

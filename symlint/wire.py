@@ -23,14 +23,14 @@ FIELD_LIMIT = 4_000_000
 _WINDOW = 1 << 16
 _TENSOR_FIELDS = 64
 
-# What holds tensors: message -> its field -> message in that field, and whether it may stand there only once.
-_INSIDE: dict[str, dict[int, tuple[str, bool]]] = {
+INSIDE: dict[str, dict[int, tuple[str, bool]]] = {
     "model": {7: ("graph", True), 25: ("function", False)},
     "graph": {1: ("node", False), 5: ("tensor", False)},
     "function": {7: ("node", False)},
     "node": {5: ("attribute", False)},
     "attribute": {5: ("tensor", True), 6: ("graph", True), 10: ("tensor", False), 11: ("graph", False)},
 }
+"""What holds tensors: message -> its field -> message in that field, and whether it may stand there only once."""
 _DATA = frozenset({4, 5, 6, 7, 9, 10, 11})
 _AS_IN_MEMORY = {4: ({1, 14}, 4), 10: ({11, 15}, 8)}
 """Fields of numbers other than raw bytes -> the types that they hold as in memory, and bytes of each number."""
@@ -126,7 +126,7 @@ class _Walk:
                 stack[-1].size += len(header) + message.size
                 continue
             number, wire, content, stop = self.field(at, message.end)
-            inner = _INSIDE[message.kind].get(number) if wire == 2 else None
+            inner = INSIDE[message.kind].get(number) if wire == 2 else None
             if inner is None:
                 at = stop
                 continue
@@ -140,7 +140,7 @@ class _Walk:
             elif kind == "tensor":
                 if (made := self.tensor(content, stop)) is not None:
                     self.copy(plain, at, message)
-                    self.put(_framed(number, made), message)
+                    self.put(framed(number, made), message)
                     plain = stop
                 at = stop
             else:
@@ -235,7 +235,7 @@ class _Walk:
             return None
         parts = [self.part(first, last) for first, last in kept]
         for key, value in (("location", f"{self.secret}:{size}"), ("offset", str(offset)), ("length", str(length))):
-            parts.append(_framed(_EXTERNAL, _framed(1, key.encode()) + _framed(2, value.encode())))
+            parts.append(framed(_EXTERNAL, framed(1, key.encode()) + framed(2, value.encode())))
         parts.append(_put(_LOCATION << 3) + _put(onnx.TensorProto.EXTERNAL))
         return b"".join(parts)
 
@@ -249,5 +249,18 @@ def _put(value: int) -> bytes:
     return bytes(found)
 
 
-def _framed(number: int, content: bytes) -> bytes:
-    return _put(number << 3 | 2) + _put(len(content)) + content
+def framed(number: int, content: bytes, size: int | None = None) -> bytes:
+    """A field of bytes; its beginning only, where its size is told and the content follows elsewhere."""
+    return _put(number << 3 | 2) + _put(len(content) if size is None else size) + content
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number in a sound message, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7

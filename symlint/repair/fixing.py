@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from symlint.bounded import known
-from symlint.edit import opened, write
+from symlint.edit import write
 from symlint.errors import UsageProblem
 from symlint.evidence import Context
 from symlint.graph import Model
@@ -23,6 +23,7 @@ from symlint.repair.proof import Proof, prove
 from symlint.repair.result import Cost, Done, Fixed, Left, Wish
 from symlint.repair.storage import outside, save
 from symlint.repair.worker import Worker
+from symlint.saving import opened
 
 SIGN = "symlint.fix."
 """How the keys begin under which a repaired file keeps the reasons of its repairs."""

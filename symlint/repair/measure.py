@@ -8,10 +8,8 @@ from math import prod
 from pathlib import Path
 from statistics import median
 
-import onnx_ir as ir
-
+from symlint import saving
 from symlint.concrete import Skeleton, make_concrete
-from symlint.edit import opened
 from symlint.graph import Graph, Model, Node, Shape
 from symlint.parameters import parameters
 from symlint.program import Einsum, Program
@@ -134,14 +132,6 @@ def _multiply_adds(program: Program) -> int:
 
 
 def _bytes(path: Path) -> int:
-    """The sizes of a file and of its external data, for which it is parsed only when it names some."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        last = b""
-        while (block := file.read(1 << 20)) and b"location" not in last + block:
-            last = block[-8:]
-    if not block:
-        return size
-    stored = [v.const_value for graph in opened(path).graphs() for v in graph.initializers.values()]
-    outside = {Path(tensor.path).resolve() for tensor in stored if isinstance(tensor, ir.ExternalTensor)}
-    return size + sum(file.stat().st_size for file in outside if file.is_file())
+    """The sizes of a file and of its external data."""
+    outside = {(path.parent / name).resolve() for name in saving.outside(saving.opened(path))}
+    return path.stat().st_size + sum(file.stat().st_size for file in outside if file.is_file())

@@ -9,19 +9,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from symlint.edit import opened
+from symlint import saving
 
 
 def outside(path: Path) -> dict[str, int]:
     """The files in which a model file keeps tensors, and the bytes of the smallest tensor in each."""
-    found: dict[str, int] = {}
-    for graph in opened(path).graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                name = str(tensor.location)
-                found[name] = min(found.get(name, tensor.nbytes), tensor.nbytes)
-    return found
+    return saving.outside(saving.opened(path))
 
 
 def save(file: ir.Model, out: Path, least: int | None, data: str = "") -> None:
@@ -38,9 +31,9 @@ def save(file: ir.Model, out: Path, least: int | None, data: str = "") -> None:
             if value not in graph.inputs:  # a stored tensor tells its type itself
                 value.type = value.shape = None
     if least is None:
-        ir.save(file, out)
+        saving.save(file, out)
     else:
-        ir.save(file, out, external_data=data or f"{out.name}.data", size_threshold_bytes=max(0, least - 1))
+        saving.save(file, out, data=data or f"{out.name}.data", least=least)
 
 
 def deliver(source: Path, target: Path, original: Path) -> None:
@@ -66,7 +59,7 @@ def deliver(source: Path, target: Path, original: Path) -> None:
             names = (f"{target.name}{f'.{k}' if k else ''}.data" for k in count())
             used = {(original.parent / name).resolve() for name in kept}
             free = next(n for n in names if _free(target.parent / n, used, mine))
-            save(opened(source), part, min(kept.values(), default=0), free)
+            save(saving.opened(source), part, min(kept.values(), default=0), free)
         else:
             shutil.copyfile(source, part)
         part.replace(target)
