@@ -32,7 +32,7 @@ def load(path: str | Path, *, budget: int | None = None) -> Model:
         proto, outline = parse(file)
         files = guard.check(proto, outline, name, Path(path).parent)
         size = file.size + sum(other.size for other in files.values())
-        weights = Weights(default_budget(size) if budget is None else budget)
+        weights = Weights(default_budget(size) if budget is None else budget, files)
         node_version = ""
         if proto.functions:
             proto, node_version = _inlined(proto, outline.secret)

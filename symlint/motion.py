@@ -24,19 +24,28 @@ LEAST, MOST = 0.05, 32.0
 
 
 class Weights:
-    """The weights of a network on their way, in float64; ``start`` gives a stored tensor as it was."""
+    """The weights of a network on their way; ``start`` gives a stored tensor as it was.
+
+    What was moved is kept, in float64 once a number of it has changed: permuted weights stay in their own type.
+    """
 
     def __init__(self, structure: Structure, start: Callable[[str], Array]) -> None:
         self.structure, self.start = structure, start
         self.now: dict[str, Array] = {}
 
     def get(self, name: str) -> Array:
-        """The present value of a weight of the program."""
-        stored = self.structure.program.weights[name]
-        if stored not in self.now:
-            values = self.start(stored)
-            self.now[stored] = values.astype(np.float64) if _floating(self.structure, stored) else values.copy()
-        return self.now[stored]
+        """The present value of a weight of the program, in float64 unless its numbers are integers."""
+        values = self.narrow(name)
+        return values.astype(np.float64, copy=False) if _floating(self.structure, self.stored(name)) else values
+
+    def narrow(self, name: str) -> Array:
+        """The same in the narrowest type that holds it, read-only."""
+        stored = self.stored(name)
+        return self.now[stored] if stored in self.now else self.start(stored)
+
+    def stored(self, name: str) -> str:
+        """The stored tensor that is a weight of the program."""
+        return self.structure.program.weights[name]
 
     def put(self, name: str, values: Array) -> None:
         """Replace a weight of the program."""
@@ -79,7 +88,7 @@ def move(weights: Weights, action: Action, element: Any, *, wrong: bool = False)
         return
     if action.kind == "permutation":
         for name in _bearers(structure, action)[: 1 if wrong else None]:
-            weights.put(name, permute(weights.get(name), _stands(structure, name, action), element))
+            weights.put(name, permute(weights.narrow(name), _stands(structure, name, action), element))
         return
     moved = [n for n in dict.fromkeys(o.tensor for o in action.charge) if _movable(structure, n)]
     numbers = weights.numbers if any(action.frames.values()) else None

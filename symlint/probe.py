@@ -62,7 +62,7 @@ def save_lifted(model: ir.Model, out: Path) -> None:
 
 
 def _lifted(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if tensor.dtype not in HALVES:
+    if int(tensor.dtype) not in HALVES:
         return tensor
     wide = ir.DataType.FLOAT
     return ir.LazyTensor(

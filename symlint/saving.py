@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import onnx
 import onnx_ir as ir
@@ -41,7 +42,7 @@ class Stored(ir.LazyTensor):
         """The name of the file of external data; empty for the model file itself."""
         self.metadata_props.update(like.metadata_props)
 
-    def _read(self) -> ir.Tensor:
+    def _read(self) -> ir.Tensor[Any]:
         count = self.size
         found = decode(self.file.read(self.start, self.length), int(self.dtype), count)
         return ir.Tensor(found.reshape(self.shape.numpy()), dtype=self.dtype, name=self.name)
@@ -60,15 +61,9 @@ class Stored(ir.LazyTensor):
                 file.write(part)
 
 
-class _Holder(Protocol):
-    """What holds a tensor."""
-
-    def get(self) -> ir.TensorProtocol | None: ...
-
-    def put(self, tensor: ir.TensorProtocol) -> None: ...
-
-
 class _Initializer:
+    """A stored tensor, by its value."""
+
     stored = True
 
     def __init__(self, value: ir.Value) -> None:
@@ -82,6 +77,8 @@ class _Initializer:
 
 
 class _Attribute:
+    """A tensor in an attribute, as that of a Constant node."""
+
     stored = False
 
     def __init__(self, node: ir.Node, name: str) -> None:
@@ -99,11 +96,11 @@ def _holders(model: ir.Model) -> Iterator[_Initializer | _Attribute]:
     for graph in graphs:
         for value in graph.initializers.values():
             yield _Initializer(value)
-    for part in (model.graph, *model.functions.values()):
-        for node in part.all_nodes():
-            for name, attribute in list(node.attributes.items()):
-                if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
-                    yield _Attribute(node, name)
+    nodes = (model.graph.all_nodes(), *(function.all_nodes() for function in model.functions.values()))
+    for node in chain.from_iterable(nodes):
+        for name, attribute in list(node.attributes.items()):
+            if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
+                yield _Attribute(node, name)
 
 
 def opened(path: str | Path) -> ir.Model:
@@ -201,6 +198,15 @@ def save(
     writing.run(proto.SerializeToString(), data)
 
 
+def _copy(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    """Write the numbers of a tensor."""
+    made = tensor.raw() if type(tensor) is ir.LazyTensor else tensor
+    if isinstance(made, (ir.Tensor, Stored)):
+        made.tofile(file)
+    else:
+        file.write(made.tobytes())
+
+
 class _Writing:
     def __init__(self, out: Path, stand_in: Callable[[ir.TensorProtocol], ir.TensorProtocol]) -> None:
         self.out = out
@@ -243,14 +249,14 @@ class _Writing:
                 with parts[-1][0].open("wb") as file:
                     for start, tensor in self.outer:
                         file.write(b"\0" * (start - file.tell()))
-                        tensor.tofile(file)
+                        _copy(tensor, file)
             parts.append(self._part(self.out))
             with parts[-1][0].open("wb") as file:
                 for piece in self._filled(skeleton, "model")[0]:
                     if isinstance(piece, bytes):
                         file.write(piece)
                     else:
-                        piece.tofile(file)
+                        _copy(piece, file)
             for part, place in parts:
                 part.replace(place)
         finally:

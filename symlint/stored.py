@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from symlint.element_types import decode
 from symlint.errors import UnreadableModel
 from symlint.graph import Array
+
+if TYPE_CHECKING:
+    from symlint.graph import Model
 
 KEPT = 512 << 20
 """Bytes of weights up to which all of a model stay in memory once they were read."""
@@ -139,8 +142,10 @@ class Weights:
     ``reads`` counts how often each place was read from its file.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, files: Mapping[str, StoredFile] | None = None) -> None:
         self.budget = budget
+        self.files: Mapping[str, StoredFile] = files or {}
+        """The files of external data, by the names that the model has for them."""
         self.reads: Counter[Place] = Counter()
         self._kept: OrderedDict[Place, Array] = OrderedDict()
         self._size = 0
@@ -173,6 +178,28 @@ class Weights:
                 while self._size > self.budget:
                     self._size -= self._kept.popitem(last=False)[1].nbytes
         return found
+
+
+def same_bytes(one: Model, other: Model) -> bool:
+    """Whether two models, loaded from files, are the same in every byte that is theirs."""
+    if one.file is None or other.file is None or one.weights is None or other.weights is None:
+        return False
+    mine, theirs = ({"": m.file, **m.weights.files} for m in (one, other) if m.file and m.weights)
+    return mine.keys() == theirs.keys() and all(_equal(file, theirs[name]) for name, file in mine.items())
+
+
+def _equal(one: StoredFile, other: StoredFile) -> bool:
+    if one.size != other.size:
+        return False
+    with one.opened() as first, other.opened() as second:
+        blocks = [np.empty(_BLOCK, np.uint8) for _ in range(2)]
+        for start in range(0, 0 if one.identity == other.identity else one.size, _BLOCK):
+            parts = [block[: min(_BLOCK, one.size - start)] for block in blocks]
+            for reader, part in zip((first, second), parts, strict=True):
+                reader.fill(start, memoryview(part.data))
+            if not np.array_equal(parts[0], parts[1]):
+                return False
+    return True
 
 
 def default_budget(size: int) -> int:

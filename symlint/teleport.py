@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 
+from symlint.edit import Lazy
+from symlint.element_types import CODES, numpy_type
 from symlint.elements import draw
 from symlint.errors import UsageProblem
 from symlint.graph import Array
@@ -33,20 +36,40 @@ def select(structure: Structure, only: Collection[str] | None, kinds: Collection
 
 def teleport(
     structure: Structure, generators: Collection[str], seed: int, *, wrong: bool = False, lifted: bool = False
-) -> dict[str, Array]:
+) -> Moved:
     """New values of every stored tensor that the generators move, in their stored dtype or with halves `lifted`.
 
     Elements are drawn from `seed` and applied one after another in float64, each computed from the weights that the
     last one left, and rounded once. Permutations have no fixed point. A `wrong` element moves the first tensor of each
     generator alone, which is no symmetry: it shows that a comparison of outputs has the power to refute.
     """
-    tensors = structure.program.model.tensors
-    weights = Weights(structure, lambda stored: tensors[stored].read())
+    weights = Weights(structure, lambda stored: structure.program.model.tensors[stored].read())
     for name in generators:
         action = structure.action(name)
         element = draw(structure, action, weights.numbers, np.random.default_rng([seed, *name.encode()]))
         move(weights, action, element, wrong=wrong)
-    dtypes = {name: tensors[name].read().dtype for name in weights.now}
-    if lifted:
-        dtypes = {n: np.dtype(np.float32) if tensors[n].dtype in HALVES else d for n, d in dtypes.items()}
-    return {name: np.broadcast_to(v, tensors[name].shape).astype(dtypes[name]) for name, v in weights.now.items()}
+    return Moved(weights, lifted=lifted)
+
+
+class Moved(Lazy):
+    """The values of the stored tensors that were moved, each rounded to the type of its file when it is asked for."""
+
+    def __init__(self, weights: Weights, *, lifted: bool) -> None:
+        self.weights, self.lifted = weights, lifted
+        self.tensors = weights.structure.program.model.tensors
+
+    def __getitem__(self, name: str) -> Array:
+        values = np.broadcast_to(self.weights.now[name], self.tensors[name].shape)
+        return values.astype(self.dtype(name), copy=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights.now)
+
+    def __len__(self) -> int:
+        return len(self.weights.now)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of the file, float32 for halves that are lifted."""
+        tensor = self.tensors[name]
+        word = "float32" if self.lifted and tensor.dtype in HALVES else tensor.dtype
+        return numpy_type(CODES[word])

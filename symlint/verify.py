@@ -7,20 +7,21 @@ them 100 times more than the right one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from symlint.edit import rewrite
-from symlint.graph import Array, Model
+from symlint.digest import BLOCK
+from symlint.edit import Lazy, rewrite
+from symlint.graph import Array, Model, Tensor
 from symlint.probe import feeds, save_lifted
 from symlint.runtime import Run, run
 from symlint.structure import Structure
-from symlint.teleport import teleport
+from symlint.teleport import HALVES, teleport
 
 Outcome = Literal["held", "refuted", "not runnable"]
 TOLERANCE = 1e-3
@@ -50,7 +51,7 @@ def same_function(one: Model, other: Model, seed: int = 0) -> Trial:
     with TemporaryDirectory(prefix="symlint-") as folder:
         paths = [Path(folder) / "a.onnx", Path(folder) / "b.onnx"]
         for model, path in zip((one, other), paths, strict=True):
-            save_lifted(rewrite(model.path, {}), path)
+            _runnable(model, path, {})
         for inputs in feeds(one, seed):
             first, second = run(paths, inputs)
             if first.failure is None and second.failure is None:
@@ -58,6 +59,39 @@ def same_function(one: Model, other: Model, seed: int = 0) -> Trial:
                 return Trial("function", "function", difference, "held" if difference <= TOLERANCE else "refuted")
             failure = first.failure or second.failure or failure
     return Trial("function", "function", None, "not runnable", failure)
+
+
+class Rounded(Lazy):
+    """Weights moved up or down by so many units in the last place of float32, each made when it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], seed: Sequence[int], units: int) -> None:
+        self.tensors, self.seed, self.units = tensors, seed, units
+
+    def __getitem__(self, name: str) -> Array:
+        values = self.tensors[name].read()
+        rng = np.random.default_rng([*self.seed, *name.encode()])
+        grown = np.empty(values.shape, np.float32)
+        parts, made = values.reshape(-1), grown.reshape(-1)
+        for start in range(0, values.size, BLOCK):
+            part = parts[start : start + BLOCK]
+            signs = rng.integers(0, 2, part.shape, dtype=np.int8) * 2.0 - 1
+            made[start : start + BLOCK] = part * (1 + signs * (self.units * 2.0**-23))
+        return grown
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Float32 all of them."""
+        return np.dtype(np.float32)
+
+
+def _runnable(model: Model, path: Path, values: Mapping[str, Array]) -> None:
+    """Write a copy of a model that onnxruntime runs."""
+    save_lifted(rewrite(model.path, values), path)
 
 
 def verify(structure: Structure, generators: Sequence[str], seed: int = 0) -> list[Trial]:
@@ -95,45 +129,55 @@ class _Verification:
 
     def _begin(self) -> str | None:
         """Find inputs on which the model runs; the reason when there are none."""
-        path = self._file({})
+        path = self._original()
         failure = "no inputs"
         for inputs in feeds(self.model, self.seed):
             answer = run([path], inputs)[0]
             if answer.failure is None and all(np.isfinite(y).all() for y in answer.outputs if y.dtype.kind == "f"):
                 self.inputs, self.outputs = inputs, answer.outputs
+                self._clear()
                 return None
             failure = answer.failure or "its outputs are not finite"
             if not inputs:
                 break
         return failure
 
-    def _file(self, values: dict[str, Array]) -> Path:
+    def _original(self) -> Path:
+        """The model as it is run. Large ones are not copied for that, unless they hold numbers that are not run."""
+        outside = self.model.weights is not None and self.model.weights.files
+        halves = any(tensor.dtype in HALVES for tensor in self.model.tensors.values())
+        return Path(self.model.path) if outside and not halves else self._file({})
+
+    def _clear(self) -> None:
+        """Remove what has been run."""
+        for file in self.folder.iterdir():
+            file.unlink()
+
+    def _file(self, values: Mapping[str, Array]) -> Path:
         self.count += 1
         path = self.folder / f"m{self.count}.onnx"
-        save_lifted(rewrite(self.model.path, values), path)
+        _runnable(self.model, path, values)
+        # It is read again where it is asked for; onnxruntime needs the room.
+        if self.model.weights is not None:
+            self.model.weights.forget()
         return path
 
     def _noise(self, draws: int, units: int) -> float:
         """How far the outputs move when every weight moves by some units of its rounding, at most in so many draws."""
         return max(self._difference(self._rounded(draw, units)) for draw in range(draws))
 
-    def _rounded(self, draw: int, units: int) -> dict[str, Array]:
+    def _rounded(self, draw: int, units: int) -> Rounded:
         """Every floating weight moved by about so many units in the last place of float32."""
-        rng = np.random.default_rng([self.seed, draw])
-        made: dict[str, Array] = {}
-        for stored in set(self.structure.program.weights.values()):
-            tensor = self.model.tensors[stored]
-            if tensor.dtype == "float32":
-                values = tensor.read()
-                grown = 1 + rng.choice([-1, 1], values.shape) * units * 2.0**-23
-                made[stored] = (values * grown).astype(values.dtype)
-        return made
+        stored = dict.fromkeys(self.structure.program.weights.values())
+        tensors = {name: self.model.tensors[name] for name in stored}
+        return Rounded({n: t for n, t in tensors.items() if t.dtype == "float32"}, [self.seed, draw], units)
 
-    def _difference(self, values: dict[str, Array]) -> float:
+    def _difference(self, values: Mapping[str, Array]) -> float:
         """How far other weights move the outputs, relative to the largest; infinite when they do not run."""
         path = self._file(values)
+        del values  # nothing needs them beside their file
         answer = run([path], self.inputs)[0]
-        path.unlink()
+        self._clear()
         return compare(self.outputs, answer)
 
     def _search(self, generators: list[str], tolerance: float) -> list[Trial]:

@@ -44,6 +44,12 @@ class Block:
         found = values[np.ix_(*self.positions)] if self.positions else values
         return found.reshape([d.size for d in self._stored]).transpose(self._order)
 
+    def lies_as(self, other: Block) -> bool:
+        """Whether it is at the same places as a block of another weight, unit by unit."""
+        return self._order == other._order and all(
+            np.array_equal(p, q) for p, q in zip(self.positions, other.positions, strict=False)
+        )
+
     def place(self, values: Array, block: Array) -> None:
         """Write a block's elements, with an axis per dimension, where they belong."""
         flat = block.transpose(np.argsort(self._order)).reshape([len(p) for p in self.positions])

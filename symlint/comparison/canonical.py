@@ -37,9 +37,9 @@ def canonical(context: Context) -> Mapping[str, Array]:
 
 def finite(context: Context) -> bool:
     """Whether all stored weights are finite: without that no gauge is the least, and no spectrum can be told."""
-    tensors = context.structure.program.model.tensors
-    stored = (tensors[name] for name in set(context.structure.program.weights.values()))
-    return all(bool(np.isfinite(t.read().astype(np.float64)).all()) for t in stored if t.floating)
+    model = context.structure.program.model
+    stored = (model.tensors[name] for name in set(context.structure.program.weights.values()))
+    return all(model.digests.of(tensor).finite for tensor in stored)
 
 
 def moved(
@@ -67,9 +67,10 @@ def _apart(before: Array, after: Array) -> float:
 
     Infinite where a number is infinite or NaN: of such numbers no symmetry can be told.
     """
+    worst = 0.0
+    before, after = before.astype(np.float64, copy=False), after.astype(np.float64, copy=False)
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return np.inf
-    worst = 0.0
     for power in (2, 4):
         for axis in range(max(before.ndim, 1)):
             others = tuple(k for k in range(before.ndim) if k != axis)

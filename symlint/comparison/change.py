@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
@@ -15,6 +15,7 @@ from symlint.comparison.delta import Rank, rank
 from symlint.comparison.matching import Matching
 from symlint.comparison.readings import WRITES
 from symlint.comparison.weights import Weights
+from symlint.digest import BLOCK
 from symlint.graph import Array, Shape
 
 Status = Literal["identical", "rounded", "rescaled", "moved", "cut", "changed", "not compared"]
@@ -86,6 +87,8 @@ class Pairs:
         before, values = old.read(weight), {k: new.read(w) for k, w in self.theirs(index).items()}
         if before is None or not pairs or any(v is None for v in values.values()):
             return None
+        if self._plain(weight) and all(self._plain(w) for w in self.theirs(index).values()):
+            return before, self._after(before, pairs, values), np.zeros(())
         before = before.astype(np.float64)
         after, slack = before.copy(), np.zeros(before.shape)
         if weight.step is not None:
@@ -98,6 +101,26 @@ class Pairs:
             if np.any(step):
                 x.place(slack, x.cut(slack) + STEPS * step)
         return before, after, slack
+
+    @staticmethod
+    def _plain(weight: Weight) -> bool:
+        return weight.step is None and weight.scaled
+
+    @staticmethod
+    def _after(before: Array, pairs: Sequence[tuple[Block, Block]], values: Mapping[int, Array | None]) -> Array:
+        """A weight as it is in the new network, in the number types of the files."""
+        x, y = pairs[0]
+        found = values[y.weight]
+        assert found is not None
+        if len(pairs) == 1 and found.shape == before.shape and x.size == before.size and x.lies_as(y):
+            return found
+        kinds = {v.dtype for v in (before, *values.values()) if v is not None}
+        after = before.astype(kinds.pop() if len(kinds) == 1 else np.float64)
+        for x, y in pairs:
+            found = values[y.weight]
+            assert found is not None
+            x.place(after, y.cut(found))
+        return after
 
 
 class _Comparison:
@@ -121,24 +144,23 @@ class _Comparison:
     def _judged(
         self, change: Change, weight: Weight, theirs: tuple[Weight, ...], before: Array, after: Array, slack: Array
     ) -> Change:
-        same = (after == before) | (np.isnan(after) & np.isnan(before))
-        if same.all():
+        if _equal(before, after):
             return replace(change, status="identical", relative=0.0)
-        known = np.isfinite(before), np.isfinite(after)
-        delta = np.where(same | ~known[0] | ~known[1], 0.0, after - before)
-        size = _norm(before) or _norm(after)
-        relative = float(np.linalg.norm(delta)) / size if size else 0.0
-        if not (same | (known[0] & known[1])).all():
-            return replace(change, status="changed", relative=relative, broken=int((known[0] & ~known[1]).sum()))
         unit = max(weight.unit, *(w.unit for w in theirs))
         tiny = max(SMALLEST.get(w.dtype, 1e-38) for w in (weight, *theirs))
         allowed = _roundings(weight, theirs) * unit
-        slack = slack + allowed * np.maximum(np.abs(before), np.abs(after)) + (tiny if allowed else 0.0)
-        if (np.abs(delta) <= np.where(same, 0.0, slack)).all() or relative <= allowed:
+        margin = _Margin(slack, allowed, tiny if allowed else 0.0)
+        gap = _gap(before, after, margin)
+        relative = gap.relative
+        if gap.unknown:
+            return replace(change, status="changed", relative=relative, broken=gap.broken)
+        if gap.near or relative <= allowed:
             return replace(change, status="rounded", relative=relative)
-        if _rescaled(before, after, slack):
+        if _rescaled(before, after, margin):
             return replace(change, status="rescaled", relative=relative)
         found = None
+        delta = after.astype(np.float64)
+        delta -= before
         grid = weight.step is not None or any(w.step is not None for w in theirs)
         if delta.ndim > 1 and min(_matrix(delta, weight).shape) > 1 and not grid:
             noise = unit * _norm(after) * (3 * after.size) ** -0.5
@@ -146,8 +168,75 @@ class _Comparison:
         return replace(change, status="changed", relative=relative, rank=found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Margin:
+    """How far numbers may be apart: by what a grid misses, by roundings, and by the smallest numbers of a type."""
+
+    slack: Array
+    allowed: float
+    tiny: float
+
+    def of(self, rows: slice, x: Array, y: Array) -> Array:
+        """The margin of some rows, which are x and y in the two networks."""
+        slack = self.slack[rows] if self.slack.ndim else self.slack
+        return np.asarray(slack + self.allowed * np.maximum(np.abs(x), np.abs(y)) + self.tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """How far a weight is from its counterpart."""
+
+    relative: float
+    near: bool
+    """Whether each number is within its margin."""
+    unknown: bool
+    """Whether some number is infinite or NaN in one of the networks, and is not the same in the other."""
+    broken: int
+
+
+def _slabs(before: Array, after: Array) -> Iterator[tuple[slice, Array, Array]]:
+    """Two arrays, some rows at a time, in float64."""
+    x, y = (v if v.ndim else v.reshape(1) for v in (before, after))
+    tall = max(1, BLOCK // max(prod(x.shape[1:]), 1))
+    for start in range(0, len(x), tall):
+        rows = slice(start, start + tall)
+        yield rows, x[rows].astype(np.float64), y[rows].astype(np.float64)
+
+
+def _equal(before: Array, after: Array) -> bool:
+    """Whether all numbers are the same, NaN included."""
+    if before is after:
+        return True
+    x, y = (v if v.ndim else v.reshape(1) for v in (before, after))
+    tall = max(1, BLOCK // max(prod(x.shape[1:]), 1))
+    for start in range(0, len(x), tall):
+        a, b = x[start : start + tall], y[start : start + tall]
+        same = a == b
+        if not same.all() and not (same | (np.isnan(a) & np.isnan(b))).all():
+            return False
+    return True
+
+
+def _gap(before: Array, after: Array, margin: _Margin) -> _Gap:
+    squares = [0.0, 0.0, 0.0]
+    near, unknown, broken = True, False, 0
+    for rows, x, y in _slabs(before, after):
+        known = np.isfinite(x), np.isfinite(y)
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        both = known[0] & known[1]
+        unknown |= not (same | both).all()
+        broken += int((known[0] & ~known[1]).sum())
+        delta = np.where(same | ~both, 0.0, y - x)
+        near = near and bool((same | (np.abs(delta) <= margin.of(rows, x, y))).all())
+        for k, part in enumerate((np.where(known[0], x, 0.0), np.where(known[1], y, 0.0), delta)):
+            squares[k] += float(np.vdot(part, part))
+    size = squares[0] or squares[1]
+    return _Gap((squares[2] / size) ** 0.5 if size else 0.0, near, unknown, broken)
+
+
 def _norm(values: Array) -> float:
-    return float(np.linalg.norm(np.where(np.isfinite(values), values, 0.0)))
+    wide = values.astype(np.float64, copy=False)
+    return float(np.linalg.norm(np.where(np.isfinite(wide), wide, 0.0)))
 
 
 def _roundings(weight: Weight, theirs: tuple[Weight, ...]) -> float:
@@ -176,14 +265,23 @@ def _levelled(x: Array, y: Array, theirs: Weight, block: Block, mine: Weight) ->
     return base + slope * (y - middle), np.maximum(step, abs(slope) if not theirs.scaled else 1.0)
 
 
-def _rescaled(before: Array, after: Array, slack: Array) -> bool:
+def _rescaled(before: Array, after: Array, margin: _Margin) -> bool:
     """Whether one positive factor per index of some axis makes the one of the other."""
     for axis in range(before.ndim if before.ndim > 1 else 0):
         others = tuple(k for k in range(before.ndim) if k != axis)
-        square = np.sum(before * before, axis=others, keepdims=True)
-        factor = np.sum(before * after, axis=others, keepdims=True) / np.where(square > 0, square, 1.0)
-        error = np.abs(after - factor * before)
-        if (factor > 0).all() and (error <= FEW * slack + 1e-6 * np.abs(after)).all():
+        square, product = (np.zeros([n if k == axis else 1 for k, n in enumerate(before.shape)]) for _ in range(2))
+        for rows, x, y in _slabs(before, after):
+            mine = rows if axis == 0 else slice(None)
+            square[mine] += np.sum(x * x, axis=others, keepdims=True)
+            product[mine] += np.sum(x * y, axis=others, keepdims=True)
+        factor = product / np.where(square > 0, square, 1.0)
+        if (factor > 0).all() and all(
+            (
+                np.abs(y - (factor[rows] if axis == 0 else factor) * x)
+                <= FEW * margin.of(rows, x, y) + 1e-6 * np.abs(y)
+            ).all()
+            for rows, x, y in _slabs(before, after)
+        ):
             return True
     return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from symlint.audit import Report, judged
@@ -24,6 +24,7 @@ from symlint.inference import examine
 from symlint.load import load
 from symlint.rule import Rule
 from symlint.settings import Settings
+from symlint.stored import same_bytes
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,13 @@ def compare(
     Raises `UnreadableModel` where one of them cannot be read.
     """
     chosen = settings.chosen(rules)
-    contexts = [Context(*examine(load(path)), settings.asked(rules)) for path in (old, new)]
-    reports = [judged(path, c, chosen, settings) for path, c in zip((old, new), contexts, strict=True)]
+    models = [load(path) for path in (old, new)]
+    one = Context(*examine(models[0]), settings.asked(rules))
+    report = judged(old, one, chosen, settings)
+    # Of two files of the same bytes one is enough.
+    equal = same_bytes(*models)
+    contexts = [one, one if equal else Context(*examine(models[1]), settings.asked(rules))]
+    reports = [report, replace(report, path=new) if equal else judged(new, contexts[1], chosen, settings)]
     matching = match(*(Weights(c) for c in contexts))
     matching.resized = resized(matching)
     found = with_cuts(changes(matching), matching, matching.resized)
@@ -142,7 +148,7 @@ def compare(
     kept = {c.old for c in cuts}, {name for c in cuts for name in c.new}
     left, right = unmatched(matching)
     old_model, new_model = (c.symmetry.model for c in contexts)
-    one, two = ({weight.name for weight in side.all} for side in (matching.old, matching.new))
+    names = ({weight.name for weight in matching.old.all}, {weight.name for weight in matching.new.all})
     return Comparison(
         reports[0],
         reports[1],
@@ -154,7 +160,7 @@ def compare(
         tuple(weight for weight in right if weight.name not in kept[1]),
         tuple(course(contexts, matching, found, gauges)),
         _operators(contexts[0], contexts[1]),
-        nodes(old_model, new_model, (one, two)),
+        nodes(old_model, new_model, names),
         sum(block.size for block in matching.blocks.values()) + sum(change.matched for change in cuts),
         sum(weight.size for weight in matching.new.all),
         fail_on,

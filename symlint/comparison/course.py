@@ -68,7 +68,7 @@ def course(
     """The spaces of the old network; where nothing changed no widths are measured, which cost the most."""
     old, new = contexts
     same = all(change.status == "identical" for change in found)
-    known = finite(old) and finite(new)
+    known = finite(old) and (new is old or finite(new))
     before = states(old, None if same or not known else matching.old.at(gauges[0] or canonical(old)))
     there = counterparts(contexts, matching)
     if known and matching.new.quantised and not matching.old.quantised and (values := _stood_for(matching)) is not None:
@@ -77,7 +77,7 @@ def course(
         after = {s.id: s for s in states(other, Weights(other).at(canonical(other)))}
         names = {s.id: s.id for s in before}
     else:
-        measured = matching.new.at(gauges[1] or canonical(new)) if known else None
+        measured = matching.new.at(gauges[1] or canonical(new)) if known and not same else None
         after = {s.id: s for s in states(new, measured)} if not same else {}
         names = there
     gauged = matching.old.quantised == matching.new.quantised or names is not there
