@@ -57,6 +57,9 @@ class Lazy(Mapping[str, Array]):
     def dtype(self, name: str) -> np.dtype[Any]:
         """The type of the numbers of one of them."""
 
+    def forget(self) -> None:
+        """Give back what is held to make them; none is asked for any more."""
+
 
 def _tensor(values: Mapping[str, Array], name: str, old: ir.TensorProtocol | None) -> ir.TensorProtocol:
     kind = values.dtype(name) if isinstance(values, Lazy) else values[name].dtype

@@ -30,6 +30,8 @@ KEPT = 512 << 20
 """Bytes of weights up to which all of a model stay in memory once they were read."""
 RECENT = 256 << 20
 """Bytes of the last used weights that stay in memory of a larger model."""
+FEW = 64 << 20
+"""The same where each weight is used once or twice, and others take the memory."""
 _BLOCK = 1 << 20
 
 

@@ -68,6 +68,10 @@ class Moved(Lazy):
     def __len__(self) -> int:
         return len(self.weights.now)
 
+    def forget(self) -> None:
+        """Let go of the weights."""
+        self.weights.now = {}
+
     def dtype(self, name: str) -> np.dtype[Any]:
         """The type of the file, float32 for halves that are lifted."""
         tensor = self.tensors[name]

@@ -175,7 +175,8 @@ class _Verification:
     def _difference(self, values: Mapping[str, Array]) -> float:
         """How far other weights move the outputs, relative to the largest; infinite when they do not run."""
         path = self._file(values)
-        del values  # nothing needs them beside their file
+        if isinstance(values, Lazy):
+            values.forget()
         answer = run([path], self.inputs)[0]
         self._clear()
         return compare(self.outputs, answer)

@@ -25,12 +25,12 @@ def command(model: str, output: str, seed: int, only: str | None, kinds: str | N
     from symlint.edit import write
     from symlint.inference import examine
     from symlint.load import load
-    from symlint.stored import RECENT
+    from symlint.stored import FEW
     from symlint.teleport import select, teleport
 
     if Path(output).resolve() == Path(model).resolve():
         raise UsageProblem(f"{output} is the model itself: name another file for the result")
-    _, structure = examine(load(model, budget=RECENT))
+    _, structure = examine(load(model, budget=FEW))
     chosen = select(structure, listed(only), listed(kinds))
     write(model, teleport(structure, chosen, seed), output)
     click.echo(f"{output}: moved by {len(chosen)} generators", err=True)

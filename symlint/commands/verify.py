@@ -31,13 +31,13 @@ def command(
     """
     from symlint.inference import examine
     from symlint.load import load
-    from symlint.stored import RECENT
+    from symlint.stored import FEW
     from symlint.teleport import select
     from symlint.verify import same_function, verify
 
-    loaded = load(model, budget=RECENT)
+    loaded = load(model, budget=FEW)
     if other is not None:
-        trials = [same_function(loaded, load(other, budget=RECENT), seed)]
+        trials = [same_function(loaded, load(other, budget=FEW), seed)]
     else:
         _, structure = examine(loaded)
         trials = verify(structure, select(structure, listed(only), listed(kinds)), seed)
