@@ -212,6 +212,9 @@ class _Fix:
         if stage is None:
             return None, None, None
         path = self._next()
+        for model in (worker.model, self.model):
+            if model.weights is not None:  # what is needed again is read again; a proof needs the room
+                model.weights.forget()
         save(stage.file, path, self.least)
         return stage, path, prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
 
