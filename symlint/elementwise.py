@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from symlint.evaluate import evaluate
-from symlint.graph import Array
+from symlint.graph import Array, Shape
 from symlint.parity import ODD
 from symlint.program import Pointwise
-from symlint.values import Bases, Mask, Names, Value, absent, alike, tidy
+from symlint.values import Bases, Mask, Names, Value, Weight, absent, alike, tidy
 
 SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
 STILL = frozenset({"Identity", "Dropout", "Neg"})
+LARGE = 1 << 14
+"""Elements of a weight from which on what comes of it is worked out later."""
 NEWEST = 20
 """The operator set in which functions of other domains are evaluated."""
 
@@ -38,12 +41,39 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
 
 def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:
     shape = np.broadcast_shapes(*(v.shape for v in values))
+    if (later := _put_off(step, values, shape)) is not None:
+        return later
     # A quantiser finds its axis by the sizes of what it is given.
     whole = step.function.endswith("QuantizeLinear")
     made = compute(step, [v.scale if whole else v.slim for v in values])
     if made is None:
         return names.fresh(shape)
     return Value(None, _lifted(made, len(shape)), shape)
+
+
+def _put_off(step: Pointwise, values: list[Value], shape: Shape) -> Value | None:
+    """What comes of the levels of a large weight, worked out when it is read: it is finite whatever they are."""
+    place = max(range(len(values)), key=lambda k: prod(values[k].shape))
+    weight, numbers = values[place].held, [v.slim if k != place else np.zeros(()) for k, v in enumerate(values)]
+    if step.function not in ("Sub", "Mul") or not isinstance(weight, Weight) or not weight.levels:
+        return None
+    small = all(n.size * 16 <= prod(shape) and np.isfinite(n.astype(np.float64)).all() for n in numbers)
+    if not small or weight.shape != shape or prod(shape) < LARGE:
+        return None
+
+    def made(levels: Array, others: list[Array]) -> Array | None:
+        return compute(step, [levels if k == place else other for k, other in enumerate(others)])
+
+    def read() -> Array:
+        found = made(weight.read(), numbers)
+        assert found is not None  # sums and products of whole and finite numbers are finite
+        return found
+
+    first = made(np.zeros((1,) * len(shape), weight.dtype), [n[tuple(slice(0, 1) for _ in n.shape)] for n in numbers])
+    if first is None:
+        return None
+    key = (*weight.key, step.function, *(n.tobytes() for n in numbers))
+    return Value(None, Weight(shape, str(first.dtype), read, key, levels=True), shape)
 
 
 def _lifted(array: Array, rank: int) -> Array:

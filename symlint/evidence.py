@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -27,7 +28,7 @@ from symlint.structure import Action, Structure
 from symlint.symmetry import Space, Symmetry
 from symlint.units import Units, same_units, spread
 from symlint.valuation import valuate
-from symlint.values import Names, Value
+from symlint.values import Bases, Names, Value, slim
 
 ORTHOGONAL = ("O", "Stab")
 """Groups of rotations that keep lengths."""
@@ -224,21 +225,25 @@ class Context:
         seen = False
         columns: list[NDArray[np.int64]] = []
         scales: list[NDArray[np.float64]] = []
+        mine = {action.leaf, *action.copies}
         places: dict[tuple[tuple[int, ...], Shape], NDArray[np.int64] | None] = {}
         for name in self._bearers.get(action.leaf, ()):
-            where = tuple(self.structure.axes.of[name]), values[name].shape
+            value, axes = values[name], tuple(self.structure.axes.of[name])
+            need = slim(self._needs[name]) if name in self._needs else None
+            there = [bool(mine.intersection(factors.leaves(f))) for f in axes]
+            value, need = _narrowed(value, need, there)
+            where = axes, value.shape
             if where not in places:
                 places[where] = members(self.structure, action, *where)
             rows = places[where]
             if rows is None:
                 continue
             seen = True
-            need = self._needs.get(name)
             if need is None or not need.any():
                 continue
-            mask = need.reshape(-1)[rows]
-            labels = values[name].numbers.reshape(-1)[rows]
-            scale = np.asarray(values[name].scale, np.float64).reshape(-1)[rows]
+            mask = np.broadcast_to(need, value.shape).reshape(-1)[rows]
+            labels = value.numbers.reshape(-1)[rows]
+            scale = np.asarray(value.scale, np.float64).reshape(-1)[rows]
             needed |= mask.any(axis=1)
             fixed = names.still(labels) | ~mask
             constant = ((labels == 0) & mask).all(axis=1)
@@ -257,3 +262,15 @@ class Context:
         multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
         found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
         return Units(~needed & seen, constant, found, groups, multiples)
+
+
+def _narrowed(value: Value, need: Mask | None, there: Sequence[bool]) -> tuple[Value, Mask | None]:
+    """A value and the need of it, at one place of each axis without the units asked for that changes nothing."""
+    bases, scale = value.labels, value.slim
+    parts = [bases.starts, scale] if need is None else [bases.starts, scale, need]
+    shape = tuple(
+        n if kept or any(part.shape[k] > 1 for part in parts) else 1
+        for k, (n, kept) in enumerate(zip(value.shape, there, strict=True))
+    )
+    steps = tuple(step if n > 1 else 0 for step, n in zip(bases.steps, shape, strict=True))
+    return Value(Bases(bases.starts, steps, shape), scale, shape), need

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 
 from symlint.elementwise import compute
-from symlint.program import Concat, Einsum, Mix, Pointwise, Slice, operands, results
+from symlint.program import Concat, Einsum, Mix, Pointwise, Slice, operands
 from symlint.structure import Action, Structure
 from symlint.unknowns import Occurrence
 
@@ -29,14 +29,11 @@ def sides(
         structure, action: whose units are meant.
         places: where weights of the program hold them.
     """
-    factors, of = structure.axes.factors, structure.axes.of
-    held = {name for name, axes in of.items() if any(action.leaf in factors.leaves(f) for f in axes)}
+    held = set(structure.axes.holding.get(action.leaf, ()))
     axes = {name: {o.axis for o in places if o.tensor == name} for name in {o.tensor for o in places}}
     found: dict[str, int] = {}
-    for step in structure.program.steps:
+    for step in structure.program.touching(held):
         mine = [name for name in operands(step) if name in held]
-        if not mine and not held.intersection(results(step)):
-            continue
         moving = [name for name in mine if name not in axes]
         stored = [name for name in mine if name in axes]
         if isinstance(step, (Concat, Slice)) or (isinstance(step, Mix) and step.linear):

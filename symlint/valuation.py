@@ -64,7 +64,7 @@ class _Forward:
         self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}
         for name, stored in program.weights.items():
             tensor = program.model.tensors[stored]
-            weight = Weight(tensor.shape, tensor.dtype, tensor.read, (verdicts.name(tensor),))
+            weight = Weight(tensor.shape, tensor.dtype, tensor.read, (verdicts.name(tensor),), "int" in tensor.dtype)
             if name in silent:
                 weight = weight.view(tensor.shape, "without what is silent", partial(_without, silent[name]))
             self.values[name] = Value(None, weight, tensor.shape)

@@ -151,11 +151,13 @@ class Weight:
     read: Callable[[], Array]
     key: tuple[Hashable, ...]
     """What tells such numbers apart: the stored tensor, and how it was cut and turned since."""
+    levels: bool = False
+    """Whether they are whole numbers, or what a quantiser makes of such: then they are finite."""
 
     def view(self, shape: Shape, change: Hashable, made: Callable[[Array], Array]) -> Weight:
         """The same numbers cut or turned; `change` tells this apart from other ways."""
         read = self.read
-        return Weight(shape, self.dtype, lambda: made(read()), (*self.key, change))
+        return Weight(shape, self.dtype, lambda: made(read()), (*self.key, change), self.levels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
