@@ -43,17 +43,16 @@ class Limits:
 
 
 LIMITS = {
-    # A vanilla network, and what is stored in fewer bits: nothing but blocks is widened.
-    "encoder": Limits(disk=1.2, reads=4, peak=50, largest=9, made=12),
-    "encoder planted": Limits(disk=1.2, reads=6, peak=60, largest=9, made=20),
-    "encoder float16": Limits(disk=1.2, reads=4, peak=30, largest=5, made=25),
-    "encoder int8": Limits(disk=1.2, reads=4, peak=20, largest=5, made=45),
-    "convolutional": Limits(disk=1.2, reads=4, peak=40, largest=10, made=12),
-    "recurrent int8": Limits(disk=1.2, reads=4, peak=25, largest=9, made=45),
+    "encoder": Limits(disk=1.2, reads=16, peak=70, largest=9, made=26),
+    "encoder planted": Limits(disk=1.2, reads=22, peak=75, largest=9, made=52),
+    "encoder float16": Limits(disk=1.2, reads=22, peak=56, largest=9, made=100),
+    "encoder int8": Limits(disk=1.3, reads=11, peak=290, largest=9, made=135),
+    "convolutional": Limits(disk=1.2, reads=12, peak=25, largest=5.5, made=5),
+    "recurrent int8": Limits(disk=1.2, reads=42, peak=150, largest=15, made=230),
     # Each forbids one shape by less memory than it would take with a byte for each element.
-    "tokens x vocabulary": Limits(disk=1.5, reads=4, peak=14, largest=5, made=30),
-    "positions x units": Limits(disk=1.5, reads=4, peak=14, largest=5, made=60),
-    "n x n": Limits(disk=1.5, reads=4, peak=14, largest=5, made=60),
+    "tokens x vocabulary": Limits(disk=1.2, reads=14, peak=52, largest=11, made=78),
+    "positions x units": Limits(disk=1.2, reads=15, peak=62, largest=5, made=95),
+    "n x n": Limits(disk=1.3, reads=10, peak=8, largest=1.3, made=28),
 }
 
 
@@ -199,8 +198,8 @@ def vocabulary(path: Path, tokens: int = 768, words: int = 20_000, width: int = 
     return net.save(path, [1, tokens], [1, tokens, words], TensorProto.INT64)
 
 
-def positions(path: Path, count: int = 2048, width: int = 16, units: int = 8192) -> Path:
-    """Perceptrons of 8,192 units at 2,048 positions: times each other 16 million."""
+def positions(path: Path, count: int = 512, width: int = 16, units: int = 32768) -> Path:
+    """Perceptrons of 32,768 units at 512 positions: times each other 16 million; scores are 512 x 512."""
     net = Network()
     net.layer("x", "h", width, 2, units)
     net.layer("h", "z", width, 2, units)
