@@ -222,7 +222,7 @@ class Context:
         needed = np.zeros(count, bool)
         still, steady = np.ones(count, bool), np.zeros(count, bool)
         numbers = np.zeros(count)
-        seen = False
+        seen = apart = False
         columns: list[NDArray[np.int64]] = []
         scales: list[NDArray[np.float64]] = []
         mine = {action.leaf, *action.copies}
@@ -242,6 +242,12 @@ class Context:
             if need is None or not need.any():
                 continue
             mask = np.broadcast_to(need, value.shape).reshape(-1)[rows]
+            if count > 1 and value.labels.telling and not names.still(value.labels.starts).any():
+                # Every element differs from every other, and moves.
+                needed |= mask.any(axis=1)
+                still &= ~mask.any(axis=1)
+                apart = True
+                continue
             labels = value.numbers.reshape(-1)[rows]
             scale = np.asarray(value.scale, np.float64).reshape(-1)[rows]
             needed |= mask.any(axis=1)
@@ -258,7 +264,8 @@ class Context:
         if constant.all():
             constant = np.zeros(count, bool)
         columns.append(np.arange(count) // factors.size(action.leaf))
-        groups = same_units(columns, needed & ~constant & ~still) if action.leaf not in self._pooled else ()
+        alike = action.leaf not in self._pooled and not apart
+        groups = same_units(columns, needed & ~constant & ~still) if alike else ()
         multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
         found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
         return Units(~needed & seen, constant, found, groups, multiples)
