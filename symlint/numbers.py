@@ -39,6 +39,10 @@ class Numbers:
                 self._make(top)
         return self.known[name]
 
+    def forget(self) -> None:
+        """Let go of all values, which are made again where they are asked for."""
+        self.known.clear()
+
     def _needs(self, name: str) -> Sequence[str]:
         return operands(self.program.makers[name]) if name in self.program.makers else ()
 

@@ -95,6 +95,7 @@ class _Search:
                 continue
             space = self._space(step)
             found = None if space is None else self._heads(step, factor)
+            self.numbers.forget()  # no two attentions have the same weights
             if space is not None and found is not None:
                 yield Spread(space, found)
 
