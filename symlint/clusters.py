@@ -164,12 +164,12 @@ def _letters(rows: Array, chosen: NDArray[np.int64]) -> tuple[float, float]:
     share = float(np.clip(np.mean(sample == 0), 1e-9, 1 - 1e-9))
     gaps = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
     sample = sample[sample != 0]
-    distinct = _count(np.abs(sample))
-    letters = 24.0 if 2 * distinct >= len(sample) else float(np.log2(max(_count(sample), 1)))
+    distinct = count_distinct(np.abs(sample))
+    letters = 24.0 if 2 * distinct >= len(sample) else float(np.log2(max(count_distinct(sample), 1)))
     return letters, float(gaps)
 
 
-def _count(numbers: Array) -> int:
+def count_distinct(numbers: Array) -> int:
     """How many different numbers there are."""
     ordered = np.sort(numbers)
     return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if len(ordered) else 0

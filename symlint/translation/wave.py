@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.clusters import count_distinct
 from symlint.graph import Shape
 from symlint.program import Spec
 
@@ -279,10 +280,4 @@ def _finer(a: Partition, b: Partition) -> bool:
     if a.spread == a and not (a.values < 0).any():
         return True
     pairs = (a.values + 1) * (int(b.values.max(initial=-1)) + 2) + b.values + 1
-    return _count(pairs) == _count(a.values)
-
-
-def _count(numbers: Classes) -> int:
-    """How many different numbers there are."""
-    ordered = np.sort(numbers)
-    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if len(ordered) else 0
+    return count_distinct(pairs) == count_distinct(a.values)
