@@ -11,7 +11,7 @@ import numpy as np
 
 from symlint.clusters import ABSENT, BLOCK, Grouping, Sketch, proportional, sketch_of, sketched
 from symlint.graph import Array, Tensor
-from symlint.values import Labels, Mask, Names, Value, Weight, absent
+from symlint.values import Blockwise, Labels, Mask, Names, Value, Weight, absent
 
 LARGE = 1 << 14
 """Elements from which on it is worth to know that none of a weight is zero."""
@@ -43,10 +43,16 @@ class Verdicts:
         if not isinstance(weight, Weight) or prod(weight.shape) < LARGE:
             return False
         if weight.key not in self._full:
-            self._full[weight.key] = (
-                self._full.get(weight.key[:1], False) and all(isinstance(change, tuple) for change in weight.key[1:])
-            ) or not any(absent(block).any() for block in _blocks(weight.read()))
+            self._full[weight.key] = self._look(weight)
         return self._full[weight.key]
+
+    def _look(self, weight: Weight) -> bool:
+        source: object = weight.read
+        if isinstance(source, Blockwise):
+            return source.full
+        if self._full.get(weight.key[:1]) and all(isinstance(change, tuple) for change in weight.key[1:]):
+            return True
+        return not any(absent(block).any() for block in _blocks(weight.read()))
 
 
 def _blocks(array: Array) -> Iterator[Array]:
@@ -245,8 +251,9 @@ def _grouped(keys: Labels, rows: Array, fixed: Array, tolerance: float, total: i
     if fixed.any():
         rows = np.concatenate([rows, fixed[:, None]], axis=1)
     grouping = proportional(keys, lambda: rows, sketched(rows), tolerance, total)
-    norm = grouping.norm if plain is rows else np.zeros(len(rows))
-    return grouping, _small(plain, norm)
+    # What is added to a row counts in its length; a part of the square is left to rounding.
+    square = grouping.norm**2 if plain is rows else grouping.norm**2 * (1 - 1e-9) - fixed**2
+    return grouping, _small(plain, np.sqrt(np.maximum(square, 0)))
 
 
 def _small(rows: Array, norm: Array) -> Mask:

@@ -138,6 +138,10 @@ class Bases:
 class Blockwise(Protocol):
     """Numbers that are worked out in blocks, each with its place."""
 
+    @property
+    def full(self) -> bool:
+        """Whether none of them counts as zero."""
+
     def blocks(self) -> Iterator[tuple[tuple[slice, ...], Array]]:
         """The blocks, in float64."""
 

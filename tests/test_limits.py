@@ -478,13 +478,13 @@ def test_progress_is_for_terminals_that_wait(monkeypatch, perceptron):
 
     def lines(quiet: bool = False, seconds: float = 0.3) -> str:
         stream = Terminal()
-        monkeypatch.setattr(sys, "stderr", stream)
-        status = check._Status(quiet)
-        with status.of(["a.onnx", "b\x1b.onnx"]):
-            status("b\x1b.onnx", "SYM101", 0.5)
-            time.sleep(seconds)
-            status("b\x1b.onnx", "SYM102", 0.75)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            status = check._Status(quiet)
+            with status.of(["a.onnx", "b\x1b.onnx"]):
+                status("b\x1b.onnx", "SYM101", 0.5)
+                time.sleep(seconds)
+                status("b\x1b.onnx", "SYM102", 0.75)
         return stream.getvalue()
 
     monkeypatch.setattr(check, "_PATIENCE", 10.0)
@@ -492,9 +492,7 @@ def test_progress_is_for_terminals_that_wait(monkeypatch, perceptron):
     monkeypatch.setattr(check, "_PATIENCE", 0.05)
     monkeypatch.setenv("TERM", "xterm")
     assert "2/2 b\\x1b.onnx: SYM101, 50%" in lines()
-    monkeypatch.setattr(check, "_PATIENCE", 0.05)
     assert lines(quiet=True) == ""
-    monkeypatch.setattr(check, "_PATIENCE", 0.05)
     monkeypatch.setenv("CI", "true")
     assert lines() == ""
 
