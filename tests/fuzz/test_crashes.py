@@ -94,3 +94,14 @@ def test_an_attribute_of_another_type(tmp_path):
 
 def test_an_output_that_is_a_sequence(tmp_path):
     assert check(own_models.words(), tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.FLOAT8E5M2FNUZ, TensorProto.INT64, TensorProto.DOUBLE, TensorProto.UINT64]
+)
+def test_numbers_in_the_field_of_another_type_are_no_numbers(kind, tmp_path):
+    model = own_models.perceptron()
+    model.graph.initializer.append(TensorProto(name="one", data_type=kind, float_data=[1.0]))
+    code, said = check(model, tmp_path)
+    assert code == 4
+    assert "holds 0 numbers; expected 1" in said
