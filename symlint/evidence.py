@@ -241,7 +241,7 @@ class Context:
             seen = True
             if need is None or not need.any():
                 continue
-            mask = np.broadcast_to(need, value.shape).reshape(-1)[rows]
+            mask = np.broadcast_to(need, value.shape).reshape(-1)[rows] if need.size > 1 else np.ones((1, 1), bool)
             if count > 1 and value.labels.telling and not names.still(value.labels.starts).any():
                 # Every element differs from every other, and moves.
                 needed |= mask.any(axis=1)
