@@ -242,10 +242,11 @@ def _norm(values: Array) -> float:
 def _roundings(weight: Weight, theirs: tuple[Weight, ...]) -> float:
     """How many roundings of the coarser type may lie between a weight and its counterpart.
 
-    Two files of half precision may not differ at all: there a small step is as large as what a training changes.
+    Two files of one type of half precision may not differ at all: there a small step is as large as what a training
+    changes.
     """
-    halves = {w.dtype in SMALLEST for w in (weight, *theirs)}
-    return FEW if True not in halves else 0.0 if halves == {True} else ONE
+    kinds = {w.dtype for w in (weight, *theirs)}
+    return FEW if kinds.isdisjoint(SMALLEST) else 0.0 if len(kinds) == 1 else ONE
 
 
 def _levelled(x: Array, y: Array, theirs: Weight, block: Block, mine: Weight) -> tuple[Array, Array]:
