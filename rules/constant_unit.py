@@ -15,8 +15,8 @@ readers, and the unit deleted.
 ## What else can cause it
 
 Structured pruning that zeroes weights but leaves biases, dead features behind a normalisation whose shift survived, a
-gain that decayed to zero, and a branch whose input the export made constant. Where every unit of a space is constant
-nothing is reported: such a space is computed from the weights alone, like a learned query.
+gain that decayed to zero, and a branch whose input the export made constant. Nothing is reported of a space that is
+computed from the weights alone, like a learned query, since no input could reach it.
 
 ## Evidence
 

@@ -60,7 +60,7 @@ def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
             return numbers
         noise = apart(value.noise, value.shape, step.specs[0], sizes)
         assert noise is not None
-        noise = noise.reshape(*noise.shape, *(1 for _ in repeated))
+        noise = noise.reshape((*noise.shape, *(1 for _ in repeated)))
         return known(numbers.scale, _grouped(names, step, noise, order, shape).scale)
     if gone:
         cut = _summed(names, cut, gone, sizes)

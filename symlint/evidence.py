@@ -222,7 +222,7 @@ class Context:
         needed = np.zeros(count, bool)
         still, steady = np.ones(count, bool), np.zeros(count, bool)
         numbers = np.zeros(count)
-        seen = apart = False
+        seen = apart = answers = False
         columns: list[NDArray[np.int64]] = []
         scales: list[NDArray[np.float64]] = []
         mine = {action.leaf, *action.copies}
@@ -241,6 +241,7 @@ class Context:
             seen = True
             if need is None or not need.any():
                 continue
+            answers |= name in self.moving
             mask = np.broadcast_to(need, value.shape).reshape(-1)[rows] if need.size > 1 else np.ones((1, 1), bool)
             if count > 1 and value.labels.telling and not names.still(value.labels.starts).any():
                 # Every element differs from every other, and moves.
@@ -261,7 +262,7 @@ class Context:
             columns.extend(labels.T)
             scales.extend(scale.T)
         constant = needed & still & steady
-        if constant.all():
+        if not answers:  # computed from the weights alone, like a learned query
             constant = np.zeros(count, bool)
         columns.append(np.arange(count) // factors.size(action.leaf))
         alike = action.leaf not in self._pooled and not apart

@@ -36,6 +36,8 @@ from symlint.values import Bases, Mask, Names, Value, Weight, absent, alike, kno
 LIMIT = 1 << 23
 SMALL = 1 << 14
 """Elements of a table below which its lines are compared as they are."""
+EXTREMA = {"GlobalMaxPool": np.max, "ReduceMax": np.max, "ReduceMin": np.min}
+"""Folds that choose one of what they read, whatever its number."""
 Carried = Mapping[str, tuple[bool, ...]]
 Silent = Mapping[str, NDArray[np.bool_]]
 
@@ -240,7 +242,11 @@ class _Forward:
 
     @step.register
     def _(self, step: Fold) -> None:
-        bases, scale = self._rows(self.values[step.x], step.axes, step.law)
+        x = self.values[step.x]
+        bases, scale = self._rows(x, step.axes, step.law)
+        if (extreme := EXTREMA.get(step.function)) is not None:  # of known numbers it is one of them
+            fixed = np.asarray(x.labels.constant.all(axis=step.axes, keepdims=True))
+            bases, scale = bases.clear(fixed), np.where(fixed, extreme(x.slim, axis=step.axes, keepdims=True), scale)
         kept = [k for k in range(len(bases.shape)) if k not in step.axes]
         turned = bases.turn([*kept, *step.axes])
         left = len(kept)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from symlint.lower import Ref, Tracer
 from symlint.operators.channels import first, last
-from symlint.operators.linear import conv, convolve, gemm, matmul
+from symlint.operators.linear import conv, convolve, gemm, matmul, times
+from symlint.operators.pointwise import clip, prelu
 from symlint.program import NONE
 from symlint.registry import op
+
+DEFAULTS = {"LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5)}
+"""Activation of a fused operator -> its parameters where none are given."""
 
 
 @op("com.microsoft.BiasGelu", "com.microsoft.FastGelu", "com.microsoft.BiasSoftmax")
@@ -102,10 +108,12 @@ def fused_gemm(
     *,
     transA: int = 0,  # noqa: N803
     transB: int = 0,  # noqa: N803
+    alpha: float = 1.0,
+    beta: float = 1.0,
     activation: str = "",
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.FusedGemm"""
-    return _activate(t, gemm(t, a, b, c, transA=transA, transB=transB), activation)
+    return _activate(t, gemm(t, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB), activation)
 
 
 @op("com.microsoft.FusedConv", "com.microsoft.NhwcFusedConv", "com.microsoft.NhwcConv")
@@ -139,6 +147,7 @@ def fused_matmul(
     transB: int = 0,  # noqa: N803
     transBatchA: int = 0,  # noqa: N803
     transBatchB: int = 0,  # noqa: N803
+    alpha: float = 1.0,
     activation: str = "",
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.FusedMatMul"""
@@ -148,7 +157,7 @@ def fused_matmul(
     left = "k" if a.rank == 1 else "... k m" if transA else "... m k"
     right = "k" if b.rank == 1 else "... n k" if transB else "... k n"
     made = " ".join(x for x, y in (("...", a.rank + b.rank > 2), ("m", a.rank > 1), ("n", b.rank > 1)) if y)
-    return _activate(t, t.einsum(f"{left}, {right} -> {made}", a, b), activation)
+    return _activate(t, times(t, t.einsum(f"{left}, {right} -> {made}", a, b), alpha), activation)
 
 
 @op("com.microsoft.GemmFastGelu")
@@ -159,10 +168,19 @@ def matmul_gelu(t: Tracer, x: Ref, w: Ref, bias: Ref | None) -> Ref:
 
 def _activate(t: Tracer, x: Ref, activation: str) -> Ref:
     """The function that a fused operator ends with: an operator of ONNX's, which may have parameters of its own."""
-    if not activation:
-        return x
-    plain = activation in ("Relu", "Tanh", "Sigmoid", "Gelu")
-    return t.apply(x, 1 if activation in ("Relu", "LeakyRelu") else None, activation if plain else f"Fused{activation}")
+    given, defaults = t.node.attributes, DEFAULTS.get(activation, ())
+    named = [given.get(f"activation_{word}", d) for word, d in zip(("alpha", "beta"), defaults, strict=False)]
+    numbers = [t.constant(np.asarray(n, np.float32)) for n in (*given.get("activation_params", ()), *named)]
+    if activation == "Clip" and len(numbers) > 1:
+        return clip(t, x, *numbers[:2])
+    if activation == "LeakyRelu":
+        return prelu(t, x, numbers[0])
+    if activation == "HardSigmoid":
+        line = t.add(t.multiply(x, numbers[0]), numbers[1])
+        return clip(t, line, *(t.constant(np.asarray(n, np.float32)) for n in (0, 1)))
+    plain = activation in ("Relu", "Tanh", "Sigmoid", "Gelu", "Softsign", "Softplus")
+    made = activation if plain or not activation else f"Fused{activation}"
+    return t.apply(x, 1 if activation == "Relu" else None, made) if activation else x
 
 
 def _moments(t: Tracer, x: Ref, *outputs: int) -> tuple[Ref | None, ...]:

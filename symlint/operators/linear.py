@@ -32,10 +32,11 @@ def gemm(
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Gemm.html"""
     y = t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", a, b)
-    return t.add(_times(t, y, alpha), None if c is None else _times(t, c, beta))
+    return t.add(times(t, y, alpha), None if c is None else times(t, c, beta))
 
 
-def _times(t: Tracer, x: Ref, number: float) -> Ref:
+def times(t: Tracer, x: Ref, number: float) -> Ref:
+    """A tensor times a number, which mostly is 1."""
     return x if number == 1 else t.multiply(x, t.constant(np.asarray(number, np.float32)))
 
 

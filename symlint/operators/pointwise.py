@@ -83,7 +83,7 @@ def power(t: Tracer, x: Ref, exponent: Ref) -> Ref:
 @op("PRelu")
 def prelu(t: Tracer, x: Ref, slope: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__PRelu.html"""
-    return t.pointwise(Law("product", (Fraction(1), None)), x, slope)
+    return t.pointwise(Law("product", (Fraction(1), None)), x, slope, function="PRelu")
 
 
 @op("Clip")
@@ -100,7 +100,7 @@ def clip(
     law = Law("product", (Fraction(1), *[None] * sum(b is not None for b in (low, high)))) if homogeneous else NONE
     if low is None:
         return t.pointwise(law, x, *(b for b in (high,) if b is not None), function="Min")
-    return t.pointwise(law, x, low, *(b for b in (high,) if b is not None))
+    return t.pointwise(law, x, low, *(b for b in (high,) if b is not None), function="Clip")
 
 
 @op("Where")

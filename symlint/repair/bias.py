@@ -9,7 +9,7 @@ from symlint.graph import Array
 from symlint.repair.folding import Offset
 from symlint.repair.site import Site, free_name, source_of, stored_value
 
-SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "FusedGemm": 2}
 """Operator -> the operand that is its bias."""
 
 
@@ -36,8 +36,8 @@ def shift(file: ir.Model, offset: Offset) -> None:
 
 def _slotted(file: ir.Model, node: ir.Node, slot: int, values: Array) -> None:
     given = node.inputs[slot] if len(node.inputs) > slot else None
-    channels = _slim(values) if node.op_type == "Gemm" else values.reshape(-1)
-    if node.op_type == "Gemm":
+    channels = _slim(values) if node.op_type in ("Gemm", "FusedGemm") else values.reshape(-1)
+    if node.op_type in ("Gemm", "FusedGemm"):
         alpha, beta = (node.attributes[n].as_float() if n in node.attributes else 1.0 for n in ("alpha", "beta"))
         if not beta:  # what stands in its place does not count
             node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)

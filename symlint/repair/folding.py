@@ -18,7 +18,9 @@ from symlint.repair.merging import multiples
 from symlint.repair.readings import Reading, readings
 from symlint.structure import Action
 
-SHIFTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+SHIFTED = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
+)
 """Operators whose result can be given a bias."""
 
 

@@ -1,0 +1,132 @@
+"""Constant units are told and folded wherever they come from and whatever passes them on, all of a layer included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import written
+
+RNG = np.random.default_rng(21)
+CNN = (
+    "h = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) {} c = Conv (r, w2, b2)"
+    "m = GlobalAveragePool (x) s = Conv (m, w4) q = Add (c, s) e = Relu (q) y = Conv (e, w3)"
+)
+POOLS = {
+    "MaxPool": "r = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)",
+    "MaxPool padded": "r = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)",
+    "AveragePool": "r = AveragePool <kernel_shape = [2, 2]> (a)",
+    "GlobalMaxPool": "r = GlobalMaxPool (a)",
+    "GlobalAveragePool": "r = GlobalAveragePool (a)",
+    "ReduceMax": "r = ReduceMax <axes = [2, 3]> (a)",
+    "ReduceMin": "r = ReduceMin <axes = [-1]> (a)",
+    "ReduceMean": "r = ReduceMean <axes = [2, 3]> (a)",
+    "Resize": 'r = Resize <mode = "nearest"> (a, , scales)',
+}
+
+
+def kernels(hidden: int = 6, kernel: int = 1) -> dict[str, np.ndarray]:
+    """Two convolutions, and one behind them."""
+    return {
+        "w1": RNG.normal(size=(hidden, 3, 3, 3)), "b1": 0.5 + RNG.random(hidden),
+        "w2": RNG.normal(size=(5, hidden, kernel, kernel)), "b2": RNG.normal(size=5),
+        "w3": RNG.normal(size=(4, 5, 1, 1)), "w4": RNG.normal(size=(5, 3, 1, 1)),
+        "scales": np.asarray([1, 1, 2, 2], np.float32),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_constants_are_folded_behind_what_passes_them_on(pool, tmp_path):
+    """What chooses or averages numbers that are all one makes that one of them; here of some units, there of all."""
+    still = range(6) if len(pool) % 2 else (1, 4)
+    stored = kernels()
+    stored["w1"][list(still)] = 0
+    path = written.written(
+        tmp_path / "m.onnx", CNN.format(f"a = Relu (h) {POOLS[pool]}"), stored, ("n", 3, 8, 8), (None,) * 4, opset=13
+    )
+    assert written.units(path) == [("SYM102", list(still))]
+    made = written.repaired(path)
+    assert [(one.rule, one.removed) for one in made.done][:1] == [("SYM102", len(still))]
+    assert written.units(made.path) == []
+
+
+ACTIVATIONS = {
+    "Relu": "",
+    "Clip": ", activation_params = [0.1, 0.7]",
+    "LeakyRelu": ", activation_params = [0.3]",
+    "HardSigmoid": ", activation_params = [0.3, 0.4]",
+    "Sigmoid": "",
+    "Tanh": "",
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_constants_of_fused_activations_are_folded(activation, tmp_path):
+    """An activation inside of a convolution is computed with its parameters; the reader is fused as well."""
+    stored = kernels()
+    stored["w1"][[0, 5]] = 0
+    stored["b1"][5] = -0.4
+    attributes = f'activation = "{activation}"{ACTIVATIONS[activation]}'
+    text = (
+        f"r = com.microsoft.FusedConv <pads = [1, 1, 1, 1], {attributes}> (x, w1, b1)"
+        'e = com.microsoft.FusedConv <activation = "Relu"> (r, w2, b2) y = Conv (e, w3)'
+    )
+    path = written.written(tmp_path / "m.onnx", text, stored, ("n", 3, 8, 8), (None,) * 4)
+    dead = [("SYM101", [5]), ("SYM102", [0])] if activation == "Relu" else [("SYM102", [0, 5])]
+    assert written.units(path) == dead
+    made = written.repaired(path)
+    assert written.shape(made.path, "w1")[0] == 4
+    assert written.units(made.path) == []
+
+
+LAYERS = {
+    "gemm": ("h = Gemm (x, w1, b1)", "w1"),
+    "gain": ("g = Gemm (x, w1, b1) m = Mul (g, s) h = Add (m, t)", "s"),
+    "batch": ("g = Gemm (x, w1, b1) h = BatchNormalization (g, s, t, mean, var)", "s"),
+    "fused": ('h = com.microsoft.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.2> (x, w1, b1)', "w1"),
+}
+
+
+def layer(kind: str, activation: str) -> tuple[str, dict[str, np.ndarray]]:
+    """A layer that the input does not get through, beside one that it does."""
+    text, zero = LAYERS[kind]
+    stored = {
+        "w1": RNG.normal(size=(4, 7)), "b1": 0.3 + RNG.random(7), "s": RNG.normal(size=7), "t": 0.3 + RNG.random(7),
+        "mean": RNG.normal(size=7), "var": 0.5 + RNG.random(7), "w2": RNG.normal(size=(7, 5)),
+        "b2": RNG.normal(size=5), "w3": RNG.normal(size=(4, 5)), "w4": RNG.normal(size=(5, 3)),
+    }  # fmt: skip
+    stored[zero] = np.zeros_like(stored[zero])
+    rest = "k = Gemm (r, w2, b2) z = MatMul (x, w3) q = Add (k, z) p = Relu (q) y = Gemm (p, w4)"
+    return f"{text} r = {activation} (h) {rest}", stored
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_of_which_all_units_are_constant_is_told(kind, tmp_path):
+    """However the input is lost, all units of the layer are constants, and none of them stays."""
+    for activation in ("Relu", "Tanh", "Sigmoid", "Elu"):
+        path = written.written(tmp_path / f"{activation}.onnx", *layer(kind, activation), ("n", 4))
+        assert written.units(path) == [("SYM102", list(range(7)))]
+    made = written.repaired(path)
+    assert [(one.rule, one.removed) for one in made.done][:1] == [("SYM102", 7)]
+    assert written.units(made.path) == []
+
+
+def test_what_is_computed_from_weights_alone_is_no_constant_layer(tmp_path):
+    """A learned query goes through a layer of its own: no input could reach that."""
+    stored = {
+        "query": RNG.normal(size=(1, 6)), "w1": RNG.normal(size=(6, 7)), "b1": RNG.normal(size=7),
+        "w2": RNG.normal(size=(7, 4)), "w3": RNG.normal(size=(4, 3)),
+    }  # fmt: skip
+    text = "h = Gemm (query, w1, b1) r = Relu (h) k = MatMul (r, w2) q = Add (x, k) p = Relu (q) y = MatMul (p, w3)"
+    assert written.units(written.written(tmp_path / "m.onnx", text, stored, ("n", 4))) == []
+
+
+def test_a_layer_of_constants_in_front_of_padding_leaves_one(shared, tmp_path):
+    """A reader that pads with zeros sees the constant inside only: one unit does the work of all."""
+    source = shared / "faults/all_constant_layer/model.onnx"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(source.read_bytes())
+    assert written.units(path) == [("SYM102", list(range(6)))]
+    made = written.repaired(path)
+    assert [(one.rule, one.removed) for one in made.done] == [("SYM102", 5)]
+    assert written.shape(made.path, "w1")[0] == 1
+    assert written.units(made.path) == []
