@@ -11,12 +11,13 @@ import ast
 import itertools
 import math
 import operator
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from symlint.call import Kind
+from symlint.call import Call, Kind
 from symlint.forward import Conflict, Pass
 from symlint.graph import Array, Graph, Shape, Tensor
 from symlint.known import stored_values
@@ -29,6 +30,8 @@ LADDER = (8, 16, 64, 224, 28, 32, 96, 112, 128, 256, 299, 320, 384, 416, 512, 64
 """Sizes tried for all dimensions but the first of an input; 1 comes last because it broadcasts over mistakes."""
 WORK_LIMIT = 100_000
 """Nodes visited while sizes are searched."""
+TIES = 4
+"""How often the number of a dimension that data tell is changed."""
 _SIGNS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -169,13 +172,28 @@ class _Search:
         state.begin(self.values)
         for name, (dtype, dims) in self.inputs.items():
             state.put(name, Kind(dtype, tuple(numbers[dim] if isinstance(dim, str) else dim or 1 for dim in dims)))
-        try:
-            state.walk(self.skeleton.graph)
-        except Conflict as conflict:
-            return state, conflict
-        finally:
-            self.visited += state.done
-        return state, None
+        conflict = self.settled(state, bound)
+        self.visited += state.done + state.repeated
+        return state, conflict
+
+    def settled(self, state: Pass, bound: dict[str, int]) -> Conflict | None:
+        """Walk the graph; what is refused for a dimension that data tell is gone through again with another number."""
+        nodes, index, ties = self.skeleton.graph.nodes, 0, Counter[str]()
+        while index < len(nodes):
+            state.enter_at(index)
+            try:
+                state.visit(nodes[index])
+            except Conflict as conflict:
+                symbol, number = _tie(conflict, state.numbers) or ("", 0)
+                ties[symbol] += 1
+                spent = state.repeated > max(WORK_LIMIT, 4 * len(nodes))
+                if symbol not in state.invented or ties[symbol] > TIES or spent or bound.get(symbol) == number:
+                    return conflict
+                bound[symbol] = number
+                index = state.rewind(symbol, nodes)
+            else:
+                index += 1
+        return None
 
     def answer(self, state: Pass) -> Concrete:
         moving = self.moving(state)
@@ -183,14 +201,15 @@ class _Search:
 
     def moving(self, state: Pass) -> frozenset[str]:
         """The known values that another choice of numbers changes: they stand for lengths known only at run time."""
-        free = {
-            name: number for name, number in state.numbers.items() if name in self.plain and name not in state.bound
-        }
+        chosen = {name: state.numbers[name] for name in self.plain}
+        told = {name: state.numbers[name] for name in state.invented}
+        free = {name: number for name, number in (chosen | told).items() if name not in state.bound}
         used = set(state.numbers.values())
         other = {name: next(p for p in self.primes if p > number and p not in used) for name, number in free.items()}
         if not other:
             return frozenset()
-        again, _ = self.attempt({**state.numbers, **other, **state.bound}, dict(state.bound), strict=False)
+        bound = {**state.bound, **{name: other[name] for name in told if name in other}}
+        again, _ = self.attempt({name: other.get(name, chosen[name]) for name in chosen}, bound, strict=False)
         return frozenset(
             name
             for name, value in state.constants.items()
@@ -211,8 +230,11 @@ def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | No
         for one, two in itertools.combinations(shapes[:8], 2):
             pairs += zip(reversed(one), reversed(two), strict=False)
     if call.node.op == "Squeeze" and shapes:
-        axes = call.attribute("axes") or ([] if (given := call.value(1)) is None else given.reshape(-1).tolist())
+        axes = call.attribute("axes") or _listed(call)
         pairs += [(shapes[0][axis], 1) for axis in axes]
+    if call.node.op == "Split" and shapes:
+        parts = call.attribute("split") or _listed(call)
+        pairs.append((shapes[0][call.attribute("axis", 0)], sum(parts) if parts else len(call.node.outputs)))
     if conflict.target is not None and shapes:
         asked = [dim for dim in conflict.target if dim > 0]
         for number in symbol:
@@ -227,6 +249,12 @@ def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | No
         if a in symbol or b in symbol:
             return (symbol[a], b) if a in symbol else (symbol[b], a)
     return None
+
+
+def _listed(call: Call) -> list[int]:
+    """The numbers of a second input, if they are known."""
+    given = call.value(1) if call.has(1) else None
+    return [] if given is None else [int(number) for number in given.reshape(-1)]
 
 
 def _primes(start: int) -> Iterator[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from symlint.call import Call, Found, Kind, Refused
@@ -24,6 +24,16 @@ class Conflict(Exception):
         self.done = done
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a pass had come: nodes of the outer graph, notes, doubts, and nodes of all graphs."""
+
+    index: int
+    notes: int
+    doubts: int
+    done: int
+
+
 @dataclass
 class Pass(Known):
     """The state of one pass. ``spare`` has numbers for dimensions that only data can tell; ``bound`` fixes some."""
@@ -40,21 +50,47 @@ class Pass(Known):
     doubts: int = 0
     """Refusals that were passed over because only data tell whether the branch is taken."""
     done: int = 0
+    invented: dict[str, Mark] = field(default_factory=dict)
+    """The dimensions that only data tell, and the node of the outer graph in which each was met first."""
+    mark: Mark = field(default=Mark(0, 0, 0, 0))
+    repeated: int = 0
+    """Nodes that were processed, forgotten and processed again."""
 
     def walk(self, graph: Graph) -> None:
         """Process every node of a graph, its bodies included."""
         for node in graph.nodes:
-            for output in node.outputs:
-                self.makers[output] = node
-            try:
-                self.step(node)
-            except (Conflict, UnreadableModel):
-                raise
-            except Exception as error:  # an operator that surprises costs its outputs, never the whole model
-                self.lose(node, f"{type(error).__name__}")
-            else:
-                self.doubts += self.degenerate(node)
-            self.done += 1
+            self.visit(node)
+
+    def visit(self, node: Node) -> None:
+        """Process one node, its bodies included."""
+        for output in node.outputs:
+            self.makers[output] = node
+        try:
+            self.step(node)
+        except (Conflict, UnreadableModel):
+            raise
+        except Exception as error:  # an operator that surprises costs its outputs, never the whole model
+            self.lose(node, f"{type(error).__name__}")
+        else:
+            self.doubts += self.degenerate(node)
+        self.done += 1
+
+    def enter_at(self, index: int) -> None:
+        """Remember how things stand before a node of the outer graph."""
+        self.mark = Mark(index, len(self.notes), self.doubts, self.done)
+
+    def rewind(self, symbol: str, nodes: Sequence[Node]) -> int:
+        """Forget the node of the outer graph that invented a dimension, and all after it; returns its place."""
+        mark = self.invented[symbol]
+        for name in _made(nodes[mark.index : self.mark.index + 1]):
+            for known in (self.shapes, self.dtypes, self.constants, self.lists):
+                known.pop(name, None)
+        self.asides.clear()
+        for other in [other for other, where in self.invented.items() if where.index >= mark.index]:
+            del self.invented[other], self.numbers[other]
+        del self.notes[mark.notes :]
+        self.doubts, self.repeated, self.done = mark.doubts, self.repeated + self.done - mark.done, mark.done
+        return mark.index
 
     def degenerate(self, node: Node) -> bool:
         """Whether a softmax is left with a single place: it is the constant 1 there, and only there."""
@@ -133,6 +169,7 @@ class Pass(Known):
         """A number for a dimension that only data can tell."""
         if symbol not in self.numbers:
             self.numbers[symbol] = self.bound.get(symbol) or next(self.spare)
+            self.invented[symbol] = self.mark
             self.notes.append(
                 f"{node.op} {node.name!r}: dimension {symbol} depends on data; taken as {self.numbers[symbol]}"
             )
@@ -181,3 +218,13 @@ class Pass(Known):
         if call.node.op != "Reshape" or len(call.node.inputs) < 2 or (wanted := call.value(1)) is None:
             return None
         return tuple(int(dim) for dim in wanted)
+
+
+def _made(nodes: Sequence[Node]) -> Iterator[str]:
+    """What nodes make, and what enters and is made in their bodies."""
+    for node in nodes:
+        yield from node.outputs
+        for body in node.attributes.values():
+            if isinstance(body, Graph):
+                yield from body.inputs
+                yield from _made(body.nodes)

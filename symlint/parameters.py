@@ -61,10 +61,10 @@ LAYOUT = frozenset(("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "F
 def parameters(program: Program) -> dict[str, int]:
     """Stored tensor -> number of weight elements, scales and zero points of quantisers left out.
 
-    Running statistics, masks and scalars are no parameters, nor is what no node reads.
+    Running statistics, masks, scalars and what results are scattered into are no parameters, nor is what no node reads.
     """
     model = program.model
-    nodes = list(_all_nodes(model.graph))
+    nodes, filled = list(_all_nodes(model.graph)), buffers(model)
     read = {name for node in nodes if node.op not in ("Shape", "Size") for name in node.inputs}
     read |= set(model.graph.outputs)
     moved = {out: node.inputs[0] for node in nodes if node.op in LAYOUT and node.inputs for out in node.outputs}
@@ -80,7 +80,7 @@ def parameters(program: Program) -> dict[str, int]:
     scales = {name for node in nodes for name in _quantiser(node)}
     found: dict[str, int] = {}
     for name, tensor in model.tensors.items():
-        learned = tensor.floating and name not in statistics and name not in scales and not mask(tensor)
+        learned = tensor.floating and name not in statistics | scales | filled and not mask(tensor)
         if name in read and tensor.shape and (learned or name in quantised):
             found[name] = _elements(model, tensor, *quantised[name]) if name in quantised else tensor.size
     return found
@@ -132,6 +132,26 @@ def mask(tensor: Tensor) -> bool:
     return least <= float(ml_dtypes.finfo(values.dtype).min) / 4 or (
         least <= FAR and bool(((values == 0) | (values == least)).all())
     )
+
+
+SCATTERS = frozenset(("Scatter", "ScatterElements", "ScatterND"))
+
+
+def buffers(model: Model) -> frozenset[str]:
+    """The stored tensors of one number throughout that are read for nothing but to scatter results into them."""
+    reads = [
+        (name, node.op in SCATTERS and not k) for node in _all_nodes(model.graph) for k, name in enumerate(node.inputs)
+    ]
+    other = {*model.graph.outputs, *(name for name, filled in reads if not filled)}
+    found = {name for name, filled in reads if filled and name in model.tensors} - other
+    return frozenset(name for name in found if _uniform(model.tensors[name]))
+
+
+def _uniform(tensor: Tensor) -> bool:
+    if not tensor.floating or not 0 < tensor.size <= 1 << 24:
+        return False
+    values = tensor.read().reshape(-1)
+    return bool(np.all(values == values[0]))
 
 
 def _all_nodes(graph: Graph) -> list[Node]:

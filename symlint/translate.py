@@ -11,7 +11,7 @@ import numpy as np
 
 from symlint.graph import Graph, Model, Node, Shape
 from symlint.lower import Ref, Tracer, Unsupported
-from symlint.parameters import mask
+from symlint.parameters import buffers, mask
 from symlint.program import Program, Step, results
 from symlint.pruning import pruned
 from symlint.recognise import recognise
@@ -52,6 +52,7 @@ class _Translation:
         self.weights: dict[str, str] = {}
         self.tables: dict[str, np.ndarray] = {}
         self.detached: dict[str, str] = {}
+        self.buffers = buffers(model)
         self.tag = ""
         self.passes = 0
         uses = Counter(name for node in model.graph.nodes for name in reads(node))
@@ -116,7 +117,11 @@ class _Translation:
         tensor = self.model.tensors.get(name)
         if tensor is None:
             raise Unsupported(f"the shape of its operand {name!r} is unknown")
-        if mask(tensor) or (tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name)):
+        if (
+            name in self.buffers
+            or mask(tensor)
+            or (tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name))
+        ):
             return tracer.constant(tensor.read())
         if name in self.shared:
             alias = f"{name}#{len(self.detached)}"

@@ -23,7 +23,6 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 GRAM = "a matrix of products of a factor with itself, indexed on one axis, is not walked"
-EXPERTS = "experts that a router reaches by NonZero have no known shapes"
 NOT_YET = {
     "test_balance.py::test_the_function_of_every_network_stays[dlrm]": GRAM,
     "test_fix.py::test_flaws_are_planted_in_networks_of_every_kind": GRAM,
@@ -35,10 +34,6 @@ NOT_YET = {
     "test_planted.py::test_random_networks_are_clean[dlrm]": GRAM,
     "test_ranks.py::test_products_of_every_kind_are_lowered": GRAM,
     "test_soundness.py::test_nothing_is_refuted_in_the_corpora[zoo-dlrm]": GRAM,
-    "test_fix.py::test_what_is_planted_in_many_spaces_is_taken_away[deepseek_v3]": EXPERTS,
-    "test_load.py::test_real_files_have_shapes[deepseek_v3.onnx]": EXPERTS,
-    "test_load.py::test_real_files_have_shapes[qwen2_moe.onnx]": EXPERTS,
-    "test_narrowing.py::test_dead_units_can_be_cut_from_every_space[deepseek_v3]": EXPERTS,
     "test_confirmed.py::test_findings_on_trained_networks_hold_in_onnxruntime[ppocrv4-rec]": "an edit is seen",
     "test_soundness.py::test_each_kind_alone_keeps_every_output_and_a_wrong_element_does_not[truth-siamese_abs-sign]": (
         "a wrong sign shows too little"

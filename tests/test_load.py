@@ -406,6 +406,34 @@ def test_dimensions_that_depend_on_data(save: Save) -> None:
     assert "depends on data" in model.notes[0]
 
 
+def listed(count: str, sizes: Sequence[int]) -> list[onnx.NodeProto]:
+    """The places of what is not zero in x, split as the file says, and their number."""
+    return [
+        helper.make_node("NonZero", ["x"], [f"i{count}"]),
+        helper.make_node("Transpose", [f"i{count}"], [f"t{count}"]),
+        helper.make_node("Split", [f"t{count}", f"s{count}"], [f"p{count}{k}" for k in range(len(sizes))], axis=0),
+        helper.make_node("Shape", [f"i{count}"], [f"n{count}"]),
+    ]
+
+
+def test_what_reads_them_says_dimensions_that_depend_on_data(save: Save) -> None:
+    sizes = {"a": [1, 2], "b": [1, 1, 1, 1], "c": [5]}
+    nodes = [node for count, parts in sizes.items() for node in listed(count, parts)]
+    tensors = [numpy_helper.from_array(np.array(parts, np.int64), f"s{count}") for count, parts in sizes.items()]
+    model = load(save(network(nodes, [value("x", [3, 3])], ["pa0", "nb"], tensors)))
+    assert model.symbols == {f"i{count}[1]": sum(parts) for count, parts in sizes.items()}
+    assert [model.shapes[name] for name in ("pa0", "pa1", "pb3", "pc0")] == [(1, 2), (2, 2), (1, 2), (5, 2)]
+    assert len(model.notes) == len(sizes)
+
+
+def test_numbers_that_data_tell_are_known_at_run_time_only(save: Save) -> None:
+    nodes = [helper.make_node("NonZero", ["x"], ["i"]), helper.make_node("Shape", ["i"], ["n"])]
+    nodes += [helper.make_node("Shape", ["x"], ["fixed"]), helper.make_node("Concat", ["n", "fixed"], ["y"], axis=0)]
+    model = load(save(network(nodes, [value("x", [3, 3])], ["y"])))
+    assert model.constants["n"].tolist() == [2, 7]
+    assert model.moving == {"n", "y"}
+
+
 def test_floating_weights_are_no_constants(save: Save) -> None:
     nodes = [helper.make_node("Sqrt", ["w"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
     model = load(save(network(nodes, [value("x", [3])], ["y"], [stored("w", (3,))])))

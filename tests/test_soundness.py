@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from networks import Net
+from routed_networks import ROUTED
 
 from symlint.edit import write
 from symlint.errors import UnreadableModel
@@ -51,6 +52,15 @@ def refuted(path: Path) -> list[tuple[str, str, float | None]]:
 @pytest.mark.parametrize("path", [*TRUTH, *SMALL], ids=title)
 def test_nothing_that_is_claimed_is_refuted(path, shared):
     """The outputs stay when the weights of a small network move by all claimed generators."""
+    assert refuted(path) == []
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_routed_experts_are_understood_and_nothing_is_refuted(name, tmp_path):
+    """Whatever a router sends where, all weights are reached, and what is claimed of them holds."""
+    onnx.save(ROUTED[name].model("float32", ROUTED[name].values()), path := tmp_path / "net.onnx")
+    coverage = examine(load(path))[0].coverage
+    assert coverage.covered == coverage.total
     assert refuted(path) == []
 
 

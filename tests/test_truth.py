@@ -12,6 +12,7 @@ import onnx
 import pytest
 from networks import SMALL, Arrays, Net
 from onnx.reference import ReferenceEvaluator
+from routed_networks import ROUTED
 
 from symlint.dimension import _generic, dimension, tangents
 from symlint.graph import Model
@@ -20,6 +21,7 @@ from symlint.load import load
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 NETWORKS = sorted(p.stem for p in (SHARED / "truth").glob("*.onnx"))
+NETS = {**SMALL, **ROUTED}
 FLOOR = 0.98
 SEEDS = (11, 12, 13)
 
@@ -64,6 +66,8 @@ MISSING: dict[str, tuple[int, str]] = {
     "siamese": (3, "O(3) of a tensor that meets itself in a product"),
     "prototypes": (3, "O(3) of a squared distance"),
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),
+    "routed_hit_experts": (4, "units of single experts, which NonZero tells apart at run time"),
+    "routed_in_loop": (4, "units of single experts, which a loop takes in turn"),
     "parallel_convs": (6, "a pointwise convolution, which the middle of a wide one beside it takes back"),
 }
 """Small networks of which the engine does not find all directions: how many it lacks, and which."""
@@ -124,10 +128,10 @@ def nullity(net: Net, seed: int) -> int:
     return matrix.shape[1] - int((singular > 1e-7 * singular[0]).sum())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NETS)
 def test_the_dimension_of_a_small_network(name, tmp_path):
     """The rank of the generators' tangent vectors is what the Jacobian's null space has, and theory counts."""
-    net = SMALL[name]
+    net = NETS[name]
     found = infer(read(net, tmp_path)).dimension
     # At one draw of weights a unit with a kink may never switch, which adds directions that are no symmetry.
     truth = min(nullity(net, seed) for seed in SEEDS) - KINKS.get(name, 0)
@@ -137,12 +141,12 @@ def test_the_dimension_of_a_small_network(name, tmp_path):
     assert truth - found == missing, what
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NETS)
 def test_every_direction_is_one_of_the_network(name, tmp_path):
     """No generator's tangent vector changes an output, so that what one lacks does not hide what another invents."""
-    _, structure = examine(read(SMALL[name], tmp_path))
+    _, structure = examine(read(NETS[name], tmp_path))
     weights = _generic(structure, 0)
-    columns = jacobian(SMALL[name], {n: np.array(v, np.float64) for n, v in weights.items()})
+    columns = jacobian(NETS[name], {n: np.array(v, np.float64) for n, v in weights.items()})
     largest = max(float(np.abs(c).max(initial=0)) for c in columns.values())
     for vector in tangents(structure):
         parts = np.split(vector, np.cumsum([weights[n].size for n in sorted(weights)])[:-1])
@@ -152,10 +156,10 @@ def test_every_direction_is_one_of_the_network(name, tmp_path):
         assert np.abs(change).max(initial=0) <= 1e-6 * largest
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NETS)
 def test_overlaps_are_counted_once(name, tmp_path):
     """What is told of a network too large for ranks, the sum over generators, is the rank where that can be taken."""
-    symmetry, structure = examine(read(SMALL[name], tmp_path))
+    symmetry, structure = examine(read(NETS[name], tmp_path))
     assert (symmetry.dimension == dimension(structure)) == (name not in OVERLAPS), OVERLAPS.get(name)
 
 

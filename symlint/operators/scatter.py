@@ -10,7 +10,7 @@ import numpy as np
 from symlint.graph import Array
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.choice import choice
-from symlint.program import NONE, SUM, Law
+from symlint.program import NONE, SUM, Einsum, Law
 from symlint.registry import op
 
 LOOKUP = "a lookup computed at run time"
@@ -32,18 +32,36 @@ def _beside(t: Tracer, x: Ref, axis: int, shape: Sequence[int], law: Law = SUM) 
     return t.mix(x, keep, LOOKUP, law=law, shape=shape)
 
 
+def _addresses(t: Tracer, indices: Ref, axis: int, shape: Sequence[int]) -> Ref:
+    """Indices along `axis`, once for all places of every other axis along which they were repeated."""
+    maker, once, full = t.makers.get(indices.name), indices, list(shape)
+    copied = isinstance(maker, Einsum) and len(maker.operands) == 1
+    for k in range(indices.rank):
+        repeated = copied and isinstance(maker, Einsum) and not _read(maker, maker.result[k])
+        if indices.value is not None:
+            repeated = bool(np.all(indices.value == indices.value.take([0], axis=k)))
+        if k != axis and repeated:
+            once, full[k] = t.slice(once, k, 0, 1), 1
+    return _beside(t, once, axis, full, NONE)
+
+
+def _read(step: Einsum, labels: Sequence[str]) -> bool:
+    """Whether the only operand of a contraction has one of the labels."""
+    return not set(labels).isdisjoint(label for axis in step.specs[0] for label in axis)
+
+
 @op("GatherElements")
 def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherElements.html"""
     at, shape = axis % x.rank, indices.shape
-    return chosen(t, _beside(t, indices, at, shape, NONE), _beside(t, x, at, shape))
+    return chosen(t, _addresses(t, indices, at, shape), _beside(t, x, at, shape))
 
 
 @op("ScatterElements", "Scatter")
 def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ScatterElements.html"""
     at, shape = axis % x.rank, x.shape
-    index = _beside(t, indices, at, shape, NONE)
+    index = _addresses(t, indices, at, shape)
     return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), reduction=reduction)
 
 

@@ -104,7 +104,7 @@ def _resize(site: Site) -> None:
 @adapts("Tile")
 def _tile(site: Site) -> None:
     times = site.known(1)
-    if times is None:
+    if times is None or site.shifty(1):
         raise Immovable(f"the repeats of Tile {site.node.name!r} are computed at run time")
     fresh = {}
     for axis, (kept, n, m) in enumerate(zip(site.made(), site.after(0), site.result(), strict=True)):

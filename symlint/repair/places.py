@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
+from symlint.graph import Array
 from symlint.repair.layouts import adapts
-from symlint.repair.narrowing import Immovable
+from symlint.repair.narrowing import Immovable, Left
 from symlint.repair.site import Site
 
 
@@ -99,16 +100,55 @@ def _gather(site: Site) -> None:
 @adapts("ScatterND")
 def _scatter(site: Site) -> None:
     """What is written over need not be there before, so its units belong to the result alone."""
-    data, indices = site.stored(0), site.known(1)
-    kept = site.made()[0]
-    if kept is None:
+    made, indices, shape = site.made(), site.known(1), site.before(1)
+    along = [k for k in range(shape[-1]) if made[k] is not None]
+    data = site.stored(0)
+    for axis, (there, kept) in enumerate(zip(site.read(0), made, strict=True)):
+        if data is not None:
+            data = data if kept is None else data.compress(kept, axis=axis)
+        elif kept is not None and (there is None or not np.array_equal(kept, there)):
+            if there is not None and not there[kept].all():
+                raise Immovable(f"{site.node.op} {site.node.name!r} writes into some of them only")
+            places = np.flatnonzero(kept) if there is None else (np.cumsum(there) - 1)[kept]
+            site.insert(0, "Gather", [places.astype(np.int64)], axis=axis)
+    if data is not None:
+        site.put(0, data)
+    if not along and all(kept is None for kept in site.read(2)[: len(shape) - 1]):
         return
-    if data is None or indices is None or data.ndim != 1:
+    if indices is None or site.node.inputs[1] in site.model.moving:
         raise Immovable(f"{site.node.op} {site.node.name!r} writes at places that are computed at run time")
-    places = indices.reshape(-1)
-    fresh = (np.cumsum(kept) - 1)[places][kept[places]]
-    site.put(0, data.compress(kept))
-    site.put(1, fresh.reshape(-1, 1).astype(indices.dtype))
+    site.put(1, _places(indices, made))
+
+
+def _places(indices: Array, made: Left) -> Array:
+    """Where the units that are left are written. Raises `Immovable` where they are no whole rows of the indices."""
+    fresh, there = indices.copy(), np.ones(indices.shape[:-1], bool)
+    for k in range(indices.shape[-1]):
+        if (kept := made[k]) is not None:
+            there &= kept[indices[..., k]]
+            fresh[..., k] = (np.cumsum(kept) - 1)[indices[..., k]]
+    for axis in range(there.ndim):
+        some = there.any(axis=tuple(k for k in range(there.ndim) if k != axis))
+        fresh, there = fresh.compress(some, axis=axis), there.compress(some, axis=axis)
+    if not there.all():
+        raise Immovable("they are written at places that are not in rows")
+    return np.asarray(fresh, order="C")
+
+
+@adapts("GatherElements", "Scatter", "ScatterElements")
+def _addressed(site: Site) -> None:
+    """Indices that are repeated for units are repeated for fewer."""
+    axis = int(site.node.attributes.get("axis", 0)) % len(site.before(1))
+    units = site.made() if site.node.op == "GatherElements" else site.read(2)
+    ends = {k: int(kept.sum()) for k, kept in enumerate(units) if kept is not None and site.read(1)[k] is None}
+    if axis in ends:
+        raise Immovable(f"{site.node.op} {site.node.name!r} addresses them at run time")
+    if any(site.varies(k) for k in ends):
+        raise Immovable(f"the indices of {site.node.op} {site.node.name!r} are repeated as often as a run decides")
+    if not ends:
+        return
+    numbers = ([0] * len(ends), list(ends.values()), list(ends))
+    site.insert(1, "Slice", [np.asarray(n, np.int64) for n in numbers])
 
 
 @adapts("Pad")

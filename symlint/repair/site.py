@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,17 @@ class Site:
         assert self.place.graph is not None
         self.place.graph.insert_before(self.place, where)
         self.place.replace_input_with(k, where.outputs[0])
+
+    def insert(self, k: int, op: str, numbers: Sequence[Array], **attributes: int) -> None:
+        """Let operand `k` pass through another operator first, which reads stored numbers besides."""
+        source, graph = self.place.inputs[k], self.place.graph
+        assert source is not None
+        assert graph is not None
+        given = [self.store(self.file, f"{source.name}.{op}", value) for value in numbers]
+        fresh = ir.node(op, [source, *given], attributes)
+        fresh.name = fresh.outputs[0].name = free_name(self.file, f"{source.name}.narrow")
+        graph.insert_before(self.place, fresh)
+        self.place.replace_input_with(k, fresh.outputs[0])
 
     @staticmethod
     def store(file: ir.Model, name: str, value: Array) -> ir.Value:
