@@ -114,7 +114,7 @@ class Converter:
         return self.alias.get(name, name)
 
     def constant(self, node: onnx.NodeProto, name: str) -> bool:
-        """Store the value of a Constant node; False where it is no tensor of numbers."""
+        """Store the value of a Constant node; False where it is no plain tensor."""
         for attribute in node.attribute:
             if attribute.name == "value" and attribute.type == _KINDS.TENSOR:
                 self.tensors[name] = self.reading.tensor(name, attribute.t)
@@ -122,6 +122,12 @@ class Converter:
             if attribute.name in _NUMBERS:
                 array = np.asarray(self.plain(attribute), _NUMBERS[attribute.name])
                 self.tensors[name] = Tensor(name, array.shape, array.dtype.name, held(array))
+                return True
+            if attribute.name in ("value_string", "value_strings"):
+                texts = np.array(
+                    attribute.s if attribute.name == "value_string" else list(attribute.strings), np.bytes_
+                )
+                self.tensors[name] = Tensor(name, texts.shape, "string", held(texts))
                 return True
         return False
 

@@ -197,8 +197,6 @@ class Factors(Arena):
         form = self._form[root]
         if form is Form.LEAF:
             return root
-        if root in path and form is Form.SUM:
-            return path[root][2]
         parts = self.parts(root)
         if form is Form.FAMILY and self.index(root) in path:
             start, stop, piece = path[self.index(root)]

@@ -51,6 +51,12 @@ def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
         return [_result(job, k, done) for k in range(len(models))]
 
 
+def fixed(output: Any) -> Array:
+    """An array that a file may hold without pickling: strings have a fixed length."""
+    array = np.asarray(output)
+    return array.astype(str) if array.dtype == object else array
+
+
 def _save(path: Path, letter: str, arrays: Sequence[Array]) -> None:
     named: dict[str, Any] = {f"{letter}{k}": array for k, array in enumerate(arrays)}
     np.savez(path, **named)
@@ -82,7 +88,7 @@ def main(folder: str) -> None:
         try:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = session.run(None, feeds)
-            arrays = [np.asarray(y) for y in outputs if y is not None and not isinstance(y, (list, dict))]
+            arrays = [fixed(y) for y in outputs if y is not None and not isinstance(y, (list, dict))]
             _save(job / f"part{k}.npz", "y", arrays)
             (job / f"part{k}.npz").rename(job / f"out{k}.npz")
         except Exception as error:

@@ -117,6 +117,8 @@ class _Translation:
         tensor = self.model.tensors.get(name)
         if tensor is None:
             raise Unsupported(f"the shape of its operand {name!r} is unknown")
+        if tensor.dtype == "string":
+            raise Unsupported("it reads text", opaque=False)
         if (
             name in self.buffers
             or mask(tensor)
@@ -136,7 +138,7 @@ class _Translation:
     def _note(self, node: Node, inputs: Sequence[Ref | None]) -> None:
         """Remember what a node reads; of a body that is walked several times, the first time counts."""
         for k, ref in enumerate(inputs):
-            if ref is not None:
+            if ref is not None and node.outputs:
                 self.uses.setdefault((node.outputs[0], k), ref)
 
     @staticmethod
@@ -155,18 +157,21 @@ class _Translation:
             if entry is None:
                 raise Unsupported(f"no rule for operator {node.op}")
             inputs = tuple(self._operand(tracer, name) if name else None for name in node.inputs)
-            self._note(node, inputs)
             if any(ref is not None and ref.rank > 1 and 0 in ref.shape for ref in inputs):
                 raise Unsupported("an operand has no elements")
             made = call(entry, tracer, node, inputs)
             for ref, shape in zip(made, results, strict=False):
                 if ref is not None and shape is not None and ref.shape != shape:
                     raise Unsupported(f"its rule makes {list(ref.shape)} where {list(shape)} is inferred")
-        except (Unsupported, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as problem:
-            # An operand may be absent, or an attribute of another type, where a rule takes them for granted.
+        except MemoryError:
+            raise
+        except Exception as problem:
+            # An operand may be absent, or an attribute of another type, where a rule takes them for granted; and a
+            # package's own rule may fail in any way.
             made = self._unknown(node, problem)
         else:
             self._commit(tracer)
+            self._note(node, inputs)
         for name, ref in zip(node.outputs, made, strict=False):
             if name and ref is not None:
                 self.env[name] = ref
@@ -174,18 +179,20 @@ class _Translation:
     def _unknown(self, node: Node, problem: Exception) -> tuple[Ref | None, ...]:
         self.passes += 1
         tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs], f"{self.tag}?{self.passes}")
-        known: list[Ref] = []
+        known: dict[str, Ref] = {}
         for name in dict.fromkeys(reads(node)):
             try:
                 ref = self._operand(tracer, name)
             except Unsupported:
                 continue
             if ref is not None:
-                known.append(ref)
+                known[name] = ref
         opaque = problem.opaque if isinstance(problem, Unsupported) else True
         shapes = [shape for shape in tracer.results if shape is not None]
-        refs = iter(tracer.unknown(known, shapes, str(problem), opaque=opaque))
+        refs = iter(tracer.unknown(list(known.values()), shapes, str(problem), opaque=opaque))
         self._commit(tracer)
+        # What the rule has read is forgotten with its steps.
+        self._note(node, [known.get(name) for name in node.inputs])
         return tuple(next(refs) if shape is not None else None for shape in tracer.results)
 
     def _commit(self, tracer: Tracer) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from symlint.graph import Array
+from symlint.runtime import fixed
 
 LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -67,7 +68,7 @@ class _Server:
         begun = time.perf_counter()
         outputs = self.sessions[request["key"]].run(None, _arrays(self.folder / request["feeds"]))
         seconds = time.perf_counter() - begun
-        arrays = [_plain(y) for output in outputs for y in _leaves(output)]
+        arrays = [fixed(y) for output in outputs for y in _leaves(output)]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"seconds": seconds, "count": len(arrays)}
@@ -90,7 +91,7 @@ class _Server:
         """The outputs of a file in float64, in another file."""
         from symlint.repair.double import evaluate
 
-        arrays = [_plain(y) for y in evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))]
+        arrays = [fixed(y) for y in evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"count": len(arrays)}
@@ -108,12 +109,6 @@ def _leaves(output: Any) -> list[Any]:
     if isinstance(output, list):
         return [leaf for item in output for leaf in _leaves(item)]
     return [] if output is None else [output]
-
-
-def _plain(output: Any) -> Array:
-    """An array that a file may hold without pickling; strings have a fixed length."""
-    array = np.asarray(output)
-    return array.astype(str) if array.dtype == object else array
 
 
 def main(folder: str) -> None:
