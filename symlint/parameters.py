@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ml_dtypes
-import numpy as np
-
 from symlint.graph import Graph, Model, Node, Tensor
 from symlint.program import Affine, Program
 
@@ -119,19 +116,17 @@ def _quantiser(node: Node) -> tuple[str, ...]:
 
 FAR = -1000.0
 """A score that a softmax does not see beside others."""
-FLOATING = frozenset(("float16", "bfloat16", "float32", "float64"))
-"""The number types of masks."""
+LOWEST = {"float16": -65504.0, "bfloat16": -3.38e38, "float32": -3.40e38, "float64": -1.79e308}
+"""The number types of masks, and their lowest numbers."""
 
 
 def mask(tensor: Tensor) -> bool:
     """Whether a floating tensor is a mask: it holds the lowest number of its type, or 0 and one number far below."""
-    if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in FLOATING:
+    if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in LOWEST:
         return False
     values = tensor.read().reshape(-1)
     least = float(values[:: max(1, values.size // 4096)].min())
-    return least <= float(ml_dtypes.finfo(values.dtype).min) / 4 or (
-        least <= FAR and bool(((values == 0) | (values == least)).all())
-    )
+    return least <= LOWEST[tensor.dtype] / 4 or (least <= FAR and bool(((values == 0) | (values == least)).all()))
 
 
 SCATTERS = frozenset(("Scatter", "ScatterElements", "ScatterND"))
