@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 _NOTHING = Coverage(0, 0, 0, 0)
 _MEMORY = "the audit needs more memory than there is"
 
+REMOVING = ("remove", "fold", "merge", "factor")
+"""Repairs that a fix carries out unless it is told otherwise; what is free in every network it drops when asked to."""
+
 # Folders of packages and build products, in which models of others lie.
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
@@ -212,15 +215,48 @@ def _check(
             message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
             continue
-        # A repair is defined on a space.
-        findings += [
-            replace(f, level=settings.level(rule, f.level), fixable=bool(rule.repair) and f.space is not None)
-            for f in found
-        ]
+        findings += [replace(f, level=settings.level(rule, f.level)) for f in found]
+    findings = _promised(context, running, findings)
     budget.lift()
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
     return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else "", tuple(skipped)
+
+
+def _promised(context: Context, rules: Sequence[Rule], findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, those called fixable of which a fix would take something away.
+
+    Where time or memory are used up, or what a fix would do cannot be told, nothing is promised.
+    """
+    by_code = {rule.code: rule for rule in rules}
+    verbs = [by_code[f.rule].repair if f.space is not None else "" for f in findings]
+    taken = _taken(context, by_code, [f for f, verb in zip(findings, verbs, strict=True) if verb in REMOVING])
+    return [
+        replace(f, fixable=verb == "balance" or id(f) in taken, repairs=taken.get(id(f), 0))
+        for f, verb in zip(findings, verbs, strict=True)
+    ]
+
+
+def _taken(context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]) -> dict[int, int]:
+    """Identity of a finding -> how many units a fix would take away."""
+    if not findings:
+        return {}
+    # Imported here, since most models have nothing to repair.
+    from symlint.repair.plan import repairable
+    from symlint.repair.promise import promises
+
+    try:
+        with context.budget.watch.interruptible():
+            context.budget.tick()
+            found = [r for f in findings for r in repairable(context, rules[f.rule], [f])]
+            told = promises(context, found)
+    except (Stopped, MemoryError):
+        return {}
+    except Exception:
+        # Findings are true whether or not they can be repaired.
+        _log.debug("%s: what a fix would do cannot be told", context.symmetry.model.path, exc_info=True)
+        return {}
+    return {id(r.finding): told[r.key] for r in found if r.key in told}
 
 
 def _short(skipped: Sequence[Skipped], rules: Iterable[Rule]) -> str:

@@ -54,5 +54,8 @@ class Finding:
     saves: int = 0
     """Parameters that the repair would remove."""
     fixable: bool = False
+    """Whether `symlint fix`, with the options that its evidence or target ask for, will repair it."""
+    repairs: int = 0
+    """How many units over all copies, or directions, that takes away; 0 where the repair takes none, or is none."""
     fingerprint: str = ""
     """Stable across renaming of nodes and tensors and across retraining; set by the audit."""

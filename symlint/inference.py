@@ -15,6 +15,7 @@ from symlint.generators import Generators
 from symlint.graph import Model
 from symlint.overlap import Overlaps
 from symlint.program import Program
+from symlint.recurrences import directions
 from symlint.structure import Action, Structure
 from symlint.symmetry import Generator, Place, Space, Symmetry
 from symlint.terms import Expansion
@@ -58,6 +59,7 @@ class _Report:
                 moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
                 self.stored[name] = tuple(program.weights[n] for n in moved)
         self.overlaps = Overlaps(program, axes, expansion, self.stored)
+        self.directions = directions(program, axes, expansion)
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
         actions = self.overlaps.apart(self.generators.actions())
@@ -156,7 +158,10 @@ class _Report:
         why = list(self.factors.why.get(leaf, ()))
         if leaf in self.factors.pins:
             why.append(f"its units stay in place: {self.factors.pins[leaf]}")
-        return Space(self.names[leaf], self.factors.size(leaf), count, _stem(places[0].tensor), places, tuple(why))
+        name = _stem(places[0].tensor)
+        if direction := self.directions.get(leaf):
+            name = f"{name} ({direction})"
+        return Space(self.names[leaf], self.factors.size(leaf), count, name, places, tuple(why))
 
     def _layout(self, f: int) -> str:
         """An axis in factor notation."""

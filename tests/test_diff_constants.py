@@ -26,7 +26,7 @@ TYPES = {
 
 
 def masked(path: Path, kind: str, mask: np.ndarray, scale: float = 0.5, *, wrapped: bool = False) -> Path:
-    """An attention of one head with weights, a scale and a mask of one type; with conversions around it if `wrapped`."""
+    """An attention of one head with weights, a scale and a mask of one type, between conversions if `wrapped`."""
     code, dtype = TYPES[kind]
     rng = np.random.default_rng(4)
     stored = {name: (rng.normal(size=(6, 6)) / 2).astype(np.float32) for name in ("wq", "wk", "wv")}
@@ -71,7 +71,7 @@ def changed(old: Path, new: Path) -> list[dict[str, Any]]:
 WRONG: dict[str, Edit] = {
     "transposed": np.transpose,
     "strict": lambda m: np.where(np.tri(5, k=-1, dtype=bool), 0.0, -np.inf).astype(np.float32),
-    "none": lambda m: np.zeros_like(m),
+    "none": np.zeros_like,
     "small": lambda m: np.where(np.isinf(m), np.float32(-3), m),
     "of both sides": lambda m: m + m[::-1],
 }

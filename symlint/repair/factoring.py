@@ -11,8 +11,16 @@ from symlint.evidence import Context
 from symlint.graph import Array
 from symlint.invariant import READS, WRITES, Factors, Product
 from symlint.motion import Weights
+from symlint.repair.stage import fresh_weights
 from symlint.side import Matrix
 from symlint.spectrum import CLEAR, Rank
+
+Pairs = list[tuple[Matrix, Matrix]]
+
+
+def narrowest(context: Context, product: Product) -> int | None:
+    """With how many units every copy can carry a product that is low in rank in some copy; None where none can go."""
+    return _width(product, _pairs(context, fresh_weights(context.structure), product)[0])
 
 
 def factor(context: Context, weights: Weights, product: Product) -> int | None:
@@ -29,17 +37,11 @@ def factor(context: Context, weights: Weights, product: Product) -> int | None:
     """
     structure = context.structure
     action = structure.actions[product.generator]
-    factors = Factors(structure, action, frozenset())
-    names = {o.tensor for o in factors.charge}
-    counted = {name: _seen(context, name, weights.get(name)) for name in names}
-    writers, readers = factors.rows(counted, WRITES), factors.rows(counted, READS)
-    found = [
-        _pair(a, b, product.low.get(k), product.width, factors.unit)
-        for k, (a, b) in enumerate(zip(writers, readers, strict=True))
-    ]
-    width = max(1, *(len(g) for g, _ in found))
-    if width >= product.width:
+    found, factors = _pairs(context, weights, product)
+    width = _width(product, found)
+    if width is None:
         return None
+    names = {o.tensor for o in factors.charge}
     n = product.width
     outer = [structure.axes.factors.size(c) for c in action.copies]
     matrices = np.zeros((2, len(found), n, n))
@@ -56,6 +58,22 @@ def factor(context: Context, weights: Weights, product: Product) -> int | None:
                 stood = list(stands(structure.expansion, structure.axes.of[name], action.leaf, action.copies))
                 weights.put(name, transform(weights.get(name), stood, matrix.reshape(*outer, n, n), mine))
     return width
+
+
+def _pairs(context: Context, weights: Weights, product: Product) -> tuple[Pairs, Factors]:
+    """Copy by copy what the writers and the readers of a product are multiplied with."""
+    factors = Factors(context.structure, context.structure.actions[product.generator], frozenset())
+    counted = {name: _seen(context, name, weights.get(name)) for name in {o.tensor for o in factors.charge}}
+    writers, readers = factors.rows(counted, WRITES), factors.rows(counted, READS)
+    return [
+        _pair(a, b, product.low.get(k), product.width, factors.unit)
+        for k, (a, b) in enumerate(zip(writers, readers, strict=True))
+    ], factors
+
+
+def _width(product: Product, found: Pairs) -> int | None:
+    width = max(1, *(len(g) for g, _ in found))
+    return width if width < product.width else None
 
 
 def _seen(context: Context, name: str, values: Array) -> Array:

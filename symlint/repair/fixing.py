@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,34 +63,14 @@ class _Fix:
         self.refuted: dict[Key, str] = {}
         self.left: dict[Key, tuple[Repair, str]] = {}
         self.made: set[Key] = set()
+        self.vain: set[Key] = set()
+        """What has turned out to take nothing away."""
         self.news = False
         """Whether something was refuted that had not been before."""
         self.proof: Proof | None = None
 
     def run(self) -> Fixed:
-        path, done = Path(self.model.path), list[Done]()
-        pending: tuple[Pending, ...] = ()
-        settled, folded = (path, 0), list[Repair]()
-        for _ in range(STAGES):
-            context = Context(*examine(load(path) if done else self.model))
-            found = [r for r in repairs(context, self.wish.rules, self.wish.evidence) if r.key not in self.refuted]
-            self.news = False
-            made = self._stage(Worker(known(context, self.wish.evidence), self.wish.align), found, pending)
-            if made is None:
-                if not self.news:
-                    break
-                continue
-            if not pending:
-                settled = path, len(done)
-            path, stage = made
-            self.made.update(repair.key for repair, _ in stage.done)
-            done += [_done(repair, removed) for repair, removed in stage.done]
-            pending = () if stage.cut else (*pending, *stage.pending)
-            folded = [] if stage.cut else [*folded, *(repair for repair, _ in stage.done)]
-        if pending:  # what has been moved for nothing is not moved
-            path, done = settled[0], done[: settled[1]]
-            self.left.update({repair.key: (repair, "they cannot be taken away") for repair in folded})
-            self.made.difference_update(repair.key for repair in folded)
+        path, done = self._repaired(Path(self.model.path))
         while self.wish.absorb and (more := self._absorb(path)) is not None:
             path, one = more
             done.append(one)
@@ -98,6 +79,48 @@ class _Fix:
         if done:
             path = self._signed(path, done)
         return self._told(path, done)
+
+    def _repaired(self, path: Path) -> tuple[Path, list[Done]]:
+        """The file after all stages that hold, and what they have done."""
+        done = list[_Carried]()
+        pending: tuple[Pending, ...] = ()
+        settled = path, 0
+        for _ in range(STAGES):
+            context = Context(*examine(load(path) if path != Path(self.model.path) else self.model))
+            found = [r for r in repairs(context, self.wish.rules, self.wish.evidence) if r.key not in self.refuted]
+            self.news = False
+            worker = Worker(known(context, self.wish.evidence), self.wish.align)
+            made = self._stage(worker, [r for r in found if r.key not in self.vain], pending)
+            if made is None:
+                if self.news:
+                    continue
+                if not pending:
+                    break
+                # What has been moved for nothing is not moved.
+                vain = {wait.repair.key for wait in pending}
+            else:
+                if not pending:
+                    settled = path, len(done)
+                path, stage = made
+                done += [_Carried(repair, removed) for repair, removed in stage.done]
+                vain = {key for key, removed in stage.taken.items() if not removed}
+                for one in done:
+                    one.removed += stage.taken.get(one.repair.key, 0)
+                pending = () if stage.cut else (*pending, *stage.pending)
+            if vain:
+                self._spared(vain, [one.repair for one in done], worker)
+                path, done, pending = settled[0], done[: settled[1]], ()
+        if pending:
+            path, done = settled[0], done[: settled[1]]
+        self.made.update(one.repair.key for one in done)
+        return path, [_done(one.repair, one.removed) for one in done]
+
+    def _spared(self, vain: Collection[Key], tried: Iterable[Repair], worker: Worker) -> None:
+        """Leave repairs alone whose units cannot be taken away after all."""
+        self.vain.update(vain)
+        for repair in tried:
+            if repair.key in vain:
+                self.left[repair.key] = repair, worker.left.get(repair.key, "they cannot be taken away")
 
     def _absorb(self, path: Path) -> tuple[Path, Done] | None:
         """The file without biases that others can take over, if that holds."""
@@ -225,6 +248,14 @@ class _Fix:
             for key, (repair, reason) in self.left.items()
             if key not in self.made or key in self.refuted
         ]
+
+
+@dataclass
+class _Carried:
+    """A repair that was carried out, with the units that it has taken away by now."""
+
+    repair: Repair
+    removed: int
 
 
 def _told(proof: Proof) -> str:

@@ -22,6 +22,8 @@ SHIFTED = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
 )
 """Operators whose result can be given a bias."""
+BORDER = "padding or a quantiser tells them from a bias"
+UNREADABLE = "their readers are no plain weights, which could be added up to a bias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,13 @@ class Fold:
 
     units: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
+    reason: str = ""
+    """Why there are none."""
+
+    @property
+    def spare(self) -> tuple[int, ...]:
+        """The units that are read no more once this is done."""
+        return tuple(sorted((*self.units, *(unit for group in self.groups for unit in group[1:]))))
 
 
 def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
@@ -45,7 +54,7 @@ def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
     action = context.structure.actions[f"{space}.permutation"]
     found = readings(context.structure, action.leaf, context.moving)
     if not found:
-        return Fold((), ())
+        return Fold((), (), UNREADABLE)
     numbers = [_numbers(context, action, r) if r.step.node.op in SHIFTED else {} for r in found]
     plain = tuple(u for u in units if all(u in n for n in numbers))
     size = context.structure.axes.factors.size(action.leaf)
@@ -61,7 +70,9 @@ def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
                 break
         else:
             groups.append([unit])
-    return Fold(plain, tuple(tuple(g) for g in groups if len(g) > 1))
+    fixed = next((r.step.node for r in found if r.step.node.op not in SHIFTED), None)
+    why = BORDER if fixed is None else f"{fixed.op} {fixed.name or fixed.outputs[0]!r} can be given no bias"
+    return Fold(plain, tuple(tuple(g) for g in groups if len(g) > 1), why)
 
 
 def fold(context: Context, weights: Weights, space: str, units: Sequence[int]) -> Iterator[Offset]:

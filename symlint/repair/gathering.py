@@ -45,6 +45,15 @@ def gather(context: Context, weights: Weights, space: str) -> tuple[int, ...]:
     return tuple(sorted(unit for group in same.groups for unit in group[1:]))
 
 
+def gatherable(context: Context, space: str) -> tuple[int, ...]:
+    """The units of which a twin can do the work, without a change; none where that is not possible."""
+    action = context.structure.actions[f"{space}.permutation"]
+    same = twins(context.structure, action, context.moving)
+    if not readings(context.structure, action.leaf, context.moving) or same is None:
+        return ()
+    return tuple(sorted(unit for group in same.groups for unit in group[1:]))
+
+
 def _settle(context: Context, weights: Weights, action: Action) -> None:
     """Move what units add whatever the input is to where others take it over, as the bias of the output does.
 

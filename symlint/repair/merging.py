@@ -30,30 +30,45 @@ def merge(context: Context, weights: Weights, space: str, groups: Sequence[Group
         groups: units, copy-major, that are multiples of their first wherever they are read.
     """
     action = context.structure.actions[f"{space}.permutation"]
-    found = readings(context.structure, action.leaf, context.moving)
-    if not found:
-        return ()
     size = context.structure.axes.factors.size(action.leaf)
-    ones = {unit: 1.0 for group in groups for unit in group}
-    # Where a rule says that all units are one, they are equal though chance could have made them so.
-    alike = ones if all(len(group) == size for group in groups) else None
-    factors = [multiples(context, action, reading, groups) or alike for reading in found]
-    if any(f is None for f in factors):
-        return ()
-    if not _agree(found, factors):
-        return ()
-    for reading, factor in zip(found, factors, strict=True):
+    found = _multiplied(context, action, groups)
+    for reading, factor in found:
         shape = [*(context.structure.axes.factors.size(c) for c in action.copies), size, size]
         matrix = np.broadcast_to(np.eye(size), shape).reshape(-1, size, size).copy()
         for group in groups:
             copy, first = divmod(group[0], size)
             for unit in group[1:]:
-                assert factor is not None
                 matrix[copy, first, unit % size] = factor[unit]
                 matrix[copy, unit % size, unit % size] = 0.0
         for name, axis in reading.places:
             weights.put(name, _applied(context, action, weights.get(name), name, axis, matrix.reshape(shape)))
+    return _others(groups) if found else ()
+
+
+def mergeable(context: Context, space: str, groups: Sequence[Group]) -> tuple[int, ...]:
+    """The units of which others can do the work, without a change; none where that is not possible."""
+    found = _multiplied(context, context.structure.actions[f"{space}.permutation"], groups)
+    return _others(groups) if found else ()
+
+
+def _others(groups: Sequence[Group]) -> tuple[int, ...]:
     return tuple(sorted(unit for group in groups for unit in group[1:]))
+
+
+def _multiplied(context: Context, action: Action, groups: Sequence[Group]) -> list[tuple[Reading, Mapping[int, float]]]:
+    """The readings of units, with how many times its group's first unit each is there; empty where that fails."""
+    found = readings(context.structure, action.leaf, context.moving)
+    if not found:
+        return []
+    size = context.structure.axes.factors.size(action.leaf)
+    ones = {unit: 1.0 for group in groups for unit in group}
+    # Where a rule says that all units are one, they are equal though chance could have made them so.
+    alike = ones if all(len(group) == size for group in groups) else None
+    factors = [multiples(context, action, reading, groups) or alike for reading in found]
+    told: list[tuple[Reading, Mapping[int, float]]] = [
+        (reading, factor) for reading, factor in zip(found, factors, strict=True) if factor is not None
+    ]
+    return told if len(told) == len(found) and _agree(found, factors) else []
 
 
 def _agree(found: Sequence[Reading], factors: Sequence[Mapping[int, float] | None]) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from symlint.evidence import Context
 from symlint.finding import Finding
 from symlint.rule import Rule
+from symlint.symmetry import Space
 
-Key = tuple[str, tuple[str, ...]]
-"""Of a repair: rule, with how it is known, and tensors."""
+Key = tuple[str, str, tuple[str, ...]]
+"""Of a repair: rule, with how it is known, space, by its name and its number among those of one name, and tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Repair:
     """The name of the space."""
     units: int
     """How many units the space has, over all copies."""
+    ordinal: int = 0
+    """The number of the space among those of one name."""
 
     @property
     def space(self) -> str:
@@ -39,14 +42,14 @@ class Repair:
     @property
     def key(self) -> Key:
         """The same for the same flaw of the same network."""
-        return f"{self.rule.code} {self.finding.evidence}", self.finding.tensors
+        return f"{self.rule.code} {self.finding.evidence}", f"{self.where} {self.ordinal}", self.finding.tensors
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
     """Units that an earlier stage took out of their readers."""
 
-    tensors: frozenset[str]
+    repair: Repair
     units: tuple[int, ...]
 
 
@@ -60,14 +63,26 @@ class Stage:
     pending: tuple[Pending, ...] = ()
     cut: bool = False
     """Whether units were taken away, those that were pending among them."""
+    taken: Mapping[Key, int] = field(default_factory=dict)
+    """How many of the units that were pending, by the repairs that had taken them out of their readers."""
 
 
 def repairs(context: Context, rules: Iterable[Rule], evidence: Collection[str]) -> Iterator[Repair]:
     """What the rules find and can repair, of the evidence that is acted on."""
-    spaces = {space.id: space for space in context.symmetry.spaces}
     for rule in rules:
         if rule.repair and not rule.on_failure and (rule.evidence != "gauge" or "gauge" in evidence):
-            for finding in rule.check(context):
-                if finding.space is not None and finding.evidence in evidence:
-                    space = spaces[finding.space]
-                    yield Repair(rule, finding, space.name, space.size * space.copies)
+            yield from repairable(context, rule, (f for f in rule.check(context) if f.evidence in evidence))
+
+
+def repairable(context: Context, rule: Rule, findings: Iterable[Finding]) -> Iterator[Repair]:
+    """Findings of a rule as repairs: those that speak of a space."""
+    spaces = {space.id: space for space in context.symmetry.spaces}
+    for finding in findings:
+        if finding.space is not None:
+            space = spaces[finding.space]
+            yield Repair(rule, finding, space.name, space.size * space.copies, ordinal(context, space))
+
+
+def ordinal(context: Context, space: Space) -> int:
+    """The number of a space among those of its name."""
+    return [s.id for s in context.symmetry.spaces if s.name == space.name].index(space.id)

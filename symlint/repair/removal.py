@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from symlint.evidence import Context
 from symlint.motion import Weights, move
 from symlint.repair.narrowing import agreed
-from symlint.structure import Structure
+from symlint.structure import Action, Structure
 
 Dead = NDArray[np.bool_]
 
@@ -23,30 +23,48 @@ class Removal:
     widths: Mapping[int, int]
     orders: Mapping[str, NDArray[np.int64]]
     """Permutation -> its element (copies..., units)."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """Why leaves keep their width that could do with less."""
 
 
 def plan(context: Context, dead: Mapping[str, Dead], align: int = 1) -> Removal:
     """What can go of the units that are dead, by space and copy-major.
 
+    Units that lie in the same tensors as others of one size go together with them or stay.
+    """
+    structure = context.structure
+    kept = agreed(structure, wanted(context, dead, align))
+    orders = {}
+    for action, rows in _rows(context, dead):
+        if action.leaf in kept:
+            orders[action.id] = np.argsort(rows, axis=-1, kind="stable")
+    return Removal(kept, orders)
+
+
+def wanted(context: Context, dead: Mapping[str, Dead], align: int = 1) -> dict[int, int]:
+    """The widths that spaces could do with, each for itself.
+
     Every copy of a space loses as many units as the copy with the fewest dead ones. Where all are dead one stays,
     unless every tensor holds other units beside them. Widths that fall are multiples of `align`.
     """
     structure = context.structure
-    factors = structure.axes.factors
-    widths: dict[int, int] = {}
-    masks: dict[int, tuple[str, Dead]] = {}
-    for space, mask in dead.items():
-        action = structure.actions[f"{space}.permutation"]
-        size = factors.size(action.leaf)
-        rows = mask.reshape(*(factors.size(c) for c in action.copies), size)
+    found: dict[int, int] = {}
+    for action, rows in _rows(context, dead):
+        size = structure.axes.factors.size(action.leaf)
         least = 0 if _beside(context, action.leaf) else 1
         width = max(least, size - int(rows.sum(axis=-1).min()))
         width = aligned(structure, action.leaf, width, align)
         if width < size:
-            widths[action.leaf], masks[action.leaf] = width, (action.id, rows)
-    kept = agreed(structure, widths)
-    orders = {masks[leaf][0]: np.argsort(masks[leaf][1], axis=-1, kind="stable") for leaf in kept}
-    return Removal(kept, orders)
+            found[action.leaf] = width
+    return found
+
+
+def _rows(context: Context, dead: Mapping[str, Dead]) -> Iterator[tuple[Action, Dead]]:
+    """The permutations of spaces, and which of their units are dead, shape (copies..., units)."""
+    size = context.structure.axes.factors.size
+    for space, mask in dead.items():
+        action = context.structure.actions[f"{space}.permutation"]
+        yield action, mask.reshape(*map(size, action.copies), size(action.leaf))
 
 
 def aligned(structure: Structure, leaf: int, width: int, align: int) -> int:

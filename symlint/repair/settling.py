@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence import Context
@@ -13,10 +12,9 @@ from symlint.motion import Weights
 from symlint.repair.bias import shift
 from symlint.repair.dropping import bypass, drop, droppable, redundant, remove
 from symlint.repair.folding import Offset, fold, foldable
+from symlint.repair.intent import Forecast
 from symlint.repair.merging import merge
-from symlint.repair.narrowing import Immovable, Narrowing, Whole
 from symlint.repair.plan import Key, Pending, Repair, Stage
-from symlint.repair.removal import plan
 from symlint.repair.stage import fresh_weights, narrowed, stored
 
 
@@ -25,9 +23,7 @@ class Settling:
     """The repairs that keep every unit, on one file."""
 
     context: Context
-    whole: Whole
-    left: dict[Key, str]
-    """Takes the repairs that cannot be carried out, and why."""
+    forecast: Forecast
 
     # -- branches -------------------------------------------------------------------------------------------------
     def bypasses(self, chosen: Sequence[Repair]) -> Stage | None:
@@ -36,7 +32,7 @@ class Settling:
         if not dead:
             return None
         file, values = narrowed(self.context.structure, {}, {}), self.context.values
-        names = {name: ref.name for name, ref in self.whole.lowering.values.items() if ref.items is None}
+        names = {name: ref.name for name, ref in self.forecast.whole.lowering.values.items() if ref.items is None}
         zeros = {n for n, t in names.items() if t in values and t in self.context.moving and values[t].zero.all()}
         if not bypass(file, self.context.symmetry.model, zeros):
             return None
@@ -44,13 +40,18 @@ class Settling:
         return Stage(file, tuple(done)) if done else None
 
     # -- constants and biases -------------------------------------------------------------------------------------
-    def settles(self, chosen: Sequence[Repair]) -> Stage | None:
-        """Fold constant units into biases, and then drop biases that others can take over."""
-        # What is folded may go into a bias that is to be dropped.
-        return self._settled(chosen, "fold") or self._settled(chosen, "drop")
+    def settles(self, chosen: Sequence[Repair], taken: Container[Key]) -> Stage | None:
+        """Fold constant units into biases, and then drop biases that others can take over.
 
-    def _settled(self, chosen: Sequence[Repair], verb: str) -> Stage | None:
-        chosen = [r for r in chosen if r.rule.repair == verb]
+        Args:
+            chosen: the repairs.
+            taken: those whose units can be taken away afterwards; no others are folded.
+        """
+        # What is folded may go into a bias that is to be dropped.
+        folded = [r for r in chosen if r.rule.repair == "fold" and r.key in taken]
+        return self._settled(folded) or self._settled([r for r in chosen if r.rule.repair == "drop"])
+
+    def _settled(self, chosen: Sequence[Repair]) -> Stage | None:
         if not chosen:
             return None
         structure = self.context.structure
@@ -65,9 +66,9 @@ class Settling:
                 gone += dropped
                 sizes = [structure.program.model.tensors[name].size for name in dropped]
                 done += [(repair, sum(sizes))] if dropped else []
-            elif (spare := self._folds(weights, repair, offsets)) is not None:
-                done.append((repair, len(spare)))
-                waiting.append(Pending(frozenset(repair.finding.tensors), spare))
+            else:
+                done.append((repair, 0))
+                waiting.append(Pending(repair, self._folds(weights, repair, offsets)))
         if not done:
             return None
         file = narrowed(structure, stored(weights), {})
@@ -77,21 +78,14 @@ class Settling:
             remove(file, name)
         return Stage(file, tuple(done), tuple(waiting))
 
-    def _folds(self, weights: Weights, repair: Repair, offsets: list[Offset]) -> tuple[int, ...] | None:
+    def _folds(self, weights: Weights, repair: Repair, offsets: list[Offset]) -> tuple[int, ...]:
         """The units that are read no more; what they contributed is added to `offsets`."""
-        space = repair.space
-        found = foldable(self.context, space, repair.finding.units)
-        spare = (*found.units, *(u for g in found.groups for u in g[1:]))
-        if not spare or not self._possible(space, spare):
-            self.left[repair.key] = (
-                "they cannot be taken away" if spare else "padding or a quantiser tells them from a bias"
-            )
-            return None
+        found = foldable(self.context, repair.space, repair.finding.units)
         if found.units:
-            offsets += fold(self.context, weights, space, found.units)
+            offsets += fold(self.context, weights, repair.space, found.units)
         if found.groups:
-            merge(self.context, weights, space, found.groups)
-        return tuple(sorted(spare))
+            merge(self.context, weights, repair.space, found.groups)
+        return found.spare
 
     def _drops(self, file: ir.Model, weights: Weights, repair: Repair, gone: Sequence[str]) -> list[str]:
         """The tensors that a repair takes to zero, of those that the file can do without and that are still there."""
@@ -104,16 +98,6 @@ class Settling:
             if droppable(file, program.model, program.weights[moved.weight]):
                 found.append(drop(weights, moved))
         return found
-
-    def _possible(self, space: str, units: Sequence[int]) -> bool:
-        """Whether a space gets narrower without these units."""
-        mask = self.context.units(next(s for s in self.context.symmetry.spaces if s.id == space)).dead.copy()
-        mask[np.asarray(units)] = True
-        removal: Mapping[int, int] = plan(self.context, {space: mask}).widths
-        try:
-            return bool(removal) and bool(Narrowing(self.context.structure, self.whole, removal))
-        except Immovable:
-            return False
 
 
 def _gone(file: ir.Model, name: str) -> bool:

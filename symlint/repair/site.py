@@ -157,6 +157,12 @@ class Site:
         return fresh
 
     @staticmethod
+    def replace(value: ir.Value, tensor: ir.TensorProtocol) -> None:
+        """Give an initializer another tensor."""
+        value = source_of(value)
+        value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
+
+    @staticmethod
     def overwrite(value: ir.Value, array: Array) -> None:
         """Give a stored tensor another value, wherever the file keeps it."""
         value = source_of(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from symlint.recorder import Ref
 from symlint.repair import heads, places  # noqa: F401 - they enter their operators
 from symlint.repair.layouts import ADAPTED, BROADCAST
 from symlint.repair.narrowing import Immovable, Left, Narrowing, same
-from symlint.repair.site import Site, free_name, stored_value
+from symlint.repair.site import Site, free_name, source_of, stored_value
 from symlint.repair.waste import Idle, discard, idle
 
 
@@ -108,6 +109,10 @@ class _Surgery:
             place = self.places[node.outputs[0]]
             value = place.inputs[k]
             assert value is not None
+            held = source_of(value).const_value
+            if not whole and isinstance(held, ir.LazyTensor):
+                Site.replace(value, self._cut_later(held, way))
+                continue
             stored = stored_value(value)
             if stored is None:
                 self._make(name, way, sites)
@@ -157,6 +162,16 @@ class _Surgery:
     def _rewire(self, sites: Sequence[tuple[Node, int]], value: ir.Value) -> None:
         for node, k in sites:
             self.places[node.outputs[0]].replace_input_with(k, value)
+
+    def _cut_later(self, held: ir.LazyTensor, way: Left) -> ir.LazyTensor:
+        """A tensor that is not in memory, cut when it is written."""
+        pairs = zip(held.shape.numpy(), way, strict=True)
+        sizes = [int(kept.sum()) if kept is not None and n == len(kept) else n for n, kept in pairs]
+
+        def made() -> ir.Tensor[Any]:
+            return ir.Tensor(self._cut(held.numpy(), way), dtype=held.dtype, name=held.name)
+
+        return ir.LazyTensor(made, held.dtype, ir.Shape(sizes), name=held.name)
 
     @staticmethod
     def _cut(values: Array, way: Left) -> Array:

@@ -162,7 +162,15 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     if finding.saves:
         saved = share(finding.saves, report.coverage.total)
         yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
+    if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
+        yield "=", f"repair: {finding.repairs} of them can be taken away"
     yield "=", f"help: symlint rule {finding.rule}"
+
+
+def _removable(finding: Finding) -> int:
+    """How many units a repair would take away at most: of units that are one, one stays."""
+    groups = finding.facts.get("groups")
+    return len(finding.units) - len(groups) if groups else len(finding.units)
 
 
 def _scalars(facts: Any) -> Iterator[tuple[str, object]]:

@@ -69,7 +69,7 @@ def written(finding: Finding) -> dict[str, Any]:
         "space": finding.space,
         "units": list(finding.units),
         "tensors": list(finding.tensors),
-        "facts": dict(finding.facts),
+        "facts": {**finding.facts, **({"repairs": finding.repairs} if finding.repairs else {})},
         "saves": {"parameters": finding.saves},
         "fingerprint": finding.fingerprint,
         "fixable": finding.fixable,
