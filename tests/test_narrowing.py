@@ -14,10 +14,10 @@ from symlint.edit import write
 from symlint.evidence import Context
 from symlint.inference import examine
 from symlint.load import load
+from symlint.repair.intent import Forecast
 from symlint.repair.removal import arrange, plan
 from symlint.repair.stage import fresh_weights, narrowed, stored
 from symlint.repair.storage import save
-from symlint.repair.worker import Worker
 from symlint.verify import same_function
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
@@ -67,15 +67,15 @@ def test_dead_units_can_be_cut_from_every_space(path, tmp_path):
     context = Context(*examine(model))
     dead = {s.id: context.units(s).dead for s in context.spaces}
     removal = plan(context, {s: mask for s, mask in dead.items() if mask.any()})
-    worker = Worker(context)
-    widths, _ = worker.feasible(removal.widths)
+    forecast = Forecast(context)
+    widths, _ = forecast.feasible(removal.widths)
     if not widths:
         assert path.stem in UNEVEN or not removal.widths
         pytest.skip("no space of it can be cut")
     weights = fresh_weights(context.structure)
     arrange(weights, removal)
     out = tmp_path / "narrow.onnx"
-    save(narrowed(context.structure, stored(weights), widths, worker.whole), out, None)
+    save(narrowed(context.structure, stored(weights), widths, forecast.whole), out, None)
     smaller = load(out)
     assert sum(t.size for t in smaller.tensors.values()) < sum(t.size for t in model.tensors.values())
     trial = same_function(model, smaller)

@@ -90,8 +90,9 @@ def agreed(structure: Structure, widths: Mapping[int, int]) -> dict[int, int]:
                 rivals = {x for g in factors.families(f) for part in factors.parts(g) for x in factors.leaves(part)}
                 rivals = {x for x in rivals if factors.size(x) in {factors.size(y) for y in mine}} or set(mine)
                 most = max(widths.get(x, factors.size(x)) for x in rivals)
+                stuck = all(widths.get(x) == most for x in rivals)
                 for x in rivals & widths.keys():
-                    if most == widths[x] or most >= factors.size(x):
+                    if stuck or most >= factors.size(x):
                         del widths[x]
                     else:
                         widths[x] = most
