@@ -55,7 +55,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield _by_operator(op, items, total)
     if symmetry.model.notes:
         notes = symmetry.model.notes
-        message = f"parts of the model are not concrete: {_some(notes, '; ')}"
+        message = f"parts of the model are not concrete, or not as declared: {_some(notes, '; ')}"
         yield Finding(check.code, check.name, Level.NOTE, check.evidence, message, facts={"notes": list(notes)})
 
 

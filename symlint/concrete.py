@@ -197,7 +197,12 @@ class _Search:
 
     def answer(self, state: Pass) -> Concrete:
         moving = self.moving(state)
-        return Concrete(state.shapes, state.dtypes, state.constants, state.numbers, moving, tuple(state.notes))
+        notes = tuple(state.notes)
+        if wrong := state.contradictions():
+            first = f"{wrong[0]!r} as {list(state.recorded[wrong[0]][1])}, and it is {list(state.shapes[wrong[0]])}"
+            more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            notes += (f"the file declares {first}{more}: what operators make is used",)
+        return Concrete(state.shapes, state.dtypes, state.constants, state.numbers, moving, notes)
 
     def moving(self, state: Pass) -> frozenset[str]:
         """The known values that another choice of numbers changes: they stand for lengths known only at run time."""
@@ -223,7 +228,7 @@ def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | No
     call = conflict.call
     shapes = [kind.shape for kind in call.kinds if kind is not None]
     try:
-        pairs = [pair] if (pair := contracted(call)) else []
+        pairs = contracted(call)
     except LookupError:
         pairs = []
     if call.node.op not in WINDOWED | RECURRENT:

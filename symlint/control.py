@@ -76,6 +76,8 @@ def _loop(state: Pass, node: Node) -> bool:
 
 def _scan(state: Pass, node: Node) -> bool:
     """Scan (opset 9 and later): the body sees slices of what is scanned, outputs are stacked again."""
+    if node.opset < 9:  # there it has lengths and a batch
+        return False
     body: Graph = node.attributes["body"]
     scanned = int(node.attributes["num_scan_inputs"])
     states = len(node.inputs) - scanned
@@ -149,7 +151,17 @@ def _split(state: Pass, node: Node, kind: Kind) -> tuple[Kind, ...]:
     return tuple(Kind(kind.dtype, (*shape[:axis], size, *shape[axis + 1 :])) for size in sizes)
 
 
+def _optional(state: Pass, node: Node) -> bool:
+    """A value that may be absent: what is known of it is known of the value."""
+    if node.op == "OptionalHasElement":
+        state.put(node.outputs[0], Kind("bool", ()))
+    elif node.inputs:
+        state.copy(node.outputs[0], node.inputs[0])
+    return node.outputs[0] in state.shapes or node.outputs[0] in state.lists
+
+
 HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _optional),
     "If": _branch,
     "Loop": _loop,
     "Scan": _scan,

@@ -193,6 +193,8 @@ def _defined(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _declared(kind: onnx.TypeProto) -> Declared | None:
     """Element type and dimensions that a file declares for a value; None unless it has both."""
+    if kind.HasField("optional_type"):
+        return _declared(kind.optional_type.elem_type)
     if not kind.HasField("tensor_type"):
         return None
     tensor = kind.tensor_type

@@ -175,6 +175,18 @@ class Pass(Known):
             )
         return self.numbers[symbol]
 
+    def contradictions(self) -> list[str]:
+        """The values that operators make of another shape than the file declares, whatever lengths a run decides."""
+        lengths = [number for number in self.numbers.values() if number > 1]
+
+        def wrong(declared: tuple[int | str | None, ...], made: Shape) -> bool:
+            pairs = list(zip(declared, made, strict=False))
+            told = [(d, n) for d, n in pairs if isinstance(d, int) and all(n % length for length in lengths)]
+            return len(declared) != len(made) or any(d != n for d, n in told)
+
+        known = [name for name in self.recorded if name in self.makers and name in self.shapes]
+        return [name for name in known if wrong(self.recorded[name][1], self.shapes[name])]
+
     def resolve(self, dim: int | str | None) -> int | None:
         """The number of a recorded dimension under this choice of symbols."""
         return self.numbers.get(dim) if isinstance(dim, str) else dim

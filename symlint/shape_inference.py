@@ -141,26 +141,28 @@ def _wanted(op: str, index: int, kind: Kind) -> bool:
 
 def _admissible(call: Call) -> None:
     """What a runtime refuses and onnx's inference lets pass."""
-    if (tied := contracted(call)) is not None and tied[0] != tied[1]:
-        raise Refused(f"{tied[0]} against {tied[1]} in one dimension")
+    for one, other in contracted(call):
+        if one != other:
+            raise Refused(f"{one} against {other} in one dimension")
 
 
-def contracted(call: Call) -> tuple[int, int] | None:
-    """The two sizes that a contraction, or the initial state of a recurrence, needs equal."""
+def contracted(call: Call) -> list[tuple[int, int]]:
+    """The sizes that a contraction, or the initial states of a recurrence, need equal."""
     op = call.node.op
     if op in RECURRENT:
         batch = 0 if call.attribute("layout", 0) else 1
-        return (call.shape(0)[batch], call.shape(5)[batch]) if call.has(5) else None
+        states = (k for k in (5, 6)[: 1 + (op == "LSTM")] if call.has(k))
+        return [(call.shape(0)[batch], call.shape(k)[batch]) for k in states]
     if op in ("Conv", "ConvInteger", "QLinearConv", "BatchNormalization"):
         x, w = call.shape(0), call.shape(3 if op == "QLinearConv" else 1)
         if op == "BatchNormalization":
-            return (x[1], w[0]) if len(x) > 1 else None
-        return (x[1], w[1] * call.attribute("group", 1)) if min(len(x), len(w)) > 1 else None
+            return [(x[1], w[0])] if len(x) > 1 else []
+        return [(x[1], w[1] * call.attribute("group", 1))] if min(len(x), len(w)) > 1 else []
     if op == "MatMul" and len(call.shape(1)) > 1 and call.shape(0):
-        return call.shape(0)[-1], call.shape(1)[-2]
+        return [(call.shape(0)[-1], call.shape(1)[-2])]
     if op == "Gemm":
-        return call.shape(0)[not call.attribute("transA", 0)], call.shape(1)[bool(call.attribute("transB", 0))]
-    return None
+        return [(call.shape(0)[not call.attribute("transA", 0)], call.shape(1)[bool(call.attribute("transB", 0))])]
+    return []
 
 
 def shrunk(call: Call, found: Sequence[Found]) -> bool:

@@ -9,6 +9,7 @@ from symlint.call import Call, Found, Refused
 from symlint.graph import Shape
 from symlint.shape_parts import Rule, dtype, kind, known, like, same, together
 from symlint.shape_rules_attention import ATTENTION
+from symlint.shape_rules_standard import STANDARD, between
 from symlint.shape_rules_window import WINDOWS
 
 
@@ -108,11 +109,6 @@ def _widened(call: Call) -> list[Found]:
     return [(dtype(call, 0), (*x[:at], 1, *x[at:]))]
 
 
-def _range(call: Call) -> list[Found]:
-    start, end, step = (float(known(call, k).reshape(-1)[0]) if call.has(k) else 1.0 for k in range(3))
-    return [(dtype(call, 0), (max(0, int(-((start - end) // step))),))]
-
-
 def _transformed(call: Call) -> list[Found]:
     """Complex numbers have an axis for their two parts."""
     x = call.shape(0)
@@ -124,13 +120,6 @@ def _unpadded(call: Call) -> list[Found]:
     batch, length, width = call.shape(0)
     numbers: list[Found] = [("int32", shape) for shape in ((batch, length), (batch + 1,), (1,))]
     return [(dtype(call, 0), (None, width)), *numbers]
-
-
-def _trees(call: Call) -> list[Found]:
-    rows = call.shape(0)[0]
-    integers = call.attribute("classlabels_int64s")
-    classes = len(integers or call.attribute("classlabels_strings") or ())
-    return [("int64" if integers else "string", (rows,)), ("float32", (rows, classes))]
 
 
 _SAME = (
@@ -184,7 +173,7 @@ _MICROSOFT: dict[str, Rule] = {
     "HyperConnectionPreMix": _streams,
     "Pad": _padded,
     "ExpandDims": _widened,
-    "Range": _range,
+    "Range": between,
     "RemovePadding": _unpadded,
     "RestorePadding": lambda call: [(dtype(call, 0), (*call.shape(1), call.shape(0)[1]))],
     "NGramRepeatBlock": same(1),
@@ -197,6 +186,7 @@ _MICROSOFT: dict[str, Rule] = {
 RULES: dict[str, Rule] = {
     **{f"com.microsoft.{op}": rule for op, rule in _MICROSOFT.items()},
     **WINDOWS,
+    **STANDARD,
     **dict.fromkeys(
         (
             "SimplifiedLayerNormalization",
@@ -213,6 +203,5 @@ RULES: dict[str, Rule] = {
     "GreaterOrEqual": like("Less", 0, 1),  # functions without inference in their first version
     "LessOrEqual": like("Less", 0, 1),
     "Dropout": _dropout,
-    "ai.onnx.ml.TreeEnsembleClassifier": _trees,
 }
 """Operators without a schema of ONNX's own: the kinds of their outputs, or the standard call they equal."""

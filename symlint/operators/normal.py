@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from symlint.lower import Ref, Tracer, Unsupported
+from symlint.lower import Ref, Tracer
 from symlint.program import CONSTANT, NONE
 from symlint.registry import op
 
@@ -24,10 +24,14 @@ def batch_norm(
     t: Tracer, x: Ref, gain: Ref, bias: Ref, mean: Ref, var: Ref, *, epsilon: float = 1e-5, training_mode: int = 0
 ) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__BatchNormalization.html"""
-    if training_mode:
-        raise Unsupported("it normalises by the batch, as in training")
-    scale, shift = t.affine(gain, bias, mean, var, epsilon)
     wide = (1, x.shape[1], *[1] * (x.rank - 2)) if x.rank > 1 else x.shape
+    more = t.node.outputs[1:]
+    if training_mode or (t.node.opset < 14 and any(more)):  # by moments of what it reads
+        normed = t.normalise(x, [k for k in range(x.rank) if k != 1], function="standardise")
+        t.unknown([v for v in (mean, var) if v.name not in t.makers], [], "what a batch replaces", opaque=False)
+        gone = t.unknown([x], [gain.shape] * len(more), "the moments of a batch", opaque=False) if more else ()
+        return (t.add(t.multiply(normed, t.reshape(gain, wide)), t.reshape(bias, wide)), *gone)
+    scale, shift = t.affine(gain, bias, mean, var, epsilon)
     return (t.add(t.multiply(x, t.reshape(scale, wide)), t.reshape(shift, wide)),)
 
 
