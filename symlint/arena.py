@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 ONE = 0
 REASONS = 12
 """How many reasons are kept for one leaf."""
@@ -18,6 +21,7 @@ class Form(Enum):
     PRODUCT = "product"
     SUM = "sum"
     FAMILY = "family"
+    ARRANGED = "arranged"
 
 
 class Arena:
@@ -29,6 +33,7 @@ class Arena:
         self._form = [Form.LEAF]
         self._children: list[tuple[int, ...]] = [()]
         self._index: dict[int, int] = {}
+        self._places: dict[int, tuple[NDArray[np.int64], ...]] = {}
         self._cuts: dict[int, tuple[int, ...]] = {}
         self._indices: set[int] = set()
         self._leaves: dict[int, tuple[int, ...]] = {}
@@ -94,6 +99,15 @@ class Arena:
         self._indices.add(self.find(index))
         return f
 
+    def arranged(self, parts: Iterable[int], places: Iterable[NDArray[np.int64]]) -> int:
+        """The factor in which the units of each part lie at places of their own, among those of the others."""
+        kept, where = tuple(map(self.find, parts)), tuple(places)
+        if len(kept) == 1 and np.array_equal(where[0], np.arange(len(where[0]))):
+            return kept[0]
+        f = self._new(sum(map(len, where)), Form.ARRANGED, kept)
+        self._places[f] = where
+        return f
+
     # -- reading --------------------------------------------------------------------------------------------------
     def find(self, f: int) -> int:
         """What `f` is now: the root of its class."""
@@ -135,6 +149,10 @@ class Arena:
         """Whether there is any family."""
         return bool(self._index)
 
+    def places(self, f: int) -> tuple[NDArray[np.int64], ...]:
+        """Where the units of each part of an arranged factor lie."""
+        return self._places[self.find(f)]
+
     def cuts(self, f: int) -> tuple[int, ...]:
         """Where a family's members begin and end along its index."""
         return self._cuts[self.find(f)]
@@ -162,6 +180,13 @@ class Arena:
                 found = tuple(p for p in self._down(root) if form[p] is Form.LEAF and size[p] > 1)
             self._leaves[root] = found
         return found
+
+    def _ends(self, f: int) -> tuple[int, ...]:
+        """Every leaf under `f`, single units with an identity of their own included."""
+        root = self.find(f)
+        if self._form[root] is Form.LEAF:
+            return (root,) if root != ONE else ()
+        return tuple(p for p in self._down(root) if self._form[p] is Form.LEAF and p != ONE)
 
     def families(self, f: int) -> Iterator[int]:
         """Every family under `f`."""
@@ -197,7 +222,7 @@ class Arena:
         for notes in (self.pins, self.rigid):
             if root in notes:
                 reason = notes.pop(root)
-                for part in self.leaves(target):
+                for part in self._ends(target):
                     self._note(notes, part, reason)
         if root in self.holders:
             names = self.holders.pop(root)
@@ -218,7 +243,7 @@ class Arena:
 
     def pin(self, f: int, reason: str) -> None:
         """Forbid permutations of every leaf of `f`."""
-        for part in self.leaves(f):
+        for part in self._ends(f):
             self._note(self.pins, part, reason)
 
     @staticmethod
@@ -229,7 +254,7 @@ class Arena:
 
     def freeze(self, f: int, reason: str) -> None:
         """Forbid every generator on every leaf of `f`."""
-        for part in self.leaves(f):
+        for part in self._ends(f):
             self.pins.setdefault(part, reason)
             self.rigid.setdefault(part, reason)
 

@@ -12,6 +12,7 @@ from symlint.arena import Form
 from symlint.cutting import cut
 from symlint.dispatch import dispatched
 from symlint.factor import Factors
+from symlint.interleave import interleave
 from symlint.meeting import meetings
 from symlint.program import (
     RANKING,
@@ -85,7 +86,9 @@ def walk(program: Program) -> Axes:
     for name in program.outputs:
         for f in walker.of.get(name, ()):
             walker.factors.pin(f, "a graph output")
-    collapse(walker.factors, [*walker.of.values(), *walker.contexts])
+    tensors = [*walker.of.values(), *walker.contexts]
+    collapse(walker.factors, tensors)
+    interleave(walker.factors, walker.of, tensors, walker.chosen)
     return Axes(walker.factors, walker.of, tuple(walker.contexts), tuple(walker.choices))
 
 
@@ -96,6 +99,8 @@ class _Walker:
         self.of: dict[str, tuple[int, ...]] = {}
         self.contexts: list[tuple[int, ...]] = []
         self.choices: list[tuple[tuple[int, ...], int]] = []
+        self.chosen: list[int] = []
+        """Axes of which units were chosen one by one."""
         for name in program.inputs:
             self._set(name, [self.factors.leaf(n, "a graph input") for n in program.shapes[name]])
         for name in program.weights:
@@ -199,6 +204,8 @@ class _Walker:
     @step.register
     def _(self, step: Mix) -> None:
         axes = self.of[step.x]
+        if step.chosen is not None and self._chosen(step, *step.chosen):
+            return
         self.contexts.append(tuple(axes[k] for k in step.keep if k is not None))
         reason = f"{step.reason} at {_place(step)}"
         for k, f in enumerate(axes):
@@ -211,6 +218,31 @@ class _Walker:
         )
         if step.reason == RANKING:
             self.choices.append((self.of[step.out][:-1], axes[-1]))
+
+    def _chosen(self, step: Mix, axis: int, indices: tuple[int, ...]) -> bool:
+        """Give a choice among units, whose order may change, the axes that it has; False where it is none."""
+        factors, axes = self.factors, self.of[step.x]
+        plain = factors.form(axes[axis]) in (Form.LEAF, Form.SUM) and not factors.indexes(axes[axis])
+        if not plain or any(leaf in factors.pins for leaf in factors.leaves(axes[axis])):
+            return False
+        ends = np.flatnonzero(np.diff(indices) != 1) + 1
+        cuts = sorted(
+            {
+                0,
+                factors.size(axes[axis]),
+                *(indices[k] for k in (0, *ends)),
+                *(indices[k - 1] + 1 for k in (*ends, len(indices))),
+            }
+        )
+        pieces = {start: (stop, piece) for start, stop, piece in factors.spans(axes[axis], tuple(cuts))}
+        found, at = list[int](), 0
+        while at < len(indices):
+            stop, piece = pieces[indices[at]]
+            found.append(piece)
+            at += stop - indices[at]
+        self.chosen.append(axes[axis])
+        self._set(step.out, [factors.sum(found) if k == axis else f for k, f in enumerate(axes)])
+        return True
 
     @step.register
     def _(self, step: Normalise) -> None:

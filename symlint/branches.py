@@ -81,7 +81,7 @@ def _places(factors: Factors, f: int, image: Mapping[Vertex, Vertex]) -> Index |
     root = factors.find(f)
     form, size = factors.form(root), factors.size(root)
     target = int(image.get(("factor", root), ("factor", root))[1])
-    if form is Form.LEAF:
+    if form in (Form.LEAF, Form.ARRANGED):  # which is told from others by the places of its units
         return np.arange(size)
     below = factors.pieces(root) if form is Form.SUM else factors.parts(root)
     inner = [_places(factors, part, image) for part in below]

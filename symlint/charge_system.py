@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from symlint.dispatch import dispatched
-from symlint.occurrences import concatenation, contraction, cut, meetings
+from symlint.occurrences import choice, concatenation, contraction, cut, meetings
 from symlint.program import (
     CONSTANT,
     NONE,
@@ -99,6 +99,12 @@ class System(Unknowns):
     @step.register
     def _(self, step: Mix) -> None:
         passes = self.passes(step)
+        if step.chosen is not None and passes:
+            known = self.variables.pairs
+            if id(step) not in known:
+                known[id(step)] = choice(self.variables, step)
+            self.apply(known[id(step)])
+            return
         for k in range(len(self.axes.of[step.x])):
             if k not in step.keep or not passes:
                 self.zero(self.slots(step.x, k))

@@ -164,7 +164,7 @@ class Coloured:
             return step.function, step.axes, None if named else step.out
         if isinstance(step, Affine):
             return step.epsilon
-        return repr(getattr(step, "keep", None)), repr(getattr(step, "axes", None))
+        return tuple(repr(getattr(step, word, None)) for word in ("keep", "axes", "chosen"))
 
     def _signature(self, node: Node) -> Hashable:
         """The operator, its attributes, and the constants that it reads."""
@@ -184,7 +184,8 @@ class Coloured:
         form = factors.form(root)
         if vertex in self.colours:
             return []
-        self.colours[vertex] = ("factor", form, factors.size(root))
+        arranged = tuple(map(bytes, factors.places(root))) if form is Form.ARRANGED else ()
+        self.colours[vertex] = ("factor", form, factors.size(root), arranged)
         parts = factors.pieces(root) if form is Form.SUM else factors.parts(root)
         if form is not Form.FAMILY:
             named = form is Form.PRODUCT or not self.free(root)

@@ -15,6 +15,12 @@ from symlint.recorder import Recorder, Ref, Unsupported
 __all__ = ["Ref", "Tracer", "Unsupported"]
 
 
+RUNS = 64
+"""Runs of neighbours into which a lookup in several dimensions is cut."""
+UNITS = 4096
+"""Indices of a choice among units that is followed."""
+
+
 class Tracer(Recorder):
     """A recorder that also knows the operators which only rearrange."""
 
@@ -43,10 +49,12 @@ class Tracer(Recorder):
                 runs[-1] = (runs[-1][0], i + 1)
             else:
                 runs.append((i, i + 1))
-        if len(runs) > 64:
+        few = len(runs) <= RUNS
+        if len(runs) > 1 and (indices.ndim == 1 or not few):
             keep = [None if k == axis else k for k in range(x.rank)]
             shape = (*x.shape[:axis], len(flat), *x.shape[axis + 1 :])
-            picked = self.mix(x, keep, "a lookup in a fixed order", shape=shape)
+            chosen = (axis, tuple(flat)) if len(flat) <= UNITS and indices.ndim == 1 else None
+            picked = self.mix(x, keep, "a lookup in a fixed order", shape=shape, steady=True, chosen=chosen)
         else:
             picked = self.concat([self.slice(x, axis, a, b) for a, b in runs], axis)
         return self.reshape(picked, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))

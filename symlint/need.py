@@ -175,6 +175,16 @@ class _Backward:
     @step.register
     def _(self, step: Mix) -> None:
         need, shape = self.got(step.out), self.values[step.x].shape
+        if step.chosen is not None and self.values[step.x].bases is not None:
+            axis, indices = step.chosen
+            if shape[axis] == self.program.shapes[step.x][axis]:
+                need = np.broadcast_to(need, [len(indices) if k == axis else n for k, n in enumerate(need.shape)])
+                mask = np.zeros([shape[axis] if k == axis else n for k, n in enumerate(need.shape)], bool)
+                into, asked = np.moveaxis(mask, axis, 0), np.moveaxis(need, axis, 0)
+                for place, index in enumerate(indices):
+                    into[index] |= asked[place]
+                self.give(step.x, mask)
+                return
         new = tuple(k for k, source in enumerate(step.keep) if source is None)
         need = np.asarray(np.any(need, axis=new))
         kept = [k for k in step.keep if k is not None]

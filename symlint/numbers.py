@@ -84,6 +84,9 @@ class Numbers:
             return {step.out: np.concatenate(parts, axis=lead + step.axis)}
         if isinstance(step, Affine):
             return self._affine(step, arrays)
+        if isinstance(step, Mix) and step.chosen is not None and lead + step.chosen[0] < arrays[step.x].ndim:
+            axis, x = lead + step.chosen[0], arrays[step.x]
+            return {step.out: x.take(step.chosen[1], axis) if x.shape[axis] > 1 else x}
         if isinstance(step, Mix):
             x, new = arrays[step.x], [a for a, source in enumerate(step.keep) if source is None]
             kept = [source for source in step.keep if source is not None]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from symlint.arena import Form
-from symlint.program import Concat, Einsum, Pointwise, Slice
+from symlint.program import Concat, Einsum, Mix, Pointwise, Slice
 from symlint.terms import Condition, joint, meet
 from symlint.unknowns import Contraction, Meeting, Slots, Ties, Variables
 
@@ -114,6 +116,25 @@ def cut(variables: Variables, step: Slice) -> Ties:
     for k in range(len(axes[step.x])):
         along = k == step.axis
         _pair(variables, ties, step.x, k, step.out, k, step.start if along else 0, {} if along else path)
+    return ties
+
+
+def choice(variables: Variables, step: Mix) -> Ties:
+    """The variables of chosen units, and of those beside them, that are those of the whole."""
+    ties, of, terms = Ties([], []), variables.axes.of, variables.expansion.terms
+    assert step.chosen is not None
+    axis, indices = step.chosen[0], np.asarray(step.chosen[1])
+    for k in range(len(of[step.x])):
+        if k != axis:
+            _pair(variables, ties, step.x, k, step.out, k, 0, {})
+    whole = terms(of[step.x][axis])
+    for t, term in enumerate(terms(of[step.out][axis])):
+        mine, from_whole = variables.slots(step.out, axis).term(t), indices[term.positions]
+        met = [s for s, w in enumerate(whole) if w.leaves == term.leaves and np.array_equal(w.positions, from_whole)]
+        if not met:
+            ties.zero.extend(zip(mine, term.leaves, strict=True))
+        for s in met:
+            ties.equal.extend(zip(mine, variables.slots(step.x, axis).term(s), term.leaves, strict=True))
     return ties
 
 

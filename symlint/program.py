@@ -105,6 +105,15 @@ class Mix:
     linear: bool
     """Whether the map is linear; a maximum is only positively homogeneous."""
     node: Node
+    chosen: tuple[int, tuple[int, ...]] | None = None
+    """Where it only chooses among the units of one axis, which is not kept: the axis, and the indices in order."""
+
+    @property
+    def sources(self) -> tuple[int | None, ...]:
+        """The axis of ``x`` whose units, all or chosen ones, each output axis has; None for an axis of its own."""
+        if self.chosen is None:
+            return self.keep
+        return tuple(self.chosen[0] if k == self.chosen[0] else source for k, source in enumerate(self.keep))
 
 
 @dataclass(frozen=True, slots=True)

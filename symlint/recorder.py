@@ -160,11 +160,13 @@ class Recorder:
         shape: Sequence[int] | None = None,
         steady: bool = False,
         linear: bool = True,
+        chosen: tuple[int, tuple[int, ...]] | None = None,
     ) -> Ref:
         """A map that acts along the axes that are not kept, in a fixed order."""
         shape = self.result() if shape is None else tuple(shape)
         out = self._new(shape)
-        self.steps.append(Mix(out, x.name, tuple(keep), law, reason, steady, linear and law is SUM, self.node))
+        plain = linear and law is SUM
+        self.steps.append(Mix(out, x.name, tuple(keep), law, reason, steady, plain, self.node, chosen))
         return Ref(out, tuple(shape))
 
     def normalise(self, x: Ref, axes: Sequence[int], *, law: Law = NONE, function: str | None = None) -> Ref:

@@ -168,7 +168,9 @@ class Rehearsal:
         return np.concatenate(parts, step.axis)
 
     def _mixed(self, step: Mix) -> Array:
-        """A random map along the axes that are not kept."""
+        """A random map along the axes that are not kept, where it is not known which numbers it chooses."""
+        if step.chosen is not None:
+            return np.asarray(self.value(step.x).take(step.chosen[1], step.chosen[0]))
         x, shape = wide(self.value(step.x)), self.program.shapes[step.out]
         kept = [k for k in step.keep if k is not None]
         gone = [k for k in range(x.ndim) if k not in kept]

@@ -96,9 +96,9 @@ class _Course:
         """The axis of the result that an axis of an operand becomes."""
         name, k = node
         if isinstance(step, Mix):
-            if k not in step.keep:
+            if k not in step.sources:
                 raise _Untold
-            return step.keep.index(k)
+            return step.sources.index(k)
         shapes = self.structure.program.shapes
         return k + len(shapes[results(step)[0]]) - len(shapes[name])
 

@@ -111,7 +111,7 @@ class _Alike:
 
     @step.register
     def _(self, step: Mix) -> None:
-        self._spread(step.out, [(k, step.x, j) for k, j in enumerate(step.keep) if j is not None])
+        self._spread(step.out, [(k, step.x, j) for k, j in enumerate(step.sources) if j is not None])
 
     @step.register
     def _(self, step: Fold) -> None:

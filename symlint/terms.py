@@ -119,6 +119,12 @@ class Expansion:
         if form is Form.SUM:
             return list(self._summed(root))
         parts = factors.parts(root)
+        if form is Form.ARRANGED:
+            return [
+                Term(t.condition, t.leaves, places[t.positions])
+                for part, places in zip(parts, factors.places(root), strict=True)
+                for t in self.terms(part)
+            ]
         if form is Form.FAMILY:
             key, cuts = factors.index(root), factors.cuts(root)
             return [

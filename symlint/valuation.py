@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
 
@@ -190,6 +190,9 @@ class _Forward:
     @step.register
     def _(self, step: Mix) -> None:
         x = self.values[step.x]
+        if step.chosen is not None and x.shape[step.chosen[0]] == self.program.shapes[step.x][step.chosen[0]]:
+            self.put(step.out, taken(x, *step.chosen))
+            return
         dropped = tuple(k for k in range(len(x.shape)) if k not in step.keep)
         bases, scale = self._rows(x, dropped, step.law)
         if step.steady and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
@@ -271,6 +274,20 @@ class _Forward:
     def _(self, step: Unknown) -> None:
         for name in step.outs:
             self.put(name, self.names.fresh(self.shape(name)))
+
+
+def taken(x: Value, axis: int, indices: Sequence[int]) -> Value:
+    """Some elements of a value along one axis, in an order of their own."""
+
+    def picked(array: Array) -> Array:
+        return array.take(indices, axis) if array.shape[axis] > 1 else array
+
+    shape = (*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
+    noise = None if x.noise is None else picked(x.noise)
+    if x.bases is None:
+        return Value(None, picked(x.slim), shape, noise)
+    made = x.bases.write([axis])
+    return Value(Bases(picked(made.starts), made.steps, shape), picked(x.slim), shape, noise)
 
 
 def _vanishing(numbers: Array, axes: tuple[int, ...]) -> Mask:

@@ -54,6 +54,8 @@ def _read(step: Einsum, labels: Sequence[str]) -> bool:
 def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherElements.html"""
     at, shape = axis % x.rank, indices.shape
+    if (line := _line(indices, at)) is not None and shape[:at] + shape[at + 1 :] == x.shape[:at] + x.shape[at + 1 :]:
+        return t.take(x, at, line)
     return chosen(t, _addresses(t, indices, at, shape), _beside(t, x, at, shape))
 
 
@@ -61,6 +63,9 @@ def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
 def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ScatterElements.html"""
     at, shape = axis % x.rank, x.shape
+    line, beside = _line(indices, at), indices.shape[:at] + indices.shape[at + 1 :]
+    if line is not None and reduction == "none" and beside == shape[:at] + shape[at + 1 :]:
+        return _written(t, x, at, line, updates)
     index = _addresses(t, indices, at, shape)
     return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), reduction=reduction)
 
@@ -68,6 +73,9 @@ def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int
 @op("GatherND", "com.microsoft.GatherND")
 def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherND.html"""
+    line = _line(indices, batch_dims) if indices.rank == batch_dims + 2 and indices.shape[-1] == 1 else None
+    if line is not None:
+        return t.take(x, batch_dims, line)
     t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*[None] * (indices.rank - 1), *range(batch_dims + indices.shape[-1], x.rank)]
     shape = (*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :])
@@ -84,11 +92,29 @@ def scatter_nd(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, reduction: str 
         middle = t.reshape(updates, (*x.shape[:axis], stop - start, *x.shape[axis + 1 :]))
         pieces = [t.slice(x, axis, a, b) for a, b in ((0, start), (stop, x.shape[axis])) if b > a]
         return t.concat([*pieces[: start > 0], middle, *pieces[start > 0 :]], axis)
+    if reduction == "none" and lead == deep == 1 and (line := _line(indices, 0)) is not None:
+        return _written(t, x, 0, line, updates)
     t.unknown([indices], [], "it is an index", opaque=False)
     old = t.mix(x, [*[None] * deep, *range(deep, x.rank)], LOOKUP, shape=x.shape) if not _zero(x) else x
     new = t.mix(updates, [*[None] * deep, *range(lead, updates.rank)], LOOKUP, shape=x.shape)
     (index,) = t.unknown([], [()], "it is an index", opaque=False)
     return chosen(t, index, old, new, reduction=reduction)
+
+
+def _line(indices: Ref, axis: int) -> Array | None:
+    """Fixed indices along one axis that are the same beside it, one dimension of them; None where they are not."""
+    if indices.value is None or not indices.fixed or not indices.value.size:
+        return None
+    lines = np.moveaxis(indices.value, axis, 0).reshape(indices.shape[axis], -1)
+    return np.asarray(lines[:, 0]) if (lines == lines[:, :1]).all() else None
+
+
+def _written(t: Tracer, x: Ref, axis: int, line: Array, updates: Ref) -> Ref:
+    """Updates written over fixed indices of an axis: of old and new ones a choice."""
+    size = x.shape[axis]
+    places = np.arange(size)
+    places[line % size] = size + np.arange(len(line))
+    return t.take(t.concat([x, updates], axis), axis, places)
 
 
 def _zero(x: Ref) -> bool:
@@ -127,6 +153,8 @@ def compress(t: Tracer, x: Ref, condition: Ref, *, axis: int | None = None) -> R
     """https://onnx.ai/onnx/operators/onnx__Compress.html"""
     if axis is None:
         raise Unsupported("a choice of elements computed at run time", opaque=False)
+    if condition.value is not None and condition.fixed:
+        return t.take(x, axis % x.rank, np.flatnonzero(condition.value))
     t.unknown([condition], [], "it is an index", opaque=False)
     keep = [None if k == axis % x.rank else k for k in range(x.rank)]
     return t.mix(x, keep, "a choice computed at run time")

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from symlint.graph import Array
 from symlint.repair.layouts import adapts
-from symlint.repair.narrowing import Immovable, Left
+from symlint.repair.narrowing import Immovable, Left, same
 from symlint.repair.site import Site
 
 
@@ -97,6 +97,29 @@ def _gather(site: Site) -> None:
     site.put(1, np.asarray(np.cumsum(kept) - 1, indices.dtype)[wanted])
 
 
+@adapts("GatherND", "com.microsoft.GatherND", "Compress")
+def _chosen(site: Site) -> None:
+    """Fixed indices along one axis, each of which may stand in a row of its own; with units that go they go as well."""
+    deep, scatters, compresses = "ND" in site.node.op, "Scatter" in site.node.op, site.node.op == "Compress"
+    axis = int(site.node.attributes.get("batch_dims", 0) if deep else site.node.attributes.get("axis", 0))
+    kept, indices = site.read(0)[axis], site.known(1)
+    if indices is None:
+        raise Immovable(f"the indices of {site.node.op} {site.node.name!r} are computed at run time")
+    if scatters and not same((kept,), (site.made()[axis],)):
+        raise Immovable(f"{site.node.op} {site.node.name!r} writes over some of them")
+    if compresses:
+        site.put(1, indices if kept is None else indices[kept[: len(indices)]])
+        return
+    for k, rows in enumerate(site.read(2) if scatters else site.made()):
+        if rows is not None and k < indices.ndim - deep:
+            indices = indices.compress(rows, k)
+    if kept is not None:
+        if not kept[indices % len(kept)].all():
+            raise Immovable(f"{site.node.op} {site.node.name!r} takes one of them")
+        indices = np.asarray(np.cumsum(kept) - 1, indices.dtype)[indices % len(kept)]
+    site.put(1, indices)
+
+
 @adapts("ScatterND")
 def _scatter(site: Site) -> None:
     """What is written over need not be there before, so its units belong to the result alone."""
@@ -137,7 +160,10 @@ def _places(indices: Array, made: Left) -> Array:
 
 @adapts("GatherElements", "Scatter", "ScatterElements")
 def _addressed(site: Site) -> None:
-    """Indices that are repeated for units are repeated for fewer."""
+    """Indices that are repeated for units are repeated for fewer; those that are stored are cut."""
+    if site.known(1) is not None and site.node.inputs[1] not in site.model.moving:
+        _chosen(site)
+        return
     axis = int(site.node.attributes.get("axis", 0)) % len(site.before(1))
     units = site.made() if site.node.op == "GatherElements" else site.read(2)
     ends = {k: int(kept.sum()) for k, kept in enumerate(units) if kept is not None and site.read(1)[k] is None}

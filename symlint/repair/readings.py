@@ -42,7 +42,7 @@ def readings(structure: Structure, leaf: int, moving: Collection[str]) -> tuple[
             if any(leaf in leaves(of[step.x][k]) for k in step.axes):
                 return None
         elif isinstance(step, Mix):
-            if any(leaf in leaves(f) for k, f in enumerate(of[step.x]) if k not in step.keep):
+            if any(leaf in leaves(f) for k, f in enumerate(of[step.x]) if k not in step.sources):
                 return None
         elif isinstance(step, Einsum) and (summed := set(_summed(structure, step, leaf))):
             reading = _reading(program, step, summed, moving)
