@@ -146,7 +146,7 @@ def _uniform(tensor: Tensor) -> bool:
     if not tensor.floating or not 0 < tensor.size <= 1 << 24:
         return False
     values = tensor.read().reshape(-1)
-    return bool(np.all(values == values[0]))
+    return bool((values == values[0]).all())
 
 
 def _all_nodes(graph: Graph) -> list[Node]:
