@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from symlint.graph import Graph, Model, Node, Tensor
 from symlint.program import Affine, Program
@@ -58,7 +60,8 @@ LAYOUT = frozenset(("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "F
 def parameters(program: Program) -> dict[str, int]:
     """Stored tensor -> number of weight elements, scales and zero points of quantisers left out.
 
-    Running statistics, masks, scalars and what results are scattered into are no parameters, nor is what no node reads.
+    Running statistics, masks, scalars, what decides shapes or functions and what results are scattered into are no
+    parameters, nor is what no node reads.
     """
     model = program.model
     nodes, filled = list(_all_nodes(model.graph)), buffers(model)
@@ -75,12 +78,19 @@ def parameters(program: Program) -> dict[str, int]:
         if k < len(node.inputs) and (name := _source(node.inputs[k], moved)) in model.tensors
     }
     scales = {name for node in nodes for name in _quantiser(node)}
+    scales |= _told(model, nodes)
     found: dict[str, int] = {}
     for name, tensor in model.tensors.items():
         learned = tensor.floating and name not in statistics | scales | filled and not mask(tensor)
         if name in read and tensor.shape and (learned or name in quantised):
             found[name] = _elements(model, tensor, *quantised[name]) if name in quantised else tensor.size
     return found
+
+
+def _told(model: Model, nodes: Sequence[Node]) -> set[str]:
+    """The stored tensors that are read for nothing but to decide shapes and functions."""
+    reads = [(n, n in model.tensors and settles(node, n, model.tensors[n])) for node in nodes for n in node.inputs]
+    return {name for name, told in reads if told} - {name for name, told in reads if not told}
 
 
 def _source(name: str, moved: Mapping[str, str]) -> str:
@@ -130,16 +140,30 @@ def mask(tensor: Tensor) -> bool:
 
 
 SCATTERS = frozenset(("Scatter", "ScatterElements", "ScatterND"))
+FEW = 16
+"""Elements of a stored operand that may decide a shape or a function."""
+
+
+def settles(node: Node, name: str, tensor: Tensor) -> bool:
+    """Whether a small floating operand decides a shape or a function, so that its value is needed."""
+    told = node.op in ("Resize", "Upsample", "Clip", "Pad", "Pow") and name != node.inputs[0]
+    return told and tensor.size <= FEW and tensor.floating
 
 
 def buffers(model: Model) -> frozenset[str]:
-    """The stored tensors of one number throughout that are read for nothing but to scatter results into them."""
-    reads = [
-        (name, node.op in SCATTERS and not k) for node in _all_nodes(model.graph) for k, name in enumerate(node.inputs)
-    ]
-    other = {*model.graph.outputs, *(name for name, filled in reads if not filled)}
-    found = {name for name, filled in reads if filled and name in model.tensors} - other
-    return frozenset(name for name in found if _uniform(model.tensors[name]))
+    """The stored tensors of one number throughout that are read for nothing but to scatter results into them.
+
+    Zeros to which the first of such results is added are no more than that.
+    """
+    nodes = _all_nodes(model.graph)
+    made = {out for node in nodes if node.op in SCATTERS for out in node.outputs}
+    other, scattered, summed = set(model.graph.outputs), set[str](), set[str]()
+    for node in nodes:
+        for k, name in enumerate(node.inputs):
+            started = node.op == "Add" and node.inputs[1 - k] in made
+            (scattered if node.op in SCATTERS and not k else summed if started else other).add(name)
+    found = {name: model.tensors[name] for name in (scattered | summed) - other if name in model.tensors}
+    return frozenset(n for n, t in found.items() if _uniform(t) and (n not in summed or not t.read().flat[0]))
 
 
 def _uniform(tensor: Tensor) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from symlint.graph import Graph, Model, Node, Shape
 from symlint.lower import Ref, Tracer, Unsupported
-from symlint.parameters import buffers, mask
+from symlint.parameters import buffers, mask, settles
 from symlint.program import Program, Step, results
 from symlint.pruning import pruned
 from symlint.recognise import recognise
@@ -119,11 +119,7 @@ class _Translation:
             raise Unsupported(f"the shape of its operand {name!r} is unknown")
         if tensor.dtype == "string":
             raise Unsupported("it reads text", opaque=False)
-        if (
-            name in self.buffers
-            or mask(tensor)
-            or (tensor.size <= 16 and tensor.floating and self._settles(tracer.node, name))
-        ):
+        if name in self.buffers or mask(tensor) or settles(tracer.node, name, tensor):
             return tracer.constant(tensor.read())
         if name in self.shared:
             alias = f"{name}#{len(self.detached)}"
@@ -140,11 +136,6 @@ class _Translation:
         for k, ref in enumerate(inputs):
             if ref is not None and node.outputs:
                 self.uses.setdefault((node.outputs[0], k), ref)
-
-    @staticmethod
-    def _settles(node: Node, name: str) -> bool:
-        """Whether a small floating operand decides a shape, so that its value is needed."""
-        return node.op in ("Resize", "Upsample", "Clip", "Pad", "Pow") and name != node.inputs[0]
 
     def _node(self, node: Node) -> None:
         results = [self.model.shapes.get(name) for name in node.outputs]
