@@ -136,6 +136,10 @@ class Arena:
         flat = (p for p in self._down(root, Form.PRODUCT) if self._form[p] is not Form.PRODUCT)
         return tuple(p for p in flat if self._size[p] > 1)
 
+    def children(self, f: int) -> tuple[int, ...]:
+        """The resolved children of any form; nested ones stay nested."""
+        return tuple(map(self.find, self._children[self.find(f)]))
+
     def index(self, f: int) -> int:
         """The factor that a family depends on."""
         return self.find(self._index[self.find(f)])

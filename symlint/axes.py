@@ -86,7 +86,7 @@ def walk(program: Program) -> Axes:
     for name in program.outputs:
         for f in walker.of.get(name, ()):
             walker.factors.pin(f, "a graph output")
-    tensors = [*walker.of.values(), *walker.contexts]
+    tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
     collapse(walker.factors, tensors)
     interleave(walker.factors, walker.of, tensors, walker.chosen)
     return Axes(walker.factors, walker.of, tuple(walker.contexts), tuple(walker.choices))
@@ -101,6 +101,8 @@ class _Walker:
         self.choices: list[tuple[tuple[int, ...], int]] = []
         self.chosen: list[int] = []
         """Axes of which units were chosen one by one."""
+        self.joint: list[tuple[int, ...]] = []
+        """What all operands of a contraction hold together."""
         for name in program.inputs:
             self._set(name, [self.factors.leaf(n, "a graph input") for n in program.shapes[name]])
         for name in program.weights:
@@ -143,6 +145,8 @@ class _Walker:
                         labels[label] = part
         self._unify(pairs, reason)
         self.contexts += [tuple(labels[name] for name in names) for names in meetings(step)]
+        if len(step.operands) > 1:
+            self.joint.append(tuple(labels.values()))
         for axis in step.result:
             for label in axis:
                 if label not in labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from symlint.axes import Axes
-from symlint.terms import Expansion, Term, meet
+from symlint.terms import Expansion, Term, beside
 
 
 def copies(
@@ -62,6 +62,8 @@ def _found(
                 own = [x for x in term.leaves if x != leaf]
                 others = [x for j, other in enumerate(terms) if j != k for x in _always(other, term)]
                 outside = [x for x in others if x != leaf and x not in own]
+                if term.leaves.count(leaf) > 1:  # what is there twice as well may belong to either
+                    own = [x for x in own if x not in others]
                 found = [x for x in own if own.count(x) == 1] + [x for x in outside if outside.count(x) == 1]
                 chosen = [unit for by, unit in axes.chosen if unit not in (leaf, *found) and by and by <= set(found)]
                 yield (k, t), found + chosen
@@ -69,5 +71,5 @@ def _found(
 
 def _always(row: Sequence[Term], term: Term) -> list[int]:
     """Leaves that are on an axis in all of its terms that go with `term`."""
-    present = [t.leaves for t in row if meet(t.condition, term.condition) is not None]
+    present = [t.leaves for t in row if beside(t, term) is not None]
     return [x for x in (present[0] if present else ()) if all(leaves.count(x) == 1 for leaves in present)]

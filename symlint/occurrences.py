@@ -149,12 +149,14 @@ def _pair(variables: Variables, ties: Ties, whole: str, k: int, part: str, j: in
     """Axis j of `part` is axis k of `whole`, at positions from `shift` on and under the condition `path`."""
     terms, of = variables.expansion.terms, variables.axes.of
     ours = terms(of[whole][k])
+    # The condition is that of another axis: what stands on this one itself is no part of it.
+    asked = [{key: span for key, span in term.condition.items() if key not in term.own} for term in ours]
     for t, term in enumerate(terms(of[part][j])):
         met = [
             s
             for s, other in enumerate(ours)
             if other.leaves == term.leaves
-            and meet(other.condition, path) is not None
+            and meet(asked[s], path) is not None
             and bool((other.positions == term.first + shift).any())
         ]
         mine = variables.slots(part, j).term(t)

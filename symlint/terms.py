@@ -24,6 +24,8 @@ class Term:
     condition: Condition
     leaves: tuple[int, ...]
     positions: Positions
+    own: frozenset[int] = frozenset()
+    """The sums of the condition that stand on this axis; on the others its families depend."""
 
     @property
     def first(self) -> int:
@@ -53,6 +55,20 @@ def meet(a: Condition, b: Condition) -> Condition | None:
         if both[key][0] >= both[key][1]:
             return None
     return both
+
+
+def beside(a: Term, b: Term) -> tuple[Condition, frozenset[int]] | None:
+    """What terms at two places ask for at once, and the sums that stand at one of them; None where they exclude each other.
+
+    Of a sum that stands at both, a piece at one place says nothing of the other.
+    """
+    twice = a.own & b.own
+    if not twice:
+        both = meet(a.condition, b.condition)
+        return None if both is None else (both, a.own | b.own)
+    kept = [{key: span for key, span in t.condition.items() if key not in twice} for t in (a, b)]
+    both = meet(*kept)
+    return None if both is None else (both, (a.own | b.own) - twice)
 
 
 class Expansion:
@@ -128,7 +144,7 @@ class Expansion:
         if form is Form.FAMILY:
             key, cuts = factors.index(root), factors.cuts(root)
             return [
-                Term(both, t.leaves, t.positions)
+                Term(both, t.leaves, t.positions, t.own - {key})
                 for a, b, part in zip(cuts, cuts[1:], parts, strict=False)
                 for t in self.terms(part)
                 if (both := meet(t.condition, {key: (a, b)})) is not None
@@ -145,7 +161,7 @@ class Expansion:
                 stop = start + factors.size(piece)
                 place = {key: (start - base, stop - base) for key, base in above}
                 for t in self.terms(piece):
-                    yield Term({**t.condition, **place}, t.leaves, t.positions + start)
+                    yield Term({**t.condition, **place}, t.leaves, t.positions + start, t.own.union(place))
                 continue
             if factors.indexes(piece):
                 above = (*above, (piece, start))
@@ -156,22 +172,23 @@ class Expansion:
     @staticmethod
     def _times(left: tuple[list[Term], int], right: tuple[list[Term], int]) -> tuple[list[Term], int]:
         made = [
-            Term(both, a.leaves + b.leaves, np.add.outer(a.positions * right[1], b.positions))
+            Term(both[0], a.leaves + b.leaves, np.add.outer(a.positions * right[1], b.positions), both[1])
             for a in left[0]
             for b in right[0]
-            if (both := meet(a.condition, b.condition)) is not None
+            if (both := beside(a, b)) is not None
         ]
         return made, left[1] * right[1]
 
 
 def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[tuple[int, ...], int, Condition]]:
     """The consistent choices of one term per part of a grouped axis, with first position in the group and condition."""
-    chosen: list[tuple[tuple[int, ...], Condition, int]] = [((), {}, 0)]
+    nothing = np.zeros((), np.int64)
+    chosen: list[tuple[tuple[int, ...], Term, int]] = [((), Term({}, (), nothing), 0)]
     for terms, size in zip(parts, sizes, strict=True):
         chosen = [
-            ((*picks, k), both, first * size + term.first)
-            for picks, condition, first in chosen
+            ((*picks, k), Term(both[0], (), nothing, both[1]), first * size + term.first)
+            for picks, whole, first in chosen
             for k, term in enumerate(terms)
-            if (both := meet(condition, term.condition)) is not None
+            if (both := beside(whole, term)) is not None
         ]
-    return [(picks, first, condition) for picks, condition, first in chosen]
+    return [(picks, first, whole.condition) for picks, whole, first in chosen]

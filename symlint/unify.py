@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from symlint.arena import Form
 from symlint.factor import Factors
+from symlint.presence import repeated
 
 
 def unify(factors: Factors, f: int, g: int, reason: str) -> None:
@@ -111,10 +112,10 @@ def _meet_products(factors: Factors, a: int, b: int, reason: str) -> list[tuple[
 
 
 def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
-    """Remove every family whose index some tensor lacks: its members must then be one factor.
+    """Remove every family whose index some tensor lacks, or holds twice: its members must then be one factor.
 
     Args:
-        tensors: the axes of every tensor of the network.
+        tensors: the axes of every tensor of the network, and of all that meet in one step.
     """
     below: dict[int, tuple[int, ...]] = {}  # factor -> the families under it, until something is joined
     changed = factors.indexed
@@ -127,7 +128,7 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
             families = {g for f in axes for g in below[f]}
             if not families:
                 continue
-            present = {s for f in axes for s in factors.sums(f)}
+            present = {s for f in axes for s in factors.sums(f)} - repeated(factors, axes)
             for g in families:
                 if factors.form(g) is Form.FAMILY and factors.index(g) not in present:
                     members = factors.parts(g)

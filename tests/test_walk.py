@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 import numpy as np
@@ -23,7 +23,7 @@ from symlint.inference import _Report
 from symlint.lower import Ref, Tracer
 from symlint.program import SUM, Program
 from symlint.structure import Action
-from symlint.terms import Condition, Expansion, meet
+from symlint.terms import Expansion, beside
 
 Values = dict[str, np.ndarray]
 
@@ -229,10 +229,7 @@ def partition(expansion: Expansion, axes: tuple[int, ...]) -> bool:
     rows = [expansion.terms(f) for f in axes]
     count = np.zeros([expansion.factors.size(f) for f in axes], int)
     for picks in product(*rows):
-        condition: Condition | None = {}
-        for term in picks:
-            condition = meet(condition, term.condition) if condition is not None else None
-        if condition is not None:
+        if all(beside(a, b) is not None for a, b in combinations(picks, 2)):
             count[np.ix_(*(term.positions.reshape(-1) for term in picks))] += 1
     return bool((count == 1).all())
 
@@ -270,10 +267,37 @@ def group_across_a_cut(net: Net) -> None:
     net.reshape(x, (2, 12))
 
 
+def square_weight_of_pieces(net: Net) -> None:
+    """Both axes of a weight are a sum on which the columns that it mixes depended."""
+    x = net.concat([net.weight(4, 3), net.weight(4, 3)], 0)
+    net.add(x, net.matmul(net.weight(8, 8), x))
+
+
+def shuffled(net: Net, a: Ref, b: Ref) -> Ref:
+    """Two vectors of channels, in turns."""
+    rows = [net.reshape(x, (1, *x.shape)) for x in (a, b)]
+    return net.reshape(net.transpose(net.concat(rows, 0), (1, 0)), (2 * a.shape[0],))
+
+
+def shuffle_of_a_shuffle(net: Net) -> None:
+    """What passes a block by keeps the shuffle of the last one, and a shortcut makes both shuffles one factor."""
+    first = net.weight(8)
+    made = [first]
+    for _ in range(2):
+        x = made[-1]
+        made.append(shuffled(net, net.tanh(net.slice(x, 0, 0, 4)), net.slice(x, 0, 4, 8)))
+    last = net.add(net.multiply(made[-1], net.weight(8)), net.weight(8))
+    for x in reversed(made):
+        last = shuffled(net, net.tanh(net.slice(last, 0, 0, 4)), net.slice(last, 0, 4, 8))
+        last = net.add(x, last)
+
+
 @pytest.mark.parametrize(
     "build",
     [
         gram,
+        square_weight_of_pieces,
+        shuffle_of_a_shuffle,
         gram_of_pieces,
         group_behind_a_cut,
         group_across_a_cut,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 import numpy as np
@@ -20,7 +20,7 @@ from symlint.graph import Array, Node, Shape
 from symlint.numbers import Numbers
 from symlint.parameters import parameters
 from symlint.program import Affine, Pointwise, Step, operands, results
-from symlint.terms import Term, meet
+from symlint.terms import Term, beside
 
 VECTORS = ("add", "shift", "mean", "variance", "gain", "mul")
 """Kinds of weights that hold a number per unit and write or read nothing."""
@@ -190,10 +190,4 @@ def _use(reading: Reading | None, axis: int) -> str:
 
 def _together(terms: tuple[Term, ...]) -> bool:
     """Whether the terms of different axes are there at once."""
-    condition = terms[0].condition
-    for term in terms[1:]:
-        both = meet(condition, term.condition)
-        if both is None:
-            return False
-        condition = both
-    return True
+    return all(beside(a, b) is not None for a, b in combinations(terms, 2))
