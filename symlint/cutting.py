@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from symlint.arena import Form
 from symlint.factor import Factors, Span
-from symlint.presence import always
 
 SINGLE = 8
 """An axis of at most this size of which one index is taken is cut into all its single indices at once."""
@@ -49,6 +48,6 @@ def _instance(
     for leaf in sorted({x for f in axes for x in factors.leaves(f)} - inside - over):
         if leaf in factors.pins or factors.form(leaf) is not Form.LEAF:
             continue
-        if all(always(factors, of[name], root) for name in factors.holders[leaf]):
+        if all(root in {s for f in of[name] for s in factors.sums(f)} for name in factors.holders[leaf]):
             members = [factors.leaf(factors.size(leaf)) for _ in cuts[1:]]
             factors.become(leaf, factors.family(root, cuts, members))

@@ -10,8 +10,8 @@ from symlint.program import Einsum
 def meetings(step: Einsum) -> Iterator[tuple[str, ...]]:
     """Labels that keep company through the step, as sets of which a gauge may depend on the others.
 
-    Where operands meet along a label, those that all of them share. Of each operand, those that go on to the result,
-    since one that is summed over may turn out to hold a factor of one that is not: their indices have nothing in common.
+    Where operands meet along a label, those that all of them share. Of each operand, those that go on to the result, if
+    one that is summed over may turn out to hold the factor of one that is not: their indices have nothing in common.
     """
     held = [list(dict.fromkeys(label for axis in spec for label in axis)) for spec in step.specs]
     made = {label for axis in step.result for label in axis}
@@ -21,6 +21,6 @@ def meetings(step: Einsum) -> Iterator[tuple[str, ...]]:
         if step.sizes[label] > 1 and any(len(names) > len(common) for names in holders):
             yield tuple(common)
     for names in held:
-        lost = [label for label in names if label not in made]
-        if any(step.sizes[a] > 1 for a in lost) and any(step.sizes[b] > 1 for b in made.difference(names)):
+        lost = {step.sizes[label] for label in names if label not in made}
+        if any(a % b == 0 for b in {step.sizes[label] for label in made.difference(names)} - {1} for a in lost):
             yield tuple(label for label in names if label in made)

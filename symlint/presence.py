@@ -27,17 +27,6 @@ def repeated(factors: Factors, axes: Sequence[int]) -> frozenset[int]:
     return frozenset(s for s, count in total.items() if count > 1)
 
 
-def always(factors: Factors, axes: Sequence[int], key: int) -> bool:
-    """Whether a sum is there for every element of a tensor, and not only beside some pieces of another."""
-    root = factors.find(key)
-    held: dict[int, bool] = {}
-    for f in axes:
-        for each in _upward(factors, f):
-            inner = [held[p] for p in factors.children(each)]
-            held[each] = each == root or (any if factors.form(each) is Form.PRODUCT else all)(inner or [False])
-    return any(held[factors.find(f)] for f in axes)
-
-
 def _counted(factors: Factors, root: int, known: dict[int, Counter[int]]) -> Counter[int]:
     """How often each index is there: parts of a product are there at once, pieces and members one at a time."""
     form = factors.form(root)

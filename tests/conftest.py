@@ -28,9 +28,6 @@ NOT_YET = {
     "test_soundness.py::test_each_kind_alone_keeps_every_output_and_a_wrong_element_does_not[truth-siamese_abs-sign]": (
         "a wrong sign shows too little"
     ),
-    "test_soundness.py::test_nothing_is_refuted_in_the_corpora[models-gtcrn-simple-denoise]": (
-        "units of grouped recurrences in both directions are claimed too freely"
-    ),
     "test_truth.py::test_much_of_what_is_true_is_claimed": "24 new references name directions that are not claimed",
     "test_truth.py::test_overlaps_of_a_reference_network_are_counted_once[talking_heads]": "three directions overlap",
 }
