@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.graph import Array, Shape
-from symlint.terms import Expansion, Term, beside
+from symlint.terms import Expansion, Term, together
 
 Index = NDArray[np.int64]
 
@@ -91,7 +91,7 @@ def _compatible(row: Sequence[Term], term: Term) -> NDArray[np.bool_]:
     """The indices of an axis for which a term of another axis is there."""
     values = np.zeros(_length(row), bool)
     for t in row:
-        if beside(t, term) is not None:
+        if together(t, term) is not None:
             values[t.positions] = True
     return values
 
@@ -103,7 +103,7 @@ def _length(row: Sequence[Term]) -> int:
 def _elsewhere(terms: Sequence[Sequence[Term]], k: int, term: Term, leaf: int) -> tuple[int, Index]:
     """The other axis that holds a copy factor, and its unit at each index there."""
     for axis, row in enumerate(terms):
-        met = [t for t in row if leaf in t.leaves and beside(t, term) is not None]
+        met = [t for t in row if leaf in t.leaves and together(t, term) is not None]
         if axis == k or not met:
             continue
         values = np.zeros(_length(row), np.int64)

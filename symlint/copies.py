@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from symlint.axes import Axes
-from symlint.terms import Expansion, Term, beside
+from symlint.terms import Expansion, Term, together
 
 
 def copies(
@@ -71,5 +71,5 @@ def _found(
 
 def _always(row: Sequence[Term], term: Term) -> list[int]:
     """Leaves that are on an axis in all of its terms that go with `term`."""
-    present = [t.leaves for t in row if beside(t, term) is not None]
+    present = [t.leaves for t in row if together(t, term) is not None]
     return [x for x in (present[0] if present else ()) if all(leaves.count(x) == 1 for leaves in present)]

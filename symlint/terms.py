@@ -57,8 +57,8 @@ def meet(a: Condition, b: Condition) -> Condition | None:
     return both
 
 
-def beside(a: Term, b: Term) -> tuple[Condition, frozenset[int]] | None:
-    """What terms at two places ask for at once, and the sums that stand at one of them; None where they exclude each other.
+def together(a: Term, b: Term) -> tuple[Condition, frozenset[int]] | None:
+    """What terms at two places ask for at once, and the sums that stand at one; None where they clash.
 
     Of a sum that stands at both, a piece at one place says nothing of the other.
     """
@@ -175,7 +175,7 @@ class Expansion:
             Term(both[0], a.leaves + b.leaves, np.add.outer(a.positions * right[1], b.positions), both[1])
             for a in left[0]
             for b in right[0]
-            if (both := beside(a, b)) is not None
+            if (both := together(a, b)) is not None
         ]
         return made, left[1] * right[1]
 
@@ -189,6 +189,6 @@ def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[t
             ((*picks, k), Term(both[0], (), nothing, both[1]), first * size + term.first)
             for picks, whole, first in chosen
             for k, term in enumerate(terms)
-            if (both := beside(whole, term)) is not None
+            if (both := together(whole, term)) is not None
         ]
     return [(picks, first, whole.condition) for picks, whole, first in chosen]

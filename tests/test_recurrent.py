@@ -29,7 +29,7 @@ def shuffle(out: str, a: str, b: str, rows: str, whole: str) -> str:
 
 def layer(op: str, k: int, x: str, direction: str, sides: str) -> str:
     """A recurrence over places, with both directions side by side or added, as torch and others write it."""
-    text = f"o{k} = {op}<hidden_size = {STATES}, direction = \"{direction}\">({x}, w{k}, r{k}, b{k})"
+    text = f'o{k} = {op}<hidden_size = {STATES}, direction = "{direction}">({x}, w{k}, r{k}, b{k})'
     if sides == "beside":
         return f"{text} t{k} = Transpose<perm = [0, 2, 1, 3]>(o{k}) f{k} = Reshape(t{k}, flat)"
     return f"{text} f{k} = ReduceSum<keepdims = 0>(o{k}, one)"

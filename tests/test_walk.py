@@ -23,7 +23,7 @@ from symlint.inference import _Report
 from symlint.lower import Ref, Tracer
 from symlint.program import SUM, Program
 from symlint.structure import Action
-from symlint.terms import Expansion, beside
+from symlint.terms import Expansion, together
 
 Values = dict[str, np.ndarray]
 
@@ -229,7 +229,7 @@ def partition(expansion: Expansion, axes: tuple[int, ...]) -> bool:
     rows = [expansion.terms(f) for f in axes]
     count = np.zeros([expansion.factors.size(f) for f in axes], int)
     for picks in product(*rows):
-        if all(beside(a, b) is not None for a, b in combinations(picks, 2)):
+        if all(together(a, b) is not None for a, b in combinations(picks, 2)):
             count[np.ix_(*(term.positions.reshape(-1) for term in picks))] += 1
     return bool((count == 1).all())
 

@@ -20,7 +20,7 @@ from symlint.graph import Array, Node, Shape
 from symlint.numbers import Numbers
 from symlint.parameters import parameters
 from symlint.program import Affine, Pointwise, Step, operands, results
-from symlint.terms import Term, beside
+from symlint.terms import Term, together
 
 VECTORS = ("add", "shift", "mean", "variance", "gain", "mul")
 """Kinds of weights that hold a number per unit and write or read nothing."""
@@ -190,4 +190,4 @@ def _use(reading: Reading | None, axis: int) -> str:
 
 def _together(terms: tuple[Term, ...]) -> bool:
     """Whether the terms of different axes are there at once."""
-    return all(beside(a, b) is not None for a, b in combinations(terms, 2))
+    return all(together(a, b) is not None for a, b in combinations(terms, 2))
