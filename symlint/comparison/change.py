@@ -18,10 +18,11 @@ from symlint.comparison.weights import Weights
 from symlint.digest import BLOCK
 from symlint.graph import Array, Shape
 
-Status = Literal["identical", "rounded", "rescaled", "moved", "cut", "changed", "not compared"]
+Status = Literal["identical", "rounded", "folded", "rescaled", "moved", "cut", "changed", "not compared"]
 """``rounded``: as near as the coarser number type allows. ``rescaled``: the same but for one factor per unit of an
 axis, as when a normalisation is folded. ``moved``: the same up to permutations, signs and scales of units.
-``cut``: only some rows and columns are left, as they were."""
+``cut``: only some rows and columns are left, as they were. ``folded``: it is in other weights, which are what they
+must be."""
 SAME: tuple[Status, ...] = ("identical", "rounded")
 ONE = 1.05
 FEW = 4.0
@@ -53,6 +54,13 @@ class Change:
     """Numbers that became infinite or NaN; `relative` is that of the others."""
     became: Shape = ()
     """The new shape of a weight that was cut."""
+    explained: bool = False
+    """Whether what became of it leaves the function as it was."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing changed but rounding and what leaves the function as it was."""
+        return self.explained or self.status in SAME
 
     @property
     def size(self) -> int:
@@ -87,10 +95,11 @@ class Pairs:
         before, values = old.read(weight), {k: new.read(w) for k, w in self.theirs(index).items()}
         if before is None or not pairs or any(v is None for v in values.values()):
             return None
+        loose = max(old.loose.get(weight.name, 0.0), *(new.loose.get(w.name, 0.0) for w in self.theirs(index).values()))
         if self._plain(weight) and all(self._plain(w) for w in self.theirs(index).values()):
-            return before, self._after(before, pairs, values), np.zeros(())
+            return before, self._after(before, pairs, values), np.full((), loose)
         before = before.astype(np.float64)
-        after, slack = before.copy(), np.zeros(before.shape)
+        after, slack = before.copy(), np.full(before.shape, loose)
         if weight.step is not None:
             slack += STEPS * weight.step
         for x, y in pairs:

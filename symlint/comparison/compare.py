@@ -6,12 +6,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from symlint.asked import Asked
 from symlint.audit import Report, judged
 from symlint.comparison.blocks import Weight
 from symlint.comparison.canonical import canonical, moved
 from symlint.comparison.change import SAME, Change, Status, changes, unmatched
 from symlint.comparison.course import SpaceChange, counterparts, course
+from symlint.comparison.folding import Fold, folded, told
 from symlint.comparison.matching import Matching, match
 from symlint.comparison.nodes import Nodes, nodes
 from symlint.comparison.resized import resized, with_cuts
@@ -22,9 +26,12 @@ from symlint.finding import Level
 from symlint.graph import Array, Graph
 from symlint.inference import examine
 from symlint.load import load
+from symlint.repair.storage import save
 from symlint.rule import Rule
 from symlint.settings import Settings
 from symlint.stored import same_bytes
+
+NORM = "BatchNormalization"
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Comparison:
     """Elements of the new network's weights that have a counterpart."""
     total_new: int
     fail_on: Collection[str] = ("new",)
+    folds: tuple[tuple[Fold, ...], tuple[Fold, ...]] = ((), ())
+    """The normalisations of either file that were folded to compare it."""
 
     @property
     def matched(self) -> int:
@@ -69,7 +78,7 @@ class Comparison:
     @property
     def alike(self) -> bool:
         """Whether every weight of either file is in the other, up to the rounding of its number type."""
-        return not self.unmatched_old and not self.unmatched_new and set(self.counts) <= set(SAME)
+        return not self.unmatched_old and not self.unmatched_new and all(c.settled for c in self.changes if c.matched)
 
     @property
     def renamed(self) -> int:
@@ -90,7 +99,7 @@ class Comparison:
     @property
     def changed(self) -> int:
         """Number of weights that are in one file only or differ by more than rounding, a moved gauge included."""
-        differ = sum(n for status, n in self.counts.items() if status not in SAME)
+        differ = sum(not change.settled for change in self.changes if change.matched)
         return differ + len(self.unmatched_old) + len(self.unmatched_new)
 
     @property
@@ -136,35 +145,78 @@ def compare(
     equal = same_bytes(*models)
     contexts = [one, one if equal else Context(*examine(models[1]), settings.asked(rules))]
     reports = [report, replace(report, path=new) if equal else judged(new, contexts[1], chosen, settings)]
-    matching = match(*(Weights(c) for c in contexts))
-    matching.resized = resized(matching)
-    found = with_cuts(changes(matching), matching, matching.resized)
-    gauges: list[Mapping[str, Array]] = [{}, {}]
-    if not all(change.status in SAME for change in found):
-        gauges = [canonical(c) for c in contexts]
-        found = moved(found, matching, *gauges)
-    spaces = counterparts(contexts, matching)
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        return _compared(contexts, reports, _shown(contexts, Path(folder), settings.asked(rules)), fail_on)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The two networks in the form in which their weights are compared."""
+
+    contexts: Sequence[Context]
+    folds: tuple[tuple[Fold, ...], tuple[Fold, ...]] = ((), ())
+
+
+def _shown(contexts: Sequence[Context], folder: Path, asked: Asked) -> _Shown:
+    """The networks as they are, or with normalisations folded where one of them has more than the other."""
+    models = [c.symmetry.model for c in contexts]
+    if len({Counter(_ops(model.graph))[NORM] for model in models}) == 1:
+        return _Shown(contexts)
+    made, folds = list[Context](), list[tuple[Fold, ...]]()
+    for context, model in zip(contexts, models, strict=True):
+        file, found = folded(model.path)
+        if not found:
+            made.append(context)
+        else:
+            out = folder / f"{len(made)}.onnx"
+            save(file, out, None)
+            made.append(Context(*examine(load(str(out))), asked))
+        folds.append(found)
+    return _Shown(made, (folds[0], folds[1]))
+
+
+def _compared(
+    contexts: Sequence[Context], reports: Sequence[Report], shown: _Shown, fail_on: Collection[str]
+) -> Comparison:
+    matching, found, gauges = _changes(shown)
+    spaces, before = counterparts(shown.contexts, matching), (matching, found)
+    if shown.contexts is not contexts:
+        first, plain, _ = _changes(_Shown(contexts))
+        spaces, before = counterparts(contexts, first), (first, plain)
     cuts = [change for change in found if change.status == "cut"]
     kept = {c.old for c in cuts}, {name for c in cuts for name in c.new}
     left, right = unmatched(matching)
-    old_model, new_model = (c.symmetry.model for c in contexts)
     names = ({weight.name for weight in matching.old.all}, {weight.name for weight in matching.new.all})
     return Comparison(
         reports[0],
         reports[1],
-        verdicts(
-            reports[0].findings, reports[1].findings, spaces, lambda space: _placed(space, contexts[0], matching, found)
-        ),
-        found,
+        verdicts(reports[0].findings, reports[1].findings, spaces, lambda space: _placed(space, contexts[0], *before)),
+        told(found, shown.folds, [c.symmetry.model for c in contexts]),
         tuple(weight for weight in left if weight.name not in kept[0]),
         tuple(weight for weight in right if weight.name not in kept[1]),
-        tuple(course(contexts, matching, found, gauges)),
+        tuple(course(shown.contexts, matching, found, gauges)),
         _operators(contexts[0], contexts[1]),
-        nodes(old_model, new_model, names),
+        nodes(shown.contexts[0].symmetry.model, shown.contexts[1].symmetry.model, names),
         sum(block.size for block in matching.blocks.values()) + sum(change.matched for change in cuts),
         sum(weight.size for weight in matching.new.all),
         fail_on,
+        shown.folds,
     )
+
+
+def _changes(shown: _Shown) -> tuple[Matching, tuple[Change, ...], Sequence[Mapping[str, Array]]]:
+    """The counterparts of the weights, what became of each, and the weights in a gauge of their own."""
+    weights = [Weights(c) for c in shown.contexts]
+    for side, folds in zip(weights, shown.folds, strict=True):
+        side.loose = {fold.bias: fold.slack for fold in folds}
+    matching = match(*weights)
+    matching.resized = resized(matching)
+    found = with_cuts(changes(matching), matching, matching.resized)
+    gauges: list[Mapping[str, Array]] = [{}, {}]
+    if not all(change.status in SAME for change in found):
+        gauges = [canonical(c) for c in shown.contexts]
+        found = moved(found, matching, *gauges)
+    return matching, found, gauges
 
 
 def _placed(space: str, context: Context, matching: Matching, found: Sequence[Change]) -> bool:

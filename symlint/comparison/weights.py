@@ -33,6 +33,8 @@ class Weights:
 
     def __init__(self, context: Context) -> None:
         self.moved: Mapping[str, Array] = {}
+        self.loose: Mapping[str, float] = {}
+        """Stored tensor -> how far rounding may have moved its numbers that were computed of others."""
         self.context, self.program = context, context.structure.program
         self.axes, self.expansion = context.structure.axes, context.structure.expansion
         self.readings = readings(self.program, context.moving)

@@ -123,6 +123,8 @@ def _headline(found: Comparison) -> Text:
     if found.alike:
         nothing = "nothing" if found.nodes.same else "no weight"
         what = f" but the rounding {_rounding(found)}" if found.counts["rounded"] else " in what is matched"
+        if folds := sum(map(len, found.folds)):
+            what = f" but where {count(folds, 'normalisation')} {'is' if folds == 1 else 'are'} stored"
         tail = f"; {_computed(found)}" if found.nodes.edits else ""
         return Text(f"{nothing} changed{what}: {listed(parts)}{tail}", style="bold yellow")
     return Text(f"of {count(sum(found.counts.values()), 'matched tensor')}: {listed(parts)}", style="bold")

@@ -17,6 +17,7 @@ ROWS = 16
 STATUS: dict[Status, str] = {
     "identical": "identical",
     "rounded": "equal up to rounding",
+    "folded": "folded into its layer",
     "rescaled": "equal up to a factor per unit",
     "moved": "equal up to a symmetry",
     "cut": "cut to some rows or columns",
