@@ -22,6 +22,8 @@ SKETCHES = 4
 """Random sums in which rows are compared before they are read a second time."""
 LOOKS = 256
 """Pairs of rows, per row, whose sketches are compared."""
+Strip = tuple[slice, ...]
+"""The rows and the columns of a block of a table."""
 REACH = 8.0
 """How many tolerances apart such a sum of rows of length 1 may be: that of independent roundings is below 1."""
 
@@ -177,27 +179,36 @@ def count_distinct(numbers: Array) -> int:
 
 def sketched(rows: Array) -> Sketch:
     """One reading of rows, shape (rows, columns), in blocks."""
+
+    def blocks() -> Iterator[tuple[Strip, Array]]:
+        for place, room in strips(rows):
+            room[...] = rows[place]
+            yield place, room
+
+    return sketch_of(blocks(), *rows.shape)
+
+
+def strips(rows: Array) -> Iterator[tuple[Strip, Array]]:
+    """The places of blocks of a table: whole rows, or whole columns where these are what lies together.
+
+    Each has room for it in float64, which is that of the next one as well.
+    """
     count, width = rows.shape
     along = abs(rows.strides[1]) <= abs(rows.strides[0])
-    return sketch_of(_blocks(rows if along else rows.T, turned=not along), count, width)
+    lines, each = (count, width) if along else (width, count)
+    step = min(lines, max(1, BLOCK // max(each, 1)))
+    room = np.empty((step, each))
+    for k in range(0, lines, max(step, 1)):
+        part, wide = slice(k, k + step), room[: lines - k]
+        yield ((part, slice(0, each)), wide) if along else ((slice(0, each), part), wide.T)
 
 
-def _blocks(lines: Array, *, turned: bool) -> Iterator[tuple[slice, slice, Array]]:
-    step = max(1, BLOCK // max(lines.shape[1], 1))
-    wide = np.empty((min(step, len(lines)), lines.shape[1]))
-    for k in range(0, len(lines), step):
-        block = wide[: min(step, len(lines) - k)]
-        block[...] = lines[k : k + step]
-        part = slice(k, k + len(block))
-        yield (slice(None), part, block.T) if turned else (part, slice(None), block)
-
-
-def sketch_of(blocks: Iterable[tuple[slice, slice, Array]], count: int, width: int) -> Sketch:
+def sketch_of(blocks: Iterable[tuple[Strip, Array]], count: int, width: int) -> Sketch:
     """One reading of rows that come in blocks of float64, which are used up, each with its rows and its columns."""
     rng = np.random.default_rng(20231129)
     weights = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
     sums, squares, least = np.zeros((SKETCHES, count)), np.zeros(count), np.inf
-    for rows, columns, block in blocks:
+    for (rows, columns), block in blocks:
         sums[:, rows] += weights[:, columns] @ block.T
         np.multiply(block, block, out=block)
         squares[rows] += block.sum(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -11,8 +11,9 @@ from symlint.clusters import ROUNDING, precision
 from symlint.graph import Array, Shape
 from symlint.program import Einsum, Spec
 from symlint.regrouping import Grid, apart, first, gathered, grid, pieces, together
-from symlint.rows import Columns, Verdicts, combine
-from symlint.values import Bases, Blockwise, Names, Value, Weight, absent, alike, known
+from symlint.rows import Columns, Rows, Verdicts, combine
+from symlint.values import Bases, Names, Value, alike, known
+from symlint.weights import Blockwise, Levels, Weight, absent
 
 LIMIT = 1 << 25
 
@@ -84,7 +85,7 @@ def _summed(names: Names, cut: Grid, gone: list[str], sizes: dict[str, int]) -> 
         zero = absent(scale).all(axis=axes, keepdims=True)
         rest = (*(1 for _ in axes), *cut.shape[len(axes) :])
         if many <= 2048:
-            made = gathered(names, bases, [alike(scale)], axes, clear=fixed)
+            made = gathered(names, bases, map(alike, [scale]), axes, clear=fixed)
         else:
             made = names.fresh(rest).labels.clear(fixed)
         size = np.where(fixed, total, np.where(zero, 0.0, 1.0))
@@ -158,30 +159,20 @@ def _linear(
     """Known weights times unknown bases: an output is its row of weights over the distinct bases."""
     sizes = dict(step.sizes)
     cut, whole = grid(x[0], x[1], sizes), pieces(w[0].shape, w[1], sizes)
-    if cut is None or whole is None:
+    wide, made = ([label for axis in spec for label in axis] for spec in (w[1], step.result))
+    roles = None if cut is None or whole is None else _roles(cut, wide, made, sizes)
+    if cut is None or roles is None:
         return names.fresh(shape)
-    wide = [label for axis in w[1] for label in axis]
-    made = [label for axis in step.result for label in axis]
-    units = [label for label in cut.order if cut.size(label) == sizes[label]]
-    batch = [label for label in made if label in wide and label in units]
-    out = [label for label in made if label in wide and label not in cut.order]
-    passing = [label for label in made if label not in wide and label in units]
-    read = [label for label in wide if label not in made and label in units]
-    along = [label for label in wide if label not in made and label in cut.order and label not in units]
-    alone = [label for label in wide if label not in made and label not in cut.order]
-    lost = [label for label in units if label not in made and label not in wide]
-    varying = [label for label in made if label in wide and label in cut.order and label not in units]
-    if lost or alone or varying:
-        return names.fresh(shape)
+    passing, batch, out, read, along = roles
     parts = (batch, out, read, along)
     count = [prod(sizes[label] for label in part) for part in parts]
     places = [tuple(wide.index(label) for label in part) for part in parts]
 
-    def columns() -> Array:
-        values = apart(w[0].slim, w[0].shape, w[1], sizes)
-        assert values is not None
-        values = np.broadcast_to(values, [n for axis in whole for n in axis])
-        return values.transpose([k for part in places for k in part]).reshape(count)
+    def layout(values: Array) -> Array:
+        labelled = apart(values, w[0].shape, w[1], sizes)
+        assert labelled is not None
+        full = np.broadcast_to(labelled, [sizes[label] for label in wide])
+        return full.transpose([k for part in places for k in part]).reshape(count)
 
     cut = cut.align([*batch, *passing, *read])
     # What is the same at every place, or differs from place to place in a regular way, is looked at once.
@@ -192,42 +183,76 @@ def _linear(
     starts, scale = (np.broadcast_to(a, dims).reshape(count[0], many, count[2]) for a in (bases.starts, cut.scale))
     stored = w[0].held
     key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
-    tolerance = ROUNDING * precision(w[0].dtype)
-    blocks = _blocks(stored, w[1], places) if isinstance(stored, Weight) else None
-    weights = Columns(columns, count[1], count[3], verdicts, key, blocks)
-    rows = combine(names, starts, scale, weights, tolerance)
-    many = prod(cut.shape[k] for k in free if bases.steps[k])
-    steps = [0] * (len(batch) + len(passing) + len(out))
-    size = 1
-    for k in reversed(free):
-        if bases.steps[k]:
-            steps[k], size = size, size * cut.shape[k]
-    within = [*dims[: len(batch) + len(passing)], *(sizes[label] for label in out)]
-    full = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
-    found = Bases((rows.base * many + names.count).reshape(within), tuple(steps), full)
-    names.count += (int(rows.base.max(initial=-1)) + 1) * many
-    quiet = (rows.steady & ~rows.still).reshape(within)
-    if quiet.any():
-        names.settle(found, None if quiet.all() else quiet)
-    found = Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
+    blocks = _blocks(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
+    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks)
+    rows = combine(names, starts, scale, weights, ROUNDING * precision(w[0].dtype))
+    shared = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
+    within = (*dims[: len(batch) + len(passing)], *shared[len(batch) + len(passing) :])
+    found = _named(names, rows, within, shared, [k for k in free if bases.steps[k]])
     done = Grid(found, rows.scale.reshape(within), (*batch, *passing, *out))
     missing = tuple(label for label in made if label not in done.order)
     return together(names, done.align([*done.order, *missing]), step, shape)
 
 
+def _roles(cut: Grid, wide: list[str], made: list[str], sizes: Mapping[str, int]) -> tuple[list[str], ...] | None:
+    """The labels of a contraction with weights: those that pass them, the batch, those of outputs, units, and others.
+
+    None where an axis without units, or one that is summed, cannot be told by the weights.
+    """
+    units = [label for label in cut.order if cut.size(label) == sizes[label]]
+    batch = [label for label in made if label in wide and label in units]
+    out = [label for label in made if label in wide and label not in cut.order]
+    passing = [label for label in made if label not in wide and label in units]
+    read = [label for label in wide if label not in made and label in units]
+    along = [label for label in wide if label not in made and label in cut.order and label not in units]
+    alone = [label for label in wide if label not in made and label not in cut.order]
+    lost = [label for label in units if label not in made and label not in wide]
+    varying = [label for label in made if label in wide and label in cut.order and label not in units]
+    return None if lost or alone or varying else (passing, batch, out, read, along)
+
+
+def _named(names: Names, rows: Rows, within: Shape, shape: Shape, free: Sequence[int]) -> Bases:
+    """New bases for rows that were looked at once for all places of the axes `free`.
+
+    Args:
+        names: gives them their numbers.
+        rows: what was found.
+        within: their shape, with size 1 along axes that were not written out.
+        shape: in full.
+        free: axes along which each place makes a base of its own.
+    """
+    many = prod(shape[k] for k in free)
+    steps, size = [0] * len(shape), 1
+    for k in reversed(free):
+        steps[k], size = size, size * shape[k]
+    found = Bases((rows.base * many + names.count).reshape(within), tuple(steps), shape)
+    names.count += (int(rows.base.max(initial=-1)) + 1) * many
+    quiet = (rows.steady & ~rows.still).reshape(within)
+    if quiet.any():
+        names.settle(found, None if quiet.all() else quiet)
+    return Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
+
+
 def _blocks(
-    stored: Weight, spec: Spec, places: Sequence[tuple[int, ...]]
-) -> Callable[[], Iterator[tuple[slice, slice, Array]]] | None:
+    stored: Weight,
+    spec: Spec,
+    places: Sequence[tuple[int, ...]],
+    layout: Callable[[Array], Array],
+    count: Sequence[int],
+) -> Callable[[], Iterator[tuple[tuple[slice, ...], Array]]] | None:
     """The blocks of a weight that is worked out in blocks, as rows and columns; None where it is no such matrix."""
     worked_out: object = stored.read
     batch, out, read, along = places
+    if isinstance(worked_out, Levels) and not batch:
+        table = count[1], count[2] * count[3]
+        return worked_out.view(table, lambda values: layout(values).reshape(table)).blocks
     if not isinstance(worked_out, Blockwise) or len(spec) != 2 or batch or along:
         return None
     first, second = tuple(range(len(spec[0]))), tuple(range(len(spec[0]), len(spec[0]) + len(spec[1])))
     if (out, read) == (first, second):
-        return lambda: ((rows, columns, block) for (rows, columns), block in worked_out.blocks())
+        return worked_out.blocks
     if (read, out) == (first, second):
-        return lambda: ((rows, columns, block.T) for (columns, rows), block in worked_out.blocks())
+        return lambda: (((rows, columns), block.T) for (columns, rows), block in worked_out.blocks())
     return None
 
 
@@ -259,7 +284,7 @@ def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape)
     axes = tuple(range(len(gone)))
     lead = first(flat, axes)
     nothing = lead == 0
-    made = gathered(names, bases, [alike(flat / np.where(nothing, 1.0, lead))], axes, clear=nothing)
+    made = gathered(names, bases, map(alike, [flat / np.where(nothing, 1.0, lead)]), axes, clear=nothing)
     starts = made.starts.reshape(made.starts.shape[len(gone) :])
     made = Bases(starts, made.steps[len(gone) :], made.shape[len(gone) :])
     return together(names, Grid(made, lead.reshape(lead.shape[len(gone) :]), tuple(kept)), step, shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -12,12 +12,15 @@ from symlint.evaluate import evaluate
 from symlint.graph import Array, Shape
 from symlint.parity import ODD
 from symlint.program import Pointwise
-from symlint.values import Bases, Mask, Names, Value, Weight, absent, alike, tidy
+from symlint.values import Bases, Labels, Names, Value, alike, tidy
+from symlint.weights import Levels, Mask, Operand, Weight, absent
 
 SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
 STILL = frozenset({"Identity", "Dropout", "Neg"})
 LARGE = 1 << 14
 """Elements of a weight from which on what comes of it is worked out later."""
+LEVELLED: Mapping[str, Any] = {"Identity": None, "Sub": np.subtract, "Mul": np.multiply}
+"""What quantisers do with levels, whose numbers stay finite."""
 NEWEST = 20
 """The operator set in which functions of other domains are evaluated."""
 
@@ -54,26 +57,20 @@ def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:
 def _put_off(step: Pointwise, values: list[Value], shape: Shape) -> Value | None:
     """What comes of the levels of a large weight, worked out when it is read: it is finite whatever they are."""
     place = max(range(len(values)), key=lambda k: prod(values[k].shape))
-    weight, numbers = values[place].held, [v.slim if k != place else np.zeros(()) for k, v in enumerate(values)]
-    if step.function not in ("Sub", "Mul") or not isinstance(weight, Weight) or not weight.levels:
+    weight, numbers = values[place].held, [v.slim for k, v in enumerate(values) if k != place]
+    if step.function not in LEVELLED or not isinstance(weight, Weight) or not weight.levels:
         return None
     small = all(n.size * 16 <= prod(shape) and np.isfinite(n.astype(np.float64)).all() for n in numbers)
-    if not small or weight.shape != shape or prod(shape) < LARGE:
+    whole = step.function == step.node.op and all(n.dtype.kind in "biu" for n in numbers) and "int" in weight.dtype
+    if not small or whole or weight.shape != shape or prod(shape) < LARGE:
         return None
-
-    def made(levels: Array, others: list[Array]) -> Array | None:
-        return compute(step, [levels if k == place else other for k, other in enumerate(others)])
-
-    def read() -> Array:
-        found = made(weight.read(), numbers)
-        assert found is not None  # sums and products of whole and finite numbers are finite
-        return found
-
-    first = made(np.zeros((1,) * len(shape), weight.dtype), [n[tuple(slice(0, 1) for _ in n.shape)] for n in numbers])
-    if first is None:
-        return None
+    source: object = weight.read
+    levels = source if isinstance(source, Levels) else Levels(weight.read, shape)
+    for number in numbers:
+        wide = _lifted(number.astype(np.float64), len(shape))
+        levels = levels.then(Operand(LEVELLED[step.function], wide, behind=place == 0))
     key = (*weight.key, step.function, *(n.tobytes() for n in numbers))
-    return Value(None, Weight(shape, str(first.dtype), read, key, levels=True), shape)
+    return Value(None, Weight(shape, "float64", levels, key, levels=True), shape)
 
 
 def _lifted(array: Array, rank: int) -> Array:
@@ -93,10 +90,10 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
         bases = names.derive(x.shape, [x.labels], [np.signbit(scale).astype(np.int64)], steady=True, clear=clear)
         scale = np.abs(scale)
     elif step.function in ODD:
-        bases = names.derive(x.shape, [x.labels], [alike(np.abs(scale))], steady=True, clear=clear)
+        bases = names.derive(x.shape, [x.labels], map(alike, [np.abs(scale)]), steady=True, clear=clear)
         scale = np.where(scale < 0, -1.0, 1.0)
     else:
-        bases = names.derive(x.shape, [x.labels], [alike(scale)], steady=True, clear=clear)
+        bases = names.derive(x.shape, [x.labels], map(alike, [scale]), steady=True, clear=clear)
         scale = np.ones((1,) * len(x.shape))
     if made is not None:
         scale = np.broadcast_to(scale, constant.shape).astype(np.float64)
@@ -131,11 +128,15 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if alone.all():
         return tidy(only, lead)
     moving = [k for k, v in enumerate(values) if v.bases is not None]
-    relative = [alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving]
-    noise = sum((_lifted(v.noise, rank) for v in values if v.noise is not None), np.zeros((1,) * rank))
-    offset, off = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
-    relative.append(alike(offset, off if noise.any() else None))
-    made = names.derive(shape, [values[k].labels for k in moving], relative, clear=nothing if nothing.any() else None)
+
+    def relative() -> Iterator[Labels]:
+        yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving)
+        noise = sum((_lifted(v.noise, rank) for v in values if v.noise is not None), np.zeros((1,) * rank))
+        offset, off = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
+        yield alike(offset, off if noise.any() else None)
+
+    clear = nothing if nothing.any() else None
+    made = names.derive(shape, [values[k].labels for k in moving], relative(), clear=clear)
     if alone.any():
         made = only.where(alone, made)
     return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
@@ -239,7 +240,7 @@ def _choice(names: Names, condition: Value, values: list[Value]) -> Value:
 def alike_in_all(names: Names, values: list[Value], clear: Mask | None = None) -> Value:
     """Equal where all of `values` are, and of them nothing else is known."""
     shape = np.broadcast_shapes(*(v.shape for v in values))
-    bases = names.derive(shape, [v.labels for v in values], [alike(v.slim) for v in values], clear=clear)
+    bases = names.derive(shape, [v.labels for v in values], (alike(v.slim) for v in values), clear=clear)
     return Value(bases, np.ones((1,) * len(shape)), shape)
 
 

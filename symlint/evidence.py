@@ -28,7 +28,8 @@ from symlint.structure import Action, Structure
 from symlint.symmetry import Space, Symmetry
 from symlint.units import Units, same_units, spread
 from symlint.valuation import valuate
-from symlint.values import Bases, Names, Value, slim
+from symlint.values import Bases, Names, Value
+from symlint.weights import slim
 
 ORTHOGONAL = ("O", "Stab")
 """Groups of rotations that keep lengths."""

@@ -24,7 +24,8 @@ from symlint.program import (
 )
 from symlint.regrouping import apart, joined, pieces
 from symlint.rows import Verdicts
-from symlint.values import Value, absent
+from symlint.values import Value
+from symlint.weights import Levels, Weight, absent
 
 Mask = NDArray[np.bool_]
 LIMIT = 1 << 26
@@ -60,7 +61,8 @@ class _Backward:
         value = self.values[name]
         if self.verdicts.whole(value):
             return np.ones((1,) * len(value.shape), bool)
-        mask = ~absent(value.slim)
+        levels: object = value.held.read if isinstance(value.held, Weight) else None
+        mask = levels.present if isinstance(levels, Levels) else ~absent(value.slim)
         return np.ones((1,) * mask.ndim, bool) if mask.size > 1 and mask.all() else mask
 
     def give(self, name: str, mask: Mask) -> None:
@@ -125,12 +127,14 @@ class _Backward:
         others = [label for label in sizes if label not in own]
         order = [*own, *others]
         total = np.ones((1,) * len(order), bool)
-        for mask, labels in parts:
-            if mask.size == 1 and mask.all():
-                continue
+        parts = [(mask, labels) for mask, labels in parts if mask.size > 1 or not mask.all()]
+        for j, (mask, labels) in enumerate(parts):
+            met = {*own, *(label for k, (_, other) in enumerate(parts) if k != j for label in other)}
+            alone = tuple(k for k, label in enumerate(labels) if label not in met)
+            some = np.asarray(np.any(mask, axis=alone, keepdims=True)) if alone else mask
             place = [labels.index(label) for label in order if label in labels]
-            wide = [mask.shape[labels.index(label)] if label in labels else 1 for label in order]
-            grid = mask.transpose(place).reshape(wide)
+            wide = [some.shape[labels.index(label)] if label in labels else 1 for label in order]
+            grid = some.transpose(place).reshape(wide)
             if prod(np.broadcast_shapes(total.shape, grid.shape)) > LIMIT:
                 return np.ones((1,) * len(own), bool)
             total = total & grid

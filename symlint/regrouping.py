@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -144,7 +144,7 @@ def collapse(names: Names, bases: Bases, scale: Array, axes: tuple[int, ...]) ->
     fixed = bases.constant.all(axis=axes, keepdims=True)
     start = scale[tuple(slice(0, 1) if k in axes else slice(None) for k in range(scale.ndim))]
     same = fixed & (scale == start).all(axis=axes, keepdims=True)
-    made = gathered(names, bases, [alike(scale / safe)], axes, clear=same)
+    made = gathered(names, bases, map(alike, [scale / safe]), axes, clear=same)
     return made, np.where(same, start, safe)
 
 
@@ -160,13 +160,13 @@ def first(scale: Array, axes: tuple[int, ...]) -> Array:
 
 
 def gathered(
-    names: Names, bases: Bases, codes: Sequence[Labels], axes: tuple[int, ...], *, clear: Array | None = None
+    names: Names, bases: Bases, codes: Iterable[Labels], axes: tuple[int, ...], *, clear: Array | None = None
 ) -> Bases:
     """New bases that everything along some axes determines together; these axes have size 1 then."""
     rest = tuple(1 if k in axes else n for k, n in enumerate(bases.shape))
     steps = tuple(0 if k in axes else step for k, step in enumerate(bases.steps))
     columns = [Bases(part, steps, rest) for part in _lines(bases.starts, axes)]
-    return names.derive(rest, columns, [part for code in codes for part in _lines(code, axes)], clear=clear)
+    return names.derive(rest, columns, (part for code in codes for part in _lines(code, axes)), clear=clear)
 
 
 def _lines(array: Array, axes: tuple[int, ...]) -> list[Array]:

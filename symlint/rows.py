@@ -10,8 +10,10 @@ from math import prod
 import numpy as np
 
 from symlint.clusters import ABSENT, BLOCK, Grouping, Sketch, proportional, sketch_of, sketched
+from symlint.digest import blocks
 from symlint.graph import Array, Tensor
-from symlint.values import Blockwise, Labels, Mask, Names, Value, Weight, absent
+from symlint.values import Labels, Names, Value
+from symlint.weights import Blockwise, Mask, Weight, absent
 
 LARGE = 1 << 14
 """Elements from which on it is worth to know that none of a weight is zero."""
@@ -52,12 +54,9 @@ class Verdicts:
             return source.full
         if self._full.get(weight.key[:1]) and all(isinstance(change, tuple) for change in weight.key[1:]):
             return True
-        return not any(absent(block).any() for block in _blocks(weight.read()))
-
-
-def _blocks(array: Array) -> Iterator[Array]:
-    flat = array.reshape(-1) if array.flags.c_contiguous else array.T.reshape(-1)
-    return (flat[k : k + BLOCK] for k in range(0, flat.size, BLOCK))
+        values = weight.read()
+        ordered = values if values.flags.c_contiguous else values.T
+        return not any(absent(block).any() for block in blocks(ordered, BLOCK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Columns:
     verdicts: Verdicts
     key: tuple[Hashable, ...] | None
     """Their name among the verdicts, first the array's; None where nothing is remembered."""
-    blocks: Callable[[], Iterator[tuple[slice, slice, Array]]] | None = None
+    blocks: Callable[[], Iterator[tuple[tuple[slice, ...], Array]]] | None = None
     """Where they are one matrix, its blocks in float64, each with its rows (out) and its columns (read)."""
 
 

@@ -31,7 +31,8 @@ from symlint.program import (
 )
 from symlint.regrouping import collapse, gathered
 from symlint.rows import Verdicts
-from symlint.values import Bases, Mask, Names, Value, Weight, absent, alike, known, tidy
+from symlint.values import Bases, Names, Value, alike, known, tidy
+from symlint.weights import Mask, Weight, absent
 
 LIMIT = 1 << 23
 SMALL = 1 << 14
@@ -214,16 +215,16 @@ class _Forward:
         rest = tuple(1 if k in axes else n for k, n in enumerate(x.shape))
         many = prod(x.shape[k] for k in axes)
         if many == 1 and law.kind == "none":
-            bases = self.names.derive(rest, [x.labels], [alike(x.slim)], steady=True)
+            bases = self.names.derive(rest, [x.labels], map(alike, [x.slim]), steady=True)
             return bases, np.ones((1,) * len(rest))
         if many == 1:
             degree = float((law.degrees[0] if law.degrees else None) or 1)
             sign = np.signbit(x.slim).astype(np.int64)
             return self.names.derive(rest, [x.labels], [sign], steady=True), np.abs(x.slim) ** degree
-        if 2 * many > 4096 or (x.bases is None and not similar(x.slim, x.shape, axes)):
+        if prod(rest) == 1 or 2 * many > 4096 or (x.bases is None and not similar(x.slim, x.shape, axes)):
             made = self.names.fresh(rest).labels
         else:
-            made = gathered(self.names, x.labels, [alike(x.slim)], axes)
+            made = gathered(self.names, x.labels, map(alike, [x.slim]), axes)
         if law.kind == "none":
             return made, np.ones((1,) * len(rest))
         return made, np.where(_vanishing(x.slim, axes), 0.0, 1.0)
@@ -233,7 +234,7 @@ class _Forward:
         x = self.values[step.x]
         axes = tuple(k for k in step.axes if x.shape[k] > 1)
         context = [self._rows(x, axes, NONE)[0]] if axes else []
-        bases = self.names.derive(x.shape, [x.labels, *context], [alike(x.slim)])
+        bases = self.names.derive(x.shape, [x.labels, *context], map(alike, [x.slim]))
         vanish = np.zeros((1,) * len(x.shape), bool)
         if step.function in ("rms", "l2"):
             vanish = absent(x.slim)

@@ -11,30 +11,19 @@ other arrays here, have size 1 along axes along which they do not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from math import gcd, prod
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.clusters import ABSENT
 from symlint.graph import Array, Shape
+from symlint.weights import Mask, Weight, absent, slim
 
 Labels = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 FEW = 4
-
-
-def slim(array: Array) -> Array:
-    """An array with size 1 along the axes along which it is one number by the way it is stored."""
-    if 0 not in array.strides:
-        return array
-    return array[
-        tuple(slice(0, 1) if not s and n > 1 else slice(None) for s, n in zip(array.strides, array.shape, strict=True))
-    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,36 +123,6 @@ class Bases:
         return Bases(starts, steps, shape)
 
 
-@runtime_checkable
-class Blockwise(Protocol):
-    """Numbers that are worked out in blocks, each with its place."""
-
-    @property
-    def full(self) -> bool:
-        """Whether none of them counts as zero."""
-
-    def blocks(self) -> Iterator[tuple[tuple[slice, ...], Array]]:
-        """The blocks, in float64."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Weight:
-    """Known numbers that stay where they are stored until somebody reads them."""
-
-    shape: Shape
-    dtype: str
-    read: Callable[[], Array]
-    key: tuple[Hashable, ...]
-    """What tells such numbers apart: the stored tensor, and how it was cut and turned since."""
-    levels: bool = False
-    """Whether they are whole numbers, or what a quantiser makes of such: then they are finite."""
-
-    def view(self, shape: Shape, change: Hashable, made: Callable[[Array], Array]) -> Weight:
-        """The same numbers cut or turned; `change` tells this apart from other ways."""
-        read = self.read
-        return Weight(shape, self.dtype, lambda: made(read()), (*self.key, change), self.levels)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """Bases and scales of one tensor; without bases every element is a known number."""
@@ -214,11 +173,6 @@ class Value:
     def zero(self) -> Mask:
         """Where the element is zero for every input, in the shape of the tensor."""
         return np.broadcast_to(absent(self.slim), self.shape)
-
-
-def absent(numbers: Array) -> Mask:
-    """Which numbers are zero for every purpose."""
-    return np.asarray(np.abs(numbers) < ABSENT)
 
 
 def known(numbers: Array, noise: Array | None = None) -> Value:
@@ -283,7 +237,7 @@ class Names:
         self,
         shape: Shape,
         bases: Sequence[Bases],
-        codes: Sequence[Labels] = (),
+        codes: Iterable[Labels] = (),
         *,
         steady: bool = False,
         clear: Mask | None = None,
@@ -293,7 +247,7 @@ class Names:
         Args:
             shape: of the result, to which all of them broadcast.
             bases: what the operation reads.
-            codes: whole numbers, equal where some other thing that it reads is equal.
+            codes: whole numbers, equal where some other thing that it reads is equal; made if nothing else tells.
             steady: a base that depends on no input (by the first of `bases`) makes one that does not either.
             clear: where the result is the constant 1.
         """
@@ -315,7 +269,7 @@ class Names:
                 self.settle(made, quiet)
         return made if clear is None else made.clear(clear)
 
-    def _paired(self, shape: Shape, bases: list[Bases], codes: Sequence[Labels], clear: Mask | None) -> Bases:
+    def _paired(self, shape: Shape, bases: list[Bases], codes: Iterable[Labels], clear: Mask | None) -> Bases:
         """New bases where no single operand tells all elements apart."""
         codes = [code.reshape((1,) * (len(shape) - code.ndim) + code.shape) for code in codes]
         free = []
