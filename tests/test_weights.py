@@ -1,8 +1,14 @@
 """What is worked out of levels when it is read: the numbers that working all of them out at once gives."""
 
-import numpy as np
-import pytest
+import json
 
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+
+from symlint.cli import cli
 from symlint.clusters import BLOCK
 from symlint.weights import Levels, Operand, Weight
 
@@ -59,3 +65,30 @@ def test_levels_of_which_several_vanish_are_all_absent():
     tiny = Levels(lambda: stored, (16, 16)).then(Operand(np.multiply, np.full((1, 1), 1e-33), behind=True))
     assert not tiny.present.any()
     assert not tiny.full
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one scale", "a scale per row"])
+def test_a_unit_of_a_quantised_recurrence_that_is_written_with_zeros_is_dead(tmp_path, each):
+    width, dead = 12, [3, 7]
+    zero = RNG.integers(-5, 5, (1, 4 * width) if each else (1,)).astype(np.int8)
+    scale = RNG.uniform(0.01, 0.02, zero.shape).astype(np.float32)
+    stored = {"x_s": scale, "x_z": zero, "h_s": scale, "h_z": zero, "out": RNG.normal(size=(width, 3))}
+    for name in ("x_w", "h_w"):
+        levels = RNG.integers(-127, 128, (1, width, 4, width)).astype(np.int8)
+        levels[..., dead] = zero.reshape(1, 1, 4, -1)[..., dead] if each else zero  # all four gates
+        stored[name] = levels.reshape(1, width, 4 * width)
+    inputs = ["x", "x_w", "h_w", "", "", "", "", "", "x_s", "x_z", "h_s", "h_z"]
+    nodes = [
+        helper.make_node("DynamicQuantizeLSTM", inputs, ["all"], domain="com.microsoft", hidden_size=width),
+        helper.make_node("MatMul", ["all", "out"], ["y"]),
+    ]
+    values = {name: v.astype(np.float32) if v.dtype == np.float64 else v for name, v in stored.items()}
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [5, 1, 12]), ("y", [5, 1, 1, 3]))]
+    graph = helper.make_graph(
+        nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(v, name) for name, v in values.items()]
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "lstm.onnx")
+    run = CliRunner().invoke(cli, ["check", "--select", "SYM101", "--format", "json", str(tmp_path / "lstm.onnx")])
+    findings = json.loads(run.stdout)["models"][0]["findings"]
+    assert [f["units"] for f in findings if f["rule"] == "SYM101"] == [dead]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from symlint.lower import Ref, Tracer
 from symlint.operators.cell import HOMOGENEOUS, Cell, State, apart, recur
+from symlint.operators.quantised import lift
 from symlint.program import NONE
 from symlint.registry import op
 
@@ -133,6 +134,5 @@ def dynamic_quantize_lstm(
 
 def _levels(t: Tracer, w: Ref, scale: Ref, zero: Ref | None) -> Ref:
     """Dequantised weights ``d n k`` from ``d k n``, with levels per direction or per direction and row."""
-    turned = t.transpose(w, (0, 2, 1))
-    wide = [t.reshape(v, (v.shape[0], v.shape[1] if v.rank > 1 else 1, 1)) for v in (scale, zero) if v is not None]
-    return t.pointwise(NONE, turned, *wide)
+    wide = [None if v is None else t.reshape(v, (*v.shape, *(1,) * (3 - v.rank))) for v in (scale, zero)]
+    return lift(t, t.transpose(w, (0, 2, 1)), wide[0], wide[1], 0)
