@@ -104,7 +104,8 @@ def _suspect(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[n
         near = left
         looks -= len(left)
         if looks > 0:  # else long runs of alike rows: all of them are looked at
-            near = left[(np.abs(direction[1:, left + far] - direction[1:, left]) <= gap).all(axis=0)]
+            for other in direction[1:]:
+                near = near[np.abs(other[near + far] - other[near]) <= gap]
         found[near] = found[near + far] = True
         if looks <= 0:
             break

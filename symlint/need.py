@@ -25,7 +25,7 @@ from symlint.program import (
 from symlint.regrouping import apart, joined, pieces
 from symlint.rows import Verdicts
 from symlint.values import Value
-from symlint.weights import Levels, Weight, absent
+from symlint.weights import Blockwise, Weight, absent
 
 Mask = NDArray[np.bool_]
 LIMIT = 1 << 26
@@ -61,8 +61,8 @@ class _Backward:
         value = self.values[name]
         if self.verdicts.whole(value):
             return np.ones((1,) * len(value.shape), bool)
-        levels: object = value.held.read if isinstance(value.held, Weight) else None
-        mask = levels.present if isinstance(levels, Levels) else ~absent(value.slim)
+        source: object = value.held.read if isinstance(value.held, Weight) else None
+        mask = source.present if isinstance(source, Blockwise) else ~absent(value.slim)
         return np.ones((1,) * mask.ndim, bool) if mask.size > 1 and mask.all() else mask
 
     def give(self, name: str, mask: Mask) -> None:

@@ -177,4 +177,4 @@ def _full(x: Array, shape: tuple[int, ...], arrays: Mapping[str, Array], step: C
 
 
 def _wide(x: Array) -> Array:
-    return x.astype(np.float64) if x.dtype.kind in "fV" else x
+    return x.astype(np.float64, copy=False) if x.dtype.kind in "fV" else x

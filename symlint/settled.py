@@ -8,6 +8,7 @@ such: it is worked out in blocks, and whole for whoever asks for that.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -23,9 +24,8 @@ from symlint.structure import Structure
 from symlint.translation.course import Translation
 from symlint.translation.element import factors, written
 from symlint.unseen import hidden
+from symlint.weights import Blockwise, Mask
 
-SINGLE = 2.0**-19
-"""Above this share of a change what float32 makes of a sum is neither zero nor what rounding leaves of one."""
 SKETCHES = 2
 """Random sums that entries must agree in before they are compared."""
 WITNESSES = 16
@@ -49,16 +49,12 @@ class Change:
         """The part of the change that meets a block of the weight."""
         return np.asarray(reduce(np.multiply, [_part(part, cut) for part in self.parts]))
 
-    def floor(self, cut: Cut) -> Array:
-        """What rounding may leave of a zero: the change is as large as it is along some axis."""
-        lines = [_part(line, cut) for line in self._lines]
+    def floor(self, cut: Cut, places: Sequence[Array]) -> Array:
+        """What rounding may leave of a zero in some places of a block: the change is as large as along some axis."""
+        parts = [_part(line, cut) for line in self._lines]
+        lines = [part[tuple(0 if n == 1 else at for n, at in zip(part.shape, places, strict=True))] for part in parts]
         floor = ROUNDING * self.rounding * reduce(np.minimum, lines, np.array(np.inf))
         return np.where(np.isfinite(floor), floor, -1.0)
-
-    @cached_property
-    def most(self) -> float:
-        """The largest element."""
-        return float(np.prod([np.abs(part).max(initial=0) for part in self.parts]))
 
     @cached_property
     def highest(self) -> float:
@@ -76,11 +72,12 @@ class Change:
         return [reduce(np.multiply, [size.max(axis=k, keepdims=True) for size in sizes]) for k in axes]
 
 
-class Settled:
+class Settled(Blockwise):
     """A stored tensor with changes, read as float64; calling it reads it whole."""
 
     def __init__(self, tensor: Tensor, changes: tuple[Change, ...] = ()) -> None:
         self.tensor, self.changes = tensor, changes
+        self._zeros: list[tuple[Cut, Array | None]] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -97,53 +94,65 @@ class Settled:
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array]]:
         """Blocks of about some elements in the order in which they are stored, each with its place.
 
-        All of them are made in one place: a block is overwritten by the next.
+        All of them are made in one place: a block is overwritten by the next. The last one tells where zeros are.
         """
+        zeros: list[tuple[Cut, Array | None]] = []
+        for cut, block, near in self.reading(size):
+            zero = np.abs(block) < ABSENT if near else None
+            zeros.append((cut, np.packbits(zero) if zero is not None and zero.any() else None))
+            yield cut, block
+        self._zeros = zeros
+
+    def reading(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array, bool]]:
+        """The blocks, and whether any element of theirs may be nothing."""
         values, room = self.tensor.read(), np.empty(0)
         for cut in cuts(self.shape, size):
             part = np.asarray(values[cut])
             if part.size > room.size:
                 room = np.empty(part.size)
-            yield cut, self._block(values, cut, room[: part.size].reshape(part.shape))
+            yield (cut, *self._block(values, cut, room[: part.size].reshape(part.shape)))
 
     def at(self, cut: Cut, values: Array | None = None) -> Array:
         """One block; of the stored `values`, where the caller has read them."""
-        return self._block(self.tensor.read() if values is None else values, cut)
+        return self._block(self.tensor.read() if values is None else values, cut)[0]
 
-    @cached_property
+    @property
     def full(self) -> bool:
         """Whether no element is nothing."""
-        values = self.tensor.read()
-        return all(
-            self._clear(values, cut) or not (np.abs(self._block(values, cut)) < ABSENT).any()
-            for cut in cuts(self.shape, BLOCK)
-        )
+        return all(zero is None for _, zero in self.zeros)
 
-    def _block(self, values: Array, cut: Cut, room: Array | None = None) -> Array:
+    @property
+    def present(self) -> Mask:
+        """Which elements are not nothing."""
+        found = np.ones(self.shape, bool)
+        for cut, zero in self.zeros:
+            if zero is not None:
+                part = found[cut]
+                found[cut] = np.unpackbits(zero, count=part.size).reshape(part.shape) == 0
+        return found
+
+    @property
+    def zeros(self) -> list[tuple[Cut, Array | None]]:
+        """Of every block whether its elements are nothing, eight to a byte; None where none is. Told by any reading."""
+        if self._zeros is None:
+            deque(self.blocks(), 0)
+        assert self._zeros is not None
+        return self._zeros
+
+    def _block(self, values: Array, cut: Cut, room: Array | None = None) -> tuple[Array, bool]:
         part = np.asarray(values[cut])
-        block = np.empty(part.shape) if room is None else room
+        block, near = np.empty(part.shape) if room is None else room, True
         block[...] = part
         for change in self.changes:
             block += change.at(cut)
             size = np.abs(block)
-            if float(size.min(initial=np.inf)) > change.highest:
-                continue
-            gone = size <= change.floor(cut)
-            if gone.any():
-                block[gone] = 0.0
-        return block
-
-    def _clear(self, values: Array, cut: Cut) -> bool:
-        """Whether float32 tells already that no element of a block is near zero, after any of the changes."""
-        if self.tensor.dtype not in ("float32", "float16", "bfloat16"):
-            return False
-        block, near = np.asarray(values[cut]).astype(np.float32), 0.0
-        for change in self.changes:
-            near += max(SINGLE, 2 * ROUNDING * change.rounding) * change.most
-            block += reduce(np.multiply, [_part(part, cut).astype(np.float32) for part in change.parts])
-            if not float(np.abs(block).min(initial=np.inf)) > max(near, float(ABSENT)):
-                return False
-        return bool(self.changes)
+            near = not float(size.min(initial=np.inf)) > change.highest + ABSENT
+            if near:
+                small = np.flatnonzero(size <= change.highest)
+                places = np.unravel_index(small, size.shape or (1,))[: size.ndim]
+                gone = size[places] <= change.floor(cut, places)
+                block[places] = np.where(gone, 0.0, block[places])
+        return block, near
 
 
 def settled(structure: Structure, names: Collection[str], logits: Collection[int]) -> dict[str, Settled]:
@@ -214,7 +223,7 @@ class _Settling:
         inner = [u for u in units if any(u.shape[k] > 1 for k in same)]
         outer = reduce(np.multiply, [u for u in units if not any(u.shape[k] > 1 for k in same)], np.ones((1,) * rank))
         held = np.zeros([1 if k in same else n for k, n in enumerate(shape)])
-        for cut, block in weight.blocks() if not chosen else [((slice(None),) * rank, weight.at(where))]:
+        for cut, block, _ in weight.reading() if not chosen else [((slice(None),) * rank, weight.at(where), True)]:
             made = reduce(np.multiply, [block, *(_part(u, cut) for u in inner)])
             held[tuple(slice(None) if k in same else c for k, c in enumerate(cut))] += made.sum(
                 axis=same, keepdims=True
@@ -277,7 +286,7 @@ def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: 
     random = rng.uniform(1.0, 2.0, (SKETCHES, prod(rest)))
     spread = np.expand_dims(random.reshape(SKETCHES, *rest), axis + 1)
     sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
-    for cut, block in weight.blocks() if not chosen else [((slice(None),) * len(shape), weight.at(where))]:
+    for cut, block, _ in weight.reading() if not chosen else [((slice(None),) * len(shape), weight.at(where), True)]:
         rows = np.moveaxis(block, axis, 0).reshape(block.shape[axis], -1)
         parts = np.stack([_part(one, cut).reshape(-1) for one in spread])
         sketch[:, cut[axis]] += parts @ rows.T

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +33,26 @@ def absent(numbers: Array) -> Mask:
     return np.asarray(np.abs(numbers) < ABSENT)
 
 
-@runtime_checkable
-class Blockwise(Protocol):
+class Blockwise(ABC):
     """Numbers that are worked out in blocks, each with its place."""
 
     @property
+    @abstractmethod
     def full(self) -> bool:
         """Whether none of them counts as zero."""
 
-    def blocks(self) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    @property
+    @abstractmethod
+    def present(self) -> Mask:
+        """Which of them do not count as zero."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[Strip, Array]]:
         """The blocks, in float64."""
+
+    @abstractmethod
+    def at(self, place: Strip) -> Array:
+        """What stands in some places, in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Levels:
+class Levels(Blockwise):
     """Whole numbers and what a quantiser makes of each, read as float64; calling it reads the whole.
 
     They are cut, turned and compared with zero as the whole numbers that are stored.
@@ -92,12 +103,14 @@ class Levels:
         return ~absent(self._made(levels, self.operands)) if nothing is None else np.asarray(levels != nothing)
 
     def blocks(self) -> Iterator[tuple[Strip, Array]]:
-        """The blocks of a table."""
-        levels = self.read()
-        others = [np.broadcast_to(o.other, levels.shape) for o in self.operands]
-        for place, room in strips(levels):
-            here = [replace(o, other=other[place]) for o, other in zip(self.operands, others, strict=True)]
-            yield place, self._made(levels[place], here, room)
+        """The blocks of a table, in float64."""
+        for place, room in strips(self.read()):
+            yield place, self.at(place, room)
+
+    def at(self, place: Strip, room: Array | None = None) -> Array:
+        """What stands in some places, in float64; in the room that there is for it."""
+        here = [replace(o, other=np.broadcast_to(o.other, self.shape)[place]) for o in self.operands]
+        return self._made(self.read()[place], here, room)
 
     def _nothing(self, levels: Array) -> Array | None:
         """The one level that becomes zero, wherever the operands differ; None where no level is known to be alone."""
