@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from symlint.graph import Graph, Model, Node, Tensor
 from symlint.program import Affine, Program
 

@@ -104,13 +104,17 @@ class Levels(Blockwise):
 
     def blocks(self) -> Iterator[tuple[Strip, Array]]:
         """The blocks of a table, in float64."""
-        for place, room in strips(self.read()):
-            yield place, self.at(place, room)
+        levels = self.read()
+        for place, room in strips(levels):
+            yield place, self._part(levels, place, room)
 
-    def at(self, place: Strip, room: Array | None = None) -> Array:
-        """What stands in some places, in float64; in the room that there is for it."""
+    def at(self, place: Strip) -> Array:
+        """What stands in some places, in float64."""
+        return self._part(self.read(), place)
+
+    def _part(self, levels: Array, place: Strip, room: Array | None = None) -> Array:
         here = [replace(o, other=np.broadcast_to(o.other, self.shape)[place]) for o in self.operands]
-        return self._made(self.read()[place], here, room)
+        return self._made(levels[place], here, room)
 
     def _nothing(self, levels: Array) -> Array | None:
         """The one level that becomes zero, wherever the operands differ; None where no level is known to be alone."""

@@ -48,7 +48,7 @@ LIMITS = {
     "encoder float16": Limits(disk=1.2, reads=22, peak=56, largest=9, made=100),
     "encoder int8": Limits(disk=1.3, reads=11, peak=46, largest=9, made=44),
     "convolutional": Limits(disk=1.2, reads=12, peak=25, largest=5.5, made=5),
-    "recurrent int8": Limits(disk=1.2, reads=42, peak=80, largest=15, made=135),
+    "recurrent int8": Limits(disk=1.2, reads=42, peak=15, largest=4, made=25),
     # Each forbids one shape by less memory than it would take with a byte for each element.
     "tokens x vocabulary": Limits(disk=1.2, reads=14, peak=52, largest=11, made=78),
     "positions x units": Limits(disk=1.2, reads=15, peak=62, largest=5, made=95),
