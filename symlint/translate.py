@@ -148,7 +148,8 @@ class _Translation:
             if entry is None:
                 raise Unsupported(f"no rule for operator {node.op}")
             inputs = tuple(self._operand(tracer, name) if name else None for name in node.inputs)
-            if any(ref is not None and ref.rank > 1 and 0 in ref.shape for ref in inputs):
+            empty = any(ref is not None and ref.rank > 1 and 0 in ref.shape for ref in inputs)
+            if empty and node.op != "Concat":
                 raise Unsupported("an operand has no elements")
             made = call(entry, tracer, node, inputs)
             for ref, shape in zip(made, results, strict=False):

@@ -13,7 +13,8 @@ from symlint.repair.site import Site
 PACKED = (
     *("MatMulNBitsMlp", "MatMulNBitsQkv", "MatMulBnb4", "MatMulFpQ4", "QMoE", "MoE", "GatherBlockQuantized"),
     *("QAttention", "PackedAttention", "PackedMultiHeadAttention", "DecoderMaskedMultiHeadAttention"),
-    *("SparseAttention", "PagedAttention", "RotaryEmbedding"),
+    *("SparseAttention", "PagedAttention", "RotaryEmbedding", "MRotaryEmbedding", "LongformerAttention"),
+    *("GatedRelativePositionBias",),
 )
 """Operators of com.microsoft whose operands are laid out in their own way."""
 
@@ -40,6 +41,27 @@ def _attention(site: Site) -> None:
     width = site.before(0)[-1] // heads if heads and len(site.before(0)) == 3 else site.before(0)[-1]
     if site.read(0)[-1] is not None and not old.get("scale"):
         site.set("scale", float(width) ** -0.5)
+
+
+@adapts("LinearAttention", "com.microsoft.LinearAttention")
+def _linear_attention(site: Site) -> None:
+    for name, k in (("q_num_heads", 0), ("kv_num_heads", 1)):
+        if site.read(k)[-1] is not None:
+            site.set(name, _heads(site, k, int(site.node.attributes[name])))
+
+
+@adapts("RotaryEmbedding")
+def _rotary(site: Site) -> None:
+    """Whole heads may go; planes are told by where they stand in a head."""
+    count, kept = int(site.node.attributes.get("num_heads", 0)), site.read(0)[-1]
+    if kept is None:
+        return
+    if len(site.read(0)) == 4 or not count:
+        raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
+    left = _heads(site, 0, count)
+    if site.after(0)[-1] * count != left * site.before(0)[-1]:
+        raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
+    site.set("num_heads", left)
 
 
 @adapts("com.microsoft.MatMulNBits")
@@ -85,3 +107,9 @@ def _parts(site: Site, name: str, count: int, axis: int = -1) -> int:
 @adapts("GroupNormalization")
 def _groups(site: Site) -> None:
     site.set("num_groups", _parts(site, site.node.outputs[0], int(site.node.attributes["num_groups"]), 1))
+
+
+@adapts("com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm")
+def _groups_last(site: Site) -> None:
+    axis = -1 if site.node.attributes.get("channels_last", 1) else 1
+    site.set("groups", _parts(site, site.node.outputs[0], int(site.node.attributes["groups"]), axis))

@@ -73,7 +73,21 @@ def _convolution(site: Site) -> None:
         _grouped(site, group, site.after(0)[1], site.after(weight)[1])
 
 
-@adapts("ConvTranspose")
+@adapts("DeformConv")
+def _deformed_convolution(site: Site) -> None:
+    if int(site.node.attributes.get("offset_group", 1)) > 1 and site.read(0)[1] is not None:
+        raise Immovable(f"DeformConv {site.node.name!r} moves groups of them, each in its own way")
+    _convolution(site)
+
+
+@adapts("com.microsoft.NhwcConv", "com.microsoft.NhwcFusedConv")
+def _last_convolution(site: Site) -> None:
+    group = int(site.node.attributes.get("group", 1))
+    if group > 1:
+        _grouped(site, group, site.after(0)[-1], site.after(1)[1])
+
+
+@adapts("ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads")
 def _transposed_convolution(site: Site) -> None:
     group = int(site.node.attributes.get("group", 1))
     if group > 1:
@@ -99,6 +113,12 @@ def _resize(site: Site) -> None:
         axes = site.node.attributes.get("axes") or range(len(site.made()))
         entries = {k: site.result()[a] for k, a in enumerate(axes) if site.made()[a] is not None}
         site.override(3, entries)
+
+
+@adapts("MaxUnpool")
+def _unpool(site: Site) -> None:
+    if site.known(2) is not None:
+        site.override(2, {k: n for k, n in enumerate(site.result()) if site.made()[k] is not None})
 
 
 @adapts("Tile")

@@ -48,6 +48,20 @@ def _split_less(site: Site, sizes: list[int]) -> None:
     raise Immovable(f"Split {site.node.name!r} would have an empty part")
 
 
+@adapts("SplitToSequence")
+def _split_to_sequence(site: Site) -> None:
+    """One size for all parts leaves another rest when some are narrower: each is given its own."""
+    axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
+    parts = site.narrowing.whole.lowering.values[site.node.outputs[0]].items or ()
+    if site.read(0)[axis] is None or len(site.node.inputs) < 2:
+        return
+    rows = [(site.narrowing.of(part.name)[axis], part.shape[axis]) for part in parts]
+    sizes = [n if kept is None else int(kept.sum()) for kept, n in rows]
+    if 0 in sizes:
+        raise Immovable(f"nothing would be left of a part of SplitToSequence {site.node.name!r}")
+    site.put(1, np.asarray(sizes, np.int64))
+
+
 @adapts("Slice")
 def _slice(site: Site) -> None:
     old, shape, left = site.node.attributes, site.before(0), site.read(0)
@@ -198,3 +212,17 @@ def _pad(site: Site) -> None:
         site.set("pads", [fresh.get(k, int(n)) for k, n in enumerate(amounts)])
     else:
         site.override(1, {k: n for k, n in fresh.items() if n != amounts[k]})
+
+
+@adapts("CenterCropPad")
+def _centred(site: Site) -> None:
+    """Of an axis that keeps all its units the wanted size is the new one; elsewhere the middle is another."""
+    rank = len(site.read(0))
+    axes = [int(a) % rank for a in site.node.attributes.get("axes") or range(rank)]
+    fresh = {}
+    for k, axis in enumerate(axes):
+        if site.read(0)[axis] is not None:
+            if site.before(0)[axis] != site.model.shapes[site.node.outputs[0]][axis]:
+                raise Immovable(f"CenterCropPad {site.node.name!r} takes some of them away")
+            fresh[k] = site.result()[axis]
+    site.override(1, fresh)

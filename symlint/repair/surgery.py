@@ -89,12 +89,15 @@ class _Surgery:
     def _rows(self, node: Node, k: int, ref: Ref) -> Left:
         """What is left of an operand; one number throughout takes the sizes of what it meets."""
         rows = self.narrowing.of(ref.name)
-        if ref.value is None or any(kept is not None for kept in rows):
+        if (0 not in ref.shape and ref.value is None) or any(kept is not None for kept in rows):
             return rows
         if node.op in ("LSTM", "GRU", "RNN") and k > 4:
             weight = self.uses[node.outputs[0], 2]
             return (*rows[:-1], self.narrowing.of(weight.name)[2])
         made = self.narrowing.whole.lowering.values.get(node.outputs[0])
+        if node.op == "Concat" and made is not None and 0 in ref.shape:
+            along = int(node.attributes["axis"]) % len(ref.shape)
+            return tuple(None if a == along else kept for a, kept in enumerate(self.narrowing.of(made.name)))
         if made is None or (node.op not in BROADCAST and (k or "Scatter" not in node.op)):
             return rows
         met = zip(ref.shape[::-1], made.shape[::-1], self.narrowing.of(made.name)[::-1], strict=False)
