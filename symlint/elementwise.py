@@ -251,8 +251,11 @@ def _tried(function: str, opset: int, attributes: Mapping[str, Any], inputs: lis
         return None
 
 
-def compute(step: Pointwise, numbers: list[Array]) -> Array | None:
-    """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had."""
+def compute(step: Pointwise, numbers: list[Array], *, finite: bool = True) -> Array | None:
+    """The function of a step on known numbers, in float64 where it takes them; None where it cannot be had.
+
+    What is infinite or no number cannot be had either, unless it is taken.
+    """
     node = step.node
     if step.function.endswith("QuantizeLinear") and len(numbers) > 1:
         return _quantised(*numbers[:3])
@@ -263,7 +266,7 @@ def compute(step: Pointwise, numbers: list[Array]) -> Array | None:
     for dtype in (np.float64, np.float32):
         inputs = [n if n.dtype.kind in whole else n.astype(dtype) for n in numbers]
         made = _tried(function, opset, attributes, inputs)
-        if made is not None and np.isfinite(np.asarray(made[0], np.float64)).all():
+        if made is not None and (not finite or np.isfinite(np.asarray(made[0], np.float64)).all()):
             return np.asarray(made[0])
     return None
 

@@ -33,18 +33,23 @@ class Generators:
         self.program, self.axes, self.expansion = program, axes, expansion
         self.factors = axes.factors
         self.variables = Variables(program, axes, expansion)
-        self.charges = {kind: charges(self.variables, system) for kind, system in SYSTEMS.items()}
-        self.rotations = rotations(self.variables, self.charges["rotation"])
+        solved = {kind: charges(self.variables, system) for kind, system in SYSTEMS.items()}
+        self.rotations = rotations(self.variables, solved["rotation"])
         self.planes = planes(self.variables)
         self.bearers: dict[int, list[str]] = {}
         for name in program.weights:
             if name not in program.detached:
                 for leaf in {x for f in axes.of[name] for x in self.factors.leaves(f)}:
                     self.bearers.setdefault(leaf, []).append(name)
+        self.charges = {
+            kind: {leaf: [c for c in found if self._start(leaf, c)] for leaf, found in by_leaf.items()}
+            for kind, by_leaf in solved.items()
+        }
         self.translations: dict[int, list[Translation]] = {}
         for translation in translations(program, axes, expansion):
             self.translations.setdefault(self._bearing(translation), []).append(translation)
-        charged = {x for found in self.charges.values() for x in found} | set(self.translations)
+        charged = {x for by_leaf in self.charges.values() for x, found in by_leaf.items() if found}
+        charged |= set(self.translations)
         held = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in charged]
         self.names = {leaf: f"S{k}" for k, leaf in enumerate((*held, *(x for x in charged if x < 0)), start=1)}
         """Leaf -> the id of its space, in the order of the weights."""
@@ -77,6 +82,8 @@ class Generators:
         """Rescalings of units that only an epsilon breaks."""
         numbers = Counter[int]()
         for leaf, charge in nearly(self.variables, self.charges["rescaling"]):
+            if not self._start(leaf, charge):
+                continue
             numbers[leaf] += 1
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             name = f"{space}.rescaling.nearly.{numbers[leaf]}"
@@ -108,9 +115,15 @@ class Generators:
     def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
         """The factors on whose index the gauge may depend."""
         places = {(o.tensor, o.axis, o.term) for o in charge}
-        moved = {o.tensor for o in charge}
-        start = next(n for n in (*self.bearers[leaf], *self.program.affines) if n in moved)
+        start = self._start(leaf, charge)
+        assert start, "what moves no weight is no generator"
         return copies(self.axes, self.expansion, leaf, places, start)
+
+    def _start(self, leaf: int, charge: Charge) -> str:
+        """The first tensor that a charge moves; none where it scales nothing but the uses of shared zeros."""
+        moved = {o.tensor for o in charge}
+        bearers = (*self.bearers.get(leaf, ()), *self.program.affines, *sorted(self.program.tied))
+        return next((n for n in bearers if n in moved), "")
 
     def _bearing(self, translation: Translation) -> int:
         """The leaf of which a translation speaks: of an axis along which it is the same, else of any."""

@@ -17,7 +17,7 @@ Read = Callable[[str], Array]
 
 
 class Numbers:
-    """The constant part of a program, evaluated in float64 when asked for.
+    """The constant part of a program, evaluated in float64 when asked for; a value may be infinite, or no number.
 
     ``read`` gives the present value of a stored weight. A change of a tensor is an array that broadcasts against the
     tensor, with size 1 where it is the same along an axis, after any number of leading axes of its own.
@@ -70,7 +70,8 @@ class Numbers:
         if isinstance(step, Pointwise):
             if step.function in SUMMING:
                 return {step.out: _summed(step, [arrays.get(n) for n in step.operands])}
-            made = compute(step, [arrays[n] if n in arrays else self.value(n) for n in step.operands])
+            given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
+            made = compute(step, given, finite=False)
             if made is None:
                 raise ArithmeticError(f"{step.function} has no value")
             return {step.out: made}

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from symlint.evaluate import listed
 from symlint.graph import Array, Model, Node, Shape
 
 Spec = tuple[tuple[str, ...], ...]
@@ -248,11 +249,14 @@ class Program:
 
     @cached_property
     def makers(self) -> dict[str, Step]:
-        """Constant tensor -> the step that makes it of constants."""
+        """Constant tensor -> the step that makes it of constants, in a way that can be computed here."""
         fixed = {*self.weights, *self.tables}
         found: dict[str, Step] = {}
         for step in self.steps:
-            if isinstance(step, (Einsum, Pointwise, Slice, Concat, Affine)) and fixed.issuperset(operands(step)):
+            known = isinstance(step, (Einsum, Slice, Concat, Affine)) or (
+                isinstance(step, Pointwise) and listed(step.function.rpartition(".")[2])
+            )
+            if known and fixed.issuperset(operands(step)):
                 found.update(dict.fromkeys(results(step), step))
                 fixed.update(results(step))
         return found

@@ -43,9 +43,9 @@ class _Side:
 
     radius: float
     linear: Array
-    """(groups, heads of the group, length of the vector, units of a head)."""
+    """(labels of the groups..., heads of the group, length of the vector, units of a head)."""
     offset: Array
-    """(groups, heads of the group, units of a head)."""
+    """(labels of the groups..., heads of the group, units of a head)."""
 
 
 def spreads(context: Context, least: float) -> Iterator[Spread]:
@@ -155,23 +155,36 @@ class _Search:
             q, k = self._side(step, 0, probes), self._side(step, 1, probes)
             if q is None or k is None:
                 return None
-            shape = np.broadcast_shapes(q.linear.shape[:2], k.linear.shape[:2])
-            widest = np.zeros(shape)
-            for group, head in np.ndindex(*shape):
-                a, b = (s.linear[min(group, len(s.linear) - 1), min(head, s.linear.shape[1] - 1)] for s in (q, k))
-                offset = q.offset[min(group, len(q.offset) - 1), min(head, q.offset.shape[1] - 1)]
-                most = _seen(a, offset, b) if probes else _most(q.radius, k.radius, a, offset, b)
+            groups = np.broadcast_shapes(*(x.shape[:-n] for s in (q, k) for x, n in ((s.linear, 3), (s.offset, 2))))
+            a, b, offset = (_whole(x, groups) for x in (q.linear, k.linear, q.offset))
+            widest = np.zeros((len(a), a.shape[1]))
+            for group, head in np.ndindex(*widest.shape):
+                first, second = a[group, head], b[group, min(head, b.shape[1] - 1)]
+                shift = offset[group, min(head, offset.shape[1] - 1)]
+                most = _seen(first, shift, second) if probes else _most(q.radius, k.radius, first, shift, second)
                 widest[group, head] = abs(factor) * most
+            widest = widest.reshape(*groups, -1).max(axis=self._examples(step)).reshape(-1, widest.shape[1])
             if not (widest.max(axis=1) < self.least).any():
                 return None
         return tuple(np.where(widest < self.least, widest, np.inf).max(axis=1).tolist())
+
+    def _examples(self, step: Einsum) -> tuple[int, ...]:
+        """Which labels of the groups tell no heads but examples or places: no weight has them."""
+        axes, weights = self.context.structure.axes, self.program.weights.keys()
+        found: list[int] = []
+        for place, label in enumerate(_groups(step)):
+            held = [f for f, axis in zip(axes.of[step.operands[0]], step.specs[0], strict=True) if axis == (label,)]
+            leaves = {x for f in held for x in axes.factors.leaves(f)}
+            if held and all(weights.isdisjoint(axes.factors.holders.get(x, ())) for x in leaves):
+                found.append(place)
+        return tuple(found)
 
     def _side(self, step: Einsum, k: int, probes: int) -> _Side | None:
         found = self.normalised.affine(step.operands[k], probes)
         if found is None:
             return None
         linear, offset = _parts(step, k, found.linear, 1), _parts(step, k, found.offset, 0)
-        return None if linear is None or offset is None else _Side(found.radius, linear, offset[:, :, 0])
+        return None if linear is None or offset is None else _Side(found.radius, linear, offset[..., 0, :])
 
     def _space(self, step: Einsum) -> Space | None:
         """The space of the units that are summed over."""
@@ -187,26 +200,33 @@ class _Search:
 
 
 def _parts(step: Einsum, k: int, values: Array, lead: int) -> Array | None:
-    """(groups, heads of the group, vectors, units), where nothing else varies, such as a bias with the position."""
+    """(labels of the groups..., heads of the group, vectors, units), where nothing else varies, such as with the place.
+
+    A label of the groups along which all is the same has size 1.
+    """
     front = ("~",) if lead else ()
     spread = ungroup(values, (*((label,) for label in front), *step.specs[k]), step.sizes)
-    made = {label for axis in step.result for label in axis}
-    both = {label for label in _every(step.specs[0]) if label in _every(step.specs[1])}
-    groups, units = both & made, both - made
-    own = {label for label in spread.labels if label not in both and label not in front}
-    wide = {label for label, n in zip(spread.labels, spread.values.shape, strict=True) if n > 1}
-    if k == 1 and wide & own:
-        return None
-    order = [[x for x in spread.labels if x in part] for part in (groups, own, set(front), units)]
+    groups, units = _groups(step), _contracted(step)
+    own = {label for label in spread.labels if label not in front and label not in units and label not in groups}
     sizes = dict(zip(spread.labels, spread.values.shape, strict=True))
-    full = [step.sizes[x] if x in units else sizes[x] for part in order for x in part]
+    if k == 1 and any(sizes[x] > 1 for x in own):
+        return None
+    order = [*([x] for x in groups), *([x for x in spread.labels if x in part] for part in (own, set(front), units))]
     moved = spread.values.transpose([spread.labels.index(x) for part in order for x in part])
-    moved = np.broadcast_to(moved, full)
-    at, shape = 0, []
-    for part in order:
-        shape.append(prod(full[at : at + len(part)]))
-        at += len(part)
-    return moved.reshape(shape)
+    moved = np.broadcast_to(moved, [step.sizes[x] if x in units else sizes[x] for part in order for x in part])
+    return moved.reshape([prod(step.sizes[x] if x in units else sizes[x] for x in part) for part in order])
+
+
+def _groups(step: Einsum) -> list[str]:
+    """The labels that queries, keys and scores share, in the order of the queries."""
+    shared = set(_every(step.specs[1])) & set(_every(step.result))
+    return [label for label in _every(step.specs[0]) if label in shared]
+
+
+def _whole(x: Array, groups: Sequence[int]) -> Array:
+    """Values for every group, one behind the other."""
+    rest = x.shape[len(groups) :]
+    return np.broadcast_to(x, (*groups, *rest)).reshape(-1, *rest)
 
 
 def _masking(tensor: Tensor) -> bool:

@@ -99,7 +99,8 @@ def columns(change: NDArray[Any]) -> Matrix:
 
 
 def orthonormal(matrix: NDArray[Any]) -> Matrix:
-    """An orthonormal basis of the columns of a matrix."""
+    """An orthonormal basis of the columns of a matrix that are numbers throughout."""
+    matrix = matrix[:, np.isfinite(matrix).all(axis=0)]
     if not matrix.any():
         return np.zeros((len(matrix), 0))
     left, size, _ = np.linalg.svd(matrix, full_matrices=False)

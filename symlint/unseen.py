@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from math import prod
+from math import isfinite, prod
 
 import numpy as np
 
@@ -46,11 +46,18 @@ def hidden(structure: Structure, action: Action, change: Array, read: Callable[[
     size = structure.axes.factors.size
     sizes, n = [size(c) for c in action.copies], size(action.leaf)
     gram = np.zeros((prod(sizes), n, n))
-    for name in dict.fromkeys(o.tensor for o in action.across):
-        for stand in _stands(structure, action, name, action.across):
-            rows, owner = lines(read(name), stand, sizes)
-            for copy in range(len(gram)):
-                gram[copy] += rows[owner == copy].T @ rows[owner == copy]
+    pieces = [
+        lines(read(name).astype(np.float64), stand, sizes)
+        for name in dict.fromkeys(o.tensor for o in action.across)
+        for stand in _stands(structure, action, name, action.across)
+    ]
+    largest = max((float(np.abs(rows).max(initial=0.0)) for rows, _ in pieces), default=0.0)
+    if not isfinite(largest):  # before what is no number nothing can hide
+        return np.zeros_like(change)
+    for rows, owner in pieces:
+        for copy in range(len(gram)):
+            part = rows[owner == copy] / (largest or 1.0)
+            gram[copy] += part.T @ part
     length, basis = np.linalg.eigh(gram)
     kept = (length <= NOTHING * length.max(axis=-1, keepdims=True)).astype(float)
     apart = np.einsum("cik,ck,cjk->cij", basis, kept, basis).reshape(*sizes, n, n)
