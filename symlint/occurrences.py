@@ -127,14 +127,18 @@ def choice(variables: Variables, step: Mix) -> Ties:
     for k in range(len(of[step.x])):
         if k != axis:
             _pair(variables, ties, step.x, k, step.out, k, 0, {})
-    whole = terms(of[step.x][axis])
+    whole, told = terms(of[step.x][axis]), set[int]()
     for t, term in enumerate(terms(of[step.out][axis])):
         mine, from_whole = variables.slots(step.out, axis).term(t), indices[term.positions]
         met = [s for s, w in enumerate(whole) if w.leaves == term.leaves and np.array_equal(w.positions, from_whole)]
         if not met:
             ties.zero.extend(zip(mine, term.leaves, strict=True))
+        told.update(met)
         for s in met:
             ties.equal.extend(zip(mine, variables.slots(step.x, axis).term(s), term.leaves, strict=True))
+    for s, term in enumerate(whole):
+        if s not in told and np.isin(term.positions, indices).any():  # units are mixed that nobody can tell apart
+            ties.zero.extend(zip(variables.slots(step.x, axis).term(s), term.leaves, strict=True))
     return ties
 
 
