@@ -140,8 +140,11 @@ def _sequence(state: Pass, node: Node) -> bool:
 def _split(state: Pass, node: Node, kind: Kind) -> tuple[Kind, ...]:
     shape = kind.shape
     axis = int(node.attributes.get("axis", 0)) % len(shape)
-    sizes, given = [1] * shape[axis], state.value(node.inputs[1]) if len(node.inputs) > 1 else None
-    if given is not None and given.ndim:
+    sizes, told = [1] * shape[axis], node.inputs[1] if len(node.inputs) > 1 else ""
+    given, count = state.value(told) if told else None, state.shapes.get(told)
+    if given is None and count:
+        sizes = state.parts(node, [f"{node.outputs[0]}[{k}]" for k in range(count[0])], shape[axis], axis)
+    elif given is not None and given.ndim:
         sizes = [int(size) for size in given]
     elif given is not None:
         each = int(given.item())

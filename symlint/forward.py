@@ -130,6 +130,8 @@ class Pass(Known):
         if node.op in ("Shape", "Size") and node.inputs[0] in self.shapes:
             self.measure(node)
             return
+        if self.apportioned(node):
+            return
         call = self.call(node)
         try:
             found = self.inference(call)
@@ -165,10 +167,25 @@ class Pass(Known):
         shape = tuple(self.invent(f"{name}[{axis}]", node) if dim is None else dim for axis, dim in enumerate(dims))
         self.put(name, Kind(dtype, shape))
 
-    def invent(self, symbol: str, node: Node) -> int:
+    def apportioned(self, node: Node) -> bool:
+        """Whether data tell how a Split cuts: its parts are taken as even, so that they add up."""
+        kind, told = self.kind(node.inputs[0]), len(node.inputs) > 1 and node.inputs[1]
+        if node.op != "Split" or not told or kind is None or self.value(told) is not None:
+            return False
+        axis = node.attributes.get("axis", 0) % len(kind.shape)
+        for name, part in zip(node.outputs, self.parts(node, node.outputs, kind.shape[axis], axis), strict=True):
+            self.put(name, Kind(kind.dtype, (*kind.shape[:axis], part, *kind.shape[axis + 1 :])))
+        return True
+
+    def parts(self, node: Node, names: Sequence[str], size: int, axis: int) -> list[int]:
+        """Lengths that add up to a size, of parts of which data tell how long they are."""
+        each, more = divmod(size, len(names))
+        return [self.invent(f"{name}[{axis}]", node, each + (k < more)) for k, name in enumerate(names)]
+
+    def invent(self, symbol: str, node: Node, number: int = 0) -> int:
         """A number for a dimension that only data can tell."""
         if symbol not in self.numbers:
-            self.numbers[symbol] = self.bound.get(symbol) or next(self.spare)
+            self.numbers[symbol] = self.bound.get(symbol) or number or next(self.spare)
             self.invented[symbol] = self.mark
             self.notes.append(
                 f"{node.op} {node.name!r}: dimension {symbol} depends on data; taken as {self.numbers[symbol]}"

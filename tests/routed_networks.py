@@ -24,6 +24,7 @@ NUMBERS: dict[str, object] = {
     "every": -1,
     "ones": [1, 1, 1],
     "over": [1, 2],
+    "both": [0, 1],
     **{f"e{k}": k for k in range(3)},
     **{f"f{k}": [k] for k in range(3)},
 }
@@ -117,12 +118,29 @@ def in_loop() -> str:
     return f"{ROUTER} {masks} r3 = Loop<body = one {kinds} {{ {body} }}>(three, yes, none) r = Add(h, r3) {END}"
 
 
+def in_parts(split: str) -> str:
+    """Tokens in the order of their experts, cut where one ends."""
+    experts = " ".join(expert(k, f"c{k}") for k in range(3))
+    return f"""
+        {ROUTER} hot = OneHot<axis = -1>(i, three, on) counts = ReduceSum<keepdims = 0>(hot, both)
+        flat = Reshape(i, last) back = Neg(flat) length = Shape(flat) sorted, order = TopK<axis = 0>(back, length)
+        two0 = Squeeze(two) token = Div(order, two0) c = Gather<axis = 0>(h, token) {split} {experts}
+        o = Concat<axis = 0>(o0, o1, o2) weights = Reshape(w, last) s = Gather<axis = 0>(weights, order)
+        col = Unsqueeze(s, second) m = Mul(o, col) long = Unsqueeze(token, second) size = Shape(m)
+        index = Expand(long, size)
+        r1 = ScatterElements<axis = 0, reduction = "add">(none, index, m) r = Add(h, r1) {END}
+    """
+
+
+PARTS = "parts = SplitToSequence<axis = 0>(c, counts) " + " ".join(f"c{k} = SequenceAt(parts, e{k})" for k in range(3))
 ELEMENTS = "long = Unsqueeze(i, last) size = Concat<axis = 0>(every1, two, wide3) index = Expand(long, size)"
 ROUTED = {  # GL(3) of the stream, 9; the units of every expert, 6; what softmax does not see, 4
     "routed_index_add": Net(by_index(), APART, INPUT, 2, 19, NUMBERS),
     "routed_scatter_beside": Net(by_index("beside"), APART, INPUT, 2, 19, NUMBERS),
     "routed_hit_experts": Net(by_hit(), TOGETHER, INPUT, 2, 19, NUMBERS),
     "routed_in_loop": Net(in_loop(), TOGETHER, INPUT, 2, 19, {**NUMBERS, "yes": True}),
+    "routed_in_parts": Net(in_parts("c0, c1, c2 = Split<axis = 0>(c, counts)"), APART, INPUT, 2, 19, NUMBERS),
+    "routed_in_sequence": Net(in_parts(PARTS), APART, INPUT, 2, 19, NUMBERS),
     "routed_by_mask": Net(by_mask(), APART, INPUT, 2, 19, NUMBERS),
     "routed_gather_elements": Net(
         by_place(f"{ELEMENTS} picked = GatherElements<axis = 1>(all, index)"),

@@ -284,3 +284,32 @@ def test_what_an_operator_makes_wins_over_what_a_file_declares(tmp_path):
     (note,) = model.notes
     assert note.startswith("the file declares 'z' as [1, 9, 1, 5], and it is [")
     assert load(recurrent("LSTM", [9, 1, 1, 4], tmp_path / "static.onnx")).notes == ()
+
+
+CUTS = {
+    "Split": "rest = Sub(rows, n) sizes = Concat<axis = 0>(n, rest) first, other = Split<axis = 0>(p, sizes)",
+    "Pad": "less = Sub(n, rows) pads = Concat<axis = 0>(zero, zero, less, zero) first = Pad(p, pads)",
+    "Slice": "first = Slice(p, zero, n, zero)",
+    "SplitToSequence": """
+        rest = Sub(rows, n) sizes = Concat<axis = 0>(n, rest) parts = SplitToSequence<axis = 0>(p, sizes)
+        first = SequenceAt(parts, front)
+    """,
+}
+
+
+@pytest.mark.parametrize("op", CUTS)
+def test_a_table_that_is_cut_at_a_length_of_the_run_is_not_taken_apart(op, tmp_path):
+    """However many rows are summed, those are no units of their own."""
+    net = Net(
+        f"""
+        n = Shape<start = 0, end = 1>(x) {CUTS[op]} s = ReduceSum<keepdims = 0>(first, zero) u = MatMul(x, a)
+        y = Add(u, s)
+        """,
+        {"a": (3, 4), "p": (20, 4)},
+        {"x": (3,)},
+        2,
+        0,
+        {"rows": [20], "zero": [0], "front": 0},
+    )
+    onnx.save(net.model("float32", net.values()), path := tmp_path / "net.onnx")
+    assert not [g for g in infer(load(path)).generators if g.kind == "permutation" and "p" in g.tensors]

@@ -78,6 +78,10 @@ def split(
     """https://onnx.ai/onnx/operators/onnx__Split.html"""
     along = axis % x.rank
     shapes = [t.result(k) for k in range(len(t.node.outputs))]
+    if sizes is not None and (sizes.value is None or not sizes.fixed):
+        keep = [None if k == along else k for k in range(x.rank)]
+        t.unknown([sizes], [], "it is an index", opaque=False)
+        return tuple(t.mix(x, keep, "a split computed at run time", shape=shape) for shape in shapes)
     ends = np.cumsum([0, *(shape[along] for shape in shapes)])
     return tuple(t.slice(x, along, int(a), int(b)) for a, b in pairwise(ends))
 
@@ -145,10 +149,15 @@ def pad(
     fill = fill if value is None or value.value is None else t.constant(value.value.astype(np.float32).reshape(()))
     for k, axis in enumerate(along):
         before, after = amounts[k], amounts[k + len(along)]
-        if mode != "constant" and (before or after):
+        if (mode != "constant" or not (pads is None or pads.fixed)) and (before or after):
             keep = [None if a == axis else a for a in range(x.rank)]
             shape = (*x.shape[:axis], x.shape[axis] + before + after, *x.shape[axis + 1 :])
-            x = t.mix(x, keep, f"{mode} padding", shape=shape)
+            x = t.mix(
+                x,
+                keep,
+                f"{mode} padding{'' if pads is None or pads.fixed else ' of a length known at run time'}",
+                shape=shape,
+            )
             continue
         x = t.slice(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
         parts = [_filled(t, fill, (*x.shape[:axis], n, *x.shape[axis + 1 :])) for n in (before, after) if n > 0]

@@ -89,6 +89,14 @@ def at(t: Tracer, x: Ref, place: Ref) -> Ref:
 def split_to_sequence(t: Tracer, x: Ref, split: Ref | None, *, axis: int = 0, keepdims: int = 1) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__SplitToSequence.html"""
     along = axis % x.rank
+    if split is not None and (split.value is None or not split.fixed) and split.rank:
+        keep = [None if k == along else k for k in range(x.rank)]
+        t.unknown([split], [], "it is an index", opaque=False)
+        each, more = divmod(x.shape[along], split.shape[0])
+        even = [each + (k < more) for k in range(split.shape[0])]
+        lengths = even if split.value is None else split.value.tolist()
+        shapes = [(*x.shape[:along], int(n), *x.shape[along + 1 :]) for n in lengths]
+        return sequence(*(t.mix(x, keep, "a split computed at run time", shape=shape) for shape in shapes))
     length, sizes = x.shape[along], np.asarray(1) if split is None else known(split)
     ends = [0, *sizes.cumsum().tolist()] if sizes.ndim else [*range(0, length, int(sizes)), length]
     parts = [_cut(t, x, along, a, b) for a, b in pairwise(ends)]
