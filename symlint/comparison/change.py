@@ -18,11 +18,11 @@ from symlint.comparison.weights import Weights
 from symlint.digest import BLOCK
 from symlint.graph import Array, Shape
 
-Status = Literal["identical", "rounded", "folded", "rescaled", "moved", "cut", "changed", "not compared"]
+Status = Literal["identical", "rounded", "folded", "rescaled", "moved", "cut", "merged", "changed", "not compared"]
 """``rounded``: as near as the coarser number type allows. ``rescaled``: the same but for one factor per unit of an
 axis, as when a normalisation is folded. ``moved``: the same up to permutations, signs and scales of units.
 ``cut``: only some rows and columns are left, as they were. ``folded``: it is in other weights, which are what they
-must be."""
+must be. ``merged``: it does the work of units that are gone, and is what it must be for that."""
 SAME: tuple[Status, ...] = ("identical", "rounded")
 ONE = 1.05
 FEW = 4.0

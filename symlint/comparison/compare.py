@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from symlint.asked import Asked
-from symlint.audit import Report, judged
+from symlint.audit import REMOVING, Report, judged
 from symlint.comparison.blocks import Weight
 from symlint.comparison.canonical import canonical, moved
 from symlint.comparison.change import SAME, Change, Status, changes, unmatched
@@ -18,6 +18,7 @@ from symlint.comparison.course import SpaceChange, counterparts, course
 from symlint.comparison.folding import Fold, folded, told
 from symlint.comparison.matching import Matching, match
 from symlint.comparison.nodes import Nodes, nodes
+from symlint.comparison.repaired import repaired
 from symlint.comparison.resized import resized, with_cuts
 from symlint.comparison.verdict import Verdicts, verdicts
 from symlint.comparison.weights import Weights
@@ -26,6 +27,7 @@ from symlint.finding import Level
 from symlint.graph import Array, Graph
 from symlint.inference import examine
 from symlint.load import load
+from symlint.repair.result import Done
 from symlint.repair.storage import save
 from symlint.rule import Rule
 from symlint.settings import Settings
@@ -54,6 +56,8 @@ class Comparison:
     fail_on: Collection[str] = ("new",)
     folds: tuple[tuple[Fold, ...], tuple[Fold, ...]] = ((), ())
     """The normalisations of either file that were folded to compare it."""
+    repairs: tuple[Done, ...] = ()
+    """What a fix has done to the old file where the new one is its result."""
 
     @property
     def matched(self) -> int:
@@ -146,7 +150,24 @@ def compare(
     contexts = [one, one if equal else Context(*examine(models[1]), settings.asked(rules))]
     reports = [report, replace(report, path=new) if equal else judged(new, contexts[1], chosen, settings)]
     with TemporaryDirectory(prefix="symlint-") as folder:
-        return _compared(contexts, reports, _shown(contexts, Path(folder), settings.asked(rules)), fail_on)
+        shown = _shown(contexts, Path(folder), settings.asked(rules))
+        found = _compared(contexts, reports, shown, fail_on)
+        if shown.contexts is not contexts or not any(f.fixable and f.evidence == "exact" for f in report.findings):
+            return found
+        if not (found.unmatched_old or found.counts["cut"] or found.unrelated):
+            return found
+        fixing = [rule for rule in chosen if rule.repair in REMOVING]
+        made = repaired(contexts, found.changes, fixing, settings.asked(rules), Path(folder))
+    if made is None:
+        return found
+    return replace(
+        found,
+        changes=made.changes,
+        repairs=made.done,
+        matched_new=made.matched_new,
+        unmatched_old=(),
+        unmatched_new=(),
+    )
 
 
 @dataclass(frozen=True)

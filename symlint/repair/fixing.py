@@ -28,6 +28,8 @@ from symlint.saving import opened
 
 SIGN = "symlint.fix."
 """How the keys begin under which a repaired file keeps the reasons of its repairs."""
+UNTRIED = Proof("held")
+"""Stands for a proof where only what would be done is asked for."""
 STAGES = 12
 """More than any network needed: each makes it smaller."""
 
@@ -40,6 +42,11 @@ def fix(path: str, folder: Path, wish: Wish) -> Fixed:
     model = load(path)
     _fits(model, wish)
     return _Fix(model, folder, wish).run()
+
+
+def foretold(model: Model, folder: Path, wish: Wish) -> tuple[Path, tuple[Done, ...]]:
+    """The file that a fix would write, to `folder`, and what it would have done; nothing is run, nothing is proven."""
+    return _Fix(model, folder, wish, proves=False).untried()
 
 
 def _fits(model: Model, wish: Wish) -> None:
@@ -56,8 +63,8 @@ def _fits(model: Model, wish: Wish) -> None:
 
 
 class _Fix:
-    def __init__(self, model: Model, folder: Path, wish: Wish) -> None:
-        self.model, self.folder, self.wish = model, folder, wish
+    def __init__(self, model: Model, folder: Path, wish: Wish, *, proves: bool = True) -> None:
+        self.model, self.folder, self.wish, self.proves = model, folder, wish, proves
         self.count = 0
         self.least = min(outside(Path(model.path)).values(), default=None)
         self.refuted: dict[Key, str] = {}
@@ -79,6 +86,11 @@ class _Fix:
         if done:
             path = self._signed(path, done)
         return self._told(path, done)
+
+    def untried(self) -> tuple[Path, tuple[Done, ...]]:
+        """The file after all stages, and what they have done."""
+        path, done = self._repaired(Path(self.model.path))
+        return path, tuple(done)
 
     def _repaired(self, path: Path) -> tuple[Path, list[Done]]:
         """The file after all stages that hold, and what they have done."""
@@ -239,6 +251,8 @@ class _Fix:
             if model.weights is not None:  # what is needed again is read again; a proof needs the room
                 model.weights.forget()
         save(stage.file, path, self.least)
+        if not self.proves:
+            return stage, path, UNTRIED
         return stage, path, prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
 
     def _leftover(self) -> Sequence[Left]:

@@ -15,7 +15,7 @@ from symlint.comparison.course import SpaceChange
 from symlint.comparison.verdict import Grown
 from symlint.finding import Finding, Level
 from symlint.report import Style
-from symlint.report.diff_weights import ROWS, STATUS, table, weights
+from symlint.report.diff_weights import ROWS, STATUS, repairs, table, weights
 from symlint.report.full import COLOR, block, typeset
 from symlint.report.words import count, listed, printable, ranges, share
 
@@ -42,6 +42,9 @@ def _blocks(found: Comparison, style: Style) -> Iterator[RenderableType]:
     yield from _findings(found, style)
     if found.matched or not found.total:
         yield _headline(found)
+        yield Text("")
+    if found.repairs:
+        yield from repairs(found.repairs)
         yield Text("")
     rows = [c for c in found.changes if style.verbose or (c.matched and c.status not in SAME)]
     if rows:

@@ -11,7 +11,7 @@ from symlint.comparison.course import SpaceChange
 from symlint.comparison.state import State
 from symlint.comparison.verdict import Grown
 from symlint.errors import UnreadableModel
-from symlint.report.diff_weights import STATUS
+from symlint.report.diff_weights import STATUS, verb
 from symlint.report.json import dump, written
 
 
@@ -40,6 +40,7 @@ def as_json(found: Comparison) -> str:
                 **{name.replace(" ", "_"): found.counts[name] for name in STATUS},
                 "unchanged": found.unchanged,
                 "unrelated": found.unrelated,
+                "repairs": [asdict(one) | {"verb": verb(one)} for one in found.repairs],
                 "tensors": [_change(change) for change in found.changes],
             },
             "spaces": [_space(space) for space in found.spaces],

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from symlint.comparison.change import Change, Status
+from symlint.repair.result import Done
 from symlint.report import Style
 from symlint.report.alike import merged, template
-from symlint.report.words import count, printable, share
+from symlint.report.words import count, listed, printable, share
+from symlint.rule import rules
 
 ROWS = 16
 STATUS: dict[Status, str] = {
@@ -21,9 +23,30 @@ STATUS: dict[Status, str] = {
     "rescaled": "equal up to a factor per unit",
     "moved": "equal up to a symmetry",
     "cut": "cut to some rows or columns",
+    "merged": "taking over units that are gone",
     "changed": "changed",
     "not compared": "not compared",
 }
+
+
+VERBS = {"fold": "folded into biases", "merge": "merged with others", "factor": "dropped as directions of no use"}
+"""What a repair does to units; others remove them."""
+
+
+def verb(done: Done) -> str:
+    """What a repair has done to units, in words."""
+    return next((VERBS.get(r.repair, "removed") for r in rules() if r.code == done.rule), "removed")
+
+
+def repairs(done: Sequence[Done]) -> Iterator[Text]:
+    """One line per space: how many of its units were removed, folded and merged."""
+    spaces: dict[tuple[str, int], list[Done]] = {}
+    for one in done:
+        spaces.setdefault((one.where, one.units), []).append(one)
+    yield Text("the old file as symlint fix repairs it", style="bold")
+    for (where, units), found in spaces.items():
+        parts = listed(f"{one.removed:,} {verb(one)}" for one in found)
+        yield Text(f"  {printable(where)}: of {count(units, 'unit')} {parts}")
 
 
 def weights(changes: list[Change], style: Style) -> Iterator[RenderableType]:
@@ -57,6 +80,8 @@ def _told(group: list[Change]) -> tuple[Text, Text, Text]:
     if first.status == "cut":
         one, two = ("x".join(map(str, s)) for s in (first.shape, first.became))
         return Text(f"cut: {one} -> {two}"), nothing, nothing
+    if first.status == "merged":
+        return Text(STATUS[first.status], style="dim"), nothing, nothing
     if not first.matched or first.relative is None:
         return Text("not compared" if first.matched else "no counterpart", style="dim"), nothing, nothing
     matched, size = sum(c.matched for c in group), sum(c.size for c in group)
