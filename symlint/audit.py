@@ -183,7 +183,7 @@ def judged(path: str, context: Context, rules: Sequence[Rule], settings: Setting
         coverage=symmetry.coverage,
         findings=findings,
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
-        incomplete=crashed or _short(skipped, rules) or _unreached(symmetry.coverage),
+        incomplete=crashed or _short(skipped, rules) or symmetry.coverage.unreached,
         skipped=skipped,
     )
 
@@ -276,12 +276,6 @@ def _left(rules: Iterable[Rule], stop: Stopped) -> Iterator[Skipped]:
 def _unbegun(path: str) -> Report:
     stop = Interrupted()
     return Report(path, incomplete=f"{stop.reason} before it was begun", skipped=(_phase(LOAD, stop),))
-
-
-def _unreached(coverage: Coverage) -> str:
-    if coverage.total and coverage.opaque == coverage.total:
-        return f"none of its {coverage.total:,} parameters could be reached"
-    return ""
 
 
 def _unread(path: str, problem: UnreadableModel, rules: Iterable[Rule]) -> Report:

@@ -9,11 +9,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 
-from symlint.graph import Array, Model
+from symlint.graph import Array, Model, Shape
 from symlint.saving import save
 from symlint.wire import LARGE
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+STRUCTURAL = frozenset({"Resize", "Upsample", "Range"})
+"""Operators whose floating constants are sizes: a unit in the last place may change a shape."""
+SIZES = {"wide": 8.0, "image": 1.0, "bright": 255.0, "narrow": 0.05, "huge": 100.0}
+"""Kinds of inputs that are no plain noise, and how large they are."""
 
 
 def feeds(model: Model, seed: int) -> Iterator[dict[str, Array]]:
@@ -25,8 +29,19 @@ def feeds(model: Model, seed: int) -> Iterator[dict[str, Array]]:
     longest = max((n for name in model.graph.inputs for n in model.shapes.get(name, ())[1:2]), default=1)
     for floats in ("normal", "uniform"):
         for bound in (None, 20, 5, 2, 1, -longest):
-            rng = np.random.default_rng(seed)
-            yield {name: _draw(model, name, rng, floats, bound) for name in model.graph.inputs}
+            yield _drawn(model, seed, floats, bound)
+
+
+def unusual_feeds(model: Model, seed: int) -> Iterator[dict[str, Array]]:
+    """Inputs for a network that does not answer to noise: of other sizes, smooth as images, and long runs of tokens."""
+    for floats in ("wide", "image", "bright", "narrow", "huge"):
+        for bound in (None, 1, 2):
+            yield _drawn(model, seed, floats, bound)
+
+
+def _drawn(model: Model, seed: int, floats: str, bound: int | None) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {name: _draw(model, name, rng, floats, bound) for name in model.graph.inputs}
 
 
 def _draw(model: Model, name: str, rng: np.random.Generator, floats: str, bound: int | None) -> Array:
@@ -37,10 +52,25 @@ def _draw(model: Model, name: str, rng: np.random.Generator, floats: str, bound:
         if bound is not None and bound < 0 and len(shape) <= 1:
             return np.full(shape, -bound, dtype)
         table = _table(model, name)
-        high = table if bound is None and table else abs(bound or 50)
-        return rng.integers(0, max(min(high, 120), 1), shape).astype(dtype)
-    values = rng.standard_normal(shape) if floats == "normal" else rng.random(shape)
+        high = max(min(table if bound is None and table else abs(bound or 50), 120), 1)
+        if floats in SIZES:  # what is frequent in a text comes often; of two values, as in a mask, the larger one
+            return (np.minimum(rng.zipf(1.3, shape) - 1, high - 1) if high > 2 else np.ones(shape)).astype(dtype)
+        return rng.integers(0, high, shape).astype(dtype)
+    values = rng.random(shape) if floats == "uniform" else rng.standard_normal(shape) * SIZES.get(floats, 1.0)
+    if floats in ("image", "bright"):
+        values = _smooth(rng, shape) * SIZES[floats]
     return values.astype("float64" if dtype == "float64" else "float32")
+
+
+def _smooth(rng: np.random.Generator, shape: Shape) -> Array:
+    """Numbers from 0 to 1 that change little from one place to the next, along the last two axes."""
+    values = rng.standard_normal(shape)
+    for axis in range(max(len(shape) - 2, 0), len(shape)):
+        count = shape[axis]
+        for step in (1, 2, 4, 8):
+            values = values + np.roll(values, step % max(count, 1), axis=axis)
+    low, high = (float(f(values)) if values.size else 0.0 for f in (np.min, np.max))
+    return (values - low) / max(high - low, 1e-30)
 
 
 def _table(model: Model, name: str) -> int | None:

@@ -31,10 +31,16 @@ class Run:
 
 def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
     """Run each model file on the same inputs, without graph optimisation."""
+    return run_each(models, [feeds])
+
+
+def run_each(models: Sequence[Path], feeds: Sequence[Mapping[str, Array]]) -> list[Run]:
+    """Run each model file on several sets of inputs of the same names; its outputs for one stand behind the other's."""
     with TemporaryDirectory(prefix="symlint-") as folder:
         job = Path(folder)
-        _save(job / "feeds.npz", "f", list(feeds.values()))
-        description = {"models": [str(m.resolve()) for m in models], "names": list(feeds)}
+        for k, each in enumerate(feeds):
+            _save(job / f"feeds{k}.npz", "f", list(each.values()))
+        description = {"models": [str(m.resolve()) for m in models], "names": list(feeds[0]), "feeds": len(feeds)}
         (job / "job.json").write_text(json.dumps(description))
         command = child_process.command("symlint.runtime", str(job))
         try:
@@ -51,10 +57,16 @@ def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
         return [_result(job, k, done) for k in range(len(models))]
 
 
-def fixed(output: Any) -> Array:
-    """An array that a file may hold without pickling: strings have a fixed length."""
+def arrays_of(output: Any) -> list[Array]:
+    """The arrays of an output: lists and tables are taken apart, and strings have a fixed length."""
+    if isinstance(output, dict):
+        return [np.asarray([output[key] for key in sorted(output)])]
+    if isinstance(output, list):
+        return [leaf for item in output for leaf in arrays_of(item)]
+    if output is None:
+        return []
     array = np.asarray(output)
-    return array.astype(str) if array.dtype == object else array
+    return [array.astype(str) if array.dtype == object else array]
 
 
 def _save(path: Path, letter: str, arrays: Sequence[Array]) -> None:
@@ -79,16 +91,17 @@ def main(folder: str) -> None:
 
     job = Path(folder)
     description = json.loads((job / "job.json").read_text())
-    with np.load(job / "feeds.npz") as saved:
-        feeds = {name: saved[f"f{k}"] for k, name in enumerate(description["names"])}
+    feeds: list[dict[str, Array]] = []
+    for number in range(description["feeds"]):
+        with np.load(job / f"feeds{number}.npz") as saved:
+            feeds.append({name: saved[f"f{k}"] for k, name in enumerate(description["names"])})
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for k, path in enumerate(description["models"]):
         try:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            outputs = session.run(None, feeds)
-            arrays = [fixed(y) for y in outputs if y is not None and not isinstance(y, (list, dict))]
+            arrays = [y for each in feeds for output in session.run(None, each) for y in arrays_of(output)]
             _save(job / f"part{k}.npz", "y", arrays)
             (job / f"part{k}.npz").rename(job / f"out{k}.npz")
         except Exception as error:

@@ -73,6 +73,12 @@ class Coverage:
     pinned: int
     opaque: int
 
+    @property
+    def unreached(self) -> str:
+        """Why nothing was understood, in words; empty where something was."""
+        lost = self.total and self.opaque == self.total
+        return f"none of its {self.total:,} parameters could be reached" if lost else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Symmetry:

@@ -8,18 +8,21 @@ them 100 times more than the right one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
+from symlint.asking import MUTE, Asking, Question
 from symlint.digest import BLOCK
 from symlint.edit import Lazy, rewrite
+from symlint.exposed import expose
 from symlint.graph import Array, Model, Tensor
-from symlint.probe import feeds, save_lifted
-from symlint.runtime import Run, run
+from symlint.probe import STRUCTURAL, save_lifted
+from symlint.runtime import Run, run_each
 from symlint.structure import Structure
 from symlint.teleport import HALVES, teleport
 
@@ -27,6 +30,18 @@ Outcome = Literal["held", "refuted", "not runnable"]
 TOLERANCE = 1e-3
 NOISE = 50.0
 DRAWS, UNITS = 8, 16
+CAP = 1e-2
+"""Differences above this are not excused by rounding, however large that is."""
+SHARE = 0.1
+"""Of what the inputs change of the outputs, a difference is at most this much."""
+FINE = 1e-8
+"""Differences below this are taken for it: nothing is seen more sharply than a number of float32."""
+COARSE = 2**20
+"""Units in the last place that are an eighth: other weights, which a comparison must tell apart."""
+TRIES = 4
+"""Kinds of inputs that are tried in search of one to which all outputs answer, once some do."""
+ROOM = 2**25
+"""Bytes of weights up to which generators are tried one by one with wrong elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +60,70 @@ class Trial:
         return self.difference is not None and np.isfinite(self.difference)
 
 
-def same_function(one: Model, other: Model, seed: int = 0) -> Trial:
-    """Compare two models on the same random inputs, drawn for the first."""
-    failure = "no inputs"
+def same_function(one: Model, other: Model, seed: int = 0, given: Mapping[str, Array] | None = None) -> Trial:
+    """Compare two models on the same inputs: random ones, drawn for the first, or those given.
+
+    ``held`` only where another network would have differed: the outputs answer to the inputs, and to other weights.
+    """
     with TemporaryDirectory(prefix="symlint-") as folder:
-        paths = [Path(folder) / "a.onnx", Path(folder) / "b.onnx"]
-        for model, path in zip((one, other), paths, strict=True):
-            _runnable(model, path, {})
-        for inputs in feeds(one, seed):
-            first, second = run(paths, inputs)
-            if first.failure is None and second.failure is None:
-                difference = compare(first.outputs, second)
-                return Trial("function", "function", difference, "held" if difference <= TOLERANCE else "refuted")
-            failure = first.failure or second.failure or failure
-    return Trial("function", "function", None, "not runnable", failure)
+        return _Comparison(one, other, Path(folder)).trial(seed, given)
+
+
+class _Comparison:
+    def __init__(self, one: Model, other: Model, folder: Path) -> None:
+        self.one, self.other, self.folder = one, other, folder
+
+    def trial(self, seed: int, given: Mapping[str, Array] | None) -> Trial:
+        asking = Asking(self.one, lambda exposed: self._written(self.one, exposed), seed, given)
+        reasons: list[str] = []
+        for question in asking.questions():
+            found = self._compared(question, seed)
+            if found.outcome != "not runnable":
+                return found
+            reasons.append(found.reason)
+        telling = [reason for reason in reasons if reason != MUTE]
+        reason = next(iter([*telling, *reasons]), asking.failure)
+        return Trial("function", "function", None, "not runnable", reason)
+
+    def _written(self, model: Model, exposed: bool, values: Mapping[str, Array] = MappingProxyType({})) -> Path | None:
+        path = self.folder / f"{'one' if model is self.one else 'other'}{len(values)}{exposed:d}.onnx"
+        return path if _runnable(model, path, values, exposed=exposed) else None
+
+    def _compared(self, question: Question, seed: int) -> Trial:
+        path = self._written(self.other, question.exposed)
+        answer = run_each([path], question.feeds)[0] if path is not None else Run(failure="it ends in another way")
+        if answer.failure is not None:
+            return Trial("function", "function", None, "not runnable", f"the other model: {answer.failure}")
+        difference = compare(question.outputs, answer)
+        if difference > TOLERANCE:
+            noise = self._moved(question, seed, 1)
+            if question.exposed:
+                reason = f"{MUTE}, and they differ before their last operators"
+            elif difference > NOISE * noise and question.unusual:
+                reason = f"{MUTE}, and to others they answer differently: give such as it was made for"
+            elif difference > NOISE * noise:
+                return Trial("function", "function", difference, "refuted")
+            else:
+                reason = f"rounding alone moves the outputs by {noise:.1e} of the largest"
+        elif question.mute:
+            reason = MUTE if question.mute == question.count else f"{question.mute} of {question.count} of {MUTE}"
+        elif difference > SHARE * question.spread:
+            reason = (
+                f"its outputs change by {question.spread:.1e} only with the inputs, and they differ by {difference:.1e}"
+            )
+        else:
+            moved = self._moved(question, seed, COARSE)
+            if moved >= 100 * min(max(difference, FINE), TOLERANCE / 100):
+                return Trial("function", "function", difference, "held")
+            reason = f"weights moved by an eighth change the outputs by {moved:.1e} only"
+        return Trial("function", "function", None, "not runnable", reason)
+
+    def _moved(self, question: Question, seed: int, units: int) -> float:
+        """How far the outputs move when every weight moves by some units of its rounding; infinite without any."""
+        sizes = {name for node in self.one.graph.nodes if node.op in STRUCTURAL for name in node.inputs}
+        tensors = {n: t for n, t in self.one.tensors.items() if t.floating and t.size > 1 and n not in sizes}
+        path = self._written(self.one, question.exposed, Rounded(tensors, [seed, 0], units)) if tensors else None
+        return compare(question.outputs, run_each([path], question.feeds)[0]) if path is not None else float("inf")
 
 
 class Rounded(Lazy):
@@ -73,7 +138,7 @@ class Rounded(Lazy):
         grown = np.empty(values.shape, np.float32)
         parts, made = values.reshape(-1), grown.reshape(-1)
         for start in range(0, values.size, BLOCK):
-            part = parts[start : start + BLOCK]
+            part = parts[start : start + BLOCK].astype(np.float32, copy=False)
             signs = rng.integers(0, 2, part.shape, dtype=np.int8) * 2.0 - 1
             made[start : start + BLOCK] = part * (1 + signs * (self.units * 2.0**-23))
         return grown
@@ -89,24 +154,30 @@ class Rounded(Lazy):
         return np.dtype(np.float32)
 
 
-def _runnable(model: Model, path: Path, values: Mapping[str, Array]) -> None:
-    """Write a copy of a model that onnxruntime runs."""
-    save_lifted(rewrite(model.path, values), path)
+def _runnable(model: Model, path: Path, values: Mapping[str, Array], *, exposed: bool = False) -> bool:
+    """Write a copy of a model that onnxruntime runs, whole or before its last operators; False where it has none."""
+    made = rewrite(model.path, values)
+    if exposed and not expose(made):
+        return False
+    save_lifted(made, path)
+    return True
 
 
-def verify(structure: Structure, generators: Sequence[str], seed: int = 0) -> list[Trial]:
-    """Try generators of a model; the files that are run live in a temporary folder."""
+def verify(
+    structure: Structure, generators: Sequence[str], seed: int = 0, given: Mapping[str, Array] | None = None
+) -> list[Trial]:
+    """Try generators of a model, on random inputs or those given; the files that are run live in a temporary folder."""
     with TemporaryDirectory(prefix="symlint-") as folder:
-        return _Verification(structure, Path(folder), seed).trials(list(generators))
+        return _Verification(structure, Path(folder), seed, given).trials(list(generators))
 
 
 class _Verification:
-    def __init__(self, structure: Structure, folder: Path, seed: int) -> None:
+    def __init__(self, structure: Structure, folder: Path, seed: int, given: Mapping[str, Array] | None = None) -> None:
         self.structure, self.folder, self.seed = structure, folder, seed
         self.model = structure.program.model
         self.count = 0
-        self.inputs: dict[str, Array] = {}
-        self.outputs: tuple[Array, ...] = ()
+        self.asking = Asking(self.model, self._original, seed, given)
+        self.question: Question | None = None
 
     def trials(self, generators: list[str]) -> list[Trial]:
         if not generators:
@@ -114,53 +185,61 @@ class _Verification:
         failure = self._begin()
         if failure is not None:
             return [self._trial(g, None, "not runnable", failure) for g in generators]
-        found = self._search(generators, max(TOLERANCE, NOISE * self._noise(1, 1)))
+        noise = self._noise(1, 1)
+        found = self._search(generators, max(TOLERANCE, NOISE * noise))
         if any(t.outcome == "refuted" for t in found):
             # Where the network rounds to integers, one small draw may miss the values that lie at an edge. Elsewhere
             # as many more units of noise stay below the tolerance.
-            found = self._search(generators, max(TOLERANCE, NOISE * self._noise(DRAWS, UNITS)))
-        if all(t.outcome == "held" for t in found):
-            wrong = self._difference(teleport(self.structure, generators, self.seed, wrong=True, lifted=True))
+            noise = self._noise(DRAWS, UNITS)
+            found = self._search(generators, max(TOLERANCE, NOISE * noise))
+        found = [self._certain(t, noise) for t in found]
+        held = [t.id for t in found if t.outcome == "held"]
+        if held and len(held) == len(found):
             largest = max(t.difference or 0.0 for t in found)
-            if wrong < 100 * min(largest, TOLERANCE / 100):
-                reason = f"a wrong element of this size changes the outputs by {wrong:.1e} only"
-                return [self._trial(g, None, "not runnable", reason) for g in generators]
-        return found
+            wrong = self._difference(teleport(self.structure, held, self.seed, wrong=True, lifted=True))
+            if wrong < self._least(largest):
+                return [self._powerless(t, wrong) for t in found]
+        # Where all outputs answer, a weight that none of them sees is what a generator says of it.
+        blunt = dict(self._blunt(held)) if self.question is not None and self.question.mute else {}
+        return [self._powerless(t, blunt[t.id]) if t.id in blunt else t for t in found]
 
     def _begin(self) -> str | None:
-        """Find inputs on which the model runs; the reason when there are none."""
-        path = self._original()
-        failure = "no inputs"
-        for inputs in feeds(self.model, self.seed):
-            answer = run([path], inputs)[0]
-            if answer.failure is None and all(np.isfinite(y).all() for y in answer.outputs if y.dtype.kind == "f"):
-                self.inputs, self.outputs = inputs, answer.outputs
-                self._clear()
-                return None
-            failure = answer.failure or "its outputs are not finite"
-            if not inputs:
+        """Find inputs to which the model answers; the reason when there are none."""
+        best: tuple[tuple[int, bool], Question] | None = None
+        tries = 0
+        for question in self.asking.questions():
+            self.question = question
+            rank = (question.mute, question.mute < question.count and NOISE * self._noise(1, 1) > CAP)
+            if best is None or rank < best[0]:
+                best = rank, question
+            tries += question.mute < question.count
+            if rank == (0, False) or (tries >= TRIES and not best[0][1]):
                 break
-        return failure
+        self._clear()
+        if best is None:
+            return self.asking.failure
+        self.question = best[1]
+        return MUTE if best[1].count and best[1].mute == best[1].count else None
 
-    def _original(self) -> Path:
+    def _original(self, exposed: bool) -> Path | None:
         """The model as it is run. Large ones are not copied for that, unless they hold numbers that are not run."""
         outside = self.model.weights is not None and self.model.weights.files
         halves = any(tensor.dtype in HALVES for tensor in self.model.tensors.values())
-        return Path(self.model.path) if outside and not halves else self._file({})
+        return Path(self.model.path) if outside and not halves and not exposed else self._file({}, exposed=exposed)
 
     def _clear(self) -> None:
         """Remove what has been run."""
         for file in self.folder.iterdir():
             file.unlink()
 
-    def _file(self, values: Mapping[str, Array]) -> Path:
+    def _file(self, values: Mapping[str, Array], *, exposed: bool) -> Path | None:
         self.count += 1
         path = self.folder / f"m{self.count}.onnx"
-        _runnable(self.model, path, values)
+        written = _runnable(self.model, path, values, exposed=exposed)
         # It is read again where it is asked for; onnxruntime needs the room.
         if self.model.weights is not None:
             self.model.weights.forget()
-        return path
+        return path if written else None
 
     def _noise(self, draws: int, units: int) -> float:
         """How far the outputs move when every weight moves by some units of its rounding, at most in so many draws."""
@@ -174,12 +253,19 @@ class _Verification:
 
     def _difference(self, values: Mapping[str, Array]) -> float:
         """How far other weights move the outputs, relative to the largest; infinite when they do not run."""
-        path = self._file(values)
-        if isinstance(values, Lazy):
-            values.forget()
-        answer = run([path], self.inputs)[0]
+        return self._differences([values])[0]
+
+    def _differences(self, several: Sequence[Mapping[str, Array]]) -> list[float]:
+        """The same of several networks, which are run by one child."""
+        assert self.question is not None
+        paths = []
+        for values in several:
+            paths.append(self._file(values, exposed=self.question.exposed))
+            if isinstance(values, Lazy):
+                values.forget()
+        answers = run_each([path for path in paths if path is not None], self.question.feeds)
         self._clear()
-        return compare(self.outputs, answer)
+        return [compare(self.question.outputs, answer) for answer in answers]
 
     def _search(self, generators: list[str], tolerance: float) -> list[Trial]:
         """All at once; halves where that differs."""
@@ -195,23 +281,63 @@ class _Verification:
             return [self._trial(g, difference, "refuted", reason) for g in generators]
         return parts
 
+    def _certain(self, trial: Trial, noise: float) -> Trial:
+        """A trial, unless rounding alone explains too much, or the difference is seen where it need not matter."""
+        assert self.question is not None
+        if trial.outcome == "refuted" and self.question.exposed:
+            return replace(
+                trial, difference=None, outcome="not runnable", reason=f"{MUTE}, before their last operators"
+            )
+        if trial.outcome == "held" and (trial.difference or 0.0) > CAP:
+            reason = f"rounding alone moves the outputs by {noise:.1e} of the largest"
+            return replace(trial, difference=None, outcome="not runnable", reason=reason)
+        if trial.outcome == "held" and (trial.difference or 0.0) > SHARE * self.question.spread:
+            reason = f"its outputs change by {self.question.spread:.1e} only with the inputs"
+            return replace(trial, difference=None, outcome="not runnable", reason=reason)
+        return trial
+
+    def _blunt(self, generators: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """Generators of a small model of which a wrong element alone is hardly seen, and how far the outputs move."""
+        size = sum(4 * tensor.size for tensor in self.model.tensors.values())
+        if len(generators) * size > ROOM or len(generators) < 2:
+            return
+        right = [teleport(self.structure, [g], self.seed, lifted=True) for g in generators]
+        wrong = [teleport(self.structure, [g], self.seed, wrong=True, lifted=True) for g in generators]
+        # One that moves a single tensor has no wrong element.
+        tried = [k for k, (a, b) in enumerate(zip(right, wrong, strict=True)) if set(a) != set(b)]
+        if tried:
+            found = self._differences([wrong[k] for k in tried])
+            yield from ((generators[k], d) for k, d in zip(tried, found, strict=True) if d < self._least(0.0))
+
+    @staticmethod
+    def _least(difference: float) -> float:
+        """How far a wrong element has to move the outputs where the right one moves them so far."""
+        return 100 * min(max(difference, FINE), TOLERANCE / 100)
+
+    def _powerless(self, trial: Trial, wrong: float) -> Trial:
+        reason = f"a wrong element of this size changes the outputs by {wrong:.1e} only"
+        return replace(trial, difference=None, outcome="not runnable", reason=reason)
+
     def _trial(self, generator: str, difference: float | None, outcome: Outcome, reason: str = "") -> Trial:
         return Trial(generator, self.structure.action(generator).kind, difference, outcome, reason)
 
 
 def compare(before: Sequence[Array], after: Run) -> float:
-    """The largest difference of outputs, each relative to the largest value of its output."""
+    """The largest difference of outputs, each relative to the largest value of its output; of text, the share."""
     if after.failure is not None or len(after.outputs) != len(before):
         return float("inf")
     worst = 0.0
     for x, y in zip(before, after.outputs, strict=True):
         if x.shape != y.shape:
             return float("inf")
-        if x.dtype.kind not in "fiub" or not x.size:
+        if not x.size:
+            continue
+        if x.dtype.kind not in "fiub":
+            worst = max(worst, float(np.mean(x != y)))
             continue
         a, b = x.astype(np.float64), y.astype(np.float64)
         gap = np.abs(a - b).max()
-        worst = max(worst, float(gap / max(np.abs(a).max(), 1e-30)) if gap else 0.0)
         if not np.isfinite(b).all():
             return float("inf")
+        worst = max(worst, float(gap / (np.abs(a).max() or np.abs(b).max())) if gap else 0.0)
     return worst

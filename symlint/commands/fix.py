@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from symlint.asked import TARGETS
+from symlint.commands.arrays import named_arrays, read_array
 from symlint.commands.terminal import color_option, style_for, waiting
 from symlint.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from symlint.graph import Array
     from symlint.rule import Rule
     from symlint.settings import Settings
 
@@ -25,16 +25,6 @@ SAFETY = {"exact": ("exact",), "bounded": ("exact", "bounded"), "all": ("exact",
 def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
     return names or None
-
-
-def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    found = {}
-    for value in values:
-        name, colon, file = value.rpartition(":")
-        if not colon or not name or not Path(file).is_file():
-            raise click.BadParameter(f"{value!r} is not NAME:FILE.npy with a file that exists")
-        found[name] = Path(file)
-    return found
 
 
 @click.command("fix")
@@ -54,7 +44,7 @@ def _arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 @click.option("--balance", is_flag=True, help="Also put the weights where int8 rounds them least.")
 @click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: balances scales bad for it.")
 @click.option(
-    "--input", "inputs", multiple=True, callback=_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
+    "--input", "inputs", multiple=True, callback=named_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
@@ -83,7 +73,7 @@ def command(
     Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low rank
     get as narrow as their rank. The result is compared with the original in onnxruntime on random inputs of several
     sizes; a repair that does not hold is left out and told. Exits with 0 when the result was written (a copy, where
-    there is nothing to repair), with 5 when no repair held.
+    there is nothing to repair), with 4 when no weight could be reached, with 5 when no repair held.
     """
     from symlint.configuration import read
     from symlint.repair.fixing import fix
@@ -93,7 +83,7 @@ def command(
 
     out = _output(model, output, in_place, dry_run)
     settings = read(Path.cwd()).override("command line", select=select, ignore=ignore, target=target)
-    given = {name: _read(file) for name, file in inputs.items()}
+    given = {name: read_array(file) for name, file in inputs.items()}
     chosen, asked = _rules(settings, safety, drops=absorb or bool(select)), settings.asked(rules())
     wish = Wish(chosen, align, seed, given, absorb, balance, SAFETY[safety], asked)
     with TemporaryDirectory(prefix="symlint-") as folder:
@@ -104,7 +94,7 @@ def command(
     style = style_for(color, verbose=False, quiet=False)
     shown = None if out is None or fixed.failed else str(out)
     click.echo(as_json(fixed, shown) if form == "json" else as_text(fixed, shown, style), nl=False, color=style.color)
-    ctx.exit(5 if fixed.failed else 0)
+    ctx.exit(5 if fixed.failed else 4 if fixed.unreached else 0)
 
 
 def _output(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:
@@ -122,20 +112,6 @@ def _output(model: str, output: str | None, in_place: bool, dry_run: bool) -> Pa
     if not target.absolute().parent.is_dir():
         raise UsageProblem(f"{target}: its folder does not exist")
     return target
-
-
-def _read(file: Path) -> Array:
-    import numpy as np
-
-    try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageProblem(f"{file}: is no array saved by numpy: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
-        raise UsageProblem(f"{file}: expected one array of numbers, as numpy.save writes it")
-    if not found.size or not np.isfinite(found).all():
-        raise UsageProblem(f"{file}: proves nothing: it is empty, or not all of its numbers are finite")
-    return found
 
 
 def _rules(settings: Settings, safety: str, *, drops: bool) -> list[Rule]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 
+from symlint.commands.arrays import named_arrays, read_array
 from symlint.commands.terminal import listed
 from symlint.report.words import printable
 from symlint.verify import Trial
+
+UNREACHED = 4
+"""Exit code of what could not be tried."""
 
 
 @click.command("verify")
@@ -20,14 +26,25 @@ from symlint.verify import Trial
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws inputs and elements of the groups.")
 @click.option("--only", help="Generators by id, separated by commas.")
 @click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
+@click.option(
+    "--input", "inputs", multiple=True, callback=named_arrays, metavar="NAME:FILE.npy", help="Try on this instead."
+)
 @click.pass_context
 def command(
-    ctx: click.Context, model: str, other: str | None, form: str, seed: int, only: str | None, kinds: str | None
+    ctx: click.Context,
+    model: str,
+    other: str | None,
+    form: str,
+    seed: int,
+    only: str | None,
+    kinds: str | None,
+    inputs: dict[str, Path],
 ) -> None:
     """Try every claimed symmetry against onnxruntime.
 
     With one model: move its weights by random elements of the claimed groups and compare the outputs. With two: compare
-    their outputs on the same random inputs. Exit 1 when something is refuted, 4 when it could not be tried.
+    their outputs on the same random inputs. Inputs are drawn until the outputs answer to them; values that are given
+    with --input stand in their place. Exit 1 when something is refuted, else 4 when something could not be tried.
     """
     from symlint.inference import examine
     from symlint.load import load
@@ -36,36 +53,53 @@ def command(
     from symlint.verify import same_function, verify
 
     loaded = load(model, budget=FEW)
+    given = {name: read_array(file) for name, file in inputs.items()}
+    unreached = ""
     if other is not None:
-        trials = [same_function(loaded, load(other, budget=FEW), seed)]
+        trials = [same_function(loaded, load(other, budget=FEW), seed, given)]
     else:
-        _, structure = examine(loaded)
-        trials = verify(structure, select(structure, listed(only), listed(kinds)), seed)
-    click.echo(_document(trials) if form == "json" else _table(trials))
+        symmetry, structure = examine(loaded)
+        trials = verify(structure, select(structure, listed(only), listed(kinds)), seed, given)
+        unreached = symmetry.coverage.unreached
+    if form == "json":
+        click.echo(_document(trials, pair=other is not None, unreached=unreached))
+    else:
+        click.echo(_table(trials, unreached))
     outcomes = {t.outcome for t in trials}
-    ctx.exit(1 if "refuted" in outcomes else 4 if "not runnable" in outcomes else 0)
+    ctx.exit(1 if "refuted" in outcomes else UNREACHED if "not runnable" in outcomes or unreached else 0)
 
 
-def _document(trials: Sequence[Trial]) -> str:
-    rows = [
+def _document(trials: Sequence[Trial], *, pair: bool, unreached: str) -> str:
+    rows: list[dict[str, Any]] = [
         {"id": t.id, "kind": t.kind, "difference": t.difference if t.finite else None, "outcome": t.outcome}
         | ({"reason": t.reason} if t.reason else {})
         for t in trials
     ]
-    return json.dumps({"schema_version": "1", "generators": rows}, indent=2, allow_nan=False)
+    document: dict[str, Any] = {"schema_version": "1"}
+    if pair:
+        (row,) = rows
+        document |= {"outcome": row["outcome"], "difference": row["difference"], "reason": trials[0].reason}
+    if unreached:
+        document["reason"] = unreached
+    return json.dumps({**document, "generators": rows}, indent=2, allow_nan=False)
 
 
-def _table(trials: Sequence[Trial]) -> str:
+def _table(trials: Sequence[Trial], unreached: str) -> str:
     """What was refuted or could not be tried, and a line that sums up."""
     lines = [
-        f"{t.outcome:13s} {t.id:24s} {_difference(t)}  {printable(t.reason)}".rstrip()
+        f"{_outcome(t.outcome):18s} {t.id:24s} {_difference(t)}  {printable(t.reason)}".rstrip()
         for t in trials
         if t.outcome != "held"
     ]
     count = Counter(t.outcome for t in trials)
-    largest = max((t.difference for t in trials if t.difference is not None), default=0.0)
-    words = ", ".join(f"{n} {outcome}" for outcome, n in sorted(count.items())) or "no symmetry to try"
-    return "\n".join([*lines[:40], f"{words}; largest difference {largest:.1e} of the largest output"])
+    tried = [t.difference for t in trials if t.difference is not None]
+    words = ", ".join(f"{n} {_outcome(outcome)}" for outcome, n in sorted(count.items())) or "no symmetry to try"
+    seen = f"; largest difference {max(tried):.1e} of the largest output" if tried else ""
+    return "\n".join([*lines[:40], f"{words}{seen}", *([f"could not be tried: {unreached}"] if unreached else [])])
+
+
+def _outcome(outcome: str) -> str:
+    return "could not be tried" if outcome == "not runnable" else outcome
 
 
 def _difference(trial: Trial) -> str:

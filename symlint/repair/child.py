@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from symlint.graph import Array
-from symlint.runtime import fixed
+from symlint.runtime import arrays_of
 
 LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -68,7 +68,7 @@ class _Server:
         begun = time.perf_counter()
         outputs = self.sessions[request["key"]].run(None, _arrays(self.folder / request["feeds"]))
         seconds = time.perf_counter() - begun
-        arrays = [fixed(y) for output in outputs for y in _leaves(output)]
+        arrays = [y for output in outputs for y in arrays_of(output)]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"seconds": seconds, "count": len(arrays)}
@@ -91,7 +91,8 @@ class _Server:
         """The outputs of a file in float64, in another file."""
         from symlint.repair.double import evaluate
 
-        arrays = [fixed(y) for y in evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))]
+        found = evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))
+        arrays = [y for output in found for y in arrays_of(output)]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"count": len(arrays)}
@@ -101,14 +102,6 @@ def _arrays(path: Path) -> dict[str, Array]:
     """Arrays by name; the names, which may be anything, are an array themselves."""
     with np.load(path) as saved:
         return {str(name): saved[f"a{k}"] for k, name in enumerate(saved["names"])}
-
-
-def _leaves(output: Any) -> list[Any]:
-    if isinstance(output, dict):
-        return [np.asarray([output[key] for key in sorted(output)])]
-    if isinstance(output, list):
-        return [leaf for item in output for leaf in _leaves(item)]
-    return [] if output is None else [output]
 
 
 def main(folder: str) -> None:

@@ -75,6 +75,7 @@ class _Fix:
         self.news = False
         """Whether something was refuted that had not been before."""
         self.proof: Proof | None = None
+        self.unreached = ""
 
     def run(self) -> Fixed:
         path, done = self._repaired(Path(self.model.path))
@@ -97,8 +98,9 @@ class _Fix:
         done = list[_Carried]()
         pending: tuple[Pending, ...] = ()
         settled = path, 0
-        for _ in range(STAGES):
+        for stage_number in range(STAGES):
             context = Context(*examine(load(path) if path != Path(self.model.path) else self.model))
+            self.unreached = self.unreached if stage_number else context.symmetry.coverage.unreached
             found = [r for r in repairs(context, self.wish.rules, self.wish.evidence) if r.key not in self.refuted]
             self.news = False
             worker = Worker(known(context, self.wish.evidence), self.wish.align)
@@ -188,7 +190,8 @@ class _Fix:
                 seconds = latency([self.model.path, path], self.model)
         before = Cost(measure(self.model.path, self.model), seconds[0])
         after = Cost(measure(path, last, self.model), seconds[1])
-        return Fixed(self.model, path, tuple(done), tuple(self._leftover()), self.proof, before, after)
+        left = tuple(self._leftover())
+        return Fixed(self.model, path, tuple(done), left, self.proof, before, after, self.unreached)
 
     def _stage(self, worker: Worker, chosen: Sequence[Repair], pending: Sequence[Pending]) -> tuple[Path, Stage] | None:
         """The next stage with all repairs that hold; what is refuted is found by halves."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from symlint.graph import Array, Model
+from symlint.probe import STRUCTURAL
 from symlint.repair.difference import differences
 from symlint.repair.runner import Loaded, Runner
 from symlint.runtime import Run
@@ -19,8 +20,6 @@ MOVED = 2**28
 """Bytes of weights that are moved; of larger models some tensors, since all would be slow to hand over."""
 OTHER = 4711
 """Seed of operators that draw random numbers: what they make differs from what they make for the original."""
-STRUCTURAL = frozenset({"Resize", "Upsample", "Range"})
-"""Operators whose floating constants are sizes: a unit in the last place may change a shape."""
 SLOW = 1.0
 """Seconds of one run from which on a network is run less often."""
 DRAWS, UNITS = 6, 2.0

@@ -8,7 +8,7 @@ optimisation, and when every weight moves by one unit in the last place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from symlint.edit import rewrite
+from symlint.exposed import expose
 from symlint.graph import Array, Model
 from symlint.probe import save_lifted
 from symlint.repair.collection import collect
@@ -64,38 +65,61 @@ def prove(original: Model, fixed: Path, *, seed: int = 0, given: Mapping[str, Ar
     """
     path = Path(original.path)
     with TemporaryDirectory(prefix="symlint-") as folder, Runner() as runner:
-        proof = _proof(runner, original, path, fixed, seed, given or {})
+        proof, answered = _proof(runner, original, path, fixed, seed, given or {})
         if proof.trials == 0 and {"float16", "bfloat16"} & set(original.dtypes.values()):
             lifted = [Path(folder) / "original.onnx", Path(folder) / "fixed.onnx"]
             for source, target in zip((path, fixed), lifted, strict=True):
                 save_lifted(rewrite(source, {}), target)
-            proof = _proof(runner, original, lifted[0], lifted[1], seed, given or {})
+            path, fixed = lifted
+            proof, answered = _proof(runner, original, path, fixed, seed, given or {})
+        if proof.trials and (proof.outcome == "not runnable" or not answered) and proof.outcome != "refuted":
+            before = _exposed((path, fixed), Path(folder))
+            if before is not None:
+                other, _ = _proof(runner, original, before[0], before[1], seed, given or {})
+                # What differs there need not matter behind it.
+                return other if other.outcome == "held" else replace(other, outcome="not runnable")
         return proof
 
 
-def _proof(runner: Runner, model: Model, path: Path, fixed: Path, seed: int, given: Mapping[str, Array]) -> Proof:
+def _exposed(files: Sequence[Path], folder: Path) -> list[Path] | None:
+    """Copies that end before the last operators of their outputs; None where one has no such operators."""
+    made = [rewrite(file, {}) for file in files]
+    if not all(expose(model) for model in made):
+        return None
+    targets = [folder / f"before{k}.onnx" for k in range(len(files))]
+    for model, target in zip(made, targets, strict=True):
+        save_lifted(model, target)
+    return targets
+
+
+def _proof(
+    runner: Runner, model: Model, path: Path, fixed: Path, seed: int, given: Mapping[str, Array]
+) -> tuple[Proof, bool]:
+    """The comparison of two files, and whether the outputs are more than one number for all inputs."""
     plain = runner.load(path)
     if plain.failure is not None:
-        return Proof("not runnable", reason=plain.failure)
+        return Proof("not runnable", reason=plain.failure), True
     optimised = runner.load(path, "all")
     trials, failure = collect(runner, model, plain, optimised, seed, given)
     for done in (plain, optimised):
         runner.drop(done)
     if not trials:
-        return Proof("not runnable", reason=failure)
+        return Proof("not runnable", reason=failure), True
     floats = [y for t in trials for y in t.plain.outputs if y.dtype.kind == "f" and y.size]
     if floats and not any(np.isfinite(y).any() for y in floats):
-        return Proof("not runnable", trials=len(trials), reason="none of its outputs is finite")
+        return Proof("not runnable", trials=len(trials), reason="none of its outputs is finite"), True
     apart, refusal = _compare(runner, plain, fixed, trials)
     if refusal:
-        return Proof("refuted", trials=len(trials), reason=refusal)
+        return Proof("refuted", trials=len(trials), reason=refusal), True
     floor = max(FLOOR.get(dtype, 0.0) for dtype in {"float32", *model.dtypes.values()})
     rough = noise(runner, model, path, trials, seed)
     if any(_beyond(d, n, floor) for d, n in zip(apart, rough, strict=True)):
         rough = tuple(map(max, rough, more_noise(runner, model, path, trials, seed)))
     outcome, reason = _judge([name for name, _ in plain.outputs], apart, rough, floor)
     double = _double(runner, model, path, fixed, trials[0])
-    return Proof(outcome, max(apart, default=0.0), max(rough, default=0.0), len(trials), reason or failure, double)
+    answered = not floats or any(np.ptp(y) > 0 for y in floats)
+    proof = Proof(outcome, max(apart, default=0.0), max(rough, default=0.0), len(trials), reason or failure, double)
+    return proof, answered
 
 
 def _compare(runner: Runner, plain: Loaded, fixed: Path, trials: Sequence[Trial]) -> tuple[tuple[float, ...], str]:

@@ -59,6 +59,8 @@ class Fixed:
     proof: Proof | None
     before: Cost
     after: Cost
+    unreached: str = ""
+    """Why no weight could be reached; empty where some could."""
 
     @property
     def failed(self) -> bool:

@@ -29,6 +29,7 @@ def as_json(fixed: Fixed, output: str | None) -> str:
             "model": {"path": fixed.model.path, "sha256": fixed.model.sha256},
             "output": output,
             "outcome": "failed" if fixed.failed else "fixed" if fixed.done else "unchanged",
+            "reason": fixed.unreached,
             "repairs": [asdict(one) for one in fixed.done],
             "left": [asdict(one) for one in fixed.left],
             "proof": proof,
@@ -128,7 +129,7 @@ def _time(seconds: float) -> str:
 def _proof(fixed: Fixed) -> Text:
     proof = fixed.proof
     if proof is None:
-        return Text("nothing could be repaired" if fixed.left else "nothing to repair")
+        return Text(fixed.unreached or ("nothing could be repaired" if fixed.left else "nothing to repair"))
     if proof.outcome != "held":
         why = " ".join(proof.reason.split())[:_LONG] or "the outputs differ"
         return Text(f"not proven: {printable(why)}", style="red")
