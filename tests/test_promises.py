@@ -61,8 +61,11 @@ def _where(report: Report, finding: Finding) -> str:
     return report.spaces[finding.space].name if finding.space else ""
 
 
-def kept(path: Path, folder: Path, align: int = 1) -> Fixed:
-    """A fix that does what was promised; with `align` only that it tells what it does."""
+def kept(path: Path, folder: Path, align: int = 1, *, more: bool = False) -> Fixed:
+    """A fix that does what was promised; with `align` only that it tells what it does.
+
+    With `more` the repairs themselves bring to light what is repaired as well.
+    """
     report = checked(path)
     folder.mkdir(exist_ok=True)
     fixed = fix(str(path), folder, Wish(RULES, align))
@@ -72,9 +75,9 @@ def kept(path: Path, folder: Path, align: int = 1) -> Fixed:
         done[one.rule, one.where] += one.removed
         assert 0 <= one.removed <= one.units
     if align == 1:
-        assert done == promised(report), (fixed.done, fixed.left)
-        exact = [f for f in report.findings if f.evidence == "exact"]
-        assert {(f.rule, _where(report, f)) for f in exact if f.fixable} == set(done)
+        told = promised(report)
+        assert done >= told if more else done == told, (done - told, told - done, fixed.left)
+        assert all(f.fixable == (told[f.rule, _where(report, f)] > 0) for f in report.findings if f.evidence == "exact")
     after = checked(Path(fixed.path))
     if align == 1:
         assert not [f.message for f in after.findings if f.fixable and f.evidence == "exact"]
@@ -91,7 +94,8 @@ def saved(path: Path, nodes: list[Any], weights: Weights, x: list[Any], y: list[
     infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", x), ("y", y))]
     tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return path
@@ -201,6 +205,50 @@ def test_without_a_border_all_constants_go(values, tmp_path):
     assert units(Path(fixed.path), "w1", 0) == 8 - len(values)
 
 
+BEHIND = {
+    "MaxPool": ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, 6),
+    "GlobalMaxPool": ({}, 6),
+    "GlobalAveragePool": ({}, 6),
+    "AveragePool": ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, 6),
+    "AveragePool without a border": ({"kernel_shape": [2, 2], "count_include_pad": 1}, 6),
+    "AveragePool that counts its border": ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}, 7),
+    "ReduceMax": ({"axes": [2, 3]}, 6),
+    "ReduceMean": ({"axes": [2, 3]}, 6),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_a_constant_behind_what_keeps_it_is_folded(name, tmp_path):
+    """One that is no other number at a border is a bias; of two that are, one does the work of both."""
+    attributes, left = BEHIND[name]
+    weights = {"w1": normal(8, 3, 3, 3), "b1": normal(8), "w2": normal(4, 8, 1, 1), "b2": normal(4)}
+    weights["w1"][[2, 5]], weights["b1"][[2, 5]] = 0, [0.7, 0.3]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node(name.split()[0], ["r"], ["p"], **attributes),
+        helper.make_node("Conv", ["p", "w2", "b2"], ["y"]),
+    ]
+    path = saved(tmp_path / "m.onnx", nodes, weights, ["n", 3, 9, 9], ["n", 4, "a", "b"])
+    assert units(Path(kept(path, tmp_path / "out").path), "w1", 0) == left
+
+
+@pytest.mark.parametrize(
+    ("function", "numbers"), [("Relu", []), ("Clip", [0.0, 0.4]), ("LeakyRelu", [0.1]), ("HardSigmoid", [0.2, 0.5])]
+)
+def test_a_constant_of_a_fused_activation_is_folded(function, numbers, tmp_path):
+    """The activation has its parameters."""
+    weights = {"w1": normal(8, 3, 3, 3), "b1": normal(8), "w2": normal(4, 8, 1, 1), "b2": normal(4)}
+    weights["w1"][[2, 5]], weights["b1"][[2, 5]] = 0, [0.7, -0.3]
+    more = {"activation_params": numbers} if numbers else {}
+    nodes = [
+        helper.make_node("FusedConv", ["x", "w1", "b1"], ["r"], domain="com.microsoft", activation=function, **more),
+        helper.make_node("Conv", ["r", "w2", "b2"], ["y"]),
+    ]
+    path = saved(tmp_path / "m.onnx", nodes, weights, ["n", 3, 9, 9], ["n", 4, "a", "b"])
+    assert units(Path(kept(path, tmp_path / "out").path), "w1", 0) == 6
+
+
 @pytest.mark.parametrize("align", [2, 4, 8])
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
 def test_with_round_widths_what_goes_is_told(align, count, tmp_path):
@@ -261,6 +309,8 @@ def test_the_examples_are_not_promised(name, shared, tmp_path):
 
 # -- planted networks ---------------------------------------------------------------------------------------------
 FAST = ("mlp_relu", "gru_bidirectional", "vgg13_bn.raw", "squeezenet", "gpt2", "resnest")
+CASCADES = {"conformer"}
+"""Networks in which a product turns out to be low in rank once units of it are gone."""
 ZOO = [p for p in sorted((SHARED / "zoo").glob("*.onnx")) if "." not in p.stem or p.stem in FAST]
 
 
@@ -272,4 +322,4 @@ def test_what_is_promised_of_planted_networks_is_kept(path, shared, tmp_path):
     wreck = planting.wreck(path)
     if not wreck.damages:
         pytest.skip("there is no space to plant in")
-    kept(wreck.save(tmp_path / "planted.onnx"), tmp_path / "out")
+    kept(wreck.save(tmp_path / "planted.onnx"), tmp_path / "out", more=path.stem in CASCADES)

@@ -16,8 +16,9 @@ def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
     op, attributes = t.node.op, t.node.attributes
     padded = any(attributes.get("pads", ())) or str(attributes.get("auto_pad", "NOTSET")).startswith("SAME")
-    # A norm grows with the number of what it takes in.
-    steady = op == "MaxPool" or (op == "AveragePool" and not padded)
+    # A norm grows with the number of what it takes in, and so does an average that counts what lies beyond the border.
+    counted = attributes.get("count_include_pad", 0) and (padded or attributes.get("ceil_mode", 0))
+    steady = op == "MaxPool" or (op == "AveragePool" and not counted)
     x = t.apply(x, 1, "Abs") if t.node.op == "LpPool" else x
     return (
         t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=steady, linear=t.node.op == "AveragePool"),
