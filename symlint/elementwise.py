@@ -11,7 +11,7 @@ import numpy as np
 from symlint.evaluate import evaluate
 from symlint.graph import Array, Shape
 from symlint.parity import ODD
-from symlint.program import Pointwise
+from symlint.program import GRID, Pointwise
 from symlint.values import Bases, Labels, Names, Value, alike, tidy
 from symlint.weights import Levels, Mask, Operand, Weight, absent
 
@@ -33,6 +33,9 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
         return _unary(names, step, values[0])
     if step.function in SUMS:
         return _sum(names, step, values)
+    if step.function == GRID:
+        made = _any(names, step, values)
+        return tidy(made.labels, np.where(_lifted(absent(values[0].slim), len(made.shape)), 0.0, made.slim))
     if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
         return _product(names, step, values)
     if step.function == "Where" and step.law.degrees[:1] == (None,):
@@ -122,6 +125,8 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
         only = bases if only is None else bases.where(begins, only)
         count = count + ~where
     assert only is not None
+    if (gone := _cancelled(step, values, rank)) is not None:
+        count, still = np.where(gone, 0, count), [where | gone for where in still]
     nothing = count == 0
     safe = np.where(nothing, 1.0, lead) if nothing.any() else lead
     alone = (count == 1) & (fixed == 0)
@@ -140,6 +145,17 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if alone.any():
         made = only.where(alone, made)
     return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
+
+
+def _cancelled(step: Pointwise, values: list[Value], rank: int) -> Mask | None:
+    """Where a difference is zero because both sides are one unknown number; None where nothing is."""
+    if step.function != "Sub" or any(v.bases is None for v in values):
+        return None
+    (a, x), (b, y) = ((v.labels, v.slim) for v in values)
+    if b.starts.size > 1 or any(b.steps) or not b.starts.all() or not (a.starts == b.starts.reshape(-1)[0]).any():
+        return None
+    same = _lifted(a.write(range(len(a.shape))).starts == b.starts.reshape(-1)[0], rank)
+    return np.asarray(same & (_lifted(x, rank) == _lifted(y, rank)))
 
 
 def _product(names: Names, step: Pointwise, values: list[Value]) -> Value:

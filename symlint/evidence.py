@@ -20,7 +20,7 @@ from symlint.negligible import negligible
 from symlint.parameters import parameters
 from symlint.passage import Passages
 from symlint.pinned import Ends
-from symlint.program import Fold, Normalise
+from symlint.program import RANGE, Fold, Normalise
 from symlint.rows import Verdicts
 from symlint.rule import Rule
 from symlint.sameness import all_alike
@@ -196,7 +196,7 @@ class Context:
         return {
             leaf
             for step in self.structure.program.steps
-            if isinstance(step, (Normalise, Fold))
+            if isinstance(step, (Normalise, Fold)) and step.function != RANGE
             for k in step.axes
             for leaf in factors.leaves(of[step.x][k])
         }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from symlint.dispatch import dispatched
 from symlint.program import (
+    RANGE,
     Affine,
     Concat,
     Einsum,
@@ -207,7 +208,7 @@ class _Backward:
         need = self.got(step.out)
         for k in step.axes:
             need = np.expand_dims(need, k)
-        self.give(step.x, need)
+        self.give(step.x, need & self.there(step.x) if step.function == RANGE else need)
 
     @step.register
     def _(self, step: Affine) -> None:

@@ -39,6 +39,10 @@ SAME = Law("product", (Fraction(1),))
 CONSTANT = Law("product", (Fraction(0),))
 """It takes away what acts on its operand."""
 
+GRID = "Grid"
+"""The function of a Pointwise that rounds its first operand to multiples of the second: zero stays zero."""
+RANGE = "range"
+"""The function of a Fold that sees how far its numbers reach from zero: zeros do not count."""
 RANKING = "a ranking"
 """The reason of a Mix that says which unit of its last axis stands at each place: it makes one-hot rows."""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from symlint.lower import Ref, Tracer
 from symlint.operators.channels import first, last, pool_last
 from symlint.operators.fused import embedded
 from symlint.operators.linear import convolve, matmul
-from symlint.operators.quantised import lift, lower
+from symlint.operators.pointwise import prelu
+from symlint.operators.quantised import lift, lift_bias, lower
 from symlint.operators.reduce import total
 from symlint.operators.spatial import global_average, pool
 from symlint.program import NONE
@@ -35,7 +38,7 @@ def qlinear_conv(
     channels_last: int = 0,
 ) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__QLinearConv.html"""
-    levels = t.pointwise(NONE, bias) if bias is not None else None
+    levels = lift_bias(t, bias, x_scale, w_scale)
     places = t.result()[1:-1] if channels_last else t.result()[2:]
     level = lift(t, first(t, x) if channels_last else x, x_scale, x_zero, 1)
     made = convolve(t, level, lift(t, w, w_scale, w_zero, 0), levels, places, group, strides, pads)
@@ -70,7 +73,7 @@ def qgemm(
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QGemm"""
     left, right = lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0 if transB else 1)
-    levels = t.pointwise(NONE, c) if c is not None else None
+    levels = lift_bias(t, c, a_scale, b_scale)
     made = t.einsum(f"{'k m' if transA else 'm k'}, {'n k' if transB else 'k n'} -> m n", left, right)
     return lower(t, t.add(made, levels), y_scale, y_zero)
 
@@ -80,7 +83,8 @@ def qlinear_binary(
     t: Tracer, a: Ref, a_scale: Ref, a_zero: Ref | None, b: Ref, b_scale: Ref, b_zero: Ref | None, *rest: Ref | None
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearAdd"""
-    return lower(t, t.pointwise(NONE, lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0)), *_two(rest))
+    both = lift(t, a, a_scale, a_zero, 0), lift(t, b, b_scale, b_zero, 0)
+    return lower(t, t.pointwise(NONE, *both, function=t.node.op.rpartition("QLinear")[2]), *_two(rest))
 
 
 @op("com.microsoft.QLinearLeakyRelu", "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearSoftmax")
@@ -94,11 +98,16 @@ def qlinear_unary(
     *,
     axis: int = -1,
     opset: int = 13,
+    alpha: float = 0.01,
 ) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QLinearLeakyRelu"""
     level = lift(t, x, x_scale, x_zero, 0)
     if t.node.op.endswith("Softmax"):
         level = t.normalise(level, range(axis % x.rank, x.rank) if opset < 13 else [axis], function="Softmax")
+    elif t.node.op.endswith("Relu"):
+        level = prelu(t, level, t.constant(np.asarray(alpha, np.float32)))
+    else:
+        level = t.apply(level, None, "Sigmoid")
     return lower(t, level, y_scale, y_zero)
 
 

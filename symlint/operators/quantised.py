@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.linear import conv, matmul
-from symlint.program import NONE
+from symlint.program import GRID, NONE, RANGE
 from symlint.registry import op
 
 
@@ -34,7 +34,13 @@ def lift(t: Tracer, x: Ref, scale: Ref | None, zero: Ref | None, axis: int, bloc
 def lower(t: Tracer, y: Ref, scale: Ref | None, zero: Ref | None, axis: int = 1, block: int = 0) -> Ref:
     """Rounding to a grid."""
     levels = (spread_along(t, y, level, axis % max(y.rank, 1), block) for level in (scale, zero))
-    return t.pointwise(NONE, y, *(r for r in levels if r is not None))
+    return t.pointwise(NONE, y, *(r for r in levels if r is not None), function="QuantizeLinear")
+
+
+def lift_bias(t: Tracer, bias: Ref | None, x_scale: Ref, w_scale: Ref) -> Ref | None:
+    """A bias in the levels that a product of levels has."""
+    scale = t.multiply(t.reshape(x_scale, ()), w_scale)
+    return None if bias is None else lift(t, bias, scale, None, bias.rank - 1)
 
 
 @op("DequantizeLinear", "com.microsoft.DequantizeLinear")
@@ -52,8 +58,9 @@ def quantize(t: Tracer, x: Ref, scale: Ref, zero: Ref | None, *, axis: int = 1, 
 @op("DynamicQuantizeLinear")
 def dynamic_quantize(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html"""
-    scale, zero = (t.fold(x, range(x.rank), keepdims=False, law=NONE, function="range") for _ in range(2))
-    return lower(t, x, scale, zero), scale, zero
+    scale, zero = (t.fold(x, range(x.rank), keepdims=False, law=NONE, function=RANGE) for _ in range(2))
+    # Zero is on every grid, and a level of its own, so that zeros do not widen the range.
+    return t.pointwise(NONE, t.pointwise(NONE, x, scale, zero, function=GRID), zero, function="Add"), scale, zero
 
 
 @op("MatMulInteger", "com.microsoft.MatMulInteger16")

@@ -42,7 +42,7 @@ def total(
     labels = [f"a{k}" for k in range(x.rank)]
     made = ["1" if k in along else label for k, label in enumerate(labels) if keepdims or k not in along]
     summed = t.einsum(f"{' '.join(labels)} -> {' '.join(made)}", x)
-    return averaged(t, summed, prod(x.shape[k] for k in along)) if t.node.op == "ReduceMean" else summed
+    return averaged(t, summed, prod(x.shape[k] for k in along)) if t.node.op.endswith("Mean") else summed
 
 
 @op(

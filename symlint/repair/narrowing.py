@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from symlint.axes import Axes, walk
 from symlint.graph import Model
-from symlint.program import Einsum, Fold, Normalise
+from symlint.program import RANGE, Einsum, Fold, Normalise
 from symlint.structure import Structure
 from symlint.terms import Expansion
 from symlint.translate import lower
@@ -40,7 +40,7 @@ class Whole:
         found: set[int] = set()
         leaves, of = self.axes.factors.leaves, self.axes.of
         for step in self.lowering.program.steps:
-            if isinstance(step, (Normalise, Fold)):
+            if isinstance(step, (Normalise, Fold)) and step.function != RANGE:
                 found.update(x for k in step.axes for x in leaves(of[step.x][k]))
             elif isinstance(step, Einsum) and step.node.op in AVERAGES:
                 made = {label for labels in step.result for label in labels}
