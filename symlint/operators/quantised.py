@@ -81,7 +81,9 @@ def matmul_integer_to_float(
 @op("com.microsoft.DynamicQuantizeMatMul")
 def dynamic_quantize_matmul(t: Tracer, a: Ref, b: Ref, scale: Ref, zero: Ref | None, bias: Ref | None) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.DynamicQuantizeMatMul"""
-    return t.add(matmul(t, dynamic_quantize(t, a)[0], lift(t, b, scale, zero, b.rank - 1)), bias)
+    level, step, origin = dynamic_quantize(t, a)
+    left = lift(t, level, step, origin, max(a.rank - 2, 0))
+    return t.add(matmul(t, left, lift(t, b, scale, zero, b.rank - 1)), bias)
 
 
 @op("ConvInteger")
