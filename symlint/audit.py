@@ -249,7 +249,7 @@ def _taken(context: Context, rules: Mapping[str, Rule], findings: Sequence[Findi
         with context.budget.watch.interruptible():
             context.budget.tick()
             found = [r for f in findings for r in repairable(context, rules[f.rule], [f])]
-            told = promises(context, found)
+            told = promises(context.as_judged(), found)
     except (Stopped, MemoryError):
         return {}
     except Exception:

@@ -14,7 +14,6 @@ from symlint.finding import Level
 from symlint.interval import Interval
 from symlint.membership import members
 from symlint.need import Mask, needs
-from symlint.negligible import negligible
 from symlint.program import SUM, Law, Pointwise, Program, Step
 from symlint.recognise import PRODUCT
 from symlint.symmetry import Space
@@ -38,13 +37,13 @@ class Bounded(Context):
     def intervals(self) -> dict[str, Interval]:
         """What the tensors lie between on which a clamp depends."""
         with np.errstate(all="ignore"):
-            return certify(self.structure, self._exact, self._carried)
+            return certify(self.canonical, self._exact, self._carried)
 
     @cached_property
     def settled(self) -> dict[str, Settled]:
         """The activations of which bounds prove more than the weights tell; empty where nothing is gained."""
         with np.errstate(all="ignore"):
-            return settled(self.structure, self._exact, self.intervals)
+            return settled(self.canonical, self._exact, self.intervals)
 
     def margins(self, space: Space) -> dict[int, float]:
         """Unit of a space -> the smallest margin by which an activation of it is one number."""
@@ -73,6 +72,11 @@ class Bounded(Context):
         return min((n for n in fans if n > 1), default=1)
 
     # -- analyses -------------------------------------------------------------------------------------------------
+    @cached_property
+    def silent(self) -> dict[str, Mask]:
+        """What counts as zero of the weights that are judged."""
+        return super().silent if self.plain_context is None else self.plain_context.silent
+
     @property
     def _exact(self) -> dict[str, Value]:
         return (self.plain_context or self).values
@@ -80,7 +84,7 @@ class Bounded(Context):
     @cached_property
     def _written(self) -> Program:
         """The program with what is settled multiplied away, and its number added."""
-        program, steps = self.structure.program, list[Step]()
+        program, steps = self.canonical.program, list[Step]()
         shapes, tables = dict(program.shapes), dict(program.tables)
         for step in program.steps:
             one = self.settled.get(step.out) if isinstance(step, Pointwise) else None
@@ -99,7 +103,7 @@ class Bounded(Context):
         program = self._written
         carried = {name: self._carried[name.rpartition("?")[0]] for name in program.shapes if name not in self._carried}
         with np.errstate(all="ignore"):
-            return valuate(program, {**carried, **self._carried}, negligible(self.structure, self.asked), self.verdicts)
+            return valuate(program, {**carried, **self._carried}, self.silent, self.verdicts)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
@@ -114,9 +118,9 @@ def bounded(context: Context) -> Bounded:
     """The same network with what bounds prove; made once for each context."""
     if isinstance(context, Bounded):
         return context
-    found = vars(context).get("bounded")
+    found, judged = vars(context).get("bounded"), context.canonical
     if not isinstance(found, Bounded):
-        found = Bounded(context.symmetry, context.structure, context.asked, context.budget, context)
+        found = Bounded(context.symmetry, judged, context.asked, context.budget, judged, context)
         vars(context)["bounded"] = found
     return found
 

@@ -58,8 +58,27 @@ class Sketch:
     """The smallest square of an element."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Off:
+    """How far numbers may be off because they are differences of larger ones."""
+
+    most: float
+    """Any of them."""
+    each: Callable[[], Array]
+    """Each of them, in their shape."""
+
+    def then(self, change: Callable[[Array], Array]) -> Off:
+        """The same of the numbers cut or turned."""
+        return Off(self.most, lambda: change(self.each()))
+
+
 def proportional(
-    keys: NDArray[np.int64], rows: Callable[[], Array], sketch: Sketch, tolerance: float, among: int = 0
+    keys: NDArray[np.int64],
+    rows: Callable[[], Array],
+    sketch: Sketch,
+    tolerance: float,
+    among: int = 0,
+    off: Off | None = None,
 ) -> Grouping:
     """Group rows with one key whose values are multiples of each other, element by element within `tolerance`.
 
@@ -69,6 +88,7 @@ def proportional(
         sketch: of the rows.
         tolerance: relative, on every element.
         among: how many rows there are in all, where these are some of them.
+        off: how far elements may be off beyond that.
 
     Rows that random rows of that length and alphabet would often repeat are left apart.
     """
@@ -82,11 +102,14 @@ def proportional(
     factor = sign * norm
     order = np.lexsort((direction[0], keys))
     order = order[(norm[order] > 0) & np.isfinite(norm[order])]
-    gap = tolerance * REACH
+    gap = REACH * tolerance
+    if off is not None and len(order):
+        gap += REACH * off.most * np.sqrt(sketch.width) / float(np.median(norm[order]))
     suspect = _suspect(keys[order], direction[:, order], gap)
     if suspect.any():
         clear = 2 * np.log2(max(count, among)) + 20
-        _meet(rows(), order, suspect, keys, direction, factor, gap, tolerance, clear, group)
+        compared = _Compared(rows(), tolerance, None if off is None else off.each())
+        _meet(compared, order, suspect, keys, direction, factor, gap, clear, group)
     real = np.isfinite(norm) & (norm > 0)
     unit = np.where(real, factor[group], 1.0)
     return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)), norm, sketch.least)
@@ -119,18 +142,21 @@ def _line(keys: NDArray[np.int64], first: Array, gap: float) -> Array:
 
 
 def _meet(
-    rows: Array,
+    compared: _Compared,
     order: NDArray[np.int64],
     suspect: NDArray[np.bool_],
     keys: NDArray[np.int64],
     direction: Array,
     factor: Array,
     gap: float,
-    tolerance: float,
     clear: float,
     group: NDArray[np.int64],
 ) -> None:
-    """Compare suspect rows element by element, each with the first of every group in reach; fills in `group`."""
+    """Compare suspect rows element by element, each with the first of every group in reach.
+
+    Fills in `group`, and in `factor` that of rows that may be equal.
+    """
+    rows = compared.rows
     letters, gaps = _letters(rows, order[~_followers(keys[order], direction[:, order], gap)])
     waiting = order[suspect]
     line = _line(keys[waiting], direction[0, waiting], gap)
@@ -145,8 +171,9 @@ def _meet(
             near = near[(np.abs(direction[1:, waiting[near]] - direction[1:, [a]]) <= gap).all(axis=0)]
         for j in near.tolist():
             b = int(waiting[j])
-            if _multiple(rows[a], rows[b], factor[b] / factor[a], tolerance):
-                group[b], taken[j] = a, True
+            multiple = compared.multiple(a, b, factor[b] / factor[a])
+            if multiple:
+                group[b], taken[j], factor[b] = a, True, multiple * factor[a]
 
 
 def _followers(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[np.bool_]:
@@ -217,7 +244,29 @@ def sketch_of(blocks: Iterable[tuple[Strip, Array]], count: int, width: int) -> 
     return Sketch(width, sums, squares, least)
 
 
-def _multiple(a: Array, b: Array, factor: float, tolerance: float) -> bool:
-    """Whether b is `factor` times a, element by element."""
-    x, y = a.astype(np.float64) * factor, b.astype(np.float64)
-    return bool(np.all(np.abs(x - y) <= tolerance * (np.abs(x) + np.abs(y))))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """Rows that are compared element by element."""
+
+    rows: Array
+    tolerance: float
+    noise: Array | None
+    """How far elements may be off beyond that; None where they are as they are stored."""
+
+    def multiple(self, a: int, b: int, factor: float) -> float:
+        """How many times row a row b is: `factor`, or what it cannot be told from; 0 where it is no multiple."""
+        x, y = self.rows[a].astype(np.float64), self.rows[b].astype(np.float64)
+        if self.noise is None:
+            return (
+                factor if np.all(np.abs(x * factor - y) <= self.tolerance * (np.abs(x * factor) + np.abs(y))) else 0.0
+            )
+        one, other = self.noise[a], self.noise[b]
+        # The lengths of which the factor was made are off as well.
+        share = float(np.linalg.norm(one) / np.linalg.norm(x) + np.linalg.norm(other) / np.linalg.norm(y))
+        for times in (float(np.sign(factor)), factor):
+            size = np.abs(x * times) + np.abs(y)
+            slack = self.tolerance * size + np.abs(times) * one + other
+            slack += 0.0 if abs(times) == 1 else share * size
+            if np.all(np.abs(x * times - y) <= slack):
+                return times
+        return 0.0

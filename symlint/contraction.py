@@ -57,9 +57,9 @@ def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
             full = full.sum(axis=k, dtype=np.float64) * (sizes[label] / full.shape[k])
             order.remove(label)
         numbers = _grouped(names, step, full, order, shape)
-        if value.noise is None or gone or numbers.bases is not None:
+        if (off := value.off) is None or gone or numbers.bases is not None:
             return numbers
-        noise = apart(value.noise, value.shape, step.specs[0], sizes)
+        noise = apart(off, value.shape, step.specs[0], sizes)
         assert noise is not None
         noise = noise.reshape((*noise.shape, *(1 for _ in repeated)))
         return known(numbers.scale, _grouped(names, step, noise, order, shape).scale)
@@ -184,7 +184,8 @@ def _linear(
     stored = w[0].held
     key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
     blocks = _blocks(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
-    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks)
+    off = stored.off.then(layout) if isinstance(stored, Weight) and stored.off is not None else None
+    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks, off)
     rows = combine(names, starts, scale, weights, ROUNDING * precision(w[0].dtype))
     shared = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
     within = (*dims[: len(batch) + len(passing)], *shared[len(batch) + len(passing) :])

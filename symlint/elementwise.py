@@ -85,7 +85,7 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
     scale = x.slim
     if step.function in STILL:
-        return x if step.function != "Neg" else Value(x.bases, -scale, x.shape, x.noise)
+        return x if step.function != "Neg" else Value(x.bases, -scale, x.shape, x.off)
     constant = x.labels.constant & np.ones(scale.shape, bool)
     made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
     clear = constant if made is not None else None
@@ -136,9 +136,10 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
 
     def relative() -> Iterator[Labels]:
         yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving)
-        noise = sum((_lifted(v.noise, rank) for v in values if v.noise is not None), np.zeros((1,) * rank))
-        offset, off = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
-        yield alike(offset, off if noise.any() else None)
+        off = [v.off for v in values]
+        noise = sum((_lifted(one, rank) for one in off if one is not None), np.zeros((1,) * rank))
+        offset, slack = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
+        yield alike(offset, slack if noise.any() else None)
 
     clear = nothing if nothing.any() else None
     made = names.derive(shape, [values[k].labels for k in moving], relative(), clear=clear)

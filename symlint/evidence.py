@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import prod
 
@@ -24,6 +24,7 @@ from symlint.program import RANGE, Fold, Normalise
 from symlint.rows import Verdicts
 from symlint.rule import Rule
 from symlint.sameness import all_alike
+from symlint.settled import canonical
 from symlint.structure import Action, Structure
 from symlint.symmetry import Space, Symmetry
 from symlint.units import Units, same_units, spread
@@ -43,6 +44,8 @@ class Context:
     structure: Structure
     asked: Asked = field(default_factory=Asked)
     budget: Budget = field(default_factory=Budget)
+    judged: Structure | None = None
+    """The network whose weights are judged, where that is not the settled one: for repairs, as it is stored."""
 
     def option(self, rule: Rule, name: str) -> float:
         """A threshold of a rule: the configured one, else its default."""
@@ -112,7 +115,7 @@ class Context:
         if found.groups:
             return len(found.groups) == space.copies and all(len(group) == space.size for group in found.groups)
         lost = found.dead.any() or found.constant.any()
-        return not lost and all_alike(self.structure, self.plain(action), self._passages.moving)
+        return not lost and all_alike(self.canonical, self.plain(action), self._passages.moving)
 
     @cached_property
     def _passages(self) -> Passages:
@@ -164,19 +167,47 @@ class Context:
         return Verdicts()
 
     @cached_property
+    def _faint(self) -> dict[str, Mask]:
+        with np.errstate(all="ignore"):
+            return negligible(self.judged or self.structure, self.asked)
+
+    @cached_property
+    def canonical(self) -> Structure:
+        """The network whose weights are judged: without what no output sees of them, and what others take over."""
+        if self.judged is not None:
+            return self.judged
+        return canonical(self.structure, self._faint, Ends(self.structure, self._carried).leaves)
+
+    def as_judged(self) -> Context:
+        """The same network with the weights that are judged in the place of the stored ones, and all that is known."""
+        found = replace(self, structure=self.canonical, judged=self.canonical)
+        given = {f.name for f in fields(self)}
+        vars(found).update((name, known) for name, known in vars(self).items() if name not in given)
+        return found
+
+    def settled_in(self, names: Collection[str]) -> Structure:
+        """The network of which some weights of the program alone are settled."""
+        return canonical(self.structure, {}, Ends(self.structure, self._carried).leaves, names)
+
+    @cached_property
+    def silent(self) -> dict[str, Mask]:
+        """What counts as zero of the weights that are judged; of settled ones that is zero already."""
+        apart = self.structure.program.detached
+        return {n: mask for n, mask in self._faint.items() if self.judged is not None or n in apart}
+
+    @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
         with np.errstate(all="ignore"):  # constants of masks overflow; what is not finite is known to be that
-            silent = negligible(self.structure, self.asked)
-            return valuate(self.structure.program, self._carried, silent, self.verdicts)
+            return valuate(self.canonical.program, self._carried, self.silent, self.verdicts)
 
     @cached_property
     def ends(self) -> Ends:
         """The network with the pinned axes of its inputs and outputs written out."""
-        return Ends(self.structure, self._carried, self.verdicts).settled()
+        return Ends(self.canonical, self._carried, self.verdicts)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:
-        return needs(self.structure.program, self._values[0], self.verdicts)
+        return needs(self.canonical.program, self._values[0], self.verdicts)
 
     @cached_property
     def _bearers(self) -> dict[int, list[str]]:

@@ -16,7 +16,7 @@ import numpy as np
 from symlint.action import Stand
 from symlint.graph import Array
 from symlint.numbers import Numbers
-from symlint.structure import Structure
+from symlint.structure import Action, Structure
 from symlint.translation.course import Translation
 from symlint.translation.element import factors
 
@@ -34,6 +34,17 @@ class Freedom:
             if action.translation is not None:
                 found.setdefault(action.translation.weight, []).append(action.translation)
         return found
+
+    @cached_property
+    def loose(self) -> frozenset[str]:
+        """The weights that may become anything, as others take over whatever they are."""
+        return frozenset(n for n, found in self._by_weight.items() if any(t.full for t in found))
+
+    def meaningless(self, action: Action) -> bool:
+        """Whether all that one side of a linear space is made of may become anything: nothing is seen of the other."""
+        held = [(o.tensor, c) for o, c in action.charge.items() if o.tensor in self.structure.program.weights]
+        sides = [{name for name, c in held if c * sign > 0} for sign in (1, -1)]
+        return any(side and side <= self.loose for side in sides)
 
     def of(self, stands: Mapping[str, Collection[Stand]]) -> list[dict[str, Array]]:
         """Changes of weights, one random element for each translation that is free along the units of a product.

@@ -61,7 +61,8 @@ def products(structure: Structure, passages: Passages) -> Iterator[Product]:
     """The spaces with copies of low rank."""
     rotated, freedom = frozenset(a.leaf for a in structure.actions.values() if a.kind == "rotation"), Freedom(structure)
     for action in structure.actions.values():
-        if general_linear(action) and structure.axes.factors.size(action.leaf) <= WIDEST:
+        narrow = general_linear(action) and structure.axes.factors.size(action.leaf) <= WIDEST
+        if narrow and not freedom.meaningless(action):
             found = Factors(structure, action, rotated).product(passages, freedom)
             if found is not None:
                 yield found

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from symlint.evidence import Context
+from symlint.freedom import Freedom
 from symlint.graph import Array
 from symlint.parameters import parameters
 from symlint.structure import Action
@@ -77,12 +78,13 @@ def bundles(context: Context) -> Iterator[Bundles]:
 def _whole(context: Context) -> Iterator[tuple[str, Action]]:
     """The spaces all of whose units are dead, with an action that tells where those are."""
     found: dict[str, list[Action]] = {}
+    freedom = Freedom(context.structure)
     for action in context.structure.actions.values():
         found.setdefault(action.id.split(".")[0], []).append(action)
     for space in context.symmetry.spaces:
         mine = found.get(space.id, ())
         chosen = [a for a in mine if a.kind in ("permutation", "rotation") and a.leaf >= 0 and not a.branches]
-        if chosen and _dead(context, chosen[0]):
+        if chosen and _dead(context, chosen[0]) and not any(map(freedom.meaningless, chosen)):
             yield space.id, chosen[0]
 
 
@@ -107,7 +109,7 @@ def _connected(context: Context, actions: dict[str, Action]) -> Iterator[set[str
 
 def _asked_again(context: Context) -> tuple[Context, Context]:
     """The network with all constant tensors at random numbers, and with all tensors."""
-    program = context.structure.program
+    program = context.canonical.program
     rng = np.random.default_rng(0)
     values: dict[str, Array] = {}
     still: set[str] = set()
@@ -128,13 +130,14 @@ def _constant(values: Array, *, floating: bool) -> bool:
 
 def _with(context: Context, values: dict[str, Array]) -> Context:
     """The network with other weights."""
-    program = context.structure.program
+    program = context.canonical.program
     changed = replace(
         program,
         weights={n: stored for n, stored in program.weights.items() if n not in values},
         tables={**program.tables, **values},
     )
-    return replace(context, structure=replace(context.structure, program=changed))
+    structure = replace(context.structure, program=changed)
+    return replace(context, structure=structure, judged=structure)
 
 
 def _parameters(context: Context, leaves: set[int]) -> int:

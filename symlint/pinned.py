@@ -5,7 +5,7 @@ The axes of inputs and outputs stay in place, so they carry no units; here those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeGuard
@@ -17,7 +17,7 @@ from symlint.need import Mask, needs
 from symlint.parameters import parameters
 from symlint.program import Einsum, Mix, Normalise, Program, Step, Unknown, operands, results
 from symlint.rows import Verdicts
-from symlint.settled import settled
+from symlint.settled import reread
 from symlint.structure import Structure
 from symlint.translate import lower
 from symlint.valuation import valuate
@@ -106,11 +106,6 @@ class Ends:
         return frozenset(n for s in lookups for k, n in enumerate(program.shapes[s.x]) if k not in s.keep)
 
     # -- other weights --------------------------------------------------------------------------------------------
-    def settled(self) -> Ends:
-        """The same network, without what no output sees of the weights that meet an end."""
-        mine = {name for name in self.structure.program.weights if any(self.holds(name))}
-        return self._with(settled(self.structure, mine, self.leaves))
-
     @cached_property
     def generic(self) -> Ends:
         """The same network with random weights: what holds of it holds by construction.
@@ -136,14 +131,8 @@ class Ends:
         kept = {program.weights[name] for name in standardising(program)}
         return [name for name in parameters(program) if name not in kept and self._tensors[name].size > 1]
 
-    def _with(self, weights: Mapping[str, Array | Callable[[], Array]]) -> Ends:
-        program = self.structure.program
-        tensors = {
-            name: replace(program.model.tensors[name], read=v if callable(v) else partial(_itself, v))
-            for name, v in weights.items()
-        }
-        model = replace(program.model, tensors={**program.model.tensors, **tensors})
-        return replace(self, structure=replace(self.structure, program=replace(program, model=model)))
+    def _with(self, weights: Mapping[str, Array]) -> Ends:
+        return replace(self, structure=reread(self.structure, {n: partial(_itself, v) for n, v in weights.items()}))
 
     # -- what holds -----------------------------------------------------------------------------------------------
     @cached_property

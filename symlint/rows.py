@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from symlint.clusters import ABSENT, BLOCK, Grouping, Sketch, proportional, sketch_of, sketched
+from symlint.clusters import ABSENT, BLOCK, Grouping, Off, Sketch, proportional, sketch_of, sketched
 from symlint.digest import blocks
 from symlint.graph import Array, Tensor
 from symlint.values import Labels, Names, Value
@@ -71,6 +71,8 @@ class Columns:
     """Their name among the verdicts, first the array's; None where nothing is remembered."""
     blocks: Callable[[], Iterator[tuple[tuple[slice, ...], Array]]] | None = None
     """Where they are one matrix, its blocks in float64, each with its rows (out) and its columns (read)."""
+    off: Off | None = None
+    """How far they may be off."""
 
 
 @dataclass
@@ -104,7 +106,7 @@ def combine(names: Names, labels: Labels, scale: Array, weights: Columns, tolera
         keys = np.broadcast_to(labels, (batch, many, out)).reshape(-1)
         fixed = np.where(keys == 0, rows.sum(axis=1, dtype=np.float64), 0.0)
         rows = np.where((keys == 0)[:, None], 0.0, rows) if (keys == 0).any() else rows
-        grouping, still = _grouped(keys, rows, fixed, tolerance, len(keys))
+        grouping, still = _grouped(keys, rows, fixed, tolerance, len(keys), _spread(weights.off, scale))
         shape = (batch, many, out)
         scale = np.where(still, fixed, grouping.factor)
         return Rows(
@@ -123,6 +125,8 @@ class _Part:
 
     block: Array
     fixed: Array
+    spread: Callable[[Array], Array]
+    """What it makes of how far the weights are off."""
 
 
 class _Combination:
@@ -178,7 +182,8 @@ class _Combination:
         parts = [self._part(place, *distinct[place]) for place in together]
         rows = parts[0].block if len(parts) == 1 else np.concatenate([part.block for part in parts])
         fixed = np.concatenate([part.fixed for part in parts])
-        grouping, still = _grouped(np.zeros(len(rows), np.int64), rows, fixed, self.tolerance, self.total)
+        off = self._off(lambda noise: np.concatenate([part.spread(noise) for part in parts]))
+        grouping, still = _grouped(np.zeros(len(rows), np.int64), rows, fixed, self.tolerance, self.total, off)
         scale = np.where(still, fixed, grouping.factor)
         cuts = [slice(k * out, (k + 1) * out) for k in range(len(parts))]
         return [(grouping.group[cut], scale[cut], fixed[cut], still[cut]) for cut in cuts]
@@ -197,7 +202,8 @@ class _Combination:
         grouping = remembered.get(key) if self.weights.key else None
         if grouping is None:
             keys = np.zeros(self.shape[2], np.int64)
-            grouping = proportional(keys, lambda: self._rows(b), self._sketch(b), self.tolerance, self.total)
+            off = self._off(lambda noise: noise[b].reshape(self.shape[2], -1))
+            grouping = proportional(keys, lambda: self._rows(b), self._sketch(b), self.tolerance, self.total, off)
             if self.weights.key:
                 remembered[key] = grouping
                 if self.shape[0] == 1 and grouping.least > ABSENT**2:
@@ -215,6 +221,11 @@ class _Combination:
 
     def _rows(self, batch: int) -> Array:
         return np.asarray(self.columns[batch].reshape(self.shape[2], -1))
+
+    def _off(self, rows: Callable[[Array], Array]) -> Off | None:
+        """How far the elements of some rows may be off."""
+        off = self.weights.off
+        return None if off is None else off.then(rows)
 
     def _sketch(self, batch: int) -> Sketch:
         blocks = self.weights.blocks
@@ -241,15 +252,36 @@ class _Combination:
             block = merged[:, 1 if constant else 0 :]
         elif not np.array_equal(inverse, np.arange(len(labels))):
             block = block[:, index]
-        return _Part(block.reshape(out, -1), fixed)
+
+        def spread(noise: Array) -> Array:
+            made = np.zeros((out, len(distinct), noise.shape[-1]))
+            for k, at in enumerate(inverse.tolist()):
+                made[:, at] += noise[b, :, k] * abs(float(scale[k]))
+            return made[:, 1 if constant else 0 :].reshape(out, -1)
+
+        return _Part(block.reshape(out, -1), fixed, spread)
 
 
-def _grouped(keys: Labels, rows: Array, fixed: Array, tolerance: float, total: int) -> tuple[Grouping, Mask]:
+def _spread(off: Off | None, scale: Array) -> Off | None:
+    """How far weights may be off, times the scale of the one base that each reads."""
+    if off is None:
+        return None
+    size = np.abs(scale)[:, :, None, :, None]
+    return Off(
+        off.most * float(size.max(initial=0)), lambda: (off.each()[:, None] * size).reshape(-1, off.each().shape[-1])
+    )
+
+
+def _grouped(
+    keys: Labels, rows: Array, fixed: Array, tolerance: float, total: int, off: Off | None
+) -> tuple[Grouping, Mask]:
     """Rows with what is added to each, and which of them are zero but for that."""
     plain = rows
     if fixed.any():
         rows = np.concatenate([rows, fixed[:, None]], axis=1)
-    grouping = proportional(keys, lambda: rows, sketched(rows), tolerance, total)
+        if off is not None:
+            off = off.then(lambda noise: np.pad(noise, ((0, 0), (0, 1))))
+    grouping = proportional(keys, lambda: rows, sketched(rows), tolerance, total, off)
     # What is added to a row counts in its length; a part of the square is left to rounding.
     square = grouping.norm**2 if plain is rows else grouping.norm**2 * (1 - 1e-9) - fixed**2
     return grouping, _small(plain, np.sqrt(np.maximum(square, 0)))

@@ -9,14 +9,14 @@ such: it is worked out in blocks, and whole for whoever asks for that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, reduce
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial, reduce
 from math import prod
 
 import numpy as np
 
-from symlint.clusters import ABSENT, ROUNDING, precision
+from symlint.clusters import ABSENT, ROUNDING, Off, precision
 from symlint.digest import BLOCK
 from symlint.graph import Array, Shape, Tensor
 from symlint.numbers import Numbers
@@ -55,6 +55,11 @@ class Change:
         lines = [part[tuple(0 if n == 1 else at for n, at in zip(part.shape, places, strict=True))] for part in parts]
         floor = ROUNDING * self.rounding * reduce(np.minimum, lines, np.array(np.inf))
         return np.where(np.isfinite(floor), floor, -1.0)
+
+    @cached_property
+    def most(self) -> float:
+        """The largest element."""
+        return float(np.prod([np.abs(part).max(initial=0) for part in self.parts]))
 
     @cached_property
     def highest(self) -> float:
@@ -117,6 +122,17 @@ class Settled(Blockwise):
         return self._block(self.tensor.read() if values is None else values, cut)[0]
 
     @property
+    def off(self) -> Off | None:
+        """How far the numbers may be off, since they are differences of larger ones."""
+        most = sum(change.most * ROUNDING * change.rounding for change in self.changes)
+        return Off(most, self._noise) if most else None
+
+    def _noise(self) -> Array:
+        whole = (slice(None),) * len(self.shape)
+        parts = [ROUNDING * change.rounding * np.abs(change.at(whole)) for change in self.changes]
+        return np.broadcast_to(reduce(np.add, parts), self.shape)
+
+    @property
     def full(self) -> bool:
         """Whether no element is nothing."""
         return all(zero is None for _, zero in self.zeros)
@@ -155,6 +171,40 @@ class Settled(Blockwise):
         return block, near
 
 
+def canonical(
+    structure: Structure, silent: Mapping[str, Mask], logits: Collection[int], names: Collection[str] | None = None
+) -> Structure:
+    """The same network with settled weights: in this gauge a flaw of the function is one of the weights.
+
+    Args:
+        structure: of the network.
+        silent: elements of weights of the program that count as zero.
+        logits: leaves of outputs, see `settled`.
+        names: the weights of the program that are settled; None for all.
+    """
+    program = structure.program
+    blank = {
+        program.weights[name]: partial(_blanked, program.model.tensors[program.weights[name]], mask)
+        for name, mask in silent.items()
+        if name not in program.detached
+    }
+    start = reread(structure, blank)
+    return reread(start, settled(start, program.weights.keys() if names is None else names, logits))
+
+
+def reread(structure: Structure, values: Mapping[str, Callable[[], Array]]) -> Structure:
+    """The same network with other values of some stored tensors."""
+    program = structure.program
+    tensors = {name: replace(program.model.tensors[name], read=read) for name, read in values.items()}
+    model = replace(program.model, tensors={**program.model.tensors, **tensors})
+    return replace(structure, program=replace(program, model=model))
+
+
+def _blanked(tensor: Tensor, silent: Mask) -> Array:
+    values = tensor.read()
+    return np.where(silent, values.dtype.type(0), values)
+
+
 def settled(structure: Structure, names: Collection[str], logits: Collection[int]) -> dict[str, Settled]:
     """Stored tensor -> its values, for those of the weights `names` that a translation moves.
 
@@ -168,7 +218,7 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
         translation = action.translation
         if translation is not None and translation.weight in names:
             size = weights.held(translation, logits)
-            for moved, parts in list(factors(translation, weights.numbers, -size)):
+            for moved, parts in list(factors(translation, weights.numbers, -size)) if size.any() else ():
                 weights.add(moved, parts)
         elif action.across and (name := next(iter(action.charge)).tensor) in names:
             weights.add(name, (-hidden(structure, action, weights.get(name), weights.get),))

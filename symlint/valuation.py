@@ -32,7 +32,7 @@ from symlint.program import (
 from symlint.regrouping import collapse, gathered
 from symlint.rows import Verdicts
 from symlint.values import Bases, Names, Value, alike, known, tidy
-from symlint.weights import Mask, Weight, absent
+from symlint.weights import Blockwise, Mask, Weight, absent
 
 LIMIT = 1 << 23
 SMALL = 1 << 14
@@ -67,7 +67,10 @@ class _Forward:
         self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}
         for name, stored in program.weights.items():
             tensor = program.model.tensors[stored]
-            weight = Weight(tensor.shape, tensor.dtype, tensor.read, (verdicts.name(tensor),), "int" in tensor.dtype)
+            source: object = tensor.read
+            off = source.off if isinstance(source, Blockwise) else None
+            key, levels = (verdicts.name(tensor),), "int" in tensor.dtype
+            weight = Weight(tensor.shape, tensor.dtype, tensor.read, key, levels, off)
             if name in silent:
                 weight = weight.view(tensor.shape, "without what is silent", partial(_without, silent[name]))
             self.values[name] = Value(None, weight, tensor.shape)
@@ -196,6 +199,9 @@ class _Forward:
             return
         dropped = tuple(k for k in range(len(x.shape)) if k not in step.keep)
         bases, scale = self._rows(x, dropped, step.law)
+        if step.linear and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
+            # The same units at other places, each with its sign.
+            bases, scale = self.names.derive(bases.shape, [x.labels], steady=True), x.slim
         if step.steady and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
             bases = bases.clear(x.labels.constant)
             scale = np.where(x.labels.constant, x.slim, scale)
@@ -226,6 +232,8 @@ class _Forward:
         else:
             made = gathered(self.names, x.labels, map(alike, [x.slim]), axes)
         if law.kind == "none":
+            return made, np.ones((1,) * len(rest))
+        if self.verdicts.whole(x):
             return made, np.ones((1,) * len(rest))
         return made, np.where(_vanishing(x.slim, axes), 0.0, 1.0)
 

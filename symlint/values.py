@@ -136,6 +136,13 @@ class Value:
     """How far known numbers may be off because they are differences of larger ones; None where they are not."""
 
     @property
+    def off(self) -> Array | None:
+        """How far known numbers may be off; None where they are as they are stored."""
+        if isinstance(self.held, Weight):
+            return None if self.held.off is None else slim(self.held.off.each())
+        return self.noise
+
+    @property
     def slim(self) -> Array:
         """The scales or known numbers, with size 1 along axes along which they do not change."""
         return slim(self.held.read()) if isinstance(self.held, Weight) else self.held

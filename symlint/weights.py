@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.clusters import ABSENT, BLOCK, Strip, strips
+from symlint.clusters import ABSENT, BLOCK, Off, Strip, strips
 from symlint.graph import Array, Shape
 
 Mask = NDArray[np.bool_]
@@ -45,6 +45,11 @@ class Blockwise(ABC):
     @abstractmethod
     def present(self) -> Mask:
         """Which of them do not count as zero."""
+
+    @property
+    def off(self) -> Off | None:
+        """How far they may be off because they are differences of larger ones; None where they are not."""
+        return None
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[Strip, Array]]:
@@ -150,9 +155,12 @@ class Weight:
     """What tells such numbers apart: the stored tensor, and how it was cut and turned since."""
     levels: bool = False
     """Whether they are whole numbers, or what a quantiser makes of such: then they are finite."""
+    off: Off | None = None
+    """How far they may be off because they are differences of larger ones; None where they are not."""
 
     def view(self, shape: Shape, change: Hashable, made: Change) -> Weight:
         """The same numbers cut or turned; `change` tells this apart from other ways."""
         read: object = self.read
         turned = read.view(shape, made) if isinstance(read, Levels) else lambda: made(self.read())
-        return Weight(shape, self.dtype, turned, (*self.key, change), self.levels)
+        off = None if self.off is None else self.off.then(made)
+        return Weight(shape, self.dtype, turned, (*self.key, change), self.levels, off)

@@ -306,7 +306,7 @@ class Network:
         for action in [a for a in self.structure.actions.values() if invertible(a)]:
             space, rule = named[action.id.split(".")[0]], self.rule(action.leaf)
             lines = {side: self.lines(action, side) for side in (1, -1)}
-            if not all(lines.values()):
+            if not all(lines.values()) or any({n for n, _ in one} <= self.loose for one in lines.values()):
                 continue
             # A bias may be another's to take over, and a norm hides a direction of what comes in or goes out.
             counts = [
@@ -325,6 +325,12 @@ class Network:
                 ):
                     found.append(Mixture(space, action, rule, side, bound))
         return tuple(found)
+
+    @cached_property
+    def loose(self) -> set[str]:
+        """Weights beside others that take over whatever they become, as a layer does from its adapter."""
+        moved = (action.translation for action in self.structure.actions.values())
+        return {found.weight for found in moved if found is not None and found.full}
 
     def _others(self, action: Action, side: int) -> list[tuple[Action, int]]:
         every = [(a, s) for a in self.structure.actions.values() if invertible(a) for s in (1, -1)]

@@ -40,7 +40,8 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "rules"
 
 
 def context(path: Path) -> Context:
-    return Context(*examine(load(str(path))))
+    symmetry, structure = examine(load(str(path)))
+    return Context(symmetry, structure, judged=structure)
 
 
 def findings(path: Path, *codes: str) -> list[Finding]:

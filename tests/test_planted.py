@@ -31,17 +31,11 @@ BASES = [p for p in ZOO if "." not in p.stem or p.stem in FAST]
 AGAIN = "multiples of a unit in a recurrence that starts from a state computed at run time"
 MISSED = dict.fromkeys(("rnn_relu.dynamo",), AGAIN)
 """Networks in which some planted flaw is still missed, and why."""
-SCATTERED = "what is gathered and scattered along the nodes hides the units"
-WINDOWS = "a window along other axes tells the signs apart, though a sum does not"
-CELLS = "a recurrence with lengths tells the signs apart"
 EVEN = "an even function tells the signs apart"
 SPLIT = "an odd function that the exporter took apart"
 UNSIGNED = {
-    **dict.fromkeys(("espcn", "espcn.dynamo", "shufflenet_v2", "wavenet", "wavenet.dynamo"), WINDOWS),
-    **dict.fromkeys(("lstm", "lstm.dynamo", "lstm.opset11", "lstm.ort_extended"), CELLS),
     **dict.fromkeys(("deepfm", "deepfm.dynamo"), EVEN),
     **dict.fromkeys(("mlp_hardshrink.dynamo", "mlp_softshrink.dynamo"), SPLIT),
-    **dict.fromkeys(("message_passing", "message_passing.dynamo"), SCATTERED),
 }
 """Networks in which units of opposite sign are still missed, and why."""
 UNTOLD = dict.fromkeys(("gru_bidirectional", "gru_bidirectional.dynamo"), "the gates of the cell hide equal units")

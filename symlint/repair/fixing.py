@@ -25,6 +25,8 @@ from symlint.repair.result import Cost, Done, Fixed, Left, Wish
 from symlint.repair.storage import outside, save
 from symlint.repair.worker import Worker
 from symlint.saving import opened
+from symlint.structure import Structure
+from symlint.symmetry import Symmetry
 
 SIGN = "symlint.fix."
 """How the keys begin under which a repaired file keeps the reasons of its repairs."""
@@ -99,12 +101,9 @@ class _Fix:
         pending: tuple[Pending, ...] = ()
         settled = path, 0
         for stage_number in range(STAGES):
-            context = Context(*examine(load(path) if path != Path(self.model.path) else self.model))
-            self.unreached = self.unreached if stage_number else context.symmetry.coverage.unreached
-            found = [r for r in repairs(context, self.wish.rules, self.wish.evidence) if r.key not in self.refuted]
-            self.news = False
-            worker = Worker(known(context, self.wish.evidence), self.wish.align)
-            made = self._stage(worker, [r for r in found if r.key not in self.vain], pending)
+            symmetry, structure = examine(load(path) if path != Path(self.model.path) else self.model)
+            self.unreached = self.unreached if stage_number else symmetry.coverage.unreached
+            worker, made = self._advance(symmetry, structure, pending)
             if made is None:
                 if self.news:
                     continue
@@ -135,6 +134,39 @@ class _Fix:
         for repair in tried:
             if repair.key in vain:
                 self.left[repair.key] = repair, worker.left.get(repair.key, "they cannot be taken away")
+
+    def _advance(
+        self, symmetry: Symmetry, structure: Structure, pending: Sequence[Pending]
+    ) -> tuple[Worker, tuple[Path, Stage] | None]:
+        """The next stage: of the weights as they are stored, or else of settled ones, in which more is to be seen."""
+        self.news = False
+        plain = Context(symmetry, structure, judged=structure)
+        found = self._found(plain)
+        worker, made = self._staged(plain, found, pending)
+        if made is not None or self.news:
+            return worker, made
+        seen = {(repair.key, repair.finding.units) for repair in found}
+        context = Context(symmetry, structure)
+        more = [r for r in self._found(context) if (r.key, r.finding.units) not in seen]
+        # How far numbers are off is no more known once they are written, so units are compared before.
+        chosen = [r for r in more if r.rule.repair == "merge"] or more
+        if not chosen:
+            return worker, None
+        tensors = {name for repair in chosen for name in repair.finding.tensors}
+        names = {name for name, stored in structure.program.weights.items() if stored in tensors}
+        settled = context.settled_in(names)
+        moved, keys = Context(symmetry, settled, judged=settled), {repair.key for repair in chosen}
+        return self._staged(moved, [r for r in self._found(moved) if r.key in keys], pending)
+
+    def _found(self, context: Context) -> list[Repair]:
+        found = repairs(context, self.wish.rules, self.wish.evidence)
+        return [repair for repair in found if repair.key not in self.refuted and repair.key not in self.vain]
+
+    def _staged(
+        self, context: Context, found: Sequence[Repair], pending: Sequence[Pending]
+    ) -> tuple[Worker, tuple[Path, Stage] | None]:
+        worker = Worker(known(context, self.wish.evidence), self.wish.align)
+        return worker, self._stage(worker, found, pending)
 
     def _absorb(self, path: Path) -> tuple[Path, Done] | None:
         """The file without biases that others can take over, if that holds."""

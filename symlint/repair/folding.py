@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symlint.action import scale, stands
 from symlint.evidence import Context
@@ -55,8 +56,8 @@ def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
     found = readings(context.structure, action.leaf, context.moving)
     if not found:
         return Fold((), (), UNREADABLE)
-    numbers = [_numbers(context, action, r) if r.step.node.op in SHIFTED else {} for r in found]
-    plain = tuple(u for u in units if all(u in n for n in numbers))
+    constants = [_constants(context, action, r) if r.step.node.op in SHIFTED else None for r in found]
+    plain = tuple(u for u in units if all(c is not None and u in c.units for c in constants))
     size = context.structure.axes.factors.size(action.leaf)
     groups: list[list[int]] = []
     for unit in units:
@@ -93,17 +94,9 @@ def fold(context: Context, weights: Weights, space: str, units: Sequence[int]) -
     stay.reshape(-1)[list(units)] = 0.0
     # One weight may read them in several places: all see it as it was.
     for reading in found:
-        numbers = _numbers(context, action, reading)
-        constant = np.zeros(shape)
-        for unit in units:
-            constant.reshape(-1)[unit] = numbers[unit]
-        axes = structure.axes.of[reading.operand]
-        involved = {action.leaf, *action.copies}
-        wide = tuple(factors.size(f) if involved.intersection(factors.leaves(f)) else 1 for f in axes)
-        ones = np.ones(wide)
-        # Units of other spaces beside these in one axis contribute nothing to the offset.
-        filled = _scaled(context, action, axes, ones, constant) - _scaled(context, action, axes, ones, np.zeros(shape))
-        made = weights.numbers.apply(reading.step, {reading.operand: filled})[reading.step.out]
+        constants = _constants(context, action, reading)
+        assert constants is not None  # such units are not chosen
+        made = weights.numbers.apply(reading.step, {reading.operand: constants.of(units)})[reading.step.out]
         yield Offset(reading.step, made)
     for name, axis in dict.fromkeys(place for reading in found for place in reading.places):
         weights.put(name, _scaled(context, action, structure.axes.of[name], weights.get(name), stay, axis))
@@ -117,14 +110,36 @@ def _scaled(
     return np.asarray(scale(values, stood, factor, {(s.axis, s.term, s.place): Fraction(1) for s in stood}))
 
 
-def _numbers(context: Context, action: Action, reading: Reading) -> dict[int, float]:
-    """The units that are one known number where they are read."""
-    value = context.values.get(reading.operand)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Constants:
+    """The units that are known numbers where they are read: one, or one for each of the places that they have."""
+
+    values: Array
+    """What is read, with size 1 along axes along which it is the same."""
+    rows: NDArray[np.int64]
+    """For every unit, where in it that stands."""
+    units: frozenset[int]
+    """The units that are."""
+
+    def of(self, units: Sequence[int]) -> Array:
+        """Of some units, and zero of all that stands beside them."""
+        filled, chosen = np.zeros(self.values.shape), self.rows[list(units)]
+        filled.reshape(-1)[chosen] = self.values.reshape(-1)[chosen]
+        return filled
+
+
+def _constants(context: Context, action: Action, reading: Reading) -> _Constants | None:
+    value, axes = context.values.get(reading.operand), context.structure.axes.of[reading.operand]
     if value is None or context.plain(action).copies != action.copies:
-        return {}
-    rows = members(context.structure, action, context.structure.axes.of[reading.operand], value.shape)
+        return None
+    leaves, involved = context.structure.axes.factors.leaves, {action.leaf, *action.copies}
+    shape = tuple(n if involved.intersection(leaves(f)) else 1 for f, n in zip(axes, value.shape, strict=True))
+    first = tuple(slice(0, n) for n in shape)
+    numbers = np.array(value.scale[first], np.float64)
+    alike = (value.constant & (value.scale == numbers)).all(
+        axis=tuple(k for k, n in enumerate(shape) if n == 1), keepdims=True
+    )
+    rows = members(context.structure, action, axes, shape)
     if rows is None:
-        return {}
-    labels, size = value.numbers.reshape(-1)[rows], np.asarray(value.scale, np.float64).reshape(-1)[rows]
-    known = (labels == 0).all(axis=1) & (size == size[:, :1]).all(axis=1)
-    return {int(u): float(size[u, 0]) for u in np.flatnonzero(known)}
+        return None
+    return _Constants(numbers, rows, frozenset(np.flatnonzero(alike.reshape(-1)[rows].all(axis=1)).tolist()))
