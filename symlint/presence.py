@@ -27,6 +27,32 @@ def repeated(factors: Factors, axes: Sequence[int]) -> frozenset[int]:
     return frozenset(s for s, count in total.items() if count > 1)
 
 
+def unsure(factors: Factors, axes: Sequence[int]) -> list[int]:
+    """The families that stand in a tensor at each of its indices, and their own index only at some.
+
+    A sum and a piece of it, one behind the other on an axis, hold the sum at the first places only.
+    """
+    parts = [p for f in axes for p in (factors.parts(f) if factors.form(f) is Form.PRODUCT else (f,))]
+    standing = [p for p in parts if factors.form(p) is Form.FAMILY]
+    if not standing:
+        return []
+    known: dict[int, frozenset[int]] = {}
+    for f in axes:
+        for root in _upward(factors, f):
+            known[root] = _certain(factors, root, known)
+    there = frozenset[int]().union(*(known[factors.find(f)] for f in axes))
+    return [g for g in standing if factors.index(g) not in there]
+
+
+def _certain(factors: Factors, root: int, known: dict[int, frozenset[int]]) -> frozenset[int]:
+    """The indices that are there whatever the place: all of a product's, of pieces and members what they share."""
+    inner = [known[p] for p in factors.children(root)]
+    if factors.form(root) is Form.PRODUCT:
+        return frozenset[int]().union(*inner)
+    shared = frozenset.intersection(*inner) if inner else frozenset[int]()
+    return shared | {root} if factors.form(root) is Form.SUM else shared
+
+
 def _counted(factors: Factors, root: int, known: dict[int, Counter[int]]) -> Counter[int]:
     """How often each index is there: parts of a product are there at once, pieces and members one at a time."""
     form = factors.form(root)

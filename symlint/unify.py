@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from symlint.arena import Form
 from symlint.factor import Factors
-from symlint.presence import repeated
+from symlint.presence import repeated, unsure
 
 
 def unify(factors: Factors, f: int, g: int, reason: str) -> None:
@@ -112,7 +112,7 @@ def _meet_products(factors: Factors, a: int, b: int, reason: str) -> list[tuple[
 
 
 def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
-    """Remove every family whose index some tensor lacks, or holds twice: its members must then be one factor.
+    """Remove every family whose index some tensor lacks somewhere, or holds twice: its members must then be one factor.
 
     Args:
         tensors: the axes of every tensor of the network, and of all that meet in one step.
@@ -129,8 +129,9 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
             if not families:
                 continue
             present = {s for f in axes for s in factors.sums(f)} - repeated(factors, axes)
-            for g in families:
-                if factors.form(g) is Form.FAMILY and factors.index(g) not in present:
+            lacking = {*unsure(factors, axes), *(g for g in families if factors.index(g) not in present)}
+            for g in lacking:
+                if factors.form(g) is Form.FAMILY:
                     members = factors.parts(g)
                     factors.become(g, members[0])
                     for member in members[1:]:

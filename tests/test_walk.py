@@ -83,6 +83,15 @@ class Net:
     def matmul(self, a: Ref, b: Ref) -> Ref:
         return self._means(self.tracer.einsum("m k, k n -> m n", a, b), lambda v: v[a.name] @ v[b.name])
 
+    def gram(self, a: Ref) -> Ref:
+        return self.matmul(a, self.transpose(a, (1, 0)))
+
+    def pairs(self, a: Ref) -> Ref:
+        """Every row against every row: a sum that holds the first axis twice."""
+        first = self.reshape(a, (a.shape[0], 1, *a.shape[1:]))
+        second = self.reshape(a, (1, *a.shape))
+        return self._means(self.tracer.pointwise(SUM, first, second), lambda v: v[first.name] + v[second.name])
+
     def softmax(self, a: Ref, axis: int) -> Ref:
         def meaning(v: Values) -> np.ndarray:
             e = np.exp(v[a.name] - v[a.name].max(axis, keepdims=True))
@@ -184,6 +193,7 @@ def nets(draw: st.DrawFn, steps: int = 7) -> Net:
         choices += ["transpose", "total", "softmax"] * (x.rank > 1) + ["matmul"] * bool(right)
         choices += ["slice", "slice"] * (size > 1) + ["add", "multiply"] + ["broadcast"] * bool(rows)
         choices += ["concat", "concat"] * (prod(x.shape) <= 48)
+        choices += ["gram"] * (x.rank == 2) + ["pairs"] * (x.rank < 3 and size > 1 and x.shape[0] > 1)
         match draw(st.sampled_from(choices)):
             case "reshape":
                 net.reshape(x, draw(st.sampled_from(groupings(prod(x.shape)))))
@@ -199,6 +209,10 @@ def nets(draw: st.DrawFn, steps: int = 7) -> Net:
                 net.softmax(x, axis)
             case "matmul":
                 net.matmul(x, draw(st.sampled_from(right)))
+            case "gram":
+                net.gram(x)
+            case "pairs":
+                net.pairs(x)
             case "slice":
                 start = draw(st.integers(0, size - 1))
                 net.slice(x, axis, start, draw(st.integers(start + 1, size)))
@@ -255,6 +269,41 @@ def gram_of_pieces(net: Net) -> None:
     net.matmul(x, net.transpose(x, (1, 0)))
 
 
+def gram_of_stacked_rows(net: Net) -> None:
+    """Rows of their own, every product of two of them, and of the flattened square its lower triangle."""
+    x = net.concat([net.weight(1, 4) for _ in range(3)], 0)
+    products = net.reshape(net.gram(x), (9,))
+    net.concat([net.slice(products, 0, a, b) for a, b in ((3, 4), (6, 8))], 0)
+
+
+def gram_cut_on_either_axis(net: Net) -> None:
+    x = net.concat([net.weight(1, 4), net.weight(3, 4)], 0)
+    products = net.gram(x)
+    for axis in (0, 1):
+        net.slice(net.slice(products, axis, 0, 1), 1 - axis, 1, 3)
+        net.slice(products, axis, 2, 4)
+
+
+def gram_of_cut_columns(net: Net) -> None:
+    x = net.concat([net.weight(3, 2), net.weight(3, 4)], 1)
+    square = net.matmul(net.transpose(x, (1, 0)), x)
+    net.slice(net.reshape(square, (36,)), 0, 7, 20)
+
+
+def rows_against_rows(net: Net) -> None:
+    """A family that meets itself at two values of its index."""
+    x = net.weight(4, 3)
+    net.slice(x, 0, 0, 1)
+    net.slice(net.pairs(x), 1, 1, 3)
+
+
+def part_of_the_same_twice(net: Net) -> None:
+    """A family on an axis beside a sum that is there once and a half."""
+    x = net.weight(2, 3)
+    net.slice(x, 1, 0, 1)
+    net.slice(net.concat([x, x], 1), 1, 0, 4)
+
+
 def group_behind_a_cut(net: Net) -> None:
     x = net.weight(2, 2, 3)
     net.slice(x, 0, 0, 1)
@@ -299,6 +348,11 @@ def shuffle_of_a_shuffle(net: Net) -> None:
         square_weight_of_pieces,
         shuffle_of_a_shuffle,
         gram_of_pieces,
+        gram_of_stacked_rows,
+        gram_cut_on_either_axis,
+        gram_of_cut_columns,
+        rows_against_rows,
+        part_of_the_same_twice,
         group_behind_a_cut,
         group_across_a_cut,
     ],
