@@ -20,6 +20,7 @@ def cut(
         of: the axes of all tensors so far; what no other tensor holds without the cut axis gets an instance per piece.
     """
     f = axes[k]
+    assert 0 <= start < stop <= factors.size(f), "a slice takes something, and of its axis: the lowering sees to it"
     target, width = f, 1
     if factors.form(f) is Form.PRODUCT:
         target = factors.parts(f)[0]

@@ -30,6 +30,8 @@ class Tracer(Recorder):
         if step == 1:
             if start == 0 and stop == size:
                 return x
+            if not 0 <= start < stop <= size:
+                raise Unsupported(f"the indices from {start} to {stop} of an axis of {size} are none", opaque=False)
             shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
             out = self._new(shape)
             self.steps.append(Slice(out, x.name, axis, start, stop, self.node))
@@ -42,6 +44,8 @@ class Tracer(Recorder):
 
     def take(self, x: Ref, axis: int, indices: Array) -> Ref:
         """Fixed indices of one axis: runs of neighbours become slices; the shape of `indices` replaces the axis."""
+        if not indices.size:
+            raise Unsupported("it takes nothing", opaque=False)
         flat = [int(i) % x.shape[axis] for i in indices.reshape(-1)]
         runs: list[tuple[int, int]] = []
         for i in flat:

@@ -142,6 +142,8 @@ class Recorder:
     def concat(self, operands: Sequence[Ref], axis: int) -> Ref:
         """The operands one behind the other along `axis`."""
         parts = [x for x in operands if x.shape[axis] > 0]
+        if not parts:
+            raise Unsupported("it puts nothing together", opaque=False)
         if len(parts) == 1:
             return parts[0]
         shape = list(np.broadcast_shapes(*(_without(x.shape, axis) for x in parts)))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from written import repaired, shape, units, written
+from written import repaired, shape, told, units, written
 
 from symlint.inference import examine
 from symlint.load import load
@@ -155,3 +155,36 @@ def test_text_takes_nothing_from_an_audit(text, tmp_path):
     trials = verify(structure, [g.id for g in symmetry.generators if g.exact])
     assert {t.outcome for t in trials} == {"held"}
     assert shape(repaired(path).path, "w1") == (6, 8)
+
+
+EMPTY = {
+    "split": "p, q = Split<axis=1>(h, all_of_it) z = Identity(p)",
+    "split of nothing first": "p, q = Split<axis=1>(h, none_of_it) z = Identity(q)",
+    "slice": "s = Slice(h, last, last, axis) z = Concat<axis=1>(h, s)",
+    "concatenation": "z = Concat<axis=1>(h, empty)",
+    "lookup": "g = Gather<axis=1>(h, nothing) z = Concat<axis=1>(g, h)",
+    "sum of a lookup": "g = Gather<axis=1>(h, nothing) r = ReduceSum<keepdims=1>(g) z = Add(h, r)",
+    "lookup in a weight": "g = Gather<axis=0>(b, nothing) r = ReduceSum<keepdims=1>(g) s = MatMul(r, e3) z = Add(h, s)",
+    "crop": "p = Pad(h, away) z = Concat<axis=1>(h, p)",
+    "sequence": "s = SplitToSequence<axis=1>(h, none_of_it) z = SequenceAt(s, second)",
+}
+"""What takes nothing of a layer, beside it."""
+
+
+@pytest.mark.parametrize("way", EMPTY)
+@pytest.mark.parametrize("opset", [13, 18])
+def test_what_takes_nothing_costs_nobody_the_audit(way, opset, tmp_path):
+    """Slices, lookups, splits and crops of no units, and tensors without elements, are walked or named."""
+    rng = np.random.default_rng(8)
+    stored = {
+        "a": rng.normal(size=(4, 8)), "b": rng.normal(size=(8, 3)), "e3": rng.normal(size=(3, 8)),
+        "all_of_it": np.array([8, 0]), "none_of_it": np.array([0, 8]), "last": np.array([8]), "axis": np.array([1]),
+        "empty": np.zeros((2, 0)), "nothing": np.zeros(0, np.int64),
+        "away": np.array([0, -8, 0, 0]), "second": np.array(1),
+    }  # fmt: skip
+    text = f"h = MatMul(x, a) {EMPTY[way]} y = MatMul(z, b)"
+    path = written(tmp_path / "model.onnx", text, stored, (2, 4), opset=opset)
+    told(path)
+    symmetry, structure = examine(load(path))
+    trials = verify(structure, [g.id for g in symmetry.generators if g.exact])
+    assert "refuted" not in {t.outcome for t in trials}
