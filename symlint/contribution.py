@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -13,18 +14,21 @@ from symlint.freedom import Freedom
 from symlint.graph import Array, Shape
 from symlint.membership import members
 from symlint.numbers import Labelled, multiply, ungroup
-from symlint.program import Concat, Einsum, Fold, Mix, Normalise, Slice, Step, operands, results
+from symlint.program import Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, operands, results
 from symlint.rehearsal import Rehearsal, Unrehearsed, entered
 from symlint.side import orthonormal
 from symlint.structure import Action, Structure
 from symlint.substitutes import LARGEST
 
+PLACES = 8
+"""Of positions, where any number of them would do: what is different mostly is on these."""
+
 
 class Sketch(Protocol):
     """A row of numbers for every unit, from one draw."""
 
-    def __call__(self, seed: int, *, rounded: bool) -> Array:
-        """The rows."""
+    def __call__(self, seed: int, *, rounded: bool, brief: bool = False) -> Array:
+        """The rows; `brief` ones are of a few positions."""
 
 
 class Contributions:
@@ -45,7 +49,7 @@ class Contributions:
         self.attends = False
         for step in self.program.reading(self.inside):
             self._sort(step)
-        self.draws: dict[tuple[int, bool], Rehearsal] = {}
+        self.draws: dict[tuple[int, bool, bool], Rehearsal] = {}
         self.freedom, self.unseen = Freedom(structure), dict[int, Array]()
         self.sizes: dict[int, float] = {}
         if not self.ends:
@@ -99,15 +103,44 @@ class Contributions:
             axes = zip(of[name], program.shapes[name], strict=True)
             yield name, tuple(1 if (mine := set(leaves(f))) and mine.isdisjoint(acted) else n for f, n in axes)
 
+    @cached_property
+    def brief(self) -> dict[str, Shape]:
+        """The same with few of the positions on axes along which any number of them would do.
+
+        No weight or table has such an axis, and steps contract it, normalise along it, or leave it as it is.
+        """
+        leaves, of, fixed = self.structure.axes.factors.leaves, self.of, self.program.fixed
+        barred, company = {self.action.leaf, *self.inner}, dict[int, frozenset[int]]()
+        for step in self.program.touching(self.part):
+            names = (*operands(step), *results(step))
+            specs = (*step.specs, step.result) if isinstance(step, Einsum) else [[("",)] * len(of[n]) for n in names]
+            free = isinstance(step, (Einsum, Pointwise, Normalise, Slice))
+            barred.update(leaves(of[step.x][step.axis]) if isinstance(step, Slice) else ())
+            for name, spec in zip(names, specs, strict=True):
+                for f, labels in zip(of[name], spec, strict=True):
+                    held = frozenset(leaves(f))
+                    others = {x for leaf in held for x in company.setdefault(leaf, held)}
+                    if not free or name in fixed or len(labels) > 1 or others != held:
+                        barred |= held | others
+        cut = {}
+        for name, shape in self.thin.items():
+            held_by = (set(leaves(f)) for f in of[name])
+            cut[name] = tuple(
+                min(n, PLACES) if held and barred.isdisjoint(held) else n
+                for held, n in zip(held_by, shape, strict=True)
+            )
+        return cut
+
     # -- sketches -------------------------------------------------------------------------------------------------
-    def _draw(self, seed: int, *, rounded: bool) -> Rehearsal:
-        return self.draws.setdefault((seed, rounded), Rehearsal(self.program, self.part, seed, rounded, thin=self.thin))
+    def _draw(self, seed: int, *, rounded: bool, brief: bool = False) -> Rehearsal:
+        made = Rehearsal(self.program, self.part, seed, rounded, thin=self.brief if brief else self.thin)
+        return self.draws.setdefault((seed, rounded, brief), made)
 
     def scored(self, step: Normalise) -> Sketch:
         """What a softmax sees of every unit, but for what shifts all of it alike."""
 
-        def sketch(seed: int, *, rounded: bool) -> Array:
-            x = self._draw(seed, rounded=rounded).value(step.x)
+        def sketch(seed: int, *, rounded: bool, brief: bool = False) -> Array:
+            x = self._draw(seed, rounded=rounded, brief=brief).value(step.x)
             rows = members(self.structure, self.action, self.of[step.x], x.shape)
             if rows is None:
                 raise Unrehearsed(step.x)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from symlint.program import Einsum, Program, Step, operands, results
+from symlint.rows import Verdicts
 from symlint.structure import Structure
 from symlint.valuation import valuate
 from symlint.values import Value, alike, distinct
@@ -31,12 +32,13 @@ class Ending:
     """The stored tensors that tell the entries apart."""
 
 
-def endings(structure: Structure, moving: Set[str]) -> Iterator[Ending]:
+def endings(structure: Structure, moving: Set[str], verdicts: Verdicts) -> Iterator[Ending]:
     """Every axis of an output that weights write, the first output of those that share one.
 
     Args:
         structure: of the network.
         moving: the tensors that depend on the input.
+        verdicts: what is known of the rows of the weights from other runs, and is added to.
     """
     program, of, factors = structure.program, structure.axes.of, structure.axes.factors
     written = _written(structure, moving)
@@ -47,7 +49,7 @@ def endings(structure: Structure, moving: Set[str]) -> Iterator[Ending]:
         for axis, f in enumerate(of[output]):
             leaves = frozenset(factors.leaves(f))
             if leaves and leaves <= written.keys() and leaves not in seen:
-                found = _ending(structure, output, axis, written, moving)
+                found = _ending(structure, output, axis, written, moving, verdicts)
                 if found is not None:
                     seen.add(leaves)
                     yield found
@@ -68,7 +70,12 @@ def _written(structure: Structure, moving: Set[str]) -> dict[int, set[str]]:
 
 
 def _ending(
-    structure: Structure, output: str, axis: int, written: Mapping[int, Set[str]], moving: Set[str]
+    structure: Structure,
+    output: str,
+    axis: int,
+    written: Mapping[int, Set[str]],
+    moving: Set[str],
+    verdicts: Verdicts,
 ) -> Ending | None:
     program, of, factors = structure.program, structure.axes.of, structure.axes.factors
     leaves = set(factors.leaves(of[output][axis]))
@@ -83,7 +90,7 @@ def _ending(
     names = {*read, *(n for step in tail.steps for n in results(step))}
     carried = {n: tuple(not living.isdisjoint(factors.leaves(f)) for f in of[n]) for n in names}
     with np.errstate(all="ignore"):
-        values, _ = valuate(tail, carried, {})
+        values, _ = valuate(tail, carried, {}, verdicts)
     size = program.shapes[output][axis]
     groups = _groups(values[output], axis, size)
     stored = sorted({s for n in writers for s in _stored(program, n)})

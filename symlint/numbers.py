@@ -106,13 +106,18 @@ SUMMING = frozenset({"Add", "Sub", "Sum", "Mean"})
 
 
 def contract(step: Einsum, given: Sequence[Array], leads: Sequence[int]) -> Array:
-    """A contraction of arrays that may have size 1 where they are the same along an axis, and leading axes."""
+    """A contraction of arrays that may have size 1 where they are the same along an axis, and leading axes.
+
+    An axis of one label may have another size than the step knows, if all have it.
+    """
     parts: list[Labelled] = []
+    sizes = dict(step.sizes)
     for x, spec, lead in zip(given, step.specs, leads, strict=True):
         front = tuple(f"~{k}" for k in range(lead))
-        parts.append(ungroup(x, (*((label,) for label in front), *spec), step.sizes))
+        sizes |= {axis[0]: n for axis, n in zip(spec, x.shape[lead:], strict=True) if len(axis) == 1 and n > 1}
+        parts.append(ungroup(x, (*((label,) for label in front), *spec), sizes))
     result = (*((f"~{k}",) for k in range(max(leads))), *step.result)
-    return regroup(multiply(parts, {label for axis in result for label in axis}, step.sizes), result, step.sizes)
+    return regroup(multiply(parts, {label for axis in result for label in axis}, sizes), result, sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,10 @@ def close(rows: Array, group: Sequence[int]) -> list[list[int]]:
 def _found(sketches: Contributions) -> Twins:
     none = Twins((), {}, sketches.attends)
     groups: list[list[int]] = [list(range(sketches.count))]
-    for sketch in map(sketches.scored, sketches.scores):
-        rows = sketch(0, rounded=False)
-        groups = [part for group in groups for part in close(rows, group)]
+    for brief in (True, False):  # most units differ on a few positions
+        for sketch in map(sketches.scored, sketches.scores if groups else ()):
+            rows = sketch(0, rounded=False, brief=brief)
+            groups = [part for group in groups for part in close(rows, group)]
     units = sorted(u for group in groups for u in group)
     if not units:
         return none
