@@ -178,6 +178,8 @@ class _Verification:
         self.count = 0
         self.asking = Asking(self.model, self._original, seed, given)
         self.question: Question | None = None
+        self.noise = 0.0
+        """How far one unit in the last place of every weight moves the outputs."""
 
     def trials(self, generators: list[str]) -> list[Trial]:
         if not generators:
@@ -185,7 +187,7 @@ class _Verification:
         failure = self._begin()
         if failure is not None:
             return [self._trial(g, None, "not runnable", failure) for g in generators]
-        noise = self._noise(1, 1)
+        noise = self.noise
         found = self._search(generators, max(TOLERANCE, NOISE * noise))
         if any(t.outcome == "refuted" for t in found):
             # Where the network rounds to integers, one small draw may miss the values that lie at an edge. Elsewhere
@@ -205,20 +207,21 @@ class _Verification:
 
     def _begin(self) -> str | None:
         """Find inputs to which the model answers; the reason when there are none."""
-        best: tuple[tuple[int, bool], Question] | None = None
+        best: tuple[tuple[int, bool], Question, float] | None = None
         tries = 0
         for question in self.asking.questions():
             self.question = question
-            rank = (question.mute, question.mute < question.count and NOISE * self._noise(1, 1) > CAP)
+            noise = self._noise(1, 1) if question.mute < question.count or not question.count else 0.0
+            rank = (question.mute, NOISE * noise > CAP)
             if best is None or rank < best[0]:
-                best = rank, question
+                best = rank, question, noise
             tries += question.mute < question.count
             if rank == (0, False) or (tries >= TRIES and not best[0][1]):
                 break
         self._clear()
         if best is None:
             return self.asking.failure
-        self.question = best[1]
+        _, self.question, self.noise = best
         return MUTE if best[1].count and best[1].mute == best[1].count else None
 
     def _original(self, exposed: bool) -> Path | None:
