@@ -58,8 +58,8 @@ LAYOUT = frozenset(("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "F
 def parameters(program: Program) -> dict[str, int]:
     """Stored tensor -> number of weight elements, scales and zero points of quantisers left out.
 
-    Running statistics, masks, scalars, what decides shapes or functions and what results are scattered into are no
-    parameters, nor is what no node reads.
+    Running statistics, masks, scalars, what decides shapes or functions, what results are scattered into and
+    numbers that an exporter writes between stored weights are no parameters, nor is what no node reads.
     """
     model = program.model
     nodes, filled = list(_all_nodes(model.graph)), buffers(model)
@@ -76,13 +76,19 @@ def parameters(program: Program) -> dict[str, int]:
         if k < len(node.inputs) and (name := _source(node.inputs[k], moved)) in model.tensors
     }
     scales = {name for node in nodes for name in _quantiser(node)}
-    scales |= _told(model, nodes)
+    scales |= _told(model, nodes) | _fillings(model)
     found: dict[str, int] = {}
     for name, tensor in model.tensors.items():
         learned = tensor.floating and name not in statistics | scales | filled and not mask(tensor)
         if name in read and tensor.shape and (learned or name in quantised):
             found[name] = _elements(model, tensor, *quantised[name]) if name in quantised else tensor.size
     return found
+
+
+def _fillings(model: Model) -> set[str]:
+    """What an exporter writes between weights that are stored elsewhere: Constant nodes of one number throughout."""
+    stored = any(t.floating and t.size > 1 for name, t in model.tensors.items() if name not in model.literals)
+    return {name for name in model.literals if stored and _uniform(model.tensors[name])}
 
 
 def _told(model: Model, nodes: Sequence[Node]) -> set[str]:
