@@ -52,7 +52,7 @@ FEW = {"few": 0.001}
 @rule("SYM206", "indistinct-classes", Level.WARNING, "exact", options={**SHARES, **FEW})
 def check(context: Context) -> Iterator[Finding]:
     """One finding per axis of an output with such entries; its groups are in the facts."""
-    for ending in endings(context.structure, context.moving, context.verdicts):
+    for ending in endings(context.canonical, context.moving, context.verdicts):
         if not ending.groups:
             continue
         spare = sum(len(group) - 1 for group in ending.groups)

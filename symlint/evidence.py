@@ -176,7 +176,7 @@ class Context:
         """The network whose weights are judged: without what no output sees of them, and what others take over."""
         if self.judged is not None:
             return self.judged
-        return canonical(self.structure, self._faint, Ends(self.structure, self._carried).leaves)
+        return canonical(self.structure, self._faint, self._leaves)
 
     def as_judged(self) -> Context:
         """The same network with the weights that are judged in the place of the stored ones, and all that is known."""
@@ -187,7 +187,13 @@ class Context:
 
     def settled_in(self, names: Collection[str]) -> Structure:
         """The network of which some weights of the program alone are settled."""
-        return canonical(self.structure, {}, Ends(self.structure, self._carried).leaves, names)
+        return canonical(self.structure, {}, self._leaves, names)
+
+    @cached_property
+    def _leaves(self) -> frozenset[int]:
+        """The leaves of inputs and outputs, where anything may be shifted along them."""
+        moving = any(a.translation is not None for a in self.structure.actions.values())
+        return Ends(self.structure, self._carried).leaves if moving else frozenset()
 
     @cached_property
     def silent(self) -> dict[str, Mask]:

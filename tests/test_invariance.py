@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import planting
 import pytest
-from test_planted import SHARED, ZOO, Found, found, params
+from test_planted import SHARED, ZOO, Found, found, normal, params, written
 
 from symlint.audit import audit
 from symlint.edit import write
@@ -15,6 +17,7 @@ from symlint.elements import draw
 from symlint.finding import Finding, Level
 from symlint.inference import examine
 from symlint.load import load
+from symlint.repair.fixing import Wish, fix
 from symlint.rule import rules
 from symlint.settings import Settings
 from symlint.structure import Structure
@@ -28,7 +31,7 @@ BASES = [p for p in ZOO if "." not in p.stem or p.stem in FAST]
 MANY = [p for k, p in enumerate(BASES) if p.stem in FAST or k % 3 == 0]
 SOME = [p for k, p in enumerate(BASES) if p.stem in FAST or k % 9 == 0]
 """Enough for one kind alone, as many see every kind at once."""
-EXACT = {"SYM101", "SYM102", "SYM104", "SYM201", "SYM203", "SYM301", "SYM302", "SYM303"}
+EXACT = {"SYM101", "SYM102", "SYM104", "SYM201", "SYM203", "SYM204", "SYM205", "SYM301", "SYM302", "SYM303"}
 RANKS = ("ranks", "bounds")
 """Facts with a number per copy."""
 MIXED = {"SYM301", "SYM302", "SYM303"}
@@ -215,6 +218,74 @@ def test_findings_on_trained_networks_are_invariant(name, shared, tmp_path):
     assert before
     structure = moved(path, out, KINDS, 5)
     assert [facts(f) for f in findings(out)] == [relabelled(f, drawn(structure, 5, f)) for f in before]
+
+
+NORMS = {
+    "a LayerNorm without a bias": (
+        ("g (float[n,5,8] x) => (float[n,5,3] y) { s = LayerNormalization(x, g) a = MatMul(s, w) h = Tanh(a)"
+        " m = MatMul(h, v) r = Add(m, x) t = LayerNormalization(r, k) y = MatMul(t, u) }"),
+        {"g": (8,), "w": (8, 12), "v": (12, 8), "k": (8,), "u": (8, 3)},
+    ),
+    "LayerNorms behind sums": (
+        ("g (float[n,5,6] x) => (float[n,5,3] y) { e = MatMul(x, i) s = LayerNormalization(e, g, d) a = MatMul(s, w)"
+        " f = Add(a, b) h = Relu(f) m = MatMul(h, v) o = Add(m, c) r = Add(o, s) t = LayerNormalization(r, k, l)"
+        " z = MatMul(t, u) y = Add(z, q) }"),
+        {
+            "i": (6, 8), "g": (8,), "d": (8,), "w": (8, 12), "b": (12,), "v": (12, 8), "c": (8,), "k": (8,), "l": (8,),
+            "u": (8, 3), "q": (3,),
+        },
+    ),
+    "instances of convolutions": (
+        ("g (float[n,4,9,9] x) => (float[n,3,5,5] y) { a = Conv(x, w, b) s = InstanceNormalization(a, g, c) h = Relu(s)"
+        " y = Conv(h, v, d) }"),
+        {"w": (12, 4, 3, 3), "b": (12,), "g": (12,), "c": (12,), "v": (3, 12, 3, 3), "d": (3,)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_hide_no_flaw_in_any_gauge(name, tmp_path):
+    """Biases that a norm takes away, directions that it does not see, with and without biases of its own."""
+    text, shapes = NORMS[name]
+    follow(written(tmp_path / "norms.onnx", text, **{k: normal(*n) for k, n in shapes.items()}), KINDS, tmp_path)
+
+
+PINNED_GAUGE = {"SYM014"}
+"""Rules that speak of the values that are stored: whether a tensor is as it was begun."""
+FLAGGED = [
+    rule for rule in rules() if rule.evidence == "exact" and not rule.on_failure and rule.code not in PINNED_GAUGE
+]
+
+
+@pytest.mark.parametrize("rule", FLAGGED, ids=lambda rule: rule.code)
+def test_every_exact_rule_says_the_same_after_translations(rule, tmp_path):
+    """On the example of its manual page."""
+    path, out = tmp_path / "flagged.onnx", tmp_path / "moved.onnx"
+    text = Path(__file__).parents[1] / "fixtures" / "rules" / f"{rule.code}.flagged.txt"
+    if not text.exists():
+        pytest.skip("its example is no network")
+    onnx.save(onnx.parser.parse_model(text.read_text()), path)
+    before = audit(str(path), [rule], Settings()).findings
+    moved(path, out, ["translation"], 1)
+    assert [facts(f) for f in audit(str(out), [rule], Settings()).findings] == [facts(f) for f in before]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["gpt2", "lora_linear", "vgg13_bn.raw"])
+def test_a_fix_takes_away_the_same_in_every_gauge(name, shared, tmp_path):
+    """What is seen only of settled weights is settled before it goes."""
+    planted, out = tmp_path / "planted.onnx", tmp_path / "moved.onnx"
+    assert every_flaw(shared / "zoo" / f"{name}.onnx", planted)
+    moved(planted, out, ["translation"], 0)
+    done = []
+    for path in (planted, out):
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        fixed = fix(str(path), folder, Wish([rule for rule in rules() if rule.repair and rule.repair != "drop"]))
+        assert fixed.proof is not None
+        assert fixed.proof.outcome == "held"
+        done.append(sorted((one.rule, one.where, one.removed) for one in fixed.done))
+    assert done[0] == done[1] != []
 
 
 @pytest.mark.corpus
