@@ -135,7 +135,7 @@ class Weights:
         for step in self.program.steps:
             for name in operands(step):
                 reads[name] += 1
-                if name not in moving and results(step)[0] not in moving:
+                if name not in moving and results(step) and moving.isdisjoint(results(step)):
                     found[name] = step
         return {name: step for name, step in found.items() if reads[name] == 1}
 

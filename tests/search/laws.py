@@ -1,0 +1,367 @@
+"""The laws that every network is tried for. Each gives what is wrong, in lines; none where nothing is."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import planting
+import test_invariance as invariance
+from builder import SIZE
+from calls import PREFIX, call
+from click.testing import CliRunner
+from grammar import build
+from measure import TOLERANCE, Unmeasured, changing, opened, session
+from recipe import Recipe
+
+import symlint.asking
+import symlint.verify
+from symlint.audit import audit
+from symlint.cli import cli
+from symlint.dimension import dimension
+from symlint.edit import write
+from symlint.finding import Finding, Level
+from symlint.inference import examine
+from symlint.load import load
+from symlint.rule import rules
+from symlint.runtime import Run
+from symlint.settings import Settings
+from symlint.structure import Structure
+from symlint.teleport import select, teleport
+
+COMMANDS = (
+    (("check",), ("check", "--format", "concise"), ("check", "--format", "sarif"), ("check", "-v")),
+    (("inspect",), ("inspect", "--format", "csv"), ("inspect", "--format", "dot"), ("inspect", "-v")),
+    (("check", "--format", "json"),),
+    (("inspect", "--format", "json"),),
+    (("diff", "SELF"), ("diff", "SELF", "--format", "json")),
+)
+"""What is asked of every network: one of each, in turns."""
+ORDINARY = {0, 1, 4}
+"""Exit codes of an audit that came to its end."""
+EVERY = [*invariance.KINDS, "translation"]
+PARAMETERS = 1000
+"""Weights beyond which directions are not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A law that a network breaks."""
+
+    law: str
+    detail: str
+
+    @property
+    def kind(self) -> str:
+        """What two failures of one cause share, as far as that can be told from their words."""
+        return f"{self.law}: {re.sub('[0-9][0-9.e+-]*', 'N', self.detail)[:120]}"
+
+
+@dataclass
+class Case:
+    """A network of a recipe, as a file, and what was noted of it."""
+
+    recipe: Recipe
+    folder: Path
+    model: onnx.ModelProto = field(init=False)
+    stood: list[str] = field(init=False)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        builder, self.stood = build(self.recipe, call)
+        self.model = builder.model()
+        self.path = self.folder / "net.onnx"
+        onnx.save(self.model, self.path)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether a part may leave out units by what the operator does, so that a finding can be right."""
+        return any(name.startswith(PREFIX) for name in self.stood)
+
+
+@contextmanager
+def at_hand() -> Iterator[None]:
+    """onnxruntime in this process instead of in a child: whoever tries a law in a copy of itself has one already."""
+
+    def run_each(models: Sequence[Path], feeds: Sequence[dict[str, np.ndarray]]) -> list[Run]:
+        found = []
+        for path in models:
+            try:
+                # By its path, since weights may lie beside the file.
+                made = opened(str(path))
+                outputs = [y for each in feeds for y in made.run(None, each)]
+                found.append(Run(tuple(np.asarray(y) for y in outputs if not isinstance(y, (list, dict)))))
+            except Exception as error:
+                found.append(Run(failure=" ".join(str(error).split())[:300]))
+        return found
+
+    users = (symlint.verify, symlint.asking)
+    before = [user.run_each for user in users]
+    for user in users:
+        user.run_each = run_each
+    try:
+        yield
+    finally:
+        for user, one in zip(users, before, strict=True):
+            user.run_each = one
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, what was printed, and the line of an internal error if there was one."""
+    result = CliRunner().invoke(cli, list(arguments))
+    said = " ".join((result.output + (result.stderr if result.stderr_bytes else "")).split())
+    internal = re.search(r"internal error.*?(?=Please report|$)|stopped by .*?(?=Please report|$)", said)
+    broken = internal.group(0)[:300] if internal else ""
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        broken = repr(result.exception)
+    if "lease report" in said and not broken:
+        broken = said[:300]
+    return result.exit_code, result.stdout, broken
+
+
+def ordinary(case: Case) -> Iterator[str]:
+    """Every command comes to an ordinary end, in every format."""
+    path, turn = str(case.path), case.recipe.seed
+    for choices in COMMANDS:
+        name, *rest = choices[turn % len(choices)]
+        code, out, broken = command(name, path, *(path if word == "SELF" else word for word in rest))
+        if broken or code not in ORDINARY or (name == "diff" and code):
+            yield f"{' '.join([name, *rest])} exits {code}: {broken or out[:200]}"
+        elif "json" in rest:
+            json.loads(out)
+    moved = str(case.folder / "moved.onnx")
+    code, out, broken = command("teleport", path, "-o", moved, "--seed", "1")
+    if broken or code:
+        yield f"teleport exits {code}: {broken or out[:200]}"
+        return
+    code, out, broken = command("diff", path, moved)
+    if broken or code not in ORDINARY:
+        yield f"diff with a moved network exits {code}: {broken or out[:200]}"
+
+
+def audited(path: Path) -> list[Finding]:
+    """All findings above note."""
+    report = audit(str(path), [r for r in Settings().chosen(rules()) if r.level > Level.NOTE], Settings())
+    assert not report.incomplete, report.incomplete
+    return [f for f in report.findings if f.level > Level.NOTE]
+
+
+def silent(case: Case) -> Iterator[str]:
+    """Random weights have no finding above note; where operators leave units out, a finding must be true."""
+    found = audited(case.path)
+    if case.lossy:
+        if found:
+            yield from _repaired(case.path, case.folder / "lossy.onnx", again=False, must=False)
+        return
+    for finding in found:
+        yield f"{finding.rule} {finding.space} {list(finding.units)[:6]} of {finding.tensors[:3]}: {finding.message}"
+
+
+def sound(case: Case) -> Iterator[str]:
+    """No generator is refuted by onnxruntime."""
+    symmetry, structure = examine(load(str(case.path)))
+    claimed = [g.id for g in symmetry.generators if g.exact]
+    case.notes["generators"] += len(claimed)
+    with at_hand():
+        trials = symlint.verify.verify(structure, claimed)
+    for trial in trials:
+        if trial.outcome == "refuted":
+            yield f"{trial.kind} {trial.id} moves the outputs by {trial.difference:.1e}: {trial.reason}"
+        elif trial.outcome == "not runnable":
+            case.notes[f"not runnable: {trial.reason[:100]}"] += 1
+
+
+def true_directions(case: Case) -> Iterator[str]:
+    """In float64, no direction of a generator changes an output, and no direction is counted twice."""
+    habits = {*case.recipe.habits, "symbolic batch"} - {"constant nodes"}
+    double = replace(case.recipe, dtype="float64", habits=tuple(sorted(habits)))
+    builder, _ = build(double, call)
+    model, path = builder.model(), case.folder / "double.onnx"
+    onnx.save(model, path)
+    symmetry, structure = examine(load(str(path)))
+    size = sum(t.size for t in structure.program.model.tensors.values() if t.floating)
+    if size > PARAMETERS:
+        case.notes["too large to measure"] += 1
+        return
+    count = dimension(structure)
+    if symmetry.dimension is not None and count is not None and symmetry.dimension < count:
+        yield f"{count} directions, of which {symmetry.dimension} are counted"
+    try:
+        feeds = _feeds(model, 24)
+        _, worst = changing(structure, model, feeds)
+    except Exception as error:
+        if not isinstance(error, Unmeasured) and "onnxruntime" not in type(error).__module__:
+            raise
+        case.notes[f"not measured: {str(error)[:60]}"] += 1
+        return
+    case.notes["measured"] += 1
+    if worst > TOLERANCE:
+        yield f"a direction changes the outputs by {worst:.1e} of what a random one does"
+
+
+def _feeds(model: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    made = {}
+    for value in model.graph.input:
+        shape = [d.dim_value or batch for d in value.type.tensor_type.shape.dim]
+        made[value.name] = rng.normal(size=shape)
+    return made
+
+
+def _sites(path: Path) -> None:
+    """Plant in floating weights alone: zeros of what is packed or has a zero point are other numbers."""
+    there = planting.network(path)
+    tensors, stored = there.program.model.tensors, there.program.weights
+    there.__dict__["sites"] = tuple(
+        site for site in there.sites if all(tensors[stored[name]].floating for name in site.roles.parts)
+    )
+
+
+def exactly(case: Case) -> Iterator[str]:
+    """A planted flaw is found with its rule, space and units, and nothing else."""
+    if case.lossy and audited(case.path):
+        return
+    _sites(case.path)
+    rng = np.random.default_rng(case.recipe.seed)
+    kinds = list(planting.FLAWS | planting.TWINS | planting.SAME | planting.LURES)
+    for name in rng.permutation(kinds)[:4]:
+        out = case.folder / "planted.onnx"
+        planted = planting.plant(case.path, str(name), out)
+        if planted is None:
+            continue
+        case.notes[f"planted {name}"] += 1
+        kind = (planting.FLAWS | planting.TWINS | planting.SAME | planting.LURES)[str(name)]
+        got, want = invariance.found(out), _expected(kind.rule, *planted)
+        # In a narrow network the units that are left may bound a product beside them.
+        got = [f for f in got if not f[0].startswith("SYM30")]
+        if got != want:
+            yield f"{name}: wanted {want or planted[1]}, found {got}"
+
+
+def _expected(rule: str | None, site: planting.Site, groups: list[list[int]]) -> invariance.Found:
+    from test_planted import expected
+
+    return expected(rule, site, groups)
+
+
+def in_every_gauge(case: Case) -> Iterator[str]:
+    """What is told of a network with flaws does not change when its weights move along all generators."""
+    planted, out = case.folder / "planted.onnx", case.folder / "gauge.onnx"
+    flaws = invariance.EVERY | planting.ROUND
+    _sites(case.path)
+    if not invariance.every_flaw(case.path, planted, flaws):
+        return
+    before = invariance.findings(planted)
+    for kinds in (invariance.KINDS, EVERY):
+        structure = _moved(planted, out, kinds, case.recipe.seed)
+        want = [invariance.relabelled(f, invariance.drawn(structure, case.recipe.seed, f)) for f in before]
+        got = [invariance.facts(f) for f in invariance.findings(out)]
+        if got != want:
+            which = "translations and all others" if "translation" in kinds else "all kinds but translations"
+            lost, new = [f[:4] for f in want if f not in got], [f[:4] for f in got if f not in want]
+            yield f"after {which}: lost {lost}, new {new}"
+            return
+
+
+def _moved(path: Path, out: Path, kinds: Sequence[str], seed: int) -> Structure:
+    """Write the network, moved by all of some kinds but exchanges of branches, after which spaces change names."""
+    _, structure = examine(load(str(path)))
+    chosen = [name for name in select(structure, None, kinds) if structure.action(name).branches is None]
+    write(path, teleport(structure, chosen, seed), out)
+    return structure
+
+
+def repaired(case: Case) -> Iterator[str]:
+    """A network with flaws is repaired with a proof, and a second repair finds nothing to do."""
+    planted = case.folder / "planted.onnx"
+    _sites(case.path)
+    if invariance.every_flaw(case.path, planted):
+        case.notes["repaired"] += 1
+        yield from _repaired(planted, case.folder / "fixed.onnx", again=True, must=True)
+
+
+def _repaired(path: Path, out: Path, *, again: bool, must: bool) -> Iterator[str]:
+    code, said, broken = command("fix", str(path), "-o", str(out), "--format", "json")
+    if broken or code not in (0, 5):
+        yield f"fix exits {code}: {broken or said[:200]}"
+        return
+    told = json.loads(said)
+    proof = told.get("proof") or {}
+    if code == 5 and proof.get("outcome") == "not runnable" and difference(path, path) is None:
+        return
+    if code == 5:
+        yield f"fix: no repair held: {json.dumps(proof)[:200]} {json.dumps(told)[:300]}"
+        return
+    gap = difference(path, out)
+    if gap is not None and gap > 1e-4:
+        yield f"fix changes the outputs by {gap:.1e}"
+    if again:
+        code, said, broken = command("fix", str(out), "-o", str(out.with_name("again.onnx")), "--format", "json")
+        told = json.loads(said) if not broken and code in (0, 5) else {}
+        if broken or code or told.get("repairs"):
+            yield f"fix of a fixed network exits {code}: {broken or json.dumps(told.get('repairs'))[:300]}"
+
+
+def difference(one: Path, other: Path) -> float | None:
+    """How far two files lie apart on random inputs, relative to the largest output; None where they do not run."""
+    models = [onnx.load(one), onnx.load(other)]
+    rng, feeds = np.random.default_rng(3), {}
+    for value in models[0].graph.input:
+        shape = [d.dim_value or SIZE for d in value.type.tensor_type.shape.dim]
+        kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        feeds[value.name] = rng.normal(size=shape).astype(kind)
+    try:
+        before, after = (session(m).run(None, feeds) for m in models)
+    except Exception:
+        return None
+    coarse = any(y.dtype.itemsize == 2 for y in before)
+    gaps = [
+        float(np.abs(x.astype(float) - y.astype(float)).max(initial=0) / max(np.abs(x).max(initial=0), 1e-30))
+        for x, y in zip(before, after, strict=True)
+    ]
+    return max(gaps, default=0.0) / (300 if coarse else 1)
+
+
+LAWS: dict[str, Callable[[Case], Iterator[str]]] = {
+    "ordinary": ordinary,
+    "sound": sound,
+    "true directions": true_directions,
+    "silent": silent,
+    "exactly": exactly,
+    "every gauge": in_every_gauge,
+    "repaired": repaired,
+}
+
+
+def few(recipe: Recipe) -> tuple[str, ...]:
+    """The laws that are tried of a network in little time: single calls have weights by the thousand."""
+    if any(part.name.startswith(PREFIX) for part in recipe.parts):
+        return ("ordinary", "sound")
+    return ("ordinary", "sound", "silent", "exactly")
+
+
+def broken(recipe: Recipe, folder: Path, laws: Sequence[str] = tuple(LAWS)) -> tuple[list[Failure], Counter[str], Case]:
+    """What a network breaks, with what was noted on the way. What raises breaks its law."""
+    case = Case(recipe, folder)
+    found = []
+    for law in laws:
+        try:
+            found += [Failure(law, line) for line in LAWS[law](case)]
+        except Exception as error:
+            found.append(Failure(law, f"raises {told(error)}"))
+    return found, case.notes, case
+
+
+def told(error: BaseException) -> str:
+    """An exception, and the last function of symlint that it came from."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/tests/" not in f.filename]
+    last = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {str(error)[:150]} at {Path(last.filename).name}:{last.name}"
