@@ -86,8 +86,12 @@ def walk(program: Program) -> Axes:
     for name in program.outputs:
         for f in walker.of.get(name, ()):
             walker.factors.pin(f, "a graph output")
-    tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
-    collapse(walker.factors, tensors)
+    while True:
+        walker.settle()
+        tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
+        collapse(walker.factors, tensors)
+        if not walker.settle():
+            break
     interleave(walker.factors, walker.of, tensors, walker.chosen)
     return Axes(walker.factors, walker.of, tuple(walker.contexts), tuple(walker.choices))
 
@@ -98,6 +102,8 @@ class _Walker:
         self.factors = Factors()
         self.of: dict[str, tuple[int, ...]] = {}
         self.contexts: list[tuple[int, ...]] = []
+        self.apart: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
+        """What would be a context if of two groups of axes one held a factor of the other."""
         self.choices: list[tuple[tuple[int, ...], int]] = []
         self.chosen: list[int] = []
         """Axes of which units were chosen one by one."""
@@ -144,7 +150,12 @@ class _Walker:
                     else:
                         labels[label] = part
         self._unify(pairs, reason)
-        self.contexts += [tuple(labels[name] for name in names) for names in meetings(step)]
+        for met in meetings(step):
+            axes, lost, others = (tuple(labels[n] for n in names) for names in (met.labels, met.lost, met.others))
+            if lost:
+                self.apart.append((axes, lost, others))
+            else:
+                self.contexts.append(axes)
         if len(step.operands) > 1:
             self.joint.append(tuple(labels.values()))
         for axis in step.result:
@@ -152,6 +163,20 @@ class _Walker:
                 if label not in labels:
                     labels[label] = factors.leaf(step.sizes[label])
         self._set(step.out, [factors.product(labels[label] for label in axis) for axis in step.result])
+
+    def settle(self) -> bool:
+        """Make contexts of what has turned out to be one; whether there was anything."""
+        before, waiting = len(self.contexts), []
+        for axes, lost, others in self.apart:
+            if self._leaves(lost).isdisjoint(self._leaves(others)):
+                waiting.append((axes, lost, others))
+            else:
+                self.contexts.append(axes)
+        self.apart = waiting
+        return len(self.contexts) > before
+
+    def _leaves(self, axes: Sequence[int]) -> set[int]:
+        return {leaf for f in axes for leaf in self.factors.leaves(f)}
 
     def _parts(self, f: int, axis: tuple[str, ...], step: Einsum) -> list[int]:
         """The factors of an axis that is read as several labels."""

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from symlint.program import Einsum
 
 
-def meetings(step: Einsum) -> Iterator[tuple[str, ...]]:
-    """Labels that keep company through the step, as sets of which a gauge may depend on the others.
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Labels that keep company through a contraction: of these a gauge may depend on the others."""
 
-    Where operands meet along a label, those that all of them share. Of each operand, those that go on to the result, if
-    one that is summed over may turn out to hold the factor of one that is not: their indices have nothing in common.
+    labels: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    """Labels that are summed over beside them; with some, this counts only if one holds a factor of `others`."""
+    others: tuple[str, ...] = ()
+    """Labels of the result that are not beside them: an index that goes on there is not the one that is summed over."""
+
+
+def meetings(step: Einsum) -> Iterator[Company]:
+    """Labels that keep company through the step.
+
+    Where operands meet along a label, those that all of them share. Of each operand, those that go on to the result.
     """
     held = [list(dict.fromkeys(label for axis in spec for label in axis)) for spec in step.specs]
-    made = {label for axis in step.result for label in axis}
+    made = dict.fromkeys(label for axis in step.result for label in axis)
     for label in dict.fromkeys(label for names in held for label in names):
         holders = [names for names in held if label in names]
         common = [name for name in holders[0] if all(name in names for names in holders)]
         if step.sizes[label] > 1 and any(len(names) > len(common) for names in holders):
-            yield tuple(common)
+            yield Company(tuple(common))
     for names in held:
-        lost = {step.sizes[label] for label in names if label not in made}
-        if any(a % b == 0 for b in {step.sizes[label] for label in made.difference(names)} - {1} for a in lost):
-            yield tuple(label for label in names if label in made)
+        lost = tuple(label for label in names if label not in made and step.sizes[label] > 1)
+        others = tuple(label for label in made if label not in names and step.sizes[label] > 1)
+        if lost and others:
+            yield Company(tuple(label for label in names if label in made), lost, others)
