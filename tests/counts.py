@@ -181,7 +181,7 @@ def main(path: str, told: str = "inf") -> None:
 
 TINY = """<ir_version: 8, opset_import: ["": 17]>
 tiny (float[batch, 4] x) => (float[batch, 2] y)
-<float[4, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 1, 5}, float[3, 2] v = {3, 2, 1, 4, 1, 7}> {
+<float[4, 3] w = {1, 2, 0, 4, 5, 0, 7, 8, 0, 2, 1, 0}, float[3, 2] v = {3, 2, 1, 4, 1, 7}> {
     a = MatMul (x, w)
     b = Relu (a)
     y = MatMul (b, v)
