@@ -164,6 +164,8 @@ class Coloured:
             return step.function, step.axes, None if named else step.out
         if isinstance(step, Affine):
             return step.epsilon
+        if isinstance(step, Unknown):
+            return step.missing
         return tuple(repr(getattr(step, word, None)) for word in ("keep", "axes", "chosen"))
 
     def _signature(self, node: Node) -> Hashable:

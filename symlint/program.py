@@ -169,6 +169,8 @@ class Unknown:
     opaque: bool
     """False where the reason is a true one, such as indices that are computed at run time."""
     node: Node
+    missing: tuple[str, ...] = ()
+    """What the node reads beside the operands: tensors of the model that the program does not have."""
 
 
 Step = Einsum | Pointwise | Concat | Slice | Mix | Normalise | Fold | Affine | Unknown

@@ -197,11 +197,13 @@ class Recorder:
         self.steps.append(Affine(scale, shift, *names, epsilon, self.node))
         return Ref(scale, gain.shape), Ref(shift, gain.shape)
 
-    def unknown(self, operands: Sequence[Ref], outs: Sequence[Shape], reason: str, *, opaque: bool) -> tuple[Ref, ...]:
-        """Outputs about which nothing is known."""
+    def unknown(
+        self, operands: Sequence[Ref], outs: Sequence[Shape], reason: str, *, opaque: bool, missing: Sequence[str] = ()
+    ) -> tuple[Ref, ...]:
+        """Outputs about which nothing is known, made of `operands` and of tensors that are not even there."""
         made = tuple(Ref(self._new(shape), shape) for shape in outs)
         read = tuple(y.name for x in operands for y in (x.items if x.items is not None else (x,)))
-        self.steps.append(Unknown(tuple(r.name for r in made), read, reason, opaque, self.node))
+        self.steps.append(Unknown(tuple(r.name for r in made), read, reason, opaque, self.node, (*missing,)))
         return made
 
 

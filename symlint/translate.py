@@ -172,16 +172,18 @@ class _Translation:
         self.passes += 1
         tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs], f"{self.tag}?{self.passes}")
         known: dict[str, Ref] = {}
+        missing: list[str] = []
         for name in dict.fromkeys(reads(node)):
             try:
                 ref = self._operand(tracer, name)
             except Unsupported:
+                missing.append(name)
                 continue
             if ref is not None:
                 known[name] = ref
         opaque = problem.opaque if isinstance(problem, Unsupported) else True
         shapes = [shape for shape in tracer.results if shape is not None]
-        refs = iter(tracer.unknown(list(known.values()), shapes, str(problem), opaque=opaque))
+        refs = iter(tracer.unknown(list(known.values()), shapes, str(problem), opaque=opaque, missing=missing))
         self._commit(tracer)
         # What the rule has read is forgotten with its steps.
         self._note(node, [known.get(name) for name in node.inputs])

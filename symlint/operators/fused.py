@@ -9,8 +9,8 @@ import numpy as np
 from symlint.lower import Ref, Tracer
 from symlint.operators.channels import first, last
 from symlint.operators.linear import conv, convolve, gemm, matmul, times
+from symlint.operators.normal import moments
 from symlint.operators.pointwise import clip, prelu
-from symlint.program import NONE
 from symlint.registry import op
 
 DEFAULTS = {"LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5)}
@@ -45,14 +45,14 @@ def skip_layer_norm(
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.SkipLayerNormalization"""
     whole = t.add(t.add(x, skip), bias)
     normed = t.normalise(whole, [-1], function="standardise")
-    return t.add(t.multiply(normed, gain), beta), *_moments(t, whole, 1, 2), whole
+    return t.add(t.multiply(normed, gain), beta), *moments(t, whole, [-1], 1, 2), whole
 
 
 @op("com.microsoft.SkipSimplifiedLayerNormalization")
 def skip_rms_norm(t: Tracer, x: Ref, skip: Ref, gain: Ref, bias: Ref | None) -> tuple[Ref | None, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.SkipSimplifiedLayerNormalization"""
     whole = t.add(t.add(x, skip), bias)
-    return t.multiply(t.normalise(whole, [-1], function="rms"), gain), *_moments(t, whole, 1, 2), whole
+    return t.multiply(t.normalise(whole, [-1], function="rms"), gain), *moments(t, whole, [-1], 1, 2), whole
 
 
 @op("com.microsoft.EmbedLayerNormalization")
@@ -181,13 +181,3 @@ def _activate(t: Tracer, x: Ref, activation: str) -> Ref:
     plain = activation in ("Relu", "Tanh", "Sigmoid", "Gelu", "Softsign", "Softplus")
     made = activation if plain or not activation else f"Fused{activation}"
     return t.apply(x, 1 if activation == "Relu" else None, made) if activation else x
-
-
-def _moments(t: Tracer, x: Ref, *outputs: int) -> tuple[Ref | None, ...]:
-    """The mean and deviation that a normalisation also hands out, where something reads them."""
-    return tuple(
-        t.fold(x, [-1], keepdims=True, law=NONE, function="moment")
-        if k < len(t.node.outputs) and t.node.outputs[k]
-        else None
-        for k in outputs
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from symlint.lower import Ref, Tracer
@@ -36,16 +37,27 @@ def batch_norm(
 
 
 @op("LayerNormalization")
-def layer_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref | None, *, axis: int = -1) -> tuple[Ref, ...]:
+def layer_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref | None, *, axis: int = -1) -> tuple[Ref | None, ...]:
     """https://onnx.ai/onnx/operators/onnx__LayerNormalization.html"""
-    normed = t.normalise(x, range(axis % x.rank, x.rank), function="standardise")
-    return (t.add(t.multiply(normed, gain), bias),)
+    axes = range(axis % x.rank, x.rank)
+    return t.add(t.multiply(t.normalise(x, axes, function="standardise"), gain), bias), *moments(t, x, axes, 1, 2)
 
 
 @op("RMSNormalization", "SimplifiedLayerNormalization")
-def rms_norm(t: Tracer, x: Ref, gain: Ref, *, axis: int = -1) -> tuple[Ref, ...]:
+def rms_norm(t: Tracer, x: Ref, gain: Ref, *, axis: int = -1) -> tuple[Ref | None, ...]:
     """https://onnx.ai/onnx/operators/onnx__RMSNormalization.html"""
-    return (t.multiply(t.normalise(x, range(axis % x.rank, x.rank), function="rms"), gain),)
+    axes = range(axis % x.rank, x.rank)
+    return t.multiply(t.normalise(x, axes, function="rms"), gain), *moments(t, x, axes, 1)
+
+
+def moments(t: Tracer, x: Ref, axes: Sequence[int], *outputs: int) -> tuple[Ref | None, ...]:
+    """The mean and deviation that a normalisation also hands out, where something reads them."""
+    return tuple(
+        t.fold(x, axes, keepdims=True, law=NONE, function="moment")
+        if k < len(t.node.outputs) and t.node.outputs[k]
+        else None
+        for k in outputs
+    )
 
 
 @op("InstanceNormalization")
