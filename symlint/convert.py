@@ -38,6 +38,10 @@ class Converter:
         self.alias: dict[str, str] = {}
         self.called: dict[tuple[str, int], str] = {}
         self.literals: set[str] = set()
+        self.read: set[str] = set()
+        """The unique names of values that nodes read."""
+        self.bound: set[str] = set()
+        """The unique names of the inputs and the results of all graphs."""
 
     def graph(self, graph: onnx.GraphProto, prefix: str = "") -> Graph:
         """One graph and the bodies inside of it; ``prefix`` is for names that an outer graph has taken."""
@@ -46,6 +50,10 @@ class Converter:
         for tensor in graph.initializer:
             self.tensors[names[tensor.name]] = self.reading.tensor(names[tensor.name], tensor)
         results = {info.name for info in graph.output}
+        self.bound.update(names[info.name] for info in (*graph.input, *graph.output) if info.name in names)
+        # What tells the ranges of a quantised value is no operand.
+        marks = (entry.value for mark in graph.quantization_annotation for entry in mark.quant_parameter_tensor_names)
+        self.read.update(names[name] for name in marks if name in names)
         nodes = tuple(self.nodes(graph.node, results, prefix))
         found = Graph(
             nodes=nodes,
@@ -105,6 +113,7 @@ class Converter:
         """The unique name of a value that the file calls so, here."""
         for scope in reversed(self.scopes):
             if value in scope:
+                self.read.add(scope[value])
                 return scope[value]
         raise KeyError(value)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from symlint.digest import Digests
 
 if TYPE_CHECKING:
-    from symlint.stored import StoredFile, Weights
+    from symlint.stored import Place, StoredFile, Weights
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -42,6 +42,8 @@ class Tensor:
     """The ONNX element type in numpy's words: ``float32``, ``bfloat16``, ``int4`` ..."""
     read: Callable[[], Array] = field(repr=False, compare=False)
     """The stored values, read-only; they are read from their file unless they were used lately."""
+    place: Place | None = field(default=None, repr=False, compare=False)
+    """Where its file holds them; None for what is small enough to stay in the message of the model."""
 
     @property
     def size(self) -> int:
@@ -106,6 +108,10 @@ class Model:
     merged equal ones behind Identity nodes."""
     literals: frozenset[str] = frozenset()
     """The stored tensors that are values of Constant nodes."""
+    unread: frozenset[str] = frozenset()
+    """The stored tensors that no node reads, and that are no result."""
+    bound: frozenset[str] = frozenset()
+    """The stored tensors that are inputs, which a caller may give another value, or results of their graph."""
     digests: Digests = field(default_factory=Digests, repr=False, compare=False)
     """What is known of the numbers of stored tensors, found when it is first asked for."""
     weights: Weights | None = field(default=None, compare=False)

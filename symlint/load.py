@@ -99,5 +99,7 @@ def _build(proto: onnx.ModelProto, file: StoredFile, reading: Reading, node_vers
         notes=(*notes, *concrete.notes),
         called=walk.called,
         literals=frozenset(walk.literals),
+        unread=frozenset(walk.tensors.keys() - walk.read - walk.bound),
+        bound=frozenset(walk.bound & walk.tensors.keys()),
         weights=reading.weights,
     )

@@ -26,25 +26,20 @@ class Reading:
         """A stored tensor under a name; numbers that are outside of the message are not read yet."""
         shape = tuple(proto.dims)
         if proto.data_location == onnx.TensorProto.EXTERNAL:
-            read = self.outside(proto, shape)
-        else:
-            read = held(_values(proto, shape))
+            place, weights = self.place(proto, shape), self.weights
+            return Tensor(name, shape, WORDS[proto.data_type], lambda: weights.read(place).reshape(shape), place)
+        return Tensor(name, shape, WORDS[proto.data_type], held(_values(proto, shape)))
 
-        return Tensor(name, shape, WORDS[proto.data_type], read)
-
-    def outside(self, proto: onnx.TensorProto, shape: Shape) -> Callable[[], Array]:
-        """A reader of numbers that lie in a file as they do in memory."""
+    def place(self, proto: onnx.TensorProto, shape: Shape) -> Place:
+        """Where numbers are that lie in a file as they do in memory."""
         count = int(np.prod(shape, dtype=np.int64))
         numpy_type(proto.data_type)  # there are no strings outside of the message
         size = (count * BITS[proto.data_type] + 7) // 8
         if inside := self.outline.inside(proto):
-            place = Place(self.file, inside.offset, size, proto.data_type, count)
-        else:
-            entries = {entry.key: entry.value for entry in proto.external_data}
-            file = self.files[entries.get("location", "")]
-            place = Place(file, int(entries.get("offset", "0")), size, proto.data_type, count)
-        weights = self.weights
-        return lambda: weights.read(place).reshape(shape)
+            return Place(self.file, inside.offset, size, proto.data_type, count)
+        entries = {entry.key: entry.value for entry in proto.external_data}
+        file = self.files[entries.get("location", "")]
+        return Place(file, int(entries.get("offset", "0")), size, proto.data_type, count)
 
 
 def held(values: Array) -> Callable[[], Array]:

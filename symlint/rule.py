@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from symlint.evidence import Context
 
 Check = Callable[["Context"], Iterator[Finding]]
-Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance"]
+Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance", "discard", "share"]
 """How `symlint fix` acts on a finding: it removes the units, folds them into biases, merges the groups in
 ``facts["groups"]`` (whole heads, where the facts have ``multiples``), factors the product of the space, drops what a
-translation makes redundant, or balances the scales of the spaces that share its weights."""
+translation makes redundant, balances the scales of the spaces that share its weights, discards tensors that nothing
+reads, or shares those that hold the same numbers."""
 
 
 @dataclass(frozen=True, slots=True)

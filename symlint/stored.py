@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.element_types import decode
+from symlint.element_types import BITS, decode
 from symlint.errors import UnreadableModel
 from symlint.graph import Array
 
@@ -193,13 +193,45 @@ def same_bytes(one: Model, other: Model) -> bool:
 def _equal(one: StoredFile, other: StoredFile) -> bool:
     if one.size != other.size:
         return False
-    with one.opened() as first, other.opened() as second:
-        blocks = [np.empty(_BLOCK, np.uint8) for _ in range(2)]
-        for start in range(0, 0 if one.identity == other.identity else one.size, _BLOCK):
-            parts = [block[: min(_BLOCK, one.size - start)] for block in blocks]
-            for reader, part in zip((first, second), parts, strict=True):
-                reader.fill(start, memoryview(part.data))
+    return one.identity == other.identity or _alike((one, 0), (other, 0), one.size)
+
+
+def same_numbers(one: Place, other: Place) -> bool:
+    """Whether two places hold the same bytes; they are compared in blocks, and not kept."""
+    if one.length != other.length:
+        return False
+    return one == other or _alike((one.file, one.offset), (other.file, other.offset), one.length)
+
+
+def _alike(one: tuple[StoredFile, int], other: tuple[StoredFile, int], size: int) -> bool:
+    """Whether so many bytes are the same from two places on."""
+    with one[0].opened() as first, other[0].opened() as second:
+        blocks = [np.empty(min(_BLOCK, size), np.uint8) for _ in range(2)]
+        for start in range(0, size, _BLOCK):
+            parts = [block[: min(_BLOCK, size - start)] for block in blocks]
+            for reader, begin, part in zip((first, second), (one[1], other[1]), parts, strict=True):
+                reader.fill(begin + start, memoryview(part.data))
             if not np.array_equal(parts[0], parts[1]):
+                return False
+    return True
+
+
+def sketch(place: Place, window: int = 64) -> bytes:
+    """Some bytes of the beginning, the middle and the end of a place."""
+    starts = (0, (place.length - window) // 2, place.length - window)
+    with place.file.opened() as reader:
+        found = [reader.read(place.offset + max(k, 0), min(window, place.length)) for k in starts]
+    return b"".join(part.tobytes() for part in found)
+
+
+def uniform(place: Place) -> bool:
+    """Whether a place holds one number throughout; no more is read than it takes to see that."""
+    width = max(BITS[place.code] // 8, 1)
+    with place.file.opened() as reader:
+        first = reader.read(place.offset, min(width, place.length))
+        for start in range(0, place.length, _BLOCK):
+            part = reader.read(place.offset + start, min(_BLOCK, place.length - start))
+            if (part.reshape(-1, width) != first).any():
                 return False
     return True
 
