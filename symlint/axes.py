@@ -305,4 +305,4 @@ class _Walker:
 def _place(step: Step) -> str:
     """A node as users know it."""
     node = step.node
-    return f"{node.op} {node.name or node.outputs[0]!r}"
+    return f"{node.op} {node.name or node.first!r}"

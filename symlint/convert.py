@@ -80,8 +80,8 @@ class Converter:
                 if node.output[0] not in results:
                     continue
             for k, name in enumerate(called):
-                if name != inputs[k] and outputs and inputs[k] in self.tensors:
-                    self.called[outputs[0], k] = name
+                if name != inputs[k] and inputs[k] in self.tensors:
+                    self.called[next(filter(None, outputs), ""), k] = name
             op = f"{node.domain}.{op}" if domain else op
             attributes = self.attributes(node, prefix) if node.attribute else {}
             yield Node(op, _title(node), inputs, outputs, attributes, self.version(node, domain))

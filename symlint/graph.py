@@ -69,6 +69,11 @@ class Node:
     opset: int
     """Version of the operator set of the node's domain."""
 
+    @property
+    def first(self) -> str:
+        """Its first output that has a name, which no other node makes: recurrences may leave out the ones before."""
+        return next(filter(None, self.outputs), "")
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -104,8 +109,8 @@ class Model:
     moving: frozenset[str] = frozenset()
     """The known values that depend on such a choice: lengths that only a run tells."""
     called: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    """First output of a node and position of an operand -> the name that the stored tensor has there, where an exporter
-    merged equal ones behind Identity nodes."""
+    """First named output of a node and position of an operand -> the name that the stored tensor has there, where an
+    exporter merged equal ones behind Identity nodes."""
     literals: frozenset[str] = frozenset()
     """The stored tensors that are values of Constant nodes."""
     unread: frozenset[str] = frozenset()

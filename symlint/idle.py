@@ -33,7 +33,7 @@ def idle(context: Bounded) -> Iterator[tuple[Space, dict[str, NDArray[np.bool_]]
                 continue
             on = np.asarray(where.reshape(-1)[rows].all(axis=1))
             if on.any():
-                masks[step.node.name or step.node.outputs[0]] = on
+                masks[step.node.name or step.node.first] = on
         if masks:
             yield space, masks
 

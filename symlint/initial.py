@@ -103,7 +103,7 @@ class _Uses:
     def __init__(self, structure: Structure, lowering: Lowering) -> None:
         self.structure, self.lowering = structure, lowering
         self.program: Program = lowering.program
-        self.nodes = {node.outputs[0]: node for node in _nodes(self.program.model.graph) if node.outputs}
+        self.nodes = {node.first: node for node in _nodes(self.program.model.graph)}
         self.readers: dict[str, list[Step]] = {}
         for step in self.program.steps:
             for name in dict.fromkeys(operands(step)):
@@ -127,7 +127,7 @@ class _Uses:
     def names(self, alias: str) -> list[str]:
         """The names under which nodes read a weight: exporters merge equal ones behind Identity nodes."""
         called = self.program.model.called
-        return list(dict.fromkeys(called.get((n.outputs[0], k), n.inputs[k]) for n, k in self.seats.get(alias, ())))
+        return list(dict.fromkeys(called.get((n.first, k), n.inputs[k]) for n, k in self.seats.get(alias, ())))
 
     def role(self, alias: str) -> Role | None:
         """What a weight does wherever it is used; None where that is nothing that could be learned."""

@@ -186,9 +186,9 @@ class Ends:
         """Inputs that something reads of which no step tells: indices of a lookup, lengths, conditions."""
         lowering = lower(self.structure.program.model)
         steps = lowering.program.steps
-        told = {(step.node.outputs[0], name) for step in steps for name in operands(step)}
+        told = {(step.node.first, name) for step in steps for name in operands(step)}
         told |= {
-            (node.outputs[0], lowering.values[name].name)
+            (node.first, lowering.values[name].name)
             for node in lowering.program.model.graph.nodes
             for name in node.outputs
             if name in lowering.values

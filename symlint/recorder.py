@@ -72,7 +72,7 @@ class Recorder:
         self.shapes: dict[str, Shape] = {}
 
     def _new(self, shape: Sequence[int]) -> str:
-        name = f"{self.node.outputs[0]}{self.tag}#{len(self.shapes)}"
+        name = f"{self.node.first}{self.tag}#{len(self.shapes)}"
         self.shapes[name] = tuple(shape)
         return name
 

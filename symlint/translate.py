@@ -31,7 +31,7 @@ class Lowering:
     values: Mapping[str, Ref]
     """Value of the model -> the tensor that it is; constants are told by their uses."""
     uses: Mapping[tuple[str, int], Ref]
-    """First output of a node and position of an operand -> the tensor that is read there."""
+    """First named output of a node and position of an operand -> the tensor that is read there."""
 
 
 def lower(model: Model) -> Lowering:
@@ -134,8 +134,8 @@ class _Translation:
     def _note(self, node: Node, inputs: Sequence[Ref | None]) -> None:
         """Remember what a node reads; of a body that is walked several times, the first time counts."""
         for k, ref in enumerate(inputs):
-            if ref is not None and node.outputs:
-                self.uses.setdefault((node.outputs[0], k), ref)
+            if ref is not None and node.first:
+                self.uses.setdefault((node.first, k), ref)
 
     def _node(self, node: Node) -> None:
         results = [self.model.shapes.get(name) for name in node.outputs]

@@ -182,7 +182,8 @@ class Transitions:
         partitions = tuple(
             wave.partitions[a - lead] if a >= lead and mine[a - lead] == n else same(n) for a, n in enumerate(shape)
         )
-        where = tuple(wave.where[a - lead] if a >= lead else None for a in range(len(shape))) if wave.where else ()
+        placed = (wave.where[a - lead] if a >= lead else None for a in range(len(shape)))
+        where = tuple(placed) if wave.kind is Kind.LINEAR else ()
         return wave._replace(partitions=partitions, where=where, exact=exact)
 
     def _varied(self, step: Pointwise, others: list[str], wave: Wave) -> Wave:

@@ -227,7 +227,7 @@ class Builder:
             ones = [1] * (len(x.shape) - 2)
             weight = self.weight(width, x.width, *ones, fan=x.width)
             return x.of(self.node("Conv", x.name, weight, *([self.bias(width)] if bias else [])), width)
-        if len(x.shape) == 2 and "gemm" in self.habits:
+        if len(x.shape) == 2 and "gemm" in self.habits and self.opset >= _WRITTEN["Gemm"]:
             turned = "transposed" in self.habits
             weight = self.weight(*((width, x.width) if turned else (x.width, width)), fan=x.width)
             more = [self.bias(width)] if bias else []

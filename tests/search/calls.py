@@ -37,7 +37,8 @@ STAY = POSITIVE | {
 NOWHERE = frozenset({
     "Affine", "Crop", "GlobalLpPool", "ImageScaler", "ImageDecoder", "MaxRoiPool", "Multinomial", "OptionalGetElement",
     "OptionalHasElement", "ParametricSoftplus", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike", "RoiAlign", "ScaledTanh", "Swish",
+    "RandomUniformLike", "RoiAlign", "ScaledTanh", "Swish", "ai.onnx.ml.CastMap", "ai.onnx.ml.DictVectorizer",
+    "ai.onnx.ml.SVMClassifier", "ai.onnx.ml.SVMRegressor", "ai.onnx.ml.TreeEnsembleClassifier",
     "finn.custom_op.general.MultiThreshold", "qonnx.custom_op.general.MultiThreshold",
     *(
         f"com.microsoft.{name}"
@@ -118,6 +119,7 @@ def _array(value: object) -> np.ndarray | None:
 def _tables() -> list[Call]:
     import test_contributed_operators as contributed
     from test_every_operator import WIDER
+    from test_shapes import ML
 
     found = []
     every = [(call, None) for call in (*contributed.CALLS, *contributed.SHAPED)]
@@ -127,6 +129,10 @@ def _tables() -> list[Call]:
     for op, attributes, arguments in WIDER:
         outputs = {"Split": 3, "TopK": 2}.get(op, 1)
         found.append(_call(op, attributes, arguments, outputs, None))
+    for op, attributes in ML:
+        # Labels may be texts.
+        labels = [None] if op.endswith("Classifier") else []
+        found.append(_call(f"ai.onnx.ml.{op}", attributes, [(5, 4)], 1 + len(labels), labels))
     return found
 
 
@@ -140,7 +146,7 @@ def _call(op: str, attributes: Mapping[str, Any], inputs: Sequence[Any], outputs
         if n
     }
     node = helper.make_node(kind, names, [f"out{k}" for k in range(outputs)], domain=domain, **attributes)
-    return Call(node, values, 0, shapes or (), (), {domain: 1} if domain else {})
+    return Call(node, values, 0, shapes or (), (), {domain: 3 if domain == "ai.onnx.ml" else 1} if domain else {})
 
 
 X = (2, 3, 4, 4)
@@ -149,7 +155,7 @@ X = (2, 3, 4, 4)
 def _more() -> list[Call]:
     """Operators of which the other tables have no case."""
     strings = np.array(["a", "b"], object)
-    rows: list[tuple[str, dict[str, Any], list[Any], list[tuple[int, ...]]]] = [
+    rows: list[tuple[str, dict[str, Any], list[Any], list[tuple[int, ...] | None]]] = [
         ("Affine", {"alpha": 2.0, "beta": 0.5}, [(2, 3)], [(2, 3)]),
         ("Crop", {"border": [1, 1, 1, 1]}, [X], [(2, 3, 2, 2)]),
         ("ImageScaler", {"scale": 2.0, "bias": [0.1, 0.2, 0.3]}, [X], [X]),
@@ -182,11 +188,19 @@ def _more() -> list[Call]:
             (f"{domain}.custom_op.general.MultiThreshold", {"out_dtype": "UINT2"}, [(2, 3), (3, 3)], [(2, 3)])
             for domain in ("finn", "qonnx")
         ),
+        ("ai.onnx.ml.CastMap", {"cast_to": "TO_FLOAT", "map_form": "DENSE"}, [(1, 3)], [(1, 3)]),
+        ("ai.onnx.ml.CategoryMapper", {"cats_int64s": [1, 2], "cats_strings": ["a", "b"]}, [[1, 2]], [None]),
+        ("ai.onnx.ml.DictVectorizer", {"int64_vocabulary": [1, 2, 3]}, [(1, 3)], [(1, 3)]),
+        ("ai.onnx.ml.SVMClassifier", {"classlabels_ints": [0, 1]}, [(2, 3)], [None, (2, 2)]),
+        ("ai.onnx.ml.SVMRegressor", {"coefficients": [1.0]}, [(2, 3)], [(2, 1)]),
+        ("ai.onnx.ml.TreeEnsembleClassifier", {"classlabels_int64s": [0, 1]}, [(2, 3)], [None, (2, 2)]),
+        ("ai.onnx.ml.OneHotEncoder", {"cats_int64s": [1, 2, 3]}, [[1, 2]], [(2, 3)]),
+        ("ai.onnx.ml.ZipMap", {"classlabels_int64s": [1, 2, 3]}, [(2, 3)], [None]),
         ("ConcatFromSequence", {}, [], []),
         ("RegexFullMatch", {"pattern": "a+"}, [strings], [(2,)]),
         ("StringConcat", {}, [strings, strings], []),
         ("StringNormalizer", {}, [strings], []),
-        ("StringSplit", {}, [strings], []),
+        ("StringSplit", {}, [strings], [None, None]),
     ]
     return [
         _call(op, attributes, inputs, max(len(shapes), 1), shapes)
@@ -233,7 +247,7 @@ class Caller:
         node.input.extend(made.get(n, "") for n in call.node.input)
         node.output.extend(outs)
         b.nodes.append(node)
-        b.domains.update(call.domains)
+        b.domains.update({d: max(v, b.domains.get(d, 0)) for d, v in call.domains.items()})
         return self._added(x, outs)
 
     def _given(self, name: str, value: np.ndarray, x: Value, free: Sequence[str]) -> str:

@@ -50,6 +50,16 @@ MENDED: tuple[Mended, ...] = (
         "sound",
         '["flat", 35972, "float32", 23, [], [["call LayerNormalization", 60764]]]',
     ),
+    Mended(
+        "recurrences without a first output",
+        "ordinary",
+        '["flat", 43277, "float32", 23, [], [["call RNN", 464], ["call GRU", 54934]]]',
+    ),
+    Mended(
+        "a translation of one number",
+        "ordinary",
+        '["tokens", 59378, "float32", 17, [], [["call com.microsoft.DynamicQuantizeLSTM", 34028]]]',
+    ),
 )
 KNOWN: tuple[Known, ...] = (
     Known(

@@ -124,7 +124,7 @@ def _one(b: Builder, x: Value, part: Part, stood: list[str], calls: Callable[[st
         return made
 
     function = BLOCKS.get(part.name) or (calls(part.name) if calls else None)
-    place = PLACES.get(part.name, Place(LAYOUTS, 11))
+    place = PLACES.get(part.name, Place(LAYOUTS, 0))
     assert function is not None, f"no block is called {part.name}"
     if b.opset < place.since:
         return x

@@ -32,6 +32,8 @@ FILLED = (images, sequences, stored_forms)
 SECONDS = 300
 MEASURED = 1 << 10
 """Weights of the largest networks of which the rank of all directions is taken."""
+DEAR = 10
+"""All laws are tried on every so many-th network; on the others those that take no second."""
 LISTS = ("one_of_a_list", "rest_of_a_list", "whole_list", "mapped_list")
 """Blocks that have all operators on sequences, which no call has."""
 
@@ -71,6 +73,11 @@ def _parts(seed: int, count: int) -> Iterator[tuple[int, list[str]]]:
     for (_, opset), names in groups.items():
         for k in range(0, len(names), share):
             yield opset or grammar.OPSETS[(seed + k) % len(grammar.OPSETS)], names[k : k + share]
+
+
+def turn(k: int, recipe: Recipe) -> tuple[str, ...]:
+    """The laws of the k-th network of a short run."""
+    return laws.few(recipe) if k % DEAR else tuple(laws.LAWS)
 
 
 def met(model: onnx.ModelProto) -> frozenset[str]:

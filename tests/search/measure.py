@@ -60,7 +60,7 @@ def changing(structure: Structure, model: onnx.ModelProto, feeds: Arrays) -> tup
 
     Outputs whose step crosses a kink are left out.
     """
-    weights = _generic(structure, 0)
+    weights = _generic(structure, 0, positive=False)
     function = Function(model, feeds)
     names = sorted(weights)
     if not set(names) <= function.names:

@@ -3,8 +3,9 @@
     python tests/search/run.py [--count N] [--seed S] [--jobs J] [--laws LAW,..] [--shrink] [--minutes M]
     python tests/search/run.py --recipe 'RECIPE' [--keep FILE.onnx]
 
-Without a seed it is the day's date. What breaks a law is told with its recipe, from which it can be made again; with
-`--shrink` it is made small first. At the end stands which operators of the table were met, and which were not.
+With `--laws few` the networks are tried as `test_search.py` does it: all laws on every tenth, the quick ones on the
+others. Without a seed it is the day's date. What breaks a law is told with its recipe, from which it can be made again;
+with `--shrink` it is made small first. At the end stands which operators of the table were met, and which were not.
 """
 
 # ruff: noqa: T201  (a script talks)
@@ -49,14 +50,14 @@ def main() -> int:
     parser.add_argument("--recipe", type=read)
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
-    wanted = given.laws.split(",")
+    wanted = None if given.laws == "few" else given.laws.split(",")
     if given.recipe:
-        return again(given.recipe, wanted, given.keep)
+        return again(given.recipe, wanted or list(LAWS), given.keep)
     print(f"seed {given.seed}", flush=True)
     end = time.monotonic() + 60 * given.minutes
-    recipes = list(hunt.drawn(given.seed, given.count))
+    recipes = list(enumerate(hunt.drawn(given.seed, given.count)))
     if given.blocks:
-        recipes = [r for k, r in enumerate(recipes) if k % 3]
+        recipes = [(k, recipe) for k, recipe in recipes if k % 3]
     if given.only is not None:
         recipes = recipes[given.only : given.only + 1]
     met: set[str] = set()
@@ -64,11 +65,12 @@ def main() -> int:
     kinds: Counter[str] = Counter()
     unknown = 0
 
-    def one(recipe: Recipe) -> hunt.Answer | None:
-        return hunt.tried(recipe, wanted) if time.monotonic() < end else None
+    def one(numbered: tuple[int, Recipe]) -> hunt.Answer | None:
+        k, recipe = numbered
+        return hunt.tried(recipe, wanted or hunt.turn(k, recipe)) if time.monotonic() < end else None
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        for k, (recipe, answer) in enumerate(zip(recipes, pool.map(one, recipes), strict=True), given.only or 0):
+        for (k, recipe), answer in zip(recipes, pool.map(one, recipes), strict=True):
             if answer is None:
                 break
             met |= answer.operators
