@@ -64,6 +64,6 @@ def check(context: Context) -> Iterator[Finding]:
         check.evidence,
         f"{what} the same numbers as another one, sharing them saves {saved:,} bytes: {', '.join(pairs)}{more}",
         tensors=tuple(sorted(name for group in groups for name in group)),
-        facts={"bytes": saved, "groups": [list(group) for group in groups]},
+        facts={"bytes": saved, "groups": [list(group) for group in groups], "spare": spare},
         saves=sum(context.parameters.get(name, 0) for name in spare),
     )

@@ -57,5 +57,5 @@ def check(context: Context) -> Iterator[Finding]:
         check.evidence,
         f"{what} read by no node and {taken:,} bytes large: {', '.join(names[:SHOWN])}{more}",
         tensors=tuple(sorted(names)),
-        facts={"bytes": taken, "elements": sum(model.tensors[name].size for name in names)},
+        facts={"bytes": taken, "elements": sum(model.tensors[name].size for name in names), "spare": [*names]},
     )

@@ -17,7 +17,7 @@ from symlint.finding import Finding, Level, Skipped
 from symlint.fingerprint import stamp
 from symlint.inference import examine
 from symlint.load import load
-from symlint.rule import Rule
+from symlint.rule import STORING, Rule
 from symlint.settings import Settings
 from symlint.stored import StoredFile
 from symlint.symmetry import Coverage, Space
@@ -229,12 +229,18 @@ def _promised(context: Context, rules: Sequence[Rule], findings: Sequence[Findin
     Where time or memory are used up, or what a fix would do cannot be told, nothing is promised.
     """
     by_code = {rule.code: rule for rule in rules}
-    verbs = [by_code[f.rule].repair if f.space is not None else "" for f in findings]
+    verbs = [_verb(by_code[f.rule], f) for f in findings]
     taken = _taken(context, by_code, [f for f, verb in zip(findings, verbs, strict=True) if verb in REMOVING])
     return [
-        replace(f, fixable=verb == "balance" or id(f) in taken, repairs=taken.get(id(f), 0))
+        replace(f, fixable=verb in ("balance", *STORING) or id(f) in taken, repairs=taken.get(id(f), 0))
         for f, verb in zip(findings, verbs, strict=True)
     ]
+
+
+def _verb(rule: Rule, finding: Finding) -> str:
+    """How a fix acts on a finding; empty where it speaks neither of a space nor of what could be spared."""
+    spoken = finding.space is not None or (rule.repair in STORING and "spare" in finding.facts)
+    return rule.repair if spoken else ""
 
 
 def _taken(context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]) -> dict[int, int]:

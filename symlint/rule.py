@@ -25,8 +25,10 @@ Check = Callable[["Context"], Iterator[Finding]]
 Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance", "discard", "share"]
 """How `symlint fix` acts on a finding: it removes the units, folds them into biases, merges the groups in
 ``facts["groups"]`` (whole heads, where the facts have ``multiples``), factors the product of the space, drops what a
-translation makes redundant, balances the scales of the spaces that share its weights, discards tensors that nothing
-reads, or shares those that hold the same numbers."""
+translation makes redundant, or balances the scales of the spaces that share its weights. Of what is stored it discards
+the tensors in ``facts["spare"]``, or lets the readers of each group in ``facts["groups"]`` share one."""
+STORING: tuple[Verb, ...] = ("discard", "share")
+"""Repairs of what is stored for nothing: ``facts["bytes"]`` are needless, and no space is concerned."""
 
 
 @dataclass(frozen=True, slots=True)

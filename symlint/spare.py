@@ -39,6 +39,11 @@ def copies(model: Model) -> Iterator[tuple[str, ...]]:
                 yield tuple(name for name, _ in group)
 
 
+def spare(model: Model) -> bool:
+    """Whether a model stores anything for nothing."""
+    return bool(unread(model)) or next(copies(model), None) is not None
+
+
 def size(model: Model, names: Iterable[str]) -> int:
     """The bytes that stored tensors take in their files, together."""
     places = {place for name in names if (place := model.tensors[name].place) is not None}

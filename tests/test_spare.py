@@ -1,4 +1,4 @@
-"""Stored tensors that nothing reads, and copies of others: told where they are, silent where they only look it."""
+"""Stored tensors that nothing reads, and copies of others: told where they are, and taken out with the same outputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.audit import audit
+from symlint.cli import cli
+from symlint.repair import fixing
+from symlint.repair.fixing import Fixed, Wish, fix
 from symlint.rule import rules
 from symlint.settings import Settings
 
@@ -64,7 +69,7 @@ COPIES = {
     "the same": (TWO, {"w": W, "v": W.copy()}),
     "not a number": (TWO, {"w": edited(W, 7, math.nan), "v": edited(W, 7, math.nan)}),
     "half precision": (
-        "c = Cast<to = 10>(x) a = MatMul(c, w) b = MatMul(a, v) y = Cast<to = 1>(b)",
+        "c = Cast<to = 10>(x) a = MatMul(c, w) h = Relu(a) b = MatMul(h, v) y = Cast<to = 1>(b)",
         {"w": W.astype(np.float16), "v": W.astype(np.float16)},
     ),
     "eight bits under two scales": (
@@ -126,18 +131,28 @@ def test_a_body_reads_what_is_outside_unless_it_has_its_own(tmp_path):
         assert told(network(tmp_path / "m.onnx", nodes, w=W, v=V)) == expected
 
 
-def test_branches_that_repeat_a_layer_are_told(tmp_path):
-    bodies = {
-        key: branch(key, helper.make_node(op, ["x", f"w_{key}"], [key]), result=key, **{f"w_{key}": V})
-        for key, op in (("then_branch", "MatMul"), ("else_branch", "Gemm"))
-    }
+def repeated(path: Path, *, constants: bool = False) -> Path:
+    """Two branches, each with a layer of its own that is the same."""
+    bodies = {}
+    for key in ("then_branch", "else_branch"):
+        name = f"w_{key}"
+        layer, rest = helper.make_node("MatMul", ["x", name], [f"a_{key}"]), []
+        if constants:
+            rest.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(V)))
+        last = helper.make_node("Relu" if key == "then_branch" else "Tanh", [f"a_{key}"], [key])
+        bodies[key] = branch(key, *rest, layer, last, result=key, **({} if constants else {name: V}))
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
-        helper.make_node("Cast", ["sum"], ["which"], to=TensorProto.BOOL),
+        helper.make_node("Greater", ["sum", "zero"], ["which"]),
         helper.make_node("If", ["which"], ["b"], **bodies),
         helper.make_node("MatMul", ["b", "w"], ["y"]),
     ]
-    (found,) = told(network(tmp_path / "m.onnx", nodes, w=W))["SYM016"]
+    return network(path, nodes, w=W, zero=np.float32(0))
+
+
+@pytest.mark.parametrize("constants", [False, True])
+def test_branches_that_repeat_a_layer_are_told(constants, tmp_path):
+    (found,) = told(repeated(tmp_path / "m.onnx", constants=constants))["SYM016"]
     assert sorted(found) == ["w_else_branch", "w_then_branch"]
 
 
@@ -190,3 +205,118 @@ def test_tensors_in_one_place_of_the_data_are_stored_once(tmp_path):
     model.graph.initializer[1].external_data.extend(model.graph.initializer[0].external_data)
     onnx.save(model, path)
     assert told(path) == {}
+
+
+# -- repairs ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
+
+    def refuse(*args: object) -> None:
+        raise RuntimeError("no time")
+
+    monkeypatch.setattr(fixing, "latency", refuse)
+    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+
+
+def repaired(path: Path, folder: Path) -> Fixed:
+    """The file as a fix leaves it: proven, promised, smaller, and with nothing left to take out."""
+    chosen = [rule for rule in rules() if rule.repair not in ("", "drop", "balance")]
+    findings = audit(str(path), RULES, Settings()).findings
+    assert all(finding.fixable for finding in findings)
+    folder.mkdir()
+    fixed = fix(str(path), folder, Wish(chosen))
+    assert told(fixed.path) == {}
+    if fixed.done:
+        onnx.checker.check_model(str(fixed.path))
+        assert fixed.after.measure.bytes < fixed.before.measure.bytes
+    return fixed
+
+
+def outputs(path: Path) -> list[np.ndarray]:
+    """As the operators are written: what a runtime fuses depends on who else reads a weight."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options)
+    x = np.random.default_rng(1).standard_normal((5, WIDE)).astype(np.float32)
+    return [y for sign in (1, -1) for y in session.run(None, {"x": sign * x})]
+
+
+def assert_lossless(path: Path, folder: Path, *, expected: dict[str, int]) -> Fixed:
+    """Rule -> bytes that are stored no more; the outputs are the same to the bit, and a diff says so."""
+    fixed = repaired(path, folder)
+    assert {one.rule: one.bytes for one in fixed.done} == expected
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(outputs(path), outputs(fixed.path), strict=True))
+    parts = fixed.before.measure.bytes - fixed.after.measure.bytes
+    assert abs(parts - sum(expected.values())) < 1000
+    compared = CliRunner().invoke(cli, ["diff", str(path), str(fixed.path), "--fail-on", "changed"])
+    assert compared.exit_code == 0, compared.output
+    return fixed
+
+
+@pytest.mark.usefixtures("_no_clock")
+class TestRepairs:
+    """What is taken out changes no bit of any output."""
+
+    @pytest.mark.parametrize("name", sorted({*COPIES} - {"not a number"}))
+    def test_copies_are_shared(self, name, tmp_path):
+        nodes, stored = COPIES[name]
+        path = network(tmp_path / "m.onnx", nodes, **stored)
+        assert_lossless(path, tmp_path / "out", expected={"SYM016": stored["v"].nbytes})
+
+    @pytest.mark.parametrize("constants", [False, True])
+    def test_bodies_share_what_is_outside(self, constants, tmp_path):
+        path = repeated(tmp_path / "m.onnx", constants=constants)
+        fixed = assert_lossless(path, tmp_path / "out", expected={"SYM016": V.nbytes})
+        assert len(onnx.load(fixed.path).graph.initializer) == 3
+
+    def test_a_constant_after_its_reader_moves_in_front(self, tmp_path):
+        """Of two Constants neither need stand before all readers."""
+        made = [helper.make_node("Constant", [], [k], value=numpy_helper.from_array(W)) for k in ("w", "v")]
+        layers = [helper.make_node("MatMul", [a, k], [b]) for a, k, b in (("x", "v", "a"), ("h", "w", "y"))]
+        nodes = [made[1], layers[0], helper.make_node("Relu", ["a"], ["h"]), made[0], layers[1]]
+        assert_lossless(network(tmp_path / "m.onnx", nodes), tmp_path / "out", expected={"SYM016": W.nbytes})
+
+    def test_what_nothing_reads_goes(self, tmp_path):
+        lost = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(edited(V, 1, 2.0)))
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), lost, helper.make_node("MatMul", ["a", "v"], ["y"])]
+        path = network(tmp_path / "m.onnx", nodes, w=W, v=W, again=W, lost=V)
+        fixed = assert_lossless(path, tmp_path / "out", expected={"SYM015": 3 * W.nbytes, "SYM016": W.nbytes})
+        assert [t.name for t in onnx.load(fixed.path).graph.initializer] == ["w"]
+
+    def test_external_data_stay_external(self, tmp_path):
+        path = network(tmp_path / "m.onnx", TWO, w=W, v=W, lost=V)
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0)
+        fixed = assert_lossless(path, tmp_path / "out", expected={"SYM015": V.nbytes, "SYM016": W.nbytes})
+        (left,) = onnx.load(fixed.path, load_external_data=False).graph.initializer
+        assert left.data_location == TensorProto.EXTERNAL
+
+    @pytest.mark.parametrize("both", [False, True])
+    def test_sharing_comes_after_all_other_repairs(self, both, tmp_path):
+        """A dead unit leaves one matrix, or both copies; only then is it told whether they still are copies."""
+        w = W.copy()
+        w[:, 3] = 0
+        apart = "a = MatMul(x, w) h = Relu(a) b = MatMul(h, p) k = Relu(b) y = MatMul(k, v)"
+        alike = (
+            "a = MatMul(x, w) h = Relu(a) b = MatMul(h, p) c = MatMul(x, v) k = Relu(c) y = MatMul(k, q) z = Add(b, y)"
+        )
+        stored = {"w": w, "v": w, "p": V, **({"q": edited(V, 0, 2.0)} if both else {})}
+        path = network(tmp_path / "m.onnx", alike if both else apart, outputs=("z" if both else "y",), **stored)
+        fixed = repaired(path, tmp_path / "out")
+        assert fixed.proof is not None
+        assert fixed.proof.outcome == "held"
+        assert ("SYM016" in {one.rule for one in fixed.done}) == both
+        assert "SYM101" in {one.rule for one in fixed.done}
+        shapes = {t.name: tuple(t.dims) for t in onnx.load(fixed.path).graph.initializer}
+        assert shapes["w"] == (WIDE, WIDE - 1)
+        assert ("v" in shapes) != both
+
+    def test_what_is_said_of_it(self, tmp_path):
+        path, out = network(tmp_path / "m.onnx", TWO, w=W, v=W), tmp_path / "out.onnx"
+        done = CliRunner().invoke(cli, ["fix", str(path), "-o", str(out)])
+        assert done.exit_code == 0
+        assert f"{W.nbytes:,} bytes" in done.output
+        assert "identical outputs" in done.output
+        kept = CliRunner().invoke(cli, ["fix", str(path), "-o", str(out), "--ignore", "SYM016"])
+        assert kept.exit_code == 0
+        assert "nothing to repair" in kept.output

@@ -29,7 +29,7 @@ from symlint.inference import examine
 from symlint.load import load
 from symlint.repair.result import Done
 from symlint.repair.storage import save
-from symlint.rule import Rule
+from symlint.rule import STORING, Rule
 from symlint.settings import Settings
 from symlint.stored import same_bytes
 
@@ -158,6 +158,9 @@ def compare(
             return found
         fixing = [rule for rule in chosen if rule.repair in REMOVING]
         made = repaired(contexts, found.changes, fixing, settings.asked(rules), Path(folder))
+        storing = [rule for rule in chosen if rule.repair in STORING]
+        if made is None and {rule.code for rule in storing} & {f.rule for f in report.findings}:
+            made = repaired(contexts, found.changes, [*fixing, *storing], settings.asked(rules), Path(folder))
     if made is None:
         return found
     return replace(

@@ -16,6 +16,7 @@ from symlint.load import load
 from symlint.repair.fixing import foretold
 from symlint.repair.result import Done, Wish
 from symlint.rule import Rule
+from symlint.spare import copies
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,22 @@ def repaired(
     found = {change.old: change for change in changes(matching)}
     if any(unmatched(matching)) or any(c.status not in SAME for c in found.values()):
         return None
-    told = tuple(_told(change, found.get(change.old)) for change in plain)
-    return Repaired(told, done, sum(block.size for block in matching.blocks.values()))
+    stored = all(one.bytes for one in done)
+    told = {change.old: _told(change, found.get(change.old), stored=stored) for change in plain}
+    for group in copies(old.symmetry.model):  # those that are shared became what became of the one that stays
+        stays = next((name for name in group if name in found and name in told), None)
+        if stays is not None:
+            told |= {name: replace(told[stays], old=name) for name in group if name in told and name not in found}
+    return Repaired(tuple(told.values()), done, sum(block.size for block in matching.blocks.values()))
 
 
-def _told(plain: Change, made: Change | None) -> Change:
-    """One change where the repaired weight is the new one."""
+def _told(plain: Change, made: Change | None, *, stored: bool) -> Change:
+    """One change where the repaired weight is the new one; ``stored``: nothing but what is stored was repaired."""
     if plain.status in SAME and plain.matched:
         return plain
     if made is None:
         return replace(plain, status="cut", matched=plain.size, became=(0,) * len(plain.shape), rank=None)
     plain = replace(plain, new=made.new, dtypes=made.dtypes, rank=None, matched=plain.size)
     if made.shape == plain.shape:
-        return replace(plain, status="merged")
+        return replace(plain, status=made.status if stored else "merged")
     return replace(plain, status="cut", became=made.shape)

@@ -22,9 +22,12 @@ from symlint.repair.measure import latency, measure
 from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
 from symlint.repair.proof import Proof, prove
 from symlint.repair.result import Cost, Done, Fixed, Left, Wish
+from symlint.repair.sharing import shared
 from symlint.repair.storage import outside, save
 from symlint.repair.worker import Worker
+from symlint.rule import STORING
 from symlint.saving import opened
+from symlint.spare import spare
 from symlint.structure import Structure
 from symlint.symmetry import Symmetry
 
@@ -86,13 +89,14 @@ class _Fix:
             done.append(one)
         if self.wish.balances:
             path, done = self._balance(path, done)
+        path, done = self._shared(path, done)
         if done:
             path = self._signed(path, done)
         return self._told(path, done)
 
     def untried(self) -> tuple[Path, tuple[Done, ...]]:
         """The file after all stages, and what they have done."""
-        path, done = self._repaired(Path(self.model.path))
+        path, done = self._shared(*self._repaired(Path(self.model.path)))
         return path, tuple(done)
 
     def _repaired(self, path: Path) -> tuple[Path, list[Done]]:
@@ -177,7 +181,7 @@ class _Fix:
         file, gone = made
         out = self._next()
         save(file, out, self.least)
-        proof = prove(self.model, out, seed=self.wish.seed, given=self.wish.given)
+        proof = self._proven(out)
         if proof.outcome != "held":
             return None
         self.proof = proof
@@ -195,13 +199,34 @@ class _Fix:
             return path, done
         out = self._next()
         write(path, made.values, out)
-        proof = prove(self.model, out, seed=self.wish.seed, given=self.wish.given)
+        proof = self._proven(out)
         if proof.outcome != "held":
             self.refuted.update({r.key: _told(proof) for r in made.repairs})
             self.left.update({r.key: (r, self.refuted[r.key]) for r in made.repairs})
             return path, done
         self.proof = proof
         return out, [*done, *made.done]
+
+    def _shared(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
+        """The file without what it stores for nothing, after all repairs, so that these see each tensor for itself."""
+        for rule in [rule for rule in self.wish.rules if rule.repair in STORING]:
+            model = load(path)
+            if not spare(model):
+                break
+            for finding in rule.check(Context(*examine(model))):
+                repair, out = Repair(rule, finding, ", ".join(finding.facts["spare"]), 0), self._next()
+                save(shared(path, rule, finding), out, self.least)
+                proof = self._proven(out)
+                if proof.outcome == "held":
+                    path, self.proof = out, proof
+                    done = [*done, _done(repair, finding.saves)]
+                elif proof.outcome == "refuted":
+                    self.refuted[repair.key] = _told(proof)
+                    self.left[repair.key] = repair, self.refuted[repair.key]
+                else:
+                    self.proof = self.proof or proof
+                    self.left[repair.key] = repair, f"not proven: {_told(proof)}"
+        return path, done
 
     def _signed(self, path: Path, done: Sequence[Done]) -> Path:
         """The last file with the reason of every repair in its metadata."""
@@ -286,9 +311,13 @@ class _Fix:
             if model.weights is not None:  # what is needed again is read again; a proof needs the room
                 model.weights.forget()
         save(stage.file, path, self.least)
+        return stage, path, self._proven(path)
+
+    def _proven(self, path: Path) -> Proof:
+        """The file against the original, where more is asked for than what would be done."""
         if not self.proves:
-            return stage, path, UNTRIED
-        return stage, path, prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
+            return UNTRIED
+        return prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
 
     def _leftover(self) -> Sequence[Left]:
         """What is left of the repairs; of one that was carried out in part nothing more is told."""
@@ -317,4 +346,5 @@ def _told(proof: Proof) -> str:
 def _done(repair: Repair, removed: int) -> Done:
     finding = repair.finding
     units = 0 if repair.rule.repair == "drop" else repair.units
-    return Done(repair.rule.code, repair.rule.name, repair.where, removed, units, finding.message)
+    taken = finding.facts["bytes"] if repair.rule.repair in STORING else 0
+    return Done(repair.rule.code, repair.rule.name, repair.where, removed, units, finding.message, taken)

@@ -25,6 +25,8 @@ class Done:
     units: int
     """How many units the space had, over all copies; 0 where parameters are counted."""
     reason: str
+    bytes: int = 0
+    """How many bytes of the file that makes needless, where the repair is of what is stored alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,12 @@ STATUS: dict[Status, str] = {
 }
 
 
-VERBS = {"fold": "folded into biases", "merge": "merged with others", "factor": "dropped as directions of no use"}
+VERBS = {
+    "fold": "folded into biases",
+    "merge": "merged with others",
+    "factor": "dropped as directions of no use",
+    "share": "shared",
+}
 """What a repair does to units; others remove them."""
 
 
@@ -39,14 +44,17 @@ def verb(done: Done) -> str:
 
 
 def repairs(done: Sequence[Done]) -> Iterator[Text]:
-    """One line per space: how many of its units were removed, folded and merged."""
+    """One line per space: how many of its units were removed, folded and merged; and what is stored no more."""
     spaces: dict[tuple[str, int], list[Done]] = {}
-    for one in done:
+    stored = [one for one in done if one.bytes]
+    for one in (one for one in done if not one.bytes):
         spaces.setdefault((one.where, one.units), []).append(one)
     yield Text("the old file as symlint fix repairs it", style="bold")
     for (where, units), found in spaces.items():
         parts = listed(f"{one.removed:,} {verb(one)}" for one in found)
         yield Text(f"  {printable(where)}: of {count(units, 'unit')} {parts}")
+    for one in stored:
+        yield Text(f"  {printable(one.where)}: {count(one.bytes, 'byte')} {verb(one)}")
 
 
 def weights(changes: list[Change], style: Style) -> Iterator[RenderableType]:

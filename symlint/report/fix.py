@@ -78,6 +78,7 @@ def _repairs(fixed: Fixed) -> Table:
     table = Table.grid(padding=(0, 2))
     for one in fixed.done:
         gone = f"{one.removed} of {one.units}" if one.units else count(one.removed, "parameter") if one.removed else ""
+        gone = count(one.bytes, "byte") if one.bytes else gone
         table.add_row(
             Text(one.rule, style="green"),
             one.name,
