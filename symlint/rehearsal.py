@@ -182,6 +182,6 @@ class Rehearsal:
         made = lines @ into @ out
         # A map of what is constant leaves it so, as lookups do: what shifts a table shifts what is read from it.
         made += lines.mean(axis=-1, keepdims=True) * (1 - into.sum(axis=0) @ out)
-        made = made.reshape(*lines.shape[:-1], *(shape[k] for k in new))
+        made = made.reshape((*lines.shape[:-1], *(shape[k] for k in new)))
         here = [k for k, source in enumerate(step.keep) if source is not None]
         return np.moveaxis(made, range(made.ndim), [*here, *new])

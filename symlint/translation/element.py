@@ -104,7 +104,7 @@ class _Element:
     def _ranked(self, name: str, out: str, lead: int) -> Array:
         """A change with as many axes behind the leading ones as the output has."""
         x, rank = self.arrays[name], len(self.program.shapes[out])
-        return x.reshape(*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:])
+        return x.reshape((*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:]))
 
     def _contracted(self, step: Einsum, k: int, after: Wave) -> Array:
         """A contraction; the axes of the base that are summed over stay, in front."""
@@ -169,7 +169,7 @@ class _Element:
         for a in range(rank):
             if (a < rank - len(shape) or shape[a - rank + len(shape)] == 1) and array.shape[lead + a] > 1:
                 array = array.take([0], axis=lead + a)
-        array = array.reshape(*array.shape[:lead], *array.shape[lead + rank - len(shape) :])
+        array = array.reshape((*array.shape[:lead], *array.shape[lead + rank - len(shape) :]))
         if step.function in ("Mul", "Div"):
             factor = 1.0
             for j, name in enumerate(step.operands):

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,15 @@ from symlint.rule import rules
 from symlint.runtime import Run
 from symlint.settings import Settings
 from symlint.structure import Structure
+from symlint.symmetry import Symmetry
 from symlint.teleport import select, teleport
 
-COMMANDS = (
-    (("check",), ("check", "--format", "concise"), ("check", "--format", "sarif"), ("check", "-v")),
-    (("inspect",), ("inspect", "--format", "csv"), ("inspect", "--format", "dot"), ("inspect", "-v")),
-    (("check", "--format", "json"),),
-    (("inspect", "--format", "json"),),
-    (("diff", "SELF"), ("diff", "SELF", "--format", "json")),
-)
-"""What is asked of every network: one of each, in turns."""
+WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "check": ((), ("--format", "json"), ("--format", "concise"), ("--format", "sarif"), ("-v",)),
+    "inspect": (("--format", "json"), (), ("--format", "csv"), ("--format", "dot"), ("-v",)),
+    "diff": ((), ("--format", "json")),
+}
+"""How a command is told to answer: each network has one of each, in turns."""
 ORDINARY = {0, 1, 4}
 """Exit codes of an audit that came to its end."""
 EVERY = [*invariance.KINDS, "translation"]
@@ -80,6 +80,16 @@ class Case:
         self.model = builder.model()
         self.path = self.folder / "net.onnx"
         onnx.save(self.model, self.path)
+
+    @cached_property
+    def examined(self) -> tuple[Symmetry, Structure]:
+        """What is known of the network, which several laws ask for."""
+        return examine(load(str(self.path)))
+
+    @cached_property
+    def audited(self) -> list[Finding]:
+        """Its findings above note."""
+        return audited(self.path)
 
     @property
     def lossy(self) -> bool:
@@ -128,23 +138,22 @@ def command(*arguments: str) -> tuple[int, str, str]:
 
 
 def ordinary(case: Case) -> Iterator[str]:
-    """Every command comes to an ordinary end, in every format."""
+    """Every command comes to an ordinary end, in some format; a diff is with the network itself or with a moved one."""
     path, turn = str(case.path), case.recipe.seed
-    for choices in COMMANDS:
-        name, *rest = choices[turn % len(choices)]
-        code, out, broken = command(name, path, *(path if word == "SELF" else word for word in rest))
-        if broken or code not in ORDINARY or (name == "diff" and code):
-            yield f"{' '.join([name, *rest])} exits {code}: {broken or out[:200]}"
-        elif "json" in rest:
-            json.loads(out)
     moved = str(case.folder / "moved.onnx")
     code, out, broken = command("teleport", path, "-o", moved, "--seed", "1")
     if broken or code:
         yield f"teleport exits {code}: {broken or out[:200]}"
-        return
-    code, out, broken = command("diff", path, moved)
-    if broken or code not in ORDINARY:
-        yield f"diff with a moved network exits {code}: {broken or out[:200]}"
+    itself = turn % 4 == 0 or broken or code
+    for name, words in WORDS.items():
+        chosen = words[turn % len(words)]
+        other = [] if name != "diff" else [path if itself else moved]
+        code, out, broken = command(name, path, *other, *chosen)
+        if broken or code not in ORDINARY or (other == [path] and code):
+            which = " with a moved network" if other and not itself else ""
+            yield f"{' '.join([name, *chosen])}{which} exits {code}: {broken or out[:200]}"
+        elif "json" in chosen:
+            json.loads(out)
 
 
 def audited(path: Path) -> list[Finding]:
@@ -156,7 +165,7 @@ def audited(path: Path) -> list[Finding]:
 
 def silent(case: Case) -> Iterator[str]:
     """Random weights have no finding above note; where operators leave units out, a finding must be true."""
-    found = audited(case.path)
+    found = case.audited
     if case.lossy:
         if found:
             yield from _repaired(case.path, case.folder / "lossy.onnx", again=False, must=False)
@@ -167,7 +176,7 @@ def silent(case: Case) -> Iterator[str]:
 
 def sound(case: Case) -> Iterator[str]:
     """No generator is refuted by onnxruntime."""
-    symmetry, structure = examine(load(str(case.path)))
+    symmetry, structure = case.examined
     claimed = [g.id for g in symmetry.generators if g.exact]
     case.notes["generators"] += len(claimed)
     with at_hand():
@@ -227,7 +236,7 @@ def _sites(path: Path) -> None:
 
 def exactly(case: Case) -> Iterator[str]:
     """A planted flaw is found with its rule, space and units, and nothing else."""
-    if case.lossy and audited(case.path):
+    if case.lossy and case.audited:
         return
     _sites(case.path)
     rng = np.random.default_rng(case.recipe.seed)
