@@ -2,7 +2,8 @@
 
 ======  =================================================================================================
 SYM00x  what could not be audited, and weights that are no numbers
-SYM01x  what pinned axes show: inputs that nothing reads, outputs that do not depend on the input
+SYM01x  what pinned axes show: inputs that nothing reads, outputs that do not depend on the input; and what is stored:
+        initial states, tensors that nothing reads, and copies
 SYM10x  units that a rescaling symmetry has lost: dead, constant, vanishing
 SYM20x  units that a permutation symmetry has made equal
 SYM30x  products whose rank a rotation symmetry has lowered

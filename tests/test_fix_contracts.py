@@ -512,13 +512,14 @@ def test_the_document_for_machines(flawed):
     """Its keys and their types; with -o and without."""
     out = flawed.with_name("out.onnx")
     document = json.loads(run(flawed, "-o", out, "--format", "json").stdout)
-    keys = {"schema_version", "model", "output", "outcome", "repairs", "left", "proof", "before", "after"}
+    keys = {"schema_version", "model", "output", "outcome", "reason", "repairs", "left", "proof", "before", "after"}
     assert set(document) == keys
     assert document["schema_version"] == "1"
     assert set(document["model"]) == {"path", "sha256"}
     assert (document["output"], document["outcome"]) == (str(out), "fixed")
     for one in document["repairs"]:
-        assert set(one) == {"rule", "name", "where", "removed", "units", "reason"}
+        assert set(one) == {"rule", "name", "where", "removed", "units", "reason", "bytes"}
+        assert one["bytes"] == 0  # units are counted as units
         assert 0 < one["removed"] < one["units"]
     assert sum(one["removed"] for one in document["repairs"]) == 4
     assert document["proof"]["outcome"] == "held"

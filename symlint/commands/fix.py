@@ -70,10 +70,11 @@ def command(
 ) -> None:
     """Write a smaller network that computes the same function.
 
-    Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low rank
-    get as narrow as their rank. The result is compared with the original in onnxruntime on random inputs of several
-    sizes; a repair that does not hold is left out and told. Exits with 0 when the result was written (a copy, where
-    there is nothing to repair), with 4 when no weight could be reached, with 5 when no repair held.
+    Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low
+    rank get as narrow as their rank; what is stored unread or twice goes. The result is compared with the original in
+    onnxruntime on random inputs of several sizes; a repair that does not hold is left out and told. Exits with 0 when
+    the result was written (a copy, where there is nothing to repair), with 4 when no weight could be reached, with 5
+    when no repair held.
     """
     from symlint.configuration import read
     from symlint.repair.fixing import fix
