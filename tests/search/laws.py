@@ -252,7 +252,8 @@ def exactly(case: Case) -> Iterator[str]:
         # In a narrow network the units that are left may bound a product beside them.
         got = [f for f in got if not f[0].startswith("SYM30")]
         if got != want:
-            yield f"{name}: wanted {want or planted[1]}, found {got}"
+            moved = any(g.id.endswith(".translation") for g in case.examined[0].generators)
+            yield f"{name}: wanted {want or planted[1]}, found {got}{', beside a translation' if moved else ''}"
 
 
 def _expected(rule: str | None, site: planting.Site, groups: list[list[int]]) -> invariance.Found:
