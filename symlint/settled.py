@@ -216,12 +216,17 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
     weights = _Settling(structure)
     for action in structure.actions.values():
         translation = action.translation
-        if translation is not None and translation.weight in names:
-            size = weights.held(translation, logits)
-            for moved, parts in list(factors(translation, weights.numbers, -size)) if size.any() else ():
+        moves: list[tuple[str, Sequence[Array]]] = []
+        with np.errstate(all="ignore"):
+            if translation is not None and translation.weight in names:
+                size = weights.held(translation, logits)
+                moves += factors(translation, weights.numbers, -size) if size.any() else ()
+            elif action.across and (name := next(iter(action.charge)).tensor) in names:
+                moves.append((name, (-hidden(structure, action, weights.get(name), weights.get),)))
+        # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.
+        if all(np.isfinite(part).all() for _, parts in moves for part in parts):
+            for moved, parts in moves:
                 weights.add(moved, parts)
-        elif action.across and (name := next(iter(action.charge)).tensor) in names:
-            weights.add(name, (-hidden(structure, action, weights.get(name), weights.get),))
     return weights.moved
 
 
