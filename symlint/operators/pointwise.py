@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from symlint.lower import Ref, Tracer
+from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.choice import compared
 from symlint.program import NONE, SUM, Law
 from symlint.registry import op, pointwise
@@ -143,6 +143,9 @@ def bit_cast(t: Tracer, x: Ref) -> Ref:
 @op("Dropout", "com.microsoft.BitmaskDropout")
 def dropout(t: Tracer, x: Ref, ratio: Ref | None, training: Ref | None) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__Dropout.html"""
+    still = training is None or (training.value is not None and not training.value.any())
+    if not still and _number(ratio, None, 0.5) != 0:
+        raise Unsupported("random numbers", opaque=False)
     return (x,)
 
 

@@ -60,14 +60,36 @@ MENDED: tuple[Mended, ...] = (
         "ordinary",
         '["tokens", 59378, "float32", 17, [], [["call com.microsoft.DynamicQuantizeLSTM", 34028]]]',
     ),
+    Mended(
+        "dropout in training",
+        "sound",
+        '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
+    ),
 )
 KNOWN: tuple[Known, ...] = (
     Known(
-        "equal units are missed",
+        "flaws are missed beside a translation",
         "exactly",
-        r"^(equal|multiple|opposite|unbroken): wanted [^:]* found \[\], beside a translation$",
-        "units that are equal, or so up to a sign or a scale, are missed in some networks with a translation",
+        r"^[a-z]+( by 1e-\d+)?: wanted [^:]* found \[\], beside a translation$",
+        "units that are equal, or decayed to next to nothing, are missed in some networks with a translation",
         '["steps", 42462, "float32", 17, [], [["experts", 1697], ["token_mixing", 39142]]]',
+    ),
+    Known(
+        "an input goes with what read it",
+        "exactly",
+        r"^[a-z]+( by 1e-\d+)?: wanted [^:]* found \[\('SYM011', None, \[\d",
+        "an entry of an input that only the planted units read is told as well",
+        '["nhwc", 12522, "float32", 21, ["bias first", "bias to conv", "computed shapes", "transposed"], '
+        '[["scaled", 38758], ["rearranged", 45970], ["convolution", 3496], ["pool", 32273]]]',
+    ),
+    Known(
+        "constants that decay are told as equal",
+        "exactly",
+        r"^constant by 1e-\d+: wanted \[\('SYM102'[^:]* found \[\('SYM201'",
+        "what is constant beyond rounding only is told as units that are one function",
+        '["flat", 20632, "float32", 17, ["decomposed", "gemm", "value info"], [["choice", 1955], '
+        '["stored_levels", 873], ["unfolded", 65240], ["partial", 3468, [["turned", 8122], ["linear", 40880]]], '
+        '["scaled", 12186], ["transposed_convolution", 63299]]]',
     ),
 )
 
