@@ -39,8 +39,8 @@ from collections.abc import Iterator
 
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
+from symlint.redundant_tensors import copies, size
 from symlint.rule import rule
-from symlint.spare import copies, size
 
 SHOWN = 3
 

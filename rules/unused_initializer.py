@@ -34,8 +34,8 @@ from collections.abc import Iterator
 
 from symlint.evidence import Context
 from symlint.finding import Finding, Level
+from symlint.redundant_tensors import size, unread
 from symlint.rule import rule
-from symlint.spare import size, unread
 
 SHOWN = 3
 

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from symlint.asking import MUTE, Asking, Question
 from symlint.digest import BLOCK
 from symlint.edit import Lazy, rewrite
-from symlint.exposed import expose
 from symlint.graph import Array, Model, Tensor
 from symlint.probe import STRUCTURAL, save_lifted
 from symlint.runtime import Run, run_each
+from symlint.saturation import expose
+from symlint.sensitivity import MUTE, Asking, Question
 from symlint.structure import Structure
 from symlint.teleport import HALVES, teleport
 

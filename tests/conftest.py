@@ -84,6 +84,17 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
+
+    def refuse(*args: object) -> None:
+        raise RuntimeError("no time")
+
+    monkeypatch.setattr("symlint.repair.fixing.latency", refuse)
+    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+
+
+@pytest.fixture
 def perceptron(tmp_path: Path) -> Callable[..., Path]:
     """Writes `Gemm, Relu, Gemm` with random weights under a name; `edit` may change the weights first."""
 

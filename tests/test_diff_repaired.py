@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from symlint.cli import cli
-from symlint.repair import fixing
 
 TEXT = (
     "g (float[batch, 5] x) => (float[batch, 3] y, float[batch, 2] z) {"
@@ -21,15 +20,7 @@ TEXT = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
-
-    def refuse(*args: object) -> None:
-        raise RuntimeError("no time")
-
-    monkeypatch.setattr(fixing, "latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def network(path: Path, dead: int, constant: int, equal: int, hidden: int = 14) -> Path:

@@ -19,7 +19,6 @@ from symlint.audit import audit
 from symlint.finding import Level
 from symlint.inference import examine
 from symlint.load import load
-from symlint.repair import fixing
 from symlint.repair.fixing import Fixed, Wish, fix
 from symlint.rule import rules
 from symlint.settings import Settings
@@ -52,15 +51,7 @@ MISSED = {
 RULES = [r for r in rules() if r.repair and r.repair != "drop"]
 
 
-@pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
-
-    def refuse(*args: object) -> None:
-        raise RuntimeError("no time")
-
-    monkeypatch.setattr(fixing, "latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def params(paths: list[Path]) -> list[object]:

@@ -24,15 +24,7 @@ from symlint.verify import same_function
 Weights = dict[str, np.ndarray]
 
 
-@pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
-
-    def refuse(*args: object) -> None:
-        raise RuntimeError("no time")
-
-    monkeypatch.setattr(fixing, "latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def run(*arguments: object) -> Result:

@@ -18,7 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 from symlint.audit import Report, audit
 from symlint.cli import cli
 from symlint.finding import Finding
-from symlint.repair import fixing
 from symlint.repair.fixing import Fixed, Wish, fix
 from symlint.rule import rules
 from symlint.settings import Settings
@@ -28,15 +27,7 @@ SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shar
 Weights = dict[str, np.ndarray]
 
 
-@pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
-
-    def refuse(*args: object) -> None:
-        raise RuntimeError("no time")
-
-    monkeypatch.setattr(fixing, "latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def checked(path: Path) -> Report:

@@ -15,7 +15,6 @@ import pytest
 from onnx import numpy_helper
 
 from symlint.load import load
-from symlint.repair import fixing
 from symlint.repair.fixing import Wish, fix
 from symlint.rule import rules
 from symlint.verify import same_function
@@ -25,15 +24,7 @@ UNITS, DEAD = 12, [3, 7]
 Arrays = Mapping[str, object]
 
 
-@pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
-
-    def refuse(*args: object) -> None:
-        raise RuntimeError("no time")
-
-    monkeypatch.setattr(fixing, "latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def normal(*shape: int) -> np.ndarray:

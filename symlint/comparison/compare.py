@@ -15,7 +15,7 @@ from symlint.comparison.blocks import Weight
 from symlint.comparison.canonical import canonical, moved
 from symlint.comparison.change import SAME, Change, Status, changes, unmatched
 from symlint.comparison.course import SpaceChange, counterparts, course
-from symlint.comparison.folding import Fold, folded, told
+from symlint.comparison.folded_norms import Fold, folded, told
 from symlint.comparison.matching import Matching, match
 from symlint.comparison.nodes import Nodes, nodes
 from symlint.comparison.repaired import repaired

@@ -13,10 +13,10 @@ from symlint.comparison.weights import Weights
 from symlint.evidence import Context
 from symlint.inference import examine
 from symlint.load import load
+from symlint.redundant_tensors import copies
 from symlint.repair.fixing import foretold
 from symlint.repair.result import Done, Wish
 from symlint.rule import Rule
-from symlint.spare import copies
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from symlint.evidence import Context
 from symlint.graph import Model
 from symlint.inference import examine
 from symlint.load import load
+from symlint.redundant_tensors import spare
 from symlint.repair.absorbing import absorbed
 from symlint.repair.balancing import balancing
 from symlint.repair.measure import latency, measure
@@ -27,7 +28,6 @@ from symlint.repair.storage import outside, save
 from symlint.repair.worker import Worker
 from symlint.rule import STORING
 from symlint.saving import opened
-from symlint.spare import spare
 from symlint.structure import Structure
 from symlint.symmetry import Symmetry
 

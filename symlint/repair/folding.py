@@ -19,9 +19,8 @@ from symlint.repair.merging import multiples
 from symlint.repair.readings import Reading, readings
 from symlint.structure import Action
 
-SHIFTED = (
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
-)
+PLAIN = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+SHIFTED = (*PLAIN, "com.microsoft.FusedConv", "com.microsoft.FusedGemm")
 """Operators whose result can be given a bias."""
 BORDER = "padding or a quantiser tells them from a bias"
 UNREADABLE = "their readers are no plain weights, which could be added up to a bias"

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 
 from symlint.edit import rewrite
-from symlint.exposed import expose
 from symlint.graph import Array, Model
 from symlint.probe import save_lifted
 from symlint.repair.collection import collect
@@ -25,6 +24,7 @@ from symlint.repair.difference import differences
 from symlint.repair.noise import Trial, more_noise, noise
 from symlint.repair.runner import Loaded, Runner
 from symlint.runtime import Run
+from symlint.saturation import expose
 
 Outcome = Literal["held", "refuted", "not runnable"]
 MULTIPLE = 10.0

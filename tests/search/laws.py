@@ -23,7 +23,7 @@ from grammar import build
 from measure import TOLERANCE, Unmeasured, changing, opened, session
 from recipe import Recipe
 
-import symlint.asking
+import symlint.sensitivity
 import symlint.verify
 from symlint.audit import audit
 from symlint.cli import cli
@@ -113,7 +113,7 @@ def at_hand() -> Iterator[None]:
                 found.append(Run(failure=" ".join(str(error).split())[:300]))
         return found
 
-    users = (symlint.verify, symlint.asking)
+    users = (symlint.verify, symlint.sensitivity)
     before = [user.run_each for user in users]
     for user in users:
         user.run_each = run_each
