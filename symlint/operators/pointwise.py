@@ -32,7 +32,11 @@ pointwise(
 @op("Cast", "CastLike")
 def cast(t: Tracer, x: Ref, like: Ref | None, *, to: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Cast.html"""
-    return t.apply(x, 1, "Identity") if to in FLOATS else t.apply(x, None, t.node.op)
+    if to in FLOATS or (like is not None and like.value is not None and like.value.dtype.kind == "f"):
+        return t.apply(x, 1, "Identity")
+    if like is not None and like.value is not None:
+        return t.pointwise(NONE, x, t.constant(np.zeros((), like.value.dtype)))
+    return t.apply(x, None, t.node.op)
 
 
 @op("Add", "Sum")

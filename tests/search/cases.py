@@ -61,6 +61,12 @@ MENDED: tuple[Mended, ...] = (
         '["tokens", 59378, "float32", 17, [], [["call com.microsoft.DynamicQuantizeLSTM", 34028]]]',
     ),
     Mended(
+        "weights cast to whole numbers",
+        "sound",
+        '["steps", 20780, "float32", 23, ["bias to conv", "symbolic batch", "transposed"], [["fused", 40640], '
+        '["loop", 34265], ["call CastLike", 19719]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
