@@ -114,7 +114,7 @@ def contract(step: Einsum, given: Sequence[Array], leads: Sequence[int]) -> Arra
     sizes = dict(step.sizes)
     for x, spec, lead in zip(given, step.specs, leads, strict=True):
         front = tuple(f"~{k}" for k in range(lead))
-        sizes |= {axis[0]: n for axis, n in zip(spec, x.shape[lead:], strict=True) if len(axis) == 1 and n > 1}
+        sizes |= {axis[0]: n for axis, n in zip(spec, x.shape[lead:], strict=True) if len(axis) == 1 and n != 1}
         parts.append(ungroup(x, (*((label,) for label in front), *spec), sizes))
     result = (*((f"~{k}",) for k in range(max(leads))), *step.result)
     return regroup(multiply(parts, {label for axis in result for label in axis}, sizes), result, sizes)
@@ -141,7 +141,7 @@ def multiply(parts: Sequence[Labelled], kept: Collection[str], sizes: Mapping[st
     widths: dict[str, int] = {}
     for part in parts:
         for label, n in zip(part.labels, part.values.shape, strict=True):
-            widths[label] = max(widths.get(label, 1), n)
+            widths[label] = widths.get(label, 1) if n == 1 else n
     index = {label: k for k, label in enumerate(widths)}
     spread: list[Any] = []
     for part in parts:
@@ -161,8 +161,9 @@ def regroup(made: Labelled, result: Spec, sizes: Mapping[str, int]) -> Array:
     target: list[int] = []
     wide: list[int] = []
     for axis in result:
-        some = any(widths.get(label, 1) > 1 for label in axis)
-        wide += [max(sizes.get(label, 1), widths.get(label, 1)) if some else 1 for label in axis]
+        some = any(widths.get(label, 1) != 1 for label in axis)
+        known = [widths.get(label, 1) for label in axis]
+        wide += [(sizes.get(label, 1) if n == 1 else n) if some else 1 for label, n in zip(axis, known, strict=True)]
         target.append(prod(wide[len(wide) - len(axis) :]))
     return np.broadcast_to(values.reshape([widths.get(label, 1) for label in order]), wide).reshape(target)
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from symlint.errors import UsageProblem
 from symlint.graph import Array, Model, Shape
-from symlint.probe import feeds, unusual_feeds
+from symlint.probe import STRUCTURAL, feeds, unusual_feeds
 from symlint.runtime import run_each
 
 FAINT = 1e-4
 """An output answers if it changes from one example to another by more than this share of its largest value."""
+LOUD = 10.0
+"""An output answers if it changes by this many times what the last place of the inputs changes of it."""
 BODIES = frozenset({"If", "Loop", "Scan"})
 """Operators that may read what is no input of theirs."""
 MUTE = "its outputs do not answer to the inputs that were drawn"
@@ -35,6 +37,8 @@ class Question:
     """How many outputs there are."""
     spread: float
     """How far those that are not the same change at least, as a share of their largest value."""
+    rounding: float
+    """How far any output moves at most when the inputs move by a unit in the last place."""
     exposed: bool
     """Whether it is seen before the last operators of its outputs, which squash, round or choose."""
     unusual: bool
@@ -88,24 +92,41 @@ class Asking:
         return bool(self.given) and set(self.model.graph.inputs) <= set(self.given)
 
     def _asked(self, path: Path, pair: tuple[Feeds, Feeds], *, exposed: bool, unusual: bool) -> Question | None:
-        run = run_each([path], pair)[0]
-        compared = run.failure is None
-        if not compared and self._alone:
-            run = run_each([path], pair[:1])[0]
-        half = len(run.outputs) // (2 if compared else 1)
-        first, second = run.outputs[:half], run.outputs[half:]
+        jolt = jolted(self.model, pair[0], self.seed)
+        run, compared = run_each([path], (*pair, jolt))[0], True
+        if run.failure is not None and self._alone:
+            run, compared = run_each([path], (pair[0], jolt))[0], False
         if run.failure is not None:
             self.failure = run.failure
-        elif not all(np.isfinite(y).all() for y in run.outputs if y.dtype.kind == "f"):
+            return None
+        if not all(np.isfinite(y).all() for y in run.outputs if y.dtype.kind == "f"):
             self.failure = "its outputs are not finite"
-        else:
-            still = _still(self.model) if half == len(self.model.graph.outputs) and not exposed else set[int]()
-            changes = [change(x, y) for k, (x, y) in enumerate(zip(first, second, strict=False)) if k not in still]
-            mute = sum(c <= FAINT for c in changes)
-            spread = min((c for c in changes if c > FAINT), default=1.0)
-            kept = (pair[:1], first) if self._alone else (pair, run.outputs)
-            return Question(kept[0], kept[1], mute, half, spread, exposed, unusual)
-        return None
+            return None
+        count = len(run.outputs) // (3 if compared else 2)
+        first, moved = run.outputs[:count], run.outputs[-count:]
+        second = run.outputs[count : 2 * count] if compared else ()
+        still = _still(self.model) if count == len(self.model.graph.outputs) and not exposed else set[int]()
+        noises = [change(x, y) for x, y in zip(first, moved, strict=True)]
+        changes = [
+            (c, c > max(FAINT, LOUD * noise))
+            for k, (c, noise) in enumerate(zip(map(change, first, second), noises, strict=False))
+            if k not in still
+        ]
+        mute = sum(not answers for _, answers in changes)
+        spread = min((c for c, answers in changes if answers), default=1.0)
+        kept = (pair[:1], first) if self._alone else (pair, (*first, *second))
+        return Question(kept[0], kept[1], mute, count, spread, max(noises, default=0.0), exposed, unusual)
+
+
+def jolted(model: Model, values: Feeds, seed: int) -> dict[str, Array]:
+    """Inputs of which every floating number is moved to one of its two neighbours, but for those that are sizes."""
+    sizes = {name for node in model.graph.nodes if node.op in STRUCTURAL for name in node.inputs}
+    rng, made = np.random.default_rng([seed, 0]), {}
+    for name, x in values.items():
+        ends = np.where(rng.random(x.shape) < 0.5, -1, 1) * np.float64(np.inf)
+        moved = x.dtype.kind == "f" and name not in sizes
+        made[name] = np.nextafter(x, ends.astype(x.dtype)) if moved else x
+    return made
 
 
 def change(one: Array, other: Array) -> float:

@@ -1,8 +1,8 @@
 """Verify: try every claimed generator in onnxruntime, all at once, and bisect where the outputs differ.
 
 A generator is *refuted* when the outputs move by more than 1e-3 of the largest output and by more than 50 times what
-one unit in the last place of every weight changes. The trial has power only if a wrong element of the same size moves
-them 100 times more than the right one.
+one unit in the last place of every weight, or of every input, changes. The trial has power only if a wrong element of
+the same size moves them 100 times more than the right one.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Comparison:
             return Trial("function", "function", None, "not runnable", f"the other model: {answer.failure}")
         difference = compare(question.outputs, answer)
         if difference > TOLERANCE:
-            noise = self._moved(question, seed, 1)
+            noise = max(self._moved(question, seed, 1), question.rounding)
             if question.exposed:
                 reason = f"{MUTE}, and they differ before their last operators"
             elif difference > NOISE * noise and question.unusual:
@@ -192,7 +192,7 @@ class _Verification:
         if any(t.outcome == "refuted" for t in found):
             # Where the network rounds to integers, one small draw may miss the values that lie at an edge. Elsewhere
             # as many more units of noise stay below the tolerance.
-            noise = self._noise(DRAWS, UNITS)
+            noise = max(self._noise(DRAWS, UNITS), self.question.rounding if self.question is not None else 0.0)
             found = self._search(generators, max(TOLERANCE, NOISE * noise))
         found = [self._certain(t, noise) for t in found]
         held = [t.id for t in found if t.outcome == "held"]
@@ -212,7 +212,7 @@ class _Verification:
         for question in self.asking.questions():
             self.question = question
             noise = self._noise(1, 1) if question.mute < question.count or not question.count else 0.0
-            rank = (question.mute, NOISE * noise > CAP)
+            rank = (question.mute, NOISE * max(noise, question.rounding) > CAP)
             if best is None or rank < best[0]:
                 best = rank, question, noise
             tries += question.mute < question.count

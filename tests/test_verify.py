@@ -17,6 +17,7 @@ from symlint.cli import cli
 from symlint.inference import examine
 from symlint.load import load
 from symlint.repair.proof import prove
+from symlint.sensitivity import jolted
 from symlint.verify import Trial, same_function, verify
 
 Weights = Mapping[str, np.ndarray]
@@ -118,6 +119,34 @@ def test_constant_outputs_could_not_be_tried(pair, tmp_path):
     symmetry, structure = examine(load(saved(tmp_path / "nil.onnx", "y = Mul(l, nil)", stored)))
     trials = verify(structure, [g.id for g in symmetry.generators])
     assert {t.outcome for t in trials} <= {"not runnable"}
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_outputs_that_answer_by_rounding_alone_could_not_be_tried(axis, tmp_path):
+    """A mean of what was normalised is the same for all inputs, but for what rounding leaves of large ones."""
+    rng = np.random.default_rng(2)
+    stored = {**weights(), "s": rng.normal(size=4), "t": rng.normal(size=4), "shape": np.array([1, 4, -1])}
+    stored = {n: v.astype(np.int64 if n == "shape" else np.float32) for n, v in stored.items()}
+    text = "i = Reshape(x, shape) n = InstanceNormalization(i, s, t) "
+    end = "m = ReduceMean<axes = [2], keepdims = 0>(n) y = Gemm(m, a, p)"
+    if axis == 1:
+        end = "m = ReduceMean<axes = [1], keepdims = 0>(n) o = ReduceMean<axes = [1], keepdims = 0>(m) y = Add(o, p)"
+    path = saved(tmp_path / "mean.onnx", text + end, stored)
+    symmetry, structure = examine(load(path))
+    trials = verify(structure, [g.id for g in symmetry.generators])
+    assert trials
+    assert {t.outcome for t in trials} == {"not runnable"}
+    assert same_function(load(path), load(path)).outcome == "not runnable"
+
+
+def test_jolted_inputs_move_by_a_rounding_alone(tmp_path):
+    """Of every size, and zeros too; integers stay."""
+    model = load(saved(tmp_path / "plain.onnx", "y = Identity(l)", weights()))
+    drawn = {"x": np.array([[0.0, 1e-20, -3.0, 1e30]], np.float32), "k": np.arange(3)}
+    moved = jolted(model, drawn, 0)
+    assert (moved["x"] != drawn["x"]).all()
+    np.testing.assert_allclose(moved["x"], drawn["x"], rtol=2e-7, atol=1e-40)
+    assert moved["k"] is drawn["k"]
 
 
 def test_a_generator_behind_a_silent_output_could_not_be_tried(tmp_path):

@@ -63,6 +63,17 @@ class Value:
         return Value(name, self.layout, tuple(shape))
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How much of a network there is."""
+
+    nodes: int
+    tensors: int
+    inputs: int
+    outputs: int
+    tied: dict[tuple[int, ...], str]
+
+
 class Builder:
     """A network that grows. ``rng`` draws sizes, and is another one in each block; ``values`` draws weights."""
 
@@ -77,6 +88,17 @@ class Builder:
         self.domains: dict[str, int] = {}
         self.tied: dict[tuple[int, ...], str] = {}
         self.count = 0
+
+    def mark(self) -> Mark:
+        """Where the network stands, to come back to."""
+        return Mark(len(self.nodes), len(self.tensors), len(self.inputs), len(self.outputs), dict(self.tied))
+
+    def back(self, mark: Mark) -> None:
+        """Take away what has come since."""
+        grown = (self.nodes, mark.nodes), (self.tensors, mark.tensors), (self.inputs, mark.inputs)
+        for made, count in (*grown, (self.outputs, mark.outputs)):
+            del made[count:]
+        self.tied = dict(mark.tied)
 
     # -- names and tensors ----------------------------------------------------------------------------------------
     def fresh(self, stem: str) -> str:

@@ -67,6 +67,19 @@ MENDED: tuple[Mended, ...] = (
         '["loop", 34265], ["call CastLike", 19719]]]',
     ),
     Mended(
+        "outputs that answer to large inputs by rounding alone",
+        "sound",
+        '["tokens", 20126, "float32", 14, ["gemm", "short", "symbolic batch", "transposed", "value info"], '
+        '[["instance_norm", 47600], ["batch_norm", 59002]]]',
+    ),
+    Mended(
+        "sums over nothing",
+        "sound",
+        '["flat", 24474, "float32", 23, ["bias first", "bias to conv", "gemm", "noise", "symbolic batch", '
+        '"transposed", "two outputs", "value info"], '
+        '[["call Split", 58443], ["flattened", 37090], ["same_convolution", 16607]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',

@@ -128,12 +128,13 @@ def _one(b: Builder, x: Value, part: Part, stood: list[str], calls: Callable[[st
     assert function is not None, f"no block is called {part.name}"
     if b.opset < place.since:
         return x
-    before = len(b.nodes), len(b.tensors), len(stood)
+    before, standing = b.mark(), len(stood)
     b.rng = np.random.default_rng(part.seed)
     try:
         made = function(b, _adapted(b, x, place.layouts), inside)
     except Unfit:
-        del b.nodes[before[0] :], b.tensors[before[1] :], stood[before[2] :]
+        b.back(before)
+        del stood[standing:]
         return x
     stood.append(part.name)
     return made

@@ -82,7 +82,9 @@ def main() -> int:
     for what, count in [*kinds.most_common(), *notes.most_common(60)]:
         print(f"{count:6d}  {what}")
     table = set(operators())
-    print(f"{len(met & table)} of {len(table)} operators met; not: {' '.join(sorted(table - met)) or 'none'}")
+    left = sorted(table - met)
+    more = " ".join(left[:20]) + (" and more" if left[20:] else "")
+    print(f"{len(met & table)} of {len(table)} operators met; not: {more or 'none'}")
     return int(unknown > 0)
 
 
