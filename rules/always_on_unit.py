@@ -39,11 +39,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.bounded import bounded
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.idle import idle
-from symlint.rule import rule
+from symlint.evidence.bounded import bounded
+from symlint.evidence.context import Context
+from symlint.evidence.idle import idle
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 
 @rule("SYM105", "always-on-unit", Level.NOTE, "bounded")

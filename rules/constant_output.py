@@ -38,9 +38,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 
 @rule("SYM012", "constant-output", Level.WARNING, "exact")

@@ -51,11 +51,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.lost import Branch, Bundles, branches, bundles
-from symlint.rule import rule
-from symlint.severity import SHARES, by_share
+from symlint.evidence.context import Context
+from symlint.evidence.lost import Branch, Bundles, branches, bundles
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
 
 
 @rule("SYM104", "dead-branch", Level.WARNING, "exact", repair="remove", options=SHARES)

@@ -41,11 +41,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.entries import Scores, entries, scores
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.severity import SHARES, by_share
+from symlint.evidence.context import Context
+from symlint.evidence.ends.entries import Scores, entries, scores
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
 
 
 @rule("SYM013", "dead-class", Level.WARNING, "exact", options={**SHARES, "few": 0.01})

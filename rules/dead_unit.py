@@ -53,13 +53,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.bounded import bounded
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.lost import lost
-from symlint.rule import rule
-from symlint.severity import SHARES, by_share
-from symlint.symmetry import Space
+from symlint.evidence.bounded import bounded
+from symlint.evidence.context import Context
+from symlint.evidence.lost import lost
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
+from symlint.symmetry.spaces import Space
 
 
 @rule("SYM101", "dead-unit", Level.WARNING, "exact", repair="remove", options=SHARES)

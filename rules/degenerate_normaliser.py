@@ -38,10 +38,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.program import Affine
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.program.steps import Affine
 
 
 @rule("SYM814", "degenerate-normaliser", Level.NOTE, "heuristic", options={"epsilons": 1.0})

@@ -43,11 +43,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.experts import Experts, experts
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.severity import SHARES, by_share
+from symlint.evidence.context import Context
+from symlint.evidence.heads.experts import Experts, experts
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
 
 
 @rule("SYM205", "duplicate-experts", Level.WARNING, "exact", options=SHARES)

@@ -37,10 +37,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.redundant_tensors import copies, size
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.model.redundant_tensors import copies, size
 
 SHOWN = 3
 

@@ -40,10 +40,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.severity import SHARES, by_share
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
 
 
 @rule("SYM201", "duplicate-units", Level.WARNING, "exact", repair="merge", options=SHARES)

@@ -36,10 +36,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.estimates import estimates
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.estimates.once import estimates
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 FEWEST = 16
 """Units of a space whose width means something."""

@@ -46,12 +46,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 if TYPE_CHECKING:
-    from symlint.repair.half import Halved
+    from symlint.symmetry.gauge.half import Halved
 
 OPTIONS = {"relative-error": 0.05}
 
@@ -59,7 +59,7 @@ OPTIONS = {"relative-error": 0.05}
 @rule("SYM702", "half-precision-range", Level.WARNING, "gauge", repair="balance", options=OPTIONS, targets=("float16",))
 def check(context: Context) -> Iterator[Finding]:
     """One finding per chain of spaces that a balance would help, and one for all that none helps."""
-    from symlint.repair.half import halved  # balancing is loaded for a target alone
+    from symlint.symmetry.gauge.half import halved  # balancing is loaded for a target alone
 
     spaces = {space.id: space for space in context.symmetry.spaces}
     most = context.option(check, "relative-error")

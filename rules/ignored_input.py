@@ -42,10 +42,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.entries import entries, reading
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.ends.entries import entries, reading
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 LOST = {"left": "no node reads input {}", "lost": "what is computed from input {} reaches no output"}
 

@@ -40,11 +40,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.endings import Ending, endings
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.severity import SHARES, by_share
+from symlint.evidence.context import Context
+from symlint.evidence.ends.endings import Ending, endings
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
 
 FEW = {"few": 0.001}
 

@@ -35,10 +35,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.redundancy import Redundancy, redundant
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.redundancy import Redundancy, redundant
+from symlint.lint.rule import rule
 
 
 def _inert(found: Redundancy) -> bool:

@@ -46,11 +46,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.low_rank import Shortfall, shortfalls
-from symlint.rule import rule
-from symlint.severity import SHARES
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.low_rank import Shortfall, shortfalls
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES
 
 
 @rule("SYM302", "low-rank-qk", Level.WARNING, "exact", repair="factor", options=SHARES)

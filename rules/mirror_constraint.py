@@ -61,12 +61,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.asked import Mirror
 from symlint.errors import UsageProblem
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.mirror import Verdict, judge
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.mirrors.mirror import Verdict, judge
+from symlint.evidence.options import Mirror
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 
 @rule("SYM801", "mirror-constraint", Level.WARNING, "exact")

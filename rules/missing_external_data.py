@@ -34,9 +34,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 
 @rule("SYM003", "missing-external-data", Level.ERROR, "exact", on_failure=True)

@@ -41,10 +41,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.estimates import estimates
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.estimates.once import estimates
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 
 @rule("SYM202", "near-duplicate-units", Level.WARNING, "heuristic", options={"tolerance": 1e-2})

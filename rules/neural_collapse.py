@@ -36,11 +36,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.collapse import classifiers
-from symlint.estimates import estimates
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.estimates.collapse import classifiers
+from symlint.evidence.estimates.once import estimates
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 CLOSER = 0.5
 """Against what random rows would show."""

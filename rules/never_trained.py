@@ -41,10 +41,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.initial import Untrained, untrained
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.initial import Untrained, untrained
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 KINDS = {
     ("zero", "weight"): ("tensor of weights is zero throughout", "tensors of weights are zero throughout"),

@@ -37,10 +37,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.graph import Graph, Node
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.model.graph import Graph, Node
 
 _SHOWN = 3
 # Operators that hand values on, so that the next one decides what they are used for.

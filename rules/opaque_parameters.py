@@ -35,10 +35,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.symmetry import Opaque
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.symmetry.spaces import Opaque
 
 _SHOWN = 3
 

@@ -47,12 +47,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 if TYPE_CHECKING:
-    from symlint.repair.rounding import Rounded
+    from symlint.symmetry.gauge.rounding import Rounded
 
 OPTIONS = {"gain-db": 3.0, "warn-db": 6.0, "enough-db": 30.0}
 
@@ -60,7 +60,7 @@ OPTIONS = {"gain-db": 3.0, "warn-db": 6.0, "enough-db": 30.0}
 @rule("SYM701", "unbalanced-scales", Level.WARNING, "gauge", repair="balance", options=OPTIONS, targets=("int8",))
 def check(context: Context) -> Iterator[Finding]:
     """One finding per chain of spaces that a balance would help, for the most uneven of them."""
-    from symlint.repair.rounding import rounded  # balancing is loaded for a target alone
+    from symlint.symmetry.gauge.rounding import rounded  # balancing is loaded for a target alone
 
     spaces = {space.id: space for space in context.symmetry.spaces}
     for one in rounded(context.structure):

@@ -40,11 +40,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import log1p
 
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.score_spread import spreads
-from symlint.severity import SHARES, by_share
+from symlint.evidence.context import Context
+from symlint.evidence.heads.score_spread import spreads
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES, by_share
 
 
 @rule("SYM304", "uniform-attention", Level.WARNING, "bounded", options={**SHARES, "spread": 1e-3})

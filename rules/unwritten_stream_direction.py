@@ -44,11 +44,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.directions import missing
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
-from symlint.severity import SHARES
+from symlint.evidence.context import Context
+from symlint.lint.directions import missing
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
+from symlint.lint.severity import SHARES
 
 
 @rule("SYM602", "unwritten-stream-direction", Level.WARNING, "exact", options=SHARES)

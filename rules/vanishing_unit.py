@@ -40,11 +40,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.chance import smallest, weights
-from symlint.estimates import estimates
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.rule import rule
+from symlint.evidence.context import Context
+from symlint.evidence.estimates.chance import smallest, weights
+from symlint.evidence.estimates.once import estimates
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rule
 
 
 @rule("SYM103", "vanishing-unit", Level.WARNING, "heuristic", options={"share": 1e-5})

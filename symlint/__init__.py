@@ -6,18 +6,23 @@ asked for, so that ``import symlint`` costs nothing.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Finding": "symlint.finding",
-    "Level": "symlint.finding",
-    "Model": "symlint.graph",
-    "Rule": "symlint.rule",
-    "Settings": "symlint.settings",
-    "Symmetry": "symlint.symmetry",
+    "Finding": "symlint.lint.finding",
+    "Level": "symlint.lint.finding",
+    "Model": "symlint.model.graph",
+    "Rule": "symlint.lint.rule",
+    "Settings": "symlint.lint.settings",
+    "Symmetry": "symlint.symmetry.spaces",
 }
 
 
@@ -29,3 +34,50 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+_RENAMED = {
+    "symlint.asked": "symlint.evidence.options",
+    "symlint.bounded": "symlint.evidence.bounded",
+    "symlint.chance": "symlint.evidence.estimates.chance",
+    "symlint.collapse": "symlint.evidence.estimates.collapse",
+    "symlint.directions": "symlint.lint.directions",
+    "symlint.endings": "symlint.evidence.ends.endings",
+    "symlint.entries": "symlint.evidence.ends.entries",
+    "symlint.estimates": "symlint.evidence.estimates.once",
+    "symlint.experts": "symlint.evidence.heads.experts",
+    "symlint.finding": "symlint.lint.finding",
+    "symlint.graph": "symlint.model.graph",
+    "symlint.idle": "symlint.evidence.idle",
+    "symlint.initial": "symlint.evidence.initial",
+    "symlint.invariant": "symlint.evidence.ranks.invariant",
+    "symlint.lost": "symlint.evidence.lost",
+    "symlint.low_rank": "symlint.lint.low_rank",
+    "symlint.mirror": "symlint.evidence.mirrors.mirror",
+    "symlint.redundancy": "symlint.lint.redundancy",
+    "symlint.rule": "symlint.lint.rule",
+    "symlint.settings": "symlint.lint.settings",
+    "symlint.severity": "symlint.lint.severity",
+    "symlint.structure": "symlint.symmetry.structure",
+    "symlint.twins": "symlint.evidence.heads.twins",
+}
+
+
+class _Renamed(MetaPathFinder, Loader):
+    """Finds modules under the names by which packages of rules import them."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in _RENAMED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(_RENAMED[spec.name])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Importing under another name has put that name's specification in the place of the module's own.
+        assert module.__spec__
+        module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_Renamed())

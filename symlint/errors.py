@@ -7,6 +7,8 @@ SymlintError            anything symlint says in one line instead of a traceback
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SymlintError(Exception):
     """A problem that is told to the user in one line."""
@@ -27,3 +29,11 @@ class UnreadableModel(SymlintError):
         self.path = path
         self.reason = reason
         self.code = code
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'check'?`` for the nearest known word, else nothing."""
+    import difflib  # only for one who has mistyped
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

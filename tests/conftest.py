@@ -91,7 +91,7 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no time")
 
     monkeypatch.setattr("symlint.repair.fixing.latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+    monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ class Reads:
     """Counts how often each stored tensor is asked for its numbers."""
 
     def __init__(self) -> None:
-        from symlint.graph import Tensor
+        from symlint.model.graph import Tensor
 
         self.times: Counter[str] = Counter()
         self.bytes: dict[str, int] = {}
@@ -143,7 +143,7 @@ def read_so_far() -> int:
 
 
 def check(path: str) -> int:
-    from symlint.cli import cli
+    from symlint.cli.main import cli
 
     try:
         cli(["check", path, "--quiet"])

@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.action import Stand, stands
-from symlint.edit import write
-from symlint.graph import Node
-from symlint.inference import examine
-from symlint.load import load
-from symlint.program import (
+from symlint.model.edit import write
+from symlint.model.graph import Node
+from symlint.model.load import load
+from symlint.program.steps import (
     Affine,
     Concat,
     Einsum,
@@ -35,8 +33,10 @@ from symlint.program import (
     operands,
     results,
 )
-from symlint.structure import Action
-from symlint.symmetry import Space
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.action import Stand, stands
+from symlint.symmetry.spaces import Space
+from symlint.symmetry.structure import Action
 
 Place = tuple[str, int]
 """A weight of the program and one of its axes."""

@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.action import permute, scale, stands
-from symlint.factor import Factors
-from symlint.terms import Expansion
+from symlint.axes.factor import Factors
+from symlint.axes.terms import Expansion
+from symlint.symmetry.motion.action import permute, scale, stands
 
 # An axis is a list of summands, each a list of leaves by name; the size of a leaf follows from its name.
 SIZES = {"h": 2, "d": 3, "e": 4, "n": 2}

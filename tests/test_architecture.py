@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ENGINE = sorted((ROOT / "symlint").rglob("*.py"))
 RULES = sorted((ROOT / "rules").rglob("*.py"))
 LONGEST = 600
-OUTSIDE = {"symlint.cli", "symlint.commands", "symlint.report", "symlint.audit", "symlint.settings", "symlint.load"}
+OUTSIDE = {f"symlint.{room}" for room in ("cli", "comparison", "audit", "repair", "runtime", "lint.settings")}
 
 
 def name(file: Path) -> str:
@@ -52,7 +52,7 @@ def test_a_rule_sees_spaces_numerics_and_findings_only(file):
 @pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
 def test_only_commands_print(file):
     module = name(file)
-    if module == "symlint.cli" or module.startswith("symlint.commands"):
+    if module == "symlint.cli.main" or module.startswith("symlint.cli.commands"):
         return
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

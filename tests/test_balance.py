@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from symlint.edit import write
 from symlint.errors import UnreadableModel
-from symlint.inference import examine
-from symlint.load import load
-from symlint.repair.balance import balanced
-from symlint.repair.scales import Scales, two_sided
-from symlint.structure import Structure
-from symlint.teleport import teleport
-from symlint.verify import _Verification, same_function
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.runtime.verify import _Verification, same_function
+from symlint.symmetry.gauge.balance import balanced
+from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import teleport
+from symlint.symmetry.structure import Structure
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 ZOO = sorted(p for p in (SHARED / "zoo").glob("*.onnx") if "." not in p.stem)

@@ -13,20 +13,20 @@ import pytest
 from bounded_networks import NETWORKS, OFF, UNITS, WIDTH, Net
 from test_planted import SHARED
 
-from symlint.bounded import bounded
-from symlint.certificates import certify
-from symlint.edit import write
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
-from symlint.probe import feeds, save_lifted
+from symlint.analysis.bounds.certificates import certify
+from symlint.evidence.bounded import bounded
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.program.translate import lower
 from symlint.repair.fixing import fix
 from symlint.repair.result import Wish
-from symlint.repair.runner import Runner
-from symlint.rule import rules
-from symlint.teleport import select, teleport
-from symlint.translate import lower
+from symlint.runtime.inputs.probe import feeds, save_lifted
+from symlint.runtime.runner import Runner
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import select, teleport
 
 SCALES = (0.0, 1e-3, 1.0, 1e3, 1e6)
 ZOO = (

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from networks import BRANCHES, Net, branch, each
 
-from symlint.inference import examine
-from symlint.load import load
-from symlint.verify import verify
+from symlint.model.load import load
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine
 
 TWO = each(2, a=(3, 2), p=(2,), b=(2, 2))
 INPUT = {"x": (3,)}

@@ -16,19 +16,19 @@ from test_confirmed import NOISE, Trial
 from test_every_rule import FIXTURES
 from test_planted import SHARED
 
-from symlint.audit import audit
-from symlint.cli import cli
-from symlint.edit import write
-from symlint.finding import Finding
-from symlint.graph import Array
-from symlint.inference import examine
-from symlint.load import load
-from symlint.membership import members
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.structure import Action, Structure
-from symlint.teleport import select, teleport
-from symlint.verify import same_function
+from symlint.audit.engine import audit
+from symlint.cli.main import cli
+from symlint.lint.finding import Finding
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.graph import Array
+from symlint.model.load import load
+from symlint.runtime.verify import same_function
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.membership import members
+from symlint.symmetry.motion.teleport import select, teleport
+from symlint.symmetry.structure import Action, Structure
 
 ZOO = SHARED / "zoo"
 CODES = {"SYM101", "SYM102", "SYM104", "SYM201", "SYM203", "SYM204", "SYM205", "SYM206"}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from symlint import child_process
-from symlint.cli import cli
-from symlint.repair.runner import Runner
-from symlint.runtime import run
+from symlint.cli.main import cli
+from symlint.runtime import child_process
+from symlint.runtime.runner import Runner
+from symlint.runtime.session import run
 
 SHADOWS = ("onnxruntime", "numbers", "numpy", "queue", "json", "sitecustomize", "runpy", "symlint")
 

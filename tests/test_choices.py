@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import written
 
-from symlint.inference import examine
-from symlint.load import load
-from symlint.verify import verify
+from symlint.model.load import load
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine
 
 RNG = np.random.default_rng(8)
 CHOSEN = [0, 2, 3, 5, 7]

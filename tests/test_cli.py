@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from symlint.cli import COMMANDS, cli
-from symlint.rule import rules
+from symlint.cli.main import COMMANDS, cli
+from symlint.lint.rule import rules
 
 
 def call(*arguments: object):
@@ -101,16 +101,16 @@ def test_an_unreadable_model_does_not_stop_the_others(torn, broken):
 
 @pytest.mark.parametrize("problem", [MemoryError(), RecursionError("deep"), KeyError("x")])
 def test_a_surprise_in_one_model_is_an_entry_and_no_traceback(monkeypatch, healthy, broken, problem):
-    import symlint.audit
+    import symlint.audit.engine
 
-    real = symlint.audit.examine
+    real = symlint.audit.engine.examine
 
     def examine(model):
         if model.path.endswith("healthy.onnx"):
             raise problem
         return real(model)
 
-    monkeypatch.setattr(symlint.audit, "examine", examine)
+    monkeypatch.setattr(symlint.audit.engine, "examine", examine)
     result = call("check", healthy, broken, "--format", "json")
     assert result.exit_code == 4
     models = json.loads(result.stdout)["models"]
@@ -118,16 +118,16 @@ def test_a_surprise_in_one_model_is_an_entry_and_no_traceback(monkeypatch, healt
 
 
 def test_a_rule_that_stops_makes_the_audit_incomplete(monkeypatch, healthy):
-    import symlint.rule
-    from symlint.finding import Level
+    import symlint.lint.rule
+    from symlint.lint.finding import Level
 
     def check(context):
         raise ZeroDivisionError("oh")
         yield
 
-    crashing = symlint.rule.Rule("SYM199", "crash", Level.NOTE, "exact", "A crash.", check)
-    installed = (*symlint.rule.rules(), crashing)
-    monkeypatch.setattr(symlint.rule, "rules", lambda: installed)
+    crashing = symlint.lint.rule.Rule("SYM199", "crash", Level.NOTE, "exact", "A crash.", check)
+    installed = (*symlint.lint.rule.rules(), crashing)
+    monkeypatch.setattr(symlint.lint.rule, "rules", lambda: installed)
     result = call("check", healthy)
     assert result.exit_code == 4
     assert "ZeroDivisionError: oh" in result.output
@@ -333,10 +333,10 @@ def test_an_unknown_command_suggests():
 
 
 def test_an_internal_error_is_one_line_without_debug(monkeypatch, caplog):
-    import symlint.rule
+    import symlint.lint.rule
 
-    monkeypatch.setattr(symlint.rule, "entry_points", lambda group: 1 / 0)
-    symlint.rule.rules.cache_clear()
+    monkeypatch.setattr(symlint.lint.rule, "entry_points", lambda group: 1 / 0)
+    symlint.lint.rule.rules.cache_clear()
     result = call("check")
     assert result.exit_code == 2
     assert "ZeroDivisionError" in result.stderr
@@ -355,7 +355,7 @@ def test_every_command_exists_and_says_what_the_table_says(name):
 
 def test_help_is_quick_and_imports_nothing_heavy():
     probe = (
-        "import sys; from click.testing import CliRunner; from symlint.cli import cli;"
+        "import sys; from click.testing import CliRunner; from symlint.cli.main import cli;"
         "assert CliRunner().invoke(cli, ['--help']).exit_code == 0;"
         "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'rich', 'networkx') if m in sys.modules])"
     )
@@ -366,7 +366,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 def test_a_check_imports_what_it_needs(root):
     """What edits files, what runs networks, and what evaluates rare operators stay away until somebody needs them."""
     probe = (
-        "import sys; from click.testing import CliRunner; from symlint.cli import cli;"
+        "import sys; from click.testing import CliRunner; from symlint.cli.main import cli;"
         "assert CliRunner().invoke(cli, ['check', sys.argv[1]]).exit_code == 0;"
         "heavy = ('onnxruntime', 'onnx_ir', 'sympy', 'onnx.reference', 'symlint.repair', 'difflib', 'tomllib');"
         "print([m for m in heavy if m in sys.modules])"

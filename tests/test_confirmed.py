@@ -11,16 +11,16 @@ import planting
 import pytest
 from test_planted import SHARED
 
-from symlint.audit import audit
-from symlint.edit import rewrite
-from symlint.finding import Finding
-from symlint.graph import Array
-from symlint.probe import feeds, save_lifted
-from symlint.program import Einsum
-from symlint.rule import rules
-from symlint.runtime import run
-from symlint.settings import Settings
-from symlint.verify import compare
+from symlint.audit.engine import audit
+from symlint.lint.finding import Finding
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import rewrite
+from symlint.model.graph import Array
+from symlint.program.steps import Einsum
+from symlint.runtime.inputs.probe import feeds, save_lifted
+from symlint.runtime.session import run
+from symlint.runtime.verify import compare
 
 MODELS = sorted((SHARED / "models").rglob("*.onnx"))
 EXACT = {"SYM101", "SYM102", "SYM104", "SYM201", "SYM203"}

@@ -18,12 +18,12 @@ import pytest
 from onnx import helper
 from test_every_operator import TOLERANCE, Arrays, Case, attempts, examine_open, with_weights
 
-from symlint.load import load
-from symlint.parameters import parameters
-from symlint.program import Unknown
-from symlint.registry import operators
-from symlint.shape_rules import RULES
-from symlint.translate import translate
+from symlint.model.load import load
+from symlint.model.shapes.rules import RULES
+from symlint.program.parameters import parameters
+from symlint.program.registry import operators
+from symlint.program.steps import Unknown
+from symlint.program.translate import translate
 
 INT = np.int32
 

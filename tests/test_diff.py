@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.cli import cli
-from symlint.comparison.delta import participation, rank
-from symlint.evidence import Context
-from symlint.inference import examine
-from symlint.load import load
+from symlint.cli.main import cli
+from symlint.comparison.change.delta import participation, rank
+from symlint.evidence.context import Context
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
 
 Weights = dict[str, np.ndarray]
 

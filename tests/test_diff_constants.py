@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.cli import cli
+from symlint.cli.main import cli
 
 Edit = Callable[[np.ndarray], np.ndarray]
 CAUSAL = np.where(np.tri(5, dtype=bool), 0.0, -np.inf).astype(np.float32)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.cli import cli
+from symlint.cli.main import cli
 
 Weights = dict[str, np.ndarray]
 LAYERS = ("Conv", "grouped Conv", "ConvTranspose", "grouped ConvTranspose", "Gemm", "Gemm transB", "MatMul")

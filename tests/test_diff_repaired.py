@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from symlint.cli import cli
+from symlint.cli.main import cli
 
 TEXT = (
     "g (float[batch, 5] x) => (float[batch, 3] y, float[batch, 2] z) {"

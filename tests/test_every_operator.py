@@ -23,16 +23,16 @@ import pytest
 from onnx import TensorProto, defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from symlint.action import permute, scale, stands
-from symlint.axes import walk
+from symlint.axes.terms import Expansion
+from symlint.axes.walk import walk
 from symlint.errors import UnreadableModel
-from symlint.inference import _Report
-from symlint.load import load
-from symlint.program import Program, Unknown
-from symlint.registry import Entry, operators
-from symlint.structure import Action
-from symlint.terms import Expansion
-from symlint.translate import _Translation
+from symlint.model.load import load
+from symlint.program.registry import Entry, operators
+from symlint.program.steps import Program, Unknown
+from symlint.program.translate import _Translation
+from symlint.symmetry.inference import _Report
+from symlint.symmetry.motion.action import permute, scale, stands
+from symlint.symmetry.structure import Action
 
 Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-4

@@ -14,15 +14,15 @@ import onnx
 import onnx.parser
 import pytest
 
-from symlint.asked import Mirror
-from symlint.audit import audit
-from symlint.edit import write
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
-from symlint.rule import Rule, rules
-from symlint.settings import Settings
-from symlint.teleport import select, teleport
+from symlint.audit.engine import audit
+from symlint.evidence.options import Mirror
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import Rule, rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import select, teleport
 
 SECTIONS = ["What it checks", "Why it matters", "What else can cause it", "Evidence", "Repair", "References"]
 RULES = rules()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from written import written
 
-from symlint.load import load
-from symlint.parameters import parameters
-from symlint.translate import translate
+from symlint.model.load import load
+from symlint.program.parameters import parameters
+from symlint.program.translate import translate
 
 CASES = {
     "scale": ("k = Constant<value_floats=[8.0]>() z = Div(h, k)", set()),

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from networks import SMALL
 from written import written
 
-from symlint.cli import cli
+from symlint.cli.main import cli
 
 Change = Callable[[np.ndarray], np.ndarray]
 

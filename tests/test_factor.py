@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.factor import ONE, Factors, Form
-from symlint.terms import Expansion, meet
-from symlint.unify import collapse, unify
+from symlint.axes.factor import ONE, Factors, Form
+from symlint.axes.terms import Expansion, meet
+from symlint.axes.unify import collapse, unify
 
 Shown = list[tuple[tuple[int, ...], list[int]]]
 

@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from symlint.finding import Level
-from symlint.graph import Graph, Model, Node, Tensor
-from symlint.rule import rules
-from symlint.symmetry import Coverage, Opaque, Symmetry
+from symlint.lint.finding import Level
+from symlint.lint.rule import rules
+from symlint.model.graph import Graph, Model, Node, Tensor
+from symlint.symmetry.spaces import Coverage, Opaque, Symmetry
 
 RULES = {rule.code: rule for rule in rules()}
 INF = np.inf

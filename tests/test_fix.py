@@ -15,14 +15,14 @@ import onnx
 import planting
 import pytest
 
-from symlint.audit import audit
-from symlint.finding import Level
-from symlint.inference import examine
-from symlint.load import load
+from symlint.audit.engine import audit
+from symlint.lint.finding import Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.load import load
 from symlint.repair.fixing import Fixed, Wish, fix
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.verify import same_function
+from symlint.runtime.verify import same_function
+from symlint.symmetry.inference import examine
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FAST = {

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
-from symlint.cli import cli
-from symlint.evidence import Context
-from symlint.finding import Finding, Level
-from symlint.load import load
+from symlint.cli.main import cli
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import Rule, rules
+from symlint.model.load import load
 from symlint.repair import fixing
-from symlint.repair.proof import Proof
-from symlint.rule import Rule, rules
-from symlint.verify import same_function
+from symlint.runtime.proof import Proof
+from symlint.runtime.verify import same_function
 
 Weights = dict[str, np.ndarray]
 
@@ -448,7 +448,7 @@ def liar(context: Context) -> Iterator[Finding]:
 def test_a_wrong_repair_is_left_out_and_told(flawed, monkeypatch):
     """The others of the same space are carried out."""
     every = (*rules(), Rule("SYM900", "liar", Level.WARNING, "exact", "", liar, repair="remove"))
-    monkeypatch.setattr("symlint.rule.rules", lambda: every)
+    monkeypatch.setattr("symlint.lint.rule.rules", lambda: every)
     out = flawed.with_name("out.onnx")
     result = run(flawed, "-o", out, "--format", "json")
     assert result.exit_code == 0, result.output

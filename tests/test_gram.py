@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from written import told, units, written
 
-from symlint.inference import examine
-from symlint.load import load
-from symlint.verify import verify
+from symlint.model.load import load
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine
 
 WIDTH = 5
 """Numbers in each of four rows of features."""

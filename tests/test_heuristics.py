@@ -12,15 +12,15 @@ import planting
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.chance import nearest, smallest, weights
-from symlint.edit import write
-from symlint.estimates import estimates
-from symlint.evidence import Context
-from symlint.finding import Finding
-from symlint.inference import examine
-from symlint.load import load
-from symlint.rule import rules
-from symlint.teleport import select, teleport
+from symlint.evidence.context import Context
+from symlint.evidence.estimates.chance import nearest, smallest, weights
+from symlint.evidence.estimates.once import estimates
+from symlint.lint.finding import Finding
+from symlint.lint.rule import rules
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import select, teleport
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 HEURISTIC = {rule.code: rule for rule in rules() if rule.evidence == "heuristic"}
@@ -70,7 +70,7 @@ def perceptron(path: Path, *layers: np.ndarray, activation: str = "Relu") -> Pat
 
 def test_opt_in():
     """They run only when they are selected, and never make an error."""
-    from symlint.settings import Settings
+    from symlint.lint.settings import Settings
 
     assert HEURISTIC.keys() >= {"SYM103", "SYM202", "SYM811", "SYM812", "SYM813", "SYM814"}
     assert not any(rule.evidence == "heuristic" for rule in Settings().chosen(rules()))

@@ -11,13 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from written import repaired, shape, told, units, written
 
-from symlint.inference import examine
-from symlint.load import load
-from symlint.lower import Ref, Tracer, Unsupported
-from symlint.program import operands
-from symlint.registry import TABLE, Entry, operators
-from symlint.translate import lower
-from symlint.verify import verify
+from symlint.model.load import load
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import TABLE, Entry, operators
+from symlint.program.steps import operands
+from symlint.program.translate import lower
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine
 
 CASES = {
     "Clip": ("c = Clip(r, low, high)", 8),

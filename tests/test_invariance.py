@@ -11,17 +11,17 @@ import planting
 import pytest
 from test_planted import SHARED, ZOO, Found, found, normal, params, written
 
-from symlint.audit import audit
-from symlint.edit import write
-from symlint.elements import draw
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
+from symlint.audit.engine import audit
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.load import load
 from symlint.repair.fixing import Wish, fix
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.structure import Structure
-from symlint.teleport import select, teleport
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.elements import draw
+from symlint.symmetry.motion.teleport import select, teleport
+from symlint.symmetry.structure import Structure
 
 FAST = {
     "mlp_relu", "mlp_batchnorm.raw", "mlp_tanh", "gated_reglu", "deep_sets", "dueling_dqn", "vgg13_bn.raw",

@@ -17,18 +17,18 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-import symlint.audit
-import symlint.budget
-import symlint.rule
-from symlint import amounts
-from symlint.audit import Report, Run
-from symlint.budget import Budget, BudgetExceeded, Interrupted, Watch, resident
-from symlint.cli import cli
-from symlint.finding import Finding, Level, Skipped
-from symlint.load import load
-from symlint.report import Style, reporter
-from symlint.rule import Rule, rules
-from symlint.symmetry import Coverage
+import symlint.audit.engine
+import symlint.lint.rule
+import symlint.model.budget
+from symlint.audit.engine import Report, Run
+from symlint.cli.main import cli
+from symlint.cli.report import Style, reporter
+from symlint.lint.finding import Finding, Level, Skipped
+from symlint.lint.rule import Rule, rules
+from symlint.model import amounts
+from symlint.model.budget import Budget, BudgetExceeded, Interrupted, Watch, resident
+from symlint.model.load import load
+from symlint.symmetry.spaces import Coverage
 
 
 def call(*arguments: object):
@@ -177,7 +177,7 @@ class Clock:
 def and_slow(monkeypatch):
     """The installed rules, and among them one that finds something and then goes over the network for ever."""
     clock = Clock()
-    monkeypatch.setattr(symlint.budget, "time", clock)
+    monkeypatch.setattr(symlint.model.budget, "time", clock)
 
     def check(context):
         yield Finding("SYM150", "slow", Level.WARNING, "exact", "found by then", context.spaces[0].id, (0,))
@@ -187,7 +187,7 @@ def and_slow(monkeypatch):
 
     added = Rule("SYM150", "slow", Level.WARNING, "exact", "It takes its time.", check)
     installed = tuple(sorted((*rules(), added), key=lambda rule: rule.code))
-    monkeypatch.setattr(symlint.rule, "rules", lambda: installed)
+    monkeypatch.setattr(symlint.lint.rule, "rules", lambda: installed)
 
 
 @pytest.mark.parametrize("form", ["full", "concise", "json", "sarif"])
@@ -237,24 +237,24 @@ def wide(path: Path, size: int) -> Path:
 def test_a_weight_that_does_not_fit_is_named(tmp_path, monkeypatch):
     """The memory of the process is a number here, so that the test does not depend on the system."""
     file = wide(tmp_path / "wide.onnx", 4096)  # a table of 1 MB
-    monkeypatch.setattr(symlint.budget, "resident", lambda: 0)
-    fits = (symlint.budget._PROCESS + (64 << 20)) * 16 // 15
+    monkeypatch.setattr(symlint.model.budget, "resident", lambda: 0)
+    fits = (symlint.model.budget._PROCESS + (64 << 20)) * 16 // 15
     assert document(file, "--max-memory", fits)["exit_code"] == 0
-    found = document(file, "--max-memory", (symlint.budget._PROCESS + (3 << 19)) * 16 // 15 + 16)
+    found = document(file, "--max-memory", (symlint.model.budget._PROCESS + (3 << 19)) * 16 // 15 + 16)
     (model,) = found["models"]
     assert found["exit_code"] == 4
     assert "SYM005" in whole(found)
     assert {item["tensor"] for item in model["skipped"]} == {"table"}
     assert model["skipped"][0]["reason"].startswith("1M, and what is made of them, do not fit into")
     words = " ".join(
-        call("check", file, "--max-memory", (symlint.budget._PROCESS + (3 << 19)) * 16 // 15 + 16).output.split()
+        call("check", file, "--max-memory", (symlint.model.budget._PROCESS + (3 << 19)) * 16 // 15 + 16).output.split()
     )
     assert "table: 1M, and what is made of them, do not fit" in words
 
 
 def test_what_is_spare_goes_before_anything_is_left_out(monkeypatch):
     held = [900 << 20]
-    monkeypatch.setattr(symlint.budget, "resident", lambda: held[0])
+    monkeypatch.setattr(symlint.model.budget, "resident", lambda: held[0])
     budget = Budget(memory=1 << 30)
     budget.claim(10 << 20)
     with pytest.raises(BudgetExceeded, match="100M, and what is made of them"):
@@ -270,7 +270,7 @@ def test_memory_that_there_is_not_is_no_fault_of_a_rule(monkeypatch, perceptron)
         yield
 
     installed = (*rules(), Rule("SYM199", "hungry", Level.NOTE, "exact", "Hungry.", check))
-    monkeypatch.setattr(symlint.rule, "rules", lambda: installed)
+    monkeypatch.setattr(symlint.lint.rule, "rules", lambda: installed)
     found = document(perceptron())
     assert found["models"][0]["skipped"] == [
         {"rule": "SYM199", "tensor": None, "reason": "the audit needs more memory than there is"}
@@ -379,14 +379,14 @@ def test_a_process_that_ignores_interrupts_goes_on(monkeypatch):
 
 
 def test_an_interrupt_after_the_last_rule_takes_nothing_away(monkeypatch, perceptron, interrupts):
-    real = symlint.audit.judged
+    real = symlint.audit.engine.judged
 
     def judged(*arguments):
         report = real(*arguments)
         signal.raise_signal(signal.SIGINT)
         return report
 
-    monkeypatch.setattr(symlint.audit, "judged", judged)
+    monkeypatch.setattr(symlint.audit.engine, "judged", judged)
     assert document(perceptron())["exit_code"] == 0
     found = document(perceptron("a.onnx"), perceptron("b.onnx"))
     assert found["exit_code"] == 130
@@ -397,10 +397,10 @@ def test_an_interrupt_after_the_last_rule_takes_nothing_away(monkeypatch, percep
 CHILD = """
 import signal, sys
 from pathlib import Path
-import symlint.rule
-from symlint.cli import cli
-from symlint.finding import Finding, Level
-from symlint.rule import Rule, rules
+import symlint.lint.rule
+from symlint.cli.main import cli
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import Rule, rules
 
 def check(context):
     yield Finding("SYM150", "slow", Level.WARNING, "exact", "found by then")
@@ -410,7 +410,7 @@ def check(context):
 
 added = Rule("SYM150", "slow", Level.WARNING, "exact", "Slow.", check)
 installed = tuple(sorted((*rules(), added), key=lambda rule: rule.code))
-symlint.rule.rules = lambda: installed
+symlint.lint.rule.rules = lambda: installed
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 cli(["check", *sys.argv[2:]], prog_name="symlint")
 """
@@ -456,9 +456,9 @@ def test_ctrl_c_shows_what_was_found(tmp_path, perceptron, form):
 def test_a_watch_is_told_of_models_phases_and_shares(perceptron):
     lines: list[tuple[str, str, float]] = []
     files = [str(perceptron("a.onnx")), str(perceptron("b.onnx"))]
-    from symlint.settings import Settings
+    from symlint.lint.settings import Settings
 
-    symlint.audit.run(files, (), rules(), Settings(), Watch(lambda *line: lines.append(line)))
+    symlint.audit.engine.run(files, (), rules(), Settings(), Watch(lambda *line: lines.append(line)))
     for file in files:
         mine = [(phase, share) for path, phase, share in lines if path == file]
         assert [phase for phase, _ in mine] == ["load", "symmetries", *RUN]
@@ -470,7 +470,7 @@ def test_a_watch_is_told_of_models_phases_and_shares(perceptron):
 def test_progress_is_for_terminals_that_wait(monkeypatch, perceptron):
     import io
 
-    from symlint.commands import check
+    from symlint.cli.commands import check_models as check
 
     class Terminal(io.StringIO):
         def isatty(self):

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.linear_system import nullspace
+from symlint.symmetry.charges.linear_system import nullspace
 
 VARIABLES = 7
 rationals = st.builds(Fraction, st.integers(-3, 3), st.integers(1, 3))

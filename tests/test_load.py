@@ -17,17 +17,17 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.audit import Run, audit
-from symlint.cli import cli
+from symlint.audit.engine import Run, audit
+from symlint.cli.main import cli
 from symlint.errors import UnreadableModel
-from symlint.evaluate import evaluate
-from symlint.finding import Level
-from symlint.graph import Graph, Model
-from symlint.load import load
-from symlint.reference import reference
-from symlint.rule import Rule
-from symlint.settings import Settings
-from symlint.stored import Reader
+from symlint.lint.finding import Level
+from symlint.lint.rule import Rule
+from symlint.lint.settings import Settings
+from symlint.model.file.stored import Reader
+from symlint.model.graph import Graph, Model
+from symlint.model.load import load
+from symlint.model.shapes.evaluate import evaluate
+from symlint.model.shapes.reference import reference
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FLOAT = TensorProto.FLOAT
@@ -692,7 +692,7 @@ def test_a_rule_that_finds_the_file_changed_ends_the_audit(save: Save, monkeypat
         yield context.symmetry.model.tensors["v"].read()
 
     found = Rule("SYM999", "cuts", Level.ERROR, "exact", "", check)
-    monkeypatch.setattr("symlint.load.default_budget", lambda size: 0)
+    monkeypatch.setattr("symlint.model.load.default_budget", lambda size: 0)
     report = audit(str(path), [found], Settings())
     assert "changed" in report.incomplete
     assert Run((report,), (found,)).exit_code == 4
@@ -786,7 +786,7 @@ def test_a_file_is_hashed_once_and_only_for_reports_that_show_it(
 
 
 def test_onnxruntime_is_never_imported(save: Save) -> None:
-    code = "import sys; from symlint.load import load; load(sys.argv[1]); assert 'onnxruntime' not in sys.modules"
+    code = "import sys; from symlint.model.load import load; load(sys.argv[1]); assert 'onnxruntime' not in sys.modules"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code, str(save(linear()))], check=True, cwd=root)
 

@@ -12,19 +12,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_planted import SHARED
 
-from symlint.asked import Mirror, surface
-from symlint.audit import audit
-from symlint.configuration import read
-from symlint.edit import write
+from symlint.audit.engine import audit
 from symlint.errors import UsageProblem
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
-from symlint.motion import Weights, move
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.structure import Action, Structure
-from symlint.verify import same_function
+from symlint.evidence.options import Mirror, surface
+from symlint.lint.configuration import read
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.runtime.verify import same_function
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.structure import Action, Structure
 
 NETWORKS = (
     "mlp_relu", "mlp_tanh.dynamo", "siren", "gated_reglu", "resnet18", "squeezenet", "vgg13_bn.raw", "lstm", "rnn_tanh",

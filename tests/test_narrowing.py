@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from symlint.action import scale, stands
-from symlint.edit import write
-from symlint.evidence import Context
-from symlint.inference import examine
-from symlint.load import load
+from symlint.evidence.context import Context
+from symlint.model.edit import write
+from symlint.model.load import load
 from symlint.repair.intent import Forecast
-from symlint.repair.removal import arrange, plan
 from symlint.repair.stage import fresh_weights, narrowed, stored
 from symlint.repair.storage import save
-from symlint.verify import same_function
+from symlint.repair.units.removal import arrange, plan
+from symlint.runtime.verify import same_function
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.action import scale, stands
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 ZOO, MODELS = ((SHARED / folder).glob("*.onnx") for folder in ("zoo", "models"))

@@ -65,7 +65,7 @@ def test_an_installation_finds_its_rules(source, wheel, tmp_path, editable):
     target = ["--no-build-isolation", "--editable", source] if editable else [wheel]
     (site / "borrowed.pth").write_text("\n".join(borrowed))
     subprocess.run([*PIP, "--python", python, "install", "--no-deps", "--ignore-installed", *target], check=True)
-    probe = "import symlint, symlint.rule as r; print(symlint.__file__); print(*[x.code for x in r.rules()])"
+    probe = "import symlint, symlint.lint.rule as r; print(symlint.__file__); print(*[x.code for x in r.rules()])"
     done = subprocess.run([python, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True)
     home, codes = done.stdout.splitlines()
     assert Path(home).is_relative_to(source if editable else site)
@@ -74,7 +74,7 @@ def test_an_installation_finds_its_rules(source, wheel, tmp_path, editable):
 
 def test_packages_are_listed_by_hand_and_complete():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    listed = set(re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*)\]$", text, re.MULTILINE)[1]))
+    listed = set(re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)[1]))
     found = {
         ".".join((package, *file.parent.relative_to(folder).parts))
         for package, folder in PACKAGES.items()
@@ -89,8 +89,24 @@ def test_the_changelog_speaks_of_this_version():
 
 @pytest.mark.parametrize("file", ["README.md", "CHANGELOG.md", ".pre-commit-hooks.yaml"])
 def test_documents_name_only_commands_that_exist(file):
-    from symlint.cli import COMMANDS
+    from symlint.cli.main import COMMANDS
 
     text = (ROOT / file).read_text(encoding="utf-8")
     commands = re.findall(r"(?:^|`|/)symlint ([a-z]+)\b(?! of)", text, re.MULTILINE)
     assert set(commands) <= set(COMMANDS)
+
+
+def test_packages_of_rules_may_import_the_old_names(tmp_path):
+    probe = """
+import symlint.rule, symlint.finding, symlint.severity, symlint.lint.rule as home
+from symlint.evidence import Context
+from symlint.program import Step
+from symlint.rule import Rule
+from symlint.symmetry import Space
+assert Rule is home.Rule and symlint.rule is home and home.__spec__.name == "symlint.lint.rule"
+from symlint import _RENAMED
+from importlib import import_module
+for old, new in _RENAMED.items():
+    assert import_module(old) is import_module(new), old
+"""
+    subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, check=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.pattern import measure, parse, regroup, spread
+from symlint.program.notation import measure, parse, regroup, spread
 
 
 def write(spec):

@@ -12,17 +12,17 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from symlint.audit import audit
-from symlint.digest import Digest
-from symlint.edit import write
-from symlint.finding import Finding
-from symlint.graph import Tensor
-from symlint.inference import examine
-from symlint.initial import state
-from symlint.load import load
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.teleport import select, teleport
+from symlint.audit.engine import audit
+from symlint.evidence.initial import state
+from symlint.lint.finding import Finding
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.digest import Digest
+from symlint.model.edit import write
+from symlint.model.graph import Tensor
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import select, teleport
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 ENDS = ("SYM011", "SYM012", "SYM013")

@@ -13,10 +13,10 @@ import planting
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.audit import audit
-from symlint.finding import Level
-from symlint.rule import rules
-from symlint.settings import Settings
+from symlint.audit.engine import audit
+from symlint.lint.finding import Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 QUANTISED = ("int8", "int4", "fp16")

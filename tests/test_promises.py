@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.audit import Report, audit
-from symlint.cli import cli
-from symlint.finding import Finding
+from symlint.audit.engine import Report, audit
+from symlint.cli.main import cli
+from symlint.lint.finding import Finding
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
 from symlint.repair.fixing import Fixed, Wish, fix
-from symlint.rule import rules
-from symlint.settings import Settings
 
 RULES = [r for r in rules() if r.repair and r.repair not in ("drop", "balance")]
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))

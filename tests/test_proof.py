@@ -9,14 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.edit import write
-from symlint.load import load
-from symlint.repair.difference import difference
+from symlint.model.edit import write
+from symlint.model.load import load
 from symlint.repair.measure import latency, measure
-from symlint.repair.proof import prove
-from symlint.repair.runner import Runner
-from symlint.repair.trials import choices, inputs
-from symlint.runtime import Run
+from symlint.runtime.difference import difference
+from symlint.runtime.inputs.trials import choices, inputs
+from symlint.runtime.proof import prove
+from symlint.runtime.runner import Runner
+from symlint.runtime.session import Run
 
 
 def saved(path, nodes, inputs, outputs, weights=(), opset=17, **options):

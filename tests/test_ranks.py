@@ -13,18 +13,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_planted import SHARED, ZOO, chain, found
 
-from symlint.action import stands, transform
-from symlint.audit import audit
-from symlint.clusters import precision
-from symlint.edit import write
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.side import Side
-from symlint.spectrum import Rank, rank, surely_full
-from symlint.structure import Action
+from symlint.audit.engine import audit
+from symlint.evidence.ranks.side import Side
+from symlint.evidence.ranks.spectrum import Rank, rank, surely_full
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.clusters import precision
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.action import stands, transform
+from symlint.symmetry.structure import Action
 
 RULES = ("SYM301", "SYM302", "SYM303")
 DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -19,8 +19,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.inference import examine
-from symlint.load import load
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
 
 Partition = set[frozenset[tuple[str, int]]]
 """For each permutation the axes of weights that it moves."""

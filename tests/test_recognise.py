@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from symlint.inference import infer
-from symlint.load import load
-from symlint.program import Normalise, Pointwise, Program, operands, results
-from symlint.translate import translate
+from symlint.model.load import load
+from symlint.program.steps import Normalise, Pointwise, Program, operands, results
+from symlint.program.translate import translate
+from symlint.symmetry.inference import infer
 
 # One node per statement; a number is a scalar, numbers in brackets are a list of integers, attributes follow a bar.
 STATEMENT = re.compile(r"(\w+) = (\w+)\(([^|]*)(?:\|(.*))?\)")

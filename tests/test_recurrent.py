@@ -10,9 +10,9 @@ import pytest
 from networks import Net
 from test_truth import SEEDS, nullity
 
-from symlint.inference import examine, infer
-from symlint.load import load
-from symlint.verify import verify
+from symlint.model.load import load
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine, infer
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 STATES = 4

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.audit import audit
-from symlint.cli import cli
+from symlint.audit.engine import audit
+from symlint.cli.main import cli
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
 from symlint.repair import fixing
 from symlint.repair.fixing import Fixed, Wish, fix
-from symlint.rule import rules
-from symlint.settings import Settings
 
 WIDE = 24
 RNG = np.random.default_rng(0)
@@ -216,7 +216,7 @@ def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no time")
 
     monkeypatch.setattr(fixing, "latency", refuse)
-    monkeypatch.setattr("symlint.repair.proof.SMALL", (0, 0))
+    monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 
 
 def repaired(path: Path, folder: Path) -> Fixed:

@@ -15,17 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlint.audit import Report, Run
-from symlint.finding import Finding, Level
-from symlint.fingerprint import stamp
-from symlint.graph import Graph, Model, Node, Tensor
-from symlint.report import Style, graphviz, overview, reporter, spreadsheet
-from symlint.report.alike import merged
-from symlint.report.naming import readable
-from symlint.report.pinned import Pinned
-from symlint.report.words import count, ranges, share
-from symlint.rule import rules
-from symlint.symmetry import Coverage, Generator, Opaque, Place, Space, Symmetry
+from symlint.audit.engine import Report, Run
+from symlint.cli.report import Style, reporter
+from symlint.cli.report.alike import merged
+from symlint.cli.report.inspection import graphviz, overview, spreadsheet
+from symlint.cli.report.inspection.pinned import Pinned
+from symlint.cli.report.naming import readable
+from symlint.cli.report.words import count, ranges, share
+from symlint.lint.finding import Finding, Level
+from symlint.lint.fingerprint import stamp
+from symlint.lint.rule import rules
+from symlint.model.graph import Graph, Model, Node, Tensor
+from symlint.symmetry.spaces import Coverage, Generator, Opaque, Place, Space, Symmetry
 
 SPACE = Space("s0", 64, 1, "fc1", (Place("fc1.weight", 0, "n"), Place("fc2.weight", 1, "n")), ("fc1", "fc2"))
 DEAD = Finding(

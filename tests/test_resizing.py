@@ -14,10 +14,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from symlint.load import load
+from symlint.lint.rule import rules
+from symlint.model.load import load
 from symlint.repair.fixing import Wish, fix
-from symlint.rule import rules
-from symlint.verify import same_function
+from symlint.runtime.verify import same_function
 
 RULES = [r for r in rules() if r.repair == "remove"]
 UNITS, DEAD = 12, [3, 7]

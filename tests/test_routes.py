@@ -21,8 +21,8 @@ import onnx
 import pytest
 from networks import SMALL, Arrays
 
-from symlint.inference import infer
-from symlint.load import load
+from symlint.model.load import load
+from symlint.symmetry.inference import infer
 
 ZOO = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared")) / "zoo"
 ENTRIES = json.loads((ZOO / "INDEX.json").read_text()) if ZOO.is_dir() else []

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint import saving
-from symlint.edit import write
-from symlint.load import load
-from symlint.stored import same_bytes
+from symlint.model.edit import write
+from symlint.model.file import saving
+from symlint.model.file.stored import same_bytes
+from symlint.model.load import load
 
 
 @pytest.fixture

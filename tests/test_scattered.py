@@ -9,13 +9,13 @@ import onnx
 import pytest
 from networks import Net
 
-from symlint.inference import infer
-from symlint.load import load
-from symlint.parameters import parameters
+from symlint.lint.rule import rules
+from symlint.model.load import load
+from symlint.program.parameters import parameters
+from symlint.program.translate import translate
 from symlint.repair.fixing import Wish, fix
-from symlint.rule import rules
-from symlint.translate import translate
-from symlint.verify import same_function
+from symlint.runtime.verify import same_function
+from symlint.symmetry.inference import infer
 
 GRID = np.stack(np.meshgrid(np.arange(2), np.arange(3), np.arange(4), indexing="ij"), -1)
 """Where the first four of six units of two batches of three tokens are written."""

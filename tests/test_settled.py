@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from symlint.clusters import ABSENT, ROUNDING, precision
-from symlint.graph import Tensor
-from symlint.settled import Change, Settled, _repeated, cuts
+from symlint.evidence.ends.settled import Change, Settled, _repeated, cuts
+from symlint.model.clusters import ABSENT, ROUNDING, precision
+from symlint.model.graph import Tensor
 
 
 def tensor(values: np.ndarray) -> Tensor:

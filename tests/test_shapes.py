@@ -17,8 +17,8 @@ from networks import Net
 from onnx import TensorProto, helper, numpy_helper
 from test_soundness import refuted
 
-from symlint.inference import infer
-from symlint.load import load
+from symlint.model.load import load
+from symlint.symmetry.inference import infer
 
 SIZES = frozenset({"Resize", "Upsample", "Range", "OneHot"})
 """Operators of which floating numbers say sizes."""

@@ -12,14 +12,14 @@ import pytest
 from networks import Net
 from routed_networks import ROUTED
 
-from symlint.edit import write
 from symlint.errors import UnreadableModel
-from symlint.inference import examine
-from symlint.load import load
-from symlint.probe import feeds
-from symlint.runtime import run
-from symlint.teleport import select, teleport
-from symlint.verify import compare, verify
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.runtime.inputs.probe import feeds
+from symlint.runtime.session import run
+from symlint.runtime.verify import compare, verify
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import select, teleport
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 TRUTH = sorted((SHARED / "truth").glob("*.onnx"))

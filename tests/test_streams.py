@@ -12,17 +12,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_planted import SHARED
 
-from symlint.action import stands, transform
-from symlint.audit import audit
-from symlint.edit import write
-from symlint.inference import examine
-from symlint.load import load
-from symlint.rule import rules
-from symlint.settings import Settings
-from symlint.structure import Action
-from symlint.teleport import select, teleport
-from symlint.unknowns import Occurrence
-from symlint.verify import same_function
+from symlint.audit.engine import audit
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.runtime.verify import same_function
+from symlint.symmetry.charges.unknowns import Occurrence
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.action import stands, transform
+from symlint.symmetry.motion.teleport import select, teleport
+from symlint.symmetry.structure import Action
 
 ENDS = {"SYM601": "read", "SYM602": "written"}
 LOST = 3

@@ -11,17 +11,17 @@ import pytest
 from click.testing import CliRunner
 from onnx import helper, numpy_helper
 
-from symlint.audit import audit
-from symlint.cli import cli
-from symlint.edit import write
+from symlint.audit.engine import audit
+from symlint.cli.main import cli
 from symlint.errors import UsageProblem
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
-from symlint.repair.balance import balanced
-from symlint.repair.scales import Scales, two_sided
-from symlint.rule import rules
-from symlint.settings import Settings
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.symmetry.gauge.balance import balanced
+from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.inference import examine
 
 CODES = {"int8": "SYM701", "float16": "SYM702"}
 ROOM = (

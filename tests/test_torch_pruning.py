@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from symlint.inference import examine
-from symlint.load import load
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporter warns

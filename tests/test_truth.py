@@ -14,10 +14,10 @@ from networks import SMALL, Arrays, Net
 from onnx.reference import ReferenceEvaluator
 from routed_networks import ROUTED
 
-from symlint.dimension import _generic, dimension, tangents
-from symlint.graph import Model
-from symlint.inference import examine, infer
-from symlint.load import load
+from symlint.model.graph import Model
+from symlint.model.load import load
+from symlint.symmetry.dimension import _generic, dimension, tangents
+from symlint.symmetry.inference import examine, infer
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 NETWORKS = sorted(p.stem for p in (SHARED / "truth").glob("*.onnx"))

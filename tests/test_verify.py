@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_graph
 
-from symlint.cli import cli
-from symlint.inference import examine
-from symlint.load import load
-from symlint.repair.proof import prove
-from symlint.sensitivity import jolted
-from symlint.verify import Trial, same_function, verify
+from symlint.cli.main import cli
+from symlint.model.load import load
+from symlint.runtime.proof import prove
+from symlint.runtime.sensitivity import jolted
+from symlint.runtime.verify import Trial, same_function, verify
+from symlint.symmetry.inference import examine
 
 Weights = Mapping[str, np.ndarray]
 KINDS = {"z": TensorProto.INT64}

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symlint.action import permute, scale, stands
-from symlint.axes import walk
-from symlint.graph import Graph, Model, Node, Tensor
-from symlint.inference import _Report
-from symlint.lower import Ref, Tracer
-from symlint.program import SUM, Program
-from symlint.structure import Action
-from symlint.terms import Expansion, together
+from symlint.axes.terms import Expansion, together
+from symlint.axes.walk import walk
+from symlint.model.graph import Graph, Model, Node, Tensor
+from symlint.program.lower import Ref, Tracer
+from symlint.program.steps import SUM, Program
+from symlint.symmetry.inference import _Report
+from symlint.symmetry.motion.action import permute, scale, stands
+from symlint.symmetry.structure import Action
 
 Values = dict[str, np.ndarray]
 

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.cli import cli
-from symlint.clusters import BLOCK
-from symlint.weights import Levels, Operand, Weight
+from symlint.analysis.values.weights import Levels, Operand, Weight
+from symlint.cli.main import cli
+from symlint.model.clusters import BLOCK
 
 RNG = np.random.default_rng(3)
 

@@ -10,12 +10,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_graph
 
-from symlint.audit import audit
-from symlint.finding import Finding, Level
-from symlint.load import load
+from symlint.audit.engine import audit
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.load import load
 from symlint.repair.fixing import Fixed, Wish, fix
-from symlint.rule import rules
-from symlint.settings import Settings
 
 Shape = tuple[int | str | None, ...]
 

@@ -9,29 +9,29 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from symlint.asked import Asked
-from symlint.audit import REMOVING, Report, judged
-from symlint.comparison.blocks import Weight
-from symlint.comparison.canonical import canonical, moved
-from symlint.comparison.change import SAME, Change, Status, changes, unmatched
-from symlint.comparison.course import SpaceChange, counterparts, course
-from symlint.comparison.folded_norms import Fold, folded, told
-from symlint.comparison.matching import Matching, match
-from symlint.comparison.nodes import Nodes, nodes
-from symlint.comparison.repaired import repaired
-from symlint.comparison.resized import resized, with_cuts
+from symlint.audit.engine import REMOVING, Report, judged
+from symlint.comparison.change.folded_norms import Fold, folded, told
+from symlint.comparison.change.repaired import repaired
+from symlint.comparison.change.resized import resized, with_cuts
+from symlint.comparison.change.weights import SAME, Change, Status, changes, unmatched
+from symlint.comparison.course.canonical import canonical, moved
+from symlint.comparison.course.course import SpaceChange, counterparts, course
+from symlint.comparison.matching.blocks import Weight
+from symlint.comparison.matching.nodes import Nodes, nodes
+from symlint.comparison.matching.units import Matching, match
+from symlint.comparison.matching.weights import Weights
 from symlint.comparison.verdict import Verdicts, verdicts
-from symlint.comparison.weights import Weights
-from symlint.evidence import Context
-from symlint.finding import Level
-from symlint.graph import Array, Graph
-from symlint.inference import examine
-from symlint.load import load
+from symlint.evidence.context import Context
+from symlint.evidence.options import Asked
+from symlint.lint.finding import Level
+from symlint.lint.rule import STORING, Rule
+from symlint.lint.settings import Settings
+from symlint.model.file.stored import same_bytes
+from symlint.model.graph import Array, Graph
+from symlint.model.load import load
 from symlint.repair.result import Done
 from symlint.repair.storage import save
-from symlint.rule import STORING, Rule
-from symlint.settings import Settings
-from symlint.stored import same_bytes
+from symlint.symmetry.inference import examine
 
 NORM = "BatchNormalization"
 

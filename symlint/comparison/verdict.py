@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from symlint.finding import Finding
+from symlint.lint.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)

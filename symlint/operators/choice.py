@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from symlint.lower import Ref, Tracer
-from symlint.program import CONSTANT, NONE, RANKING, Einsum, Slice, Step
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer
+from symlint.program.registry import op
+from symlint.program.steps import CONSTANT, NONE, RANKING, Einsum, Slice, Step
 
 CHOOSERS = ("TopK", "ArgMax", "ArgMin")
 UNSORTED = "a choice in any order"

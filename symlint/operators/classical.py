@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from symlint.lower import Ref, Tracer, Unsupported
-from symlint.program import CONSTANT, NONE
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import op
+from symlint.program.steps import CONSTANT, NONE
 
 
 @op("ai.onnx.ml.Scaler")

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from symlint.graph import Array
-from symlint.lower import Ref, Tracer, Unsupported
+from symlint.model.graph import Array
 from symlint.operators.choice import choice, looked_up
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import op
 
 
 def known(x: Ref | None) -> Array:

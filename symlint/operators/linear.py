@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from symlint.lower import Ref, Tracer, Unsupported
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import op
 
 
 @op("MatMul")

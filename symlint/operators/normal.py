@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from symlint.lower import Ref, Tracer
-from symlint.program import CONSTANT, NONE
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer
+from symlint.program.registry import op
+from symlint.program.steps import CONSTANT, NONE
 
 
 @op("Softmax", "LogSoftmax", "Hardmax")

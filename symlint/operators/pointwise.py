@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from symlint.lower import Ref, Tracer, Unsupported
 from symlint.operators.choice import compared
-from symlint.program import NONE, SUM, Law
-from symlint.registry import op, pointwise
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import op, pointwise
+from symlint.program.steps import NONE, SUM, Law
 
 FLOATS = frozenset((1, 10, 11, 16))
 """Element types that keep a scale: float, float16, double, bfloat16."""

@@ -8,10 +8,10 @@ from math import prod
 
 import numpy as np
 
-from symlint.lower import Ref, Tracer
 from symlint.operators.layout import known
-from symlint.program import NONE, SUM, Law
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer
+from symlint.program.registry import op
+from symlint.program.steps import NONE, SUM, Law
 
 
 def reduced(x: Ref, axes: Ref | None, old: Sequence[int] | None, noop: int) -> list[int]:

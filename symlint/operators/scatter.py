@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from symlint.graph import Array
-from symlint.lower import Ref, Tracer, Unsupported
+from symlint.model.graph import Array
 from symlint.operators.choice import choice
-from symlint.program import NONE, SUM, Einsum, Law
-from symlint.registry import op
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import op
+from symlint.program.steps import NONE, SUM, Einsum, Law
 
 LOOKUP = "a lookup computed at run time"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from symlint.evidence import Context
-from symlint.graph import Array
-from symlint.repair.balance import Aim, balanced
+from symlint.evidence.context import Context
+from symlint.model.graph import Array
 from symlint.repair.plan import Repair, repairs
 from symlint.repair.result import Done, Wish
-from symlint.repair.scales import Scales, two_sided
-from symlint.repair.seen import chains
+from symlint.symmetry.gauge.balance import Aim, balanced
+from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.gauge.seen import chains
 
 AIMS: Mapping[str, Aim] = {"int8": "rounding", "float16": "norm"}
 """Target -> what the gauge for it has least of."""

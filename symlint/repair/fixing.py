@@ -9,27 +9,27 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.bounded import known
-from symlint.edit import write
 from symlint.errors import UsageProblem
-from symlint.evidence import Context
-from symlint.graph import Model
-from symlint.inference import examine
-from symlint.load import load
-from symlint.redundant_tensors import spare
-from symlint.repair.absorbing import absorbed
+from symlint.evidence.bounded import known
+from symlint.evidence.context import Context
+from symlint.lint.rule import STORING
+from symlint.model.edit import write
+from symlint.model.file.saving import opened
+from symlint.model.graph import Model
+from symlint.model.load import load
+from symlint.model.redundant_tensors import spare
 from symlint.repair.balancing import balancing
 from symlint.repair.measure import latency, measure
 from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
-from symlint.repair.proof import Proof, prove
 from symlint.repair.result import Cost, Done, Fixed, Left, Wish
 from symlint.repair.sharing import shared
 from symlint.repair.storage import outside, save
+from symlint.repair.units.absorbing import absorbed
 from symlint.repair.worker import Worker
-from symlint.rule import STORING
-from symlint.saving import opened
-from symlint.structure import Structure
-from symlint.symmetry import Symmetry
+from symlint.runtime.proof import Proof, prove
+from symlint.symmetry.inference import examine
+from symlint.symmetry.spaces import Symmetry
+from symlint.symmetry.structure import Structure
 
 SIGN = "symlint.fix."
 """How the keys begin under which a repaired file keeps the reasons of its repairs."""

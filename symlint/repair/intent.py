@@ -11,16 +11,16 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.evidence import Context
-from symlint.repair.factoring import narrowest
-from symlint.repair.folding import BORDER, foldable
-from symlint.repair.gathering import gatherable
-from symlint.repair.merging import mergeable
-from symlint.repair.narrowing import Immovable, Whole, agreed
+from symlint.evidence.context import Context
 from symlint.repair.plan import Key, Pending, Repair, ordinal
-from symlint.repair.removal import Removal, aligned, plan
-from symlint.repair.removal import wanted as needed
 from symlint.repair.stage import narrowed
+from symlint.repair.surgery.narrowing import Immovable, Whole, agreed
+from symlint.repair.units.factoring import narrowest
+from symlint.repair.units.folding import BORDER, foldable
+from symlint.repair.units.gathering import gatherable
+from symlint.repair.units.merging import mergeable
+from symlint.repair.units.removal import Removal, aligned, plan
+from symlint.repair.units.removal import wanted as needed
 
 Dead = NDArray[np.bool_]
 UNREADABLE = "their readers are no plain weights, whose rows could be added up"

@@ -8,14 +8,14 @@ from math import prod
 from pathlib import Path
 from statistics import median
 
-from symlint import saving
-from symlint.concrete import Skeleton, make_concrete
-from symlint.graph import Graph, Model, Node, Shape
-from symlint.parameters import parameters
-from symlint.program import Einsum, Program
-from symlint.repair.collection import collect
-from symlint.repair.runner import Runner
-from symlint.translate import translate
+from symlint.model.file import saving
+from symlint.model.graph import Graph, Model, Node, Shape
+from symlint.model.shapes.concrete import Skeleton, make_concrete
+from symlint.program.parameters import parameters
+from symlint.program.steps import Einsum, Program
+from symlint.program.translate import translate
+from symlint.runtime.inputs.collection import collect
+from symlint.runtime.runner import Runner
 
 RECURRENT = frozenset({"RNN", "GRU", "LSTM", "com.microsoft.DynamicQuantizeLSTM"})
 SPREADING = frozenset({"ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads"})

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from symlint.evidence import Context
-from symlint.finding import Finding
-from symlint.rule import Rule
-from symlint.symmetry import Space
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding
+from symlint.lint.rule import Rule
+from symlint.symmetry.spaces import Space
 
 Key = tuple[str, str, tuple[str, ...]]
 """Of a repair: rule, with how it is known, space, by its name and its number among those of one name, and tensors."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from symlint.bounded import known
-from symlint.evidence import Context
+from symlint.evidence.bounded import known
+from symlint.evidence.context import Context
 from symlint.repair.intent import Forecast
 from symlint.repair.plan import Key, Repair
-from symlint.repair.settling import Settling
+from symlint.repair.units.settling import Settling
 
 
 def promises(context: Context, found: Sequence[Repair]) -> Mapping[Key, int]:

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from symlint.asked import Asked
-from symlint.graph import Array, Model
+from symlint.evidence.options import Asked
+from symlint.lint.rule import Rule
+from symlint.model.graph import Array, Model
 from symlint.repair.measure import Measure
-from symlint.repair.proof import Proof
-from symlint.rule import Rule
+from symlint.runtime.proof import Proof
 
 
 @dataclass(frozen=True, slots=True)

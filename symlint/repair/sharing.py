@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from symlint.edit import rewrite
-from symlint.finding import Finding
-from symlint.rule import Rule
+from symlint.lint.finding import Finding
+from symlint.lint.rule import Rule
+from symlint.model.edit import rewrite
 
 
 def shared(path: Path, rule: Rule, finding: Finding) -> ir.Model:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from symlint.edit import Lazy, rewrite
-from symlint.element_types import CODES, numpy_type
-from symlint.graph import Array, Model, Tensor
-from symlint.motion import Weights
-from symlint.repair.narrowing import Narrowing, Whole
-from symlint.repair.surgery import narrow
-from symlint.settled import Settled
-from symlint.structure import Structure
+from symlint.evidence.ends.settled import Settled
+from symlint.model.edit import Lazy, rewrite
+from symlint.model.element_types import CODES, numpy_type
+from symlint.model.graph import Array, Model, Tensor
+from symlint.repair.surgery.file import narrow
+from symlint.repair.surgery.narrowing import Narrowing, Whole
+from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.structure import Structure
 
 
 def fresh_weights(structure: Structure) -> Weights:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from symlint import saving
+from symlint.model.file import saving
 
 
 def outside(path: Path) -> dict[str, int]:

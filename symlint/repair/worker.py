@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symlint.evidence import Context
-from symlint.repair.factoring import factor
-from symlint.repair.gathering import gather
+from symlint.evidence.context import Context
 from symlint.repair.intent import Forecast, Intent
-from symlint.repair.merging import merge
 from symlint.repair.plan import Key, Pending, Repair, Stage
-from symlint.repair.removal import arrange
-from symlint.repair.settling import Settling
 from symlint.repair.stage import fresh_weights, narrowed, stored
+from symlint.repair.units.factoring import factor
+from symlint.repair.units.gathering import gather
+from symlint.repair.units.merging import merge
+from symlint.repair.units.removal import arrange
+from symlint.repair.units.settling import Settling
 
 
 class Worker:

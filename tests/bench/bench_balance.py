@@ -31,13 +31,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from symlint.edit import write
-from symlint.graph import Array, Model
-from symlint.inference import examine
-from symlint.load import load
-from symlint.repair.balance import balanced
-from symlint.repair.scales import Scales
-from symlint.structure import Structure
+from symlint.model.edit import write
+from symlint.model.graph import Array, Model
+from symlint.model.load import load
+from symlint.symmetry.gauge.balance import balanced
+from symlint.symmetry.gauge.scales import Scales
+from symlint.symmetry.inference import examine
+from symlint.symmetry.structure import Structure
 
 SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[3] / "shared"))
 NAMES = (

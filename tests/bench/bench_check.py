@@ -53,7 +53,7 @@ onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvi
 WATCH = "import onnx, sys, weightwatcher; weightwatcher.WeightWatcher(model=onnx.load(sys.argv[1])).analyze()"
 PROFILE = """
 import cProfile, pstats, sys
-from symlint.cli import cli
+from symlint.cli.main import cli
 watch = cProfile.Profile()
 try:
     watch.runcall(cli, ["check", sys.argv[1]])

@@ -21,8 +21,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_graph
 
-from symlint.inference import examine
-from symlint.load import load
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
 
 WIDTH, HEADS = 16, 2
 LAYER = """

@@ -181,7 +181,7 @@ def _child(path: Path, form: str, out: Path, err: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 2))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        from symlint.cli import cli
+        from symlint.cli.main import cli
 
         try:
             cli(["--debug", "check", str(path), "--format", form])
@@ -320,7 +320,7 @@ def corpus(paths: Sequence[Path], work: Path) -> list[Path]:
 def warm(work: Path) -> None:
     """Import what a check needs, so that the copies of this process need not."""
     tiny = write_all(work / "warm", only=("perceptron",))[0]
-    from symlint.cli import cli
+    from symlint.cli.main import cli
 
     for form in sorted(set(FORMATS)):
         with redirect_stdout(StringIO()), suppress(SystemExit):

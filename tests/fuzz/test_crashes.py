@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.cli import cli
+from symlint.cli.main import cli
 
 
 def check(model: onnx.ModelProto | bytes, tmp_path) -> tuple[int, str]:

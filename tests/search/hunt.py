@@ -24,8 +24,8 @@ import stored_forms
 from laws import Failure
 from recipe import Recipe
 
-from symlint import dimension
-from symlint.registry import operators
+from symlint.program.registry import operators
+from symlint.symmetry import dimension
 
 FILLED = (images, sequences, stored_forms)
 """Modules that register their blocks when they are imported."""

@@ -23,21 +23,21 @@ from grammar import build
 from measure import TOLERANCE, Unmeasured, changing, opened, session
 from recipe import Recipe
 
-import symlint.sensitivity
-import symlint.verify
-from symlint.audit import audit
-from symlint.cli import cli
-from symlint.dimension import dimension
-from symlint.edit import write
-from symlint.finding import Finding, Level
-from symlint.inference import examine
-from symlint.load import load
-from symlint.rule import rules
-from symlint.runtime import Run
-from symlint.settings import Settings
-from symlint.structure import Structure
-from symlint.symmetry import Symmetry
-from symlint.teleport import select, teleport
+import symlint.runtime.sensitivity
+import symlint.runtime.verify
+from symlint.audit.engine import audit
+from symlint.cli.main import cli
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.edit import write
+from symlint.model.load import load
+from symlint.runtime.session import Run
+from symlint.symmetry.dimension import dimension
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import select, teleport
+from symlint.symmetry.spaces import Symmetry
+from symlint.symmetry.structure import Structure
 
 WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "check": ((), ("--format", "json"), ("--format", "concise"), ("--format", "sarif"), ("-v",)),
@@ -113,7 +113,7 @@ def at_hand() -> Iterator[None]:
                 found.append(Run(failure=" ".join(str(error).split())[:300]))
         return found
 
-    users = (symlint.verify, symlint.sensitivity)
+    users = (symlint.runtime.verify, symlint.runtime.sensitivity)
     before = [user.run_each for user in users]
     for user in users:
         user.run_each = run_each
@@ -180,7 +180,7 @@ def sound(case: Case) -> Iterator[str]:
     claimed = [g.id for g in symmetry.generators if g.exact]
     case.notes["generators"] += len(claimed)
     with at_hand():
-        trials = symlint.verify.verify(structure, claimed)
+        trials = symlint.runtime.verify.verify(structure, claimed)
     for trial in trials:
         if trial.outcome == "refuted":
             yield f"{trial.kind} {trial.id} moves the outputs by {trial.difference:.1e}: {trial.reason}"

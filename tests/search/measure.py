@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from symlint.dimension import _generic, tangents
-from symlint.structure import Structure
+from symlint.symmetry.dimension import _generic, tangents
+from symlint.symmetry.structure import Structure
 
 Arrays = dict[str, np.ndarray]
 STEP = 1e-5

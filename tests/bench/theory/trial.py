@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser, reference
 from torch import Tensor
 
-from symlint.audit import audit
-from symlint.finding import Finding
-from symlint.rule import Rule, rules
-from symlint.settings import Settings
+from symlint.audit.engine import audit
+from symlint.lint.finding import Finding
+from symlint.lint.rule import Rule, rules
+from symlint.lint.settings import Settings
 
 Array = NDArray[np.float64]
 Findings = Mapping[str, Sequence[Finding]]

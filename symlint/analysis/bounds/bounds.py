@@ -1,0 +1,240 @@
+"""Bounds: what every tensor of a program lies between for all inputs, by intervals and by norms.
+
+Inputs may be anything. A normalisation bounds the length of what it makes, whatever it gets, and a bounded activation
+every element; from there on intervals are propagated, rounded outward by what a run in float32 may be off. Where a
+rotation mixes the units of a tensor only lengths are kept, so that nothing here depends on the gauge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod, sqrt
+
+import numpy as np
+
+from symlint.analysis.bounds.interval import (
+    SLACK,
+    UNIT,
+    Ball,
+    Interval,
+    between,
+    fitted,
+    hull,
+    of_ball,
+    point,
+    unbounded,
+    widened,
+)
+from symlint.analysis.bounds.interval_contraction import contracted
+from symlint.analysis.bounds.interval_layout import concatenated, mixed, narrowed, scaled
+from symlint.analysis.bounds.radius import radii
+from symlint.analysis.bounds.ranges import CLAMPS, SLOPES, ranged
+from symlint.analysis.values.lattice import Value
+from symlint.model.graph import Array, Shape
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import (
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    operands,
+    results,
+)
+from symlint.program.true_values import NORMS, Truth, exactly
+
+LIMIT = 1 << 23
+WIDE = 1 << 20
+"""Elements of a known tensor that is kept as it is stored."""
+Blind = Callable[[str], Sequence[Array | None]]
+"""Axis by axis which elements of a tensor a rotation mixes."""
+SHARES = ("Softmax", "Hardmax")
+
+
+def bounds(
+    program: Program,
+    values: Mapping[str, Value],
+    carried: Mapping[str, tuple[bool, ...]],
+    blind: Blind,
+    *,
+    every: bool = False,
+) -> dict[str, Interval]:
+    """What the computed tensors lie between, in the shape of their values.
+
+    Args:
+        program: of the network.
+        values: what the weights alone tell; known tensors are taken from there.
+        carried: which axes of a tensor carry units and are written out.
+        blind: what is mixed by rotations, so that an interval of it would depend on the gauge.
+        every: whether also of tensors that no activation with a constant part depends on.
+    """
+    walk = _Walk(program, values, carried, blind)
+    wanted = None if every else _wanted(program)
+    if wanted is not None and not wanted:
+        return {}
+    for step in program.steps:
+        if wanted is None or not wanted.isdisjoint(results(step)):
+            walk.take(step)
+    return walk.found
+
+
+def _wanted(program: Program) -> set[str]:
+    """The tensors on which an activation with a constant or a linear part depends."""
+    found: set[str] = set()
+    for step in reversed(program.steps):
+        if isinstance(step, Pointwise) and step.function in CLAMPS | SLOPES:
+            found.add(step.out)
+        if not found.isdisjoint(results(step)) and not isinstance(step, Normalise):
+            found.update(operands(step))
+    return found - program.fixed
+
+
+class _Walk:
+    def __init__(
+        self, program: Program, values: Mapping[str, Value], carried: Mapping[str, tuple[bool, ...]], blind: Blind
+    ) -> None:
+        self.program, self.values, self.carried, self.blind = program, values, carried, blind
+        self.found: dict[str, Interval] = {}
+        self.known: dict[str, Interval] = {}
+        self.radii = radii(program)
+        self.truth = Truth(program)
+
+    def shape(self, name: str) -> Shape:
+        """The shape in which a tensor's interval is written."""
+        pairs = zip(self.program.shapes[name], self.carried[name], strict=True)
+        shape = tuple(n if kept else 1 for n, kept in pairs)
+        return shape if prod(shape) <= LIMIT else tuple(1 for _ in shape)
+
+    def of(self, name: str, step: Step) -> Interval:
+        """What an operand of a step lies between."""
+        if self.truth.varying(name, step):
+            held = step.node.op == "GRU" and self.truth.averaged(step)
+            return between(-1.0 - 64 * UNIT, 1.0 + 64 * UNIT, self.shape(name)) if held else unbounded(self.shape(name))
+        if name in self.found:
+            return self.found[name]
+        known = self.number(name, step)
+        if known is None:
+            value = self.values.get(name)
+            return unbounded(self.shape(name) if value is None or value.bases is not None else value.shape)
+        if name not in self.program.makers:
+            return known
+        # What is computed of constants is rounded in a run.
+        return widened(known.low, known.high, 64 * UNIT * float(known.size.max(initial=0.0)))
+
+    def number(self, name: str, step: Step) -> Interval | None:
+        """A tensor that depends on no input; None where its value is not known, or that of one length among others."""
+        value = self.values.get(name)
+        if name not in self.program.fixed or value is None or value.bases is not None:
+            return None
+        stale = name in self.program.tables and not self.program.model.moving.isdisjoint(step.node.inputs)
+        if stale or name in self.truth.doubtful:
+            return None
+        if name not in self.known:
+            stored = self.program.weights.get(name)
+            # What counts as zero elsewhere is what it is here.
+            found = value.scale if stored is None else self.program.model.tensors[stored].read()
+            plain = found.size > WIDE and found.dtype == np.float32
+            self.known[name] = Interval(found, found) if plain else point(found)
+        return self.known[name]
+
+    def put(self, name: str, made: Interval) -> None:
+        """Remember what a tensor lies between, less what depends on the gauge."""
+        shape = self.shape(name)
+        x = fitted(made, shape)
+        for axis, mask in enumerate(self.blind(name)):
+            if mask is None or not mask.any():
+                continue
+            hidden = mask.reshape([-1 if k == axis else 1 for k in range(len(shape))]) if shape[axis] > 1 else True
+            x = replace(x, low=np.where(hidden, -np.inf, x.low), high=np.where(hidden, np.inf, x.high))
+        self.found[name] = x
+
+    def take(self, step: Step) -> None:
+        """What a step makes lies between."""
+        if not self.truth.told(step):
+            for name in results(step):
+                if name not in self.program.fixed:
+                    self.put(name, unbounded(self.shape(name)))
+        elif not self.program.fixed.issuperset(results(step)):
+            (name,) = results(step)
+            self.put(name, self.step(step))
+
+    @dispatched
+    def step(self, step: Step) -> Interval:
+        """What the output of a step lies between."""
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> Interval:
+        if not exactly(step):
+            return unbounded(self.shape(step.out))
+        numbers = [self.number(name, step) for name in step.operands]
+        values = [n or self.of(name, step) for n, name in zip(numbers, step.operands, strict=True)]
+        known = [n is not None for n in numbers]
+        return contracted(step, values, known, self.truth.free)
+
+    @step.register
+    def _(self, step: Pointwise) -> Interval:
+        shape = self.shape(step.out)
+        values = [self.of(n, step) if exactly(step) else unbounded(self.shape(n)) for n in step.operands]
+        made = ranged(step, values)
+        found = unbounded(shape) if made is None else fitted(made, shape)
+        ball = None
+        if exactly(step) and any(v.ball is not None for v in values):
+            numbers = [self.number(n, step) for n in step.operands]
+            ball = scaled(step, [n or v for n, v in zip(numbers, values, strict=True)], len(shape))
+        if step.node.op == "GRU" and step.function == "Where" and self.truth.averaged(step):
+            found = Interval(np.maximum(found.low, -1.0 - 64 * UNIT), np.minimum(found.high, 1.0 + 64 * UNIT))
+        if ball is None:
+            return found
+        tight = fitted(of_ball(ball), shape)
+        low, high = np.maximum(found.low, tight.low), np.minimum(found.high, tight.high)
+        return Interval(low, np.maximum(low, high), ball)
+
+    @step.register
+    def _(self, step: Concat) -> Interval:
+        if not exactly(step):
+            return unbounded(self.shape(step.out))
+        sizes = [self.program.shapes[name][step.axis] for name in step.operands]
+        return concatenated([self.of(n, step) for n in step.operands], sizes, step.axis, self.shape(step.out))
+
+    @step.register
+    def _(self, step: Slice) -> Interval:
+        return narrowed(step, self.of(step.x, step)) if exactly(step) else unbounded(self.shape(step.out))
+
+    @step.register
+    def _(self, step: Mix) -> Interval:
+        made = mixed(step, self.of(step.x, step)) if exactly(step) else None
+        return unbounded(self.shape(step.out)) if made is None else made
+
+    @step.register
+    def _(self, step: Normalise) -> Interval:
+        shape, whole = self.shape(step.out), self.program.shapes[step.out]
+        if step.function in ("Softmax", "Hardmax", "SoftmaxAndOne", "Chosen", "LogSoftmax"):
+            low, high = (-np.inf, 0.0) if step.function == "LogSoftmax" else (0.0, 1.0)
+            share = step.axes if step.function in SHARES and step.node.op in SHARES else ()
+            return Interval(np.full(shape, low), np.full(shape, high), None, share)
+        count = prod(whole[k] for k in step.axes)
+        radius = sqrt(count) if step.function != "l2" else 1.0
+        if step.node.op not in NORMS:
+            radius = self.radii.get(step.out, np.inf)
+        free = any(self.truth.free(whole[k]) for k in step.axes) and step.function != "l2"
+        if step.function not in ("rms", "standardise", "l2") or free or not np.isfinite(radius):
+            return unbounded(shape)
+        one, nothing = np.ones((1,) * len(whole)), np.zeros((1,) * len(whole))
+        ball = Ball(step.axes, radius * (1 + 64 * SLACK), step.function == "standardise", count, one, nothing)
+        return replace(fitted(of_ball(ball), shape), ball=ball)
+
+    @step.register
+    def _(self, step: Fold) -> Interval:
+        x = self.of(step.x, step)
+        if step.function in ("ReduceMax", "ReduceMin", "GlobalMaxPool"):
+            return hull(x, step.axes, keepdims=False)
+        if step.function not in ("ReduceL1", "ReduceL2", "ReduceSumSquare"):
+            return unbounded(self.shape(step.out))
+        high = np.full(hull(x, step.axes, keepdims=False).shape, np.inf)
+        return Interval(np.zeros(high.shape), high)

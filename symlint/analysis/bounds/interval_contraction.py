@@ -1,0 +1,201 @@
+"""Contractions of intervals: weights against what they read, and products of two tensors that depend on the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from symlint.analysis.bounds.interval import UNIT, Ball, Interval, hull, paired, product, unbounded, widened
+from symlint.analysis.bounds.interval_rearrangement import Free, labels, rearranged
+from symlint.model.graph import Array
+from symlint.program.numbers import contract as summed
+from symlint.program.steps import Einsum, Spec
+
+CHUNK = 1 << 22
+"""Elements of a weight that are widened at a time."""
+LARGEST = 1 << 24
+"""Elements of a product of two tensors that is written out."""
+
+
+def contracted(step: Einsum, values: Sequence[Interval], known: Sequence[bool], free: Free) -> Interval:
+    """What the output lies between, in any shape that broadcasts to it."""
+    if len(values) == 1:
+        return rearranged(step, values[0], free)
+    if len(values) == 2 and any(known):
+        x, w = (0, 1) if known[1] else (1, 0)
+        return _linear(step, values, x, w, free)
+    return _moving(step, values, free) if len(values) == 2 else unbounded((1,) * len(step.result))
+
+
+# -- weights ------------------------------------------------------------------------------------------------------
+def _linear(step: Einsum, values: Sequence[Interval], x: int, w: int, free: Free) -> Interval:
+    """Known weights times an interval, or times a ball where that says more."""
+    read, weights = values[x], values[w].low
+    beside = labels(step.specs[x]) - labels(step.specs[w]) - labels(step.result)
+    if read.shares and not beside and (averaged := _averaging(step, read, weights, x, w)) is not None:
+        return averaged
+    if read.ball is not None and not beside:
+        found = [_reader(part, read.ball, cut, x, w) for part, cut in _chunks(step, weights, w)]
+        if found[0] is not None:  # never wider than what intervals say of the same vectors
+            return _together(step, [one for one in found if one is not None], w)
+    one_sided = bool(np.isinf(read.low).all() or np.isinf(read.high).all())
+    nothing = bool(np.isinf(read.low).all() and np.isinf(read.high).all())
+    uncounted = any(free(step.sizes[label]) for label in beside)
+    if nothing or uncounted or (one_sided and _both_signs(step, weights, w)):
+        return unbounded((1,) * len(step.result))
+    parts = [_weighted(part, read, cut, x, w) for part, cut in _chunks(step, weights, w)]
+    return _together(step, parts, w)
+
+
+def _averaging(step: Einsum, read: Interval, weights: Array, x: int, w: int) -> Interval | None:
+    """What readers of shares of one lie between: the least and the largest of their weights."""
+    held = {label for axis in read.shares for label in step.specs[x][axis]}
+    axes = tuple(k for k, axis in enumerate(step.specs[w]) if held.intersection(axis))
+    lost = labels(step.specs[w]) - labels(step.result)
+    if held != lost or {label for k in axes for label in step.specs[w][k]} != held:
+        return None
+    ends = [np.asarray(best(weights, axis=axes, keepdims=True), np.float64) for best in (np.min, np.max)]
+    spec = tuple(() if k in axes else axis for k, axis in enumerate(step.specs[w]))
+    one = Einsum(step.out, step.operands[:1], (spec,), step.result, step.sizes, step.node)
+    slack = (prod(step.sizes[label] for label in held) + 64) * UNIT * np.abs(weights).max(axis=axes, keepdims=True)
+    return rearranged(one, widened(ends[0], ends[1], slack), lambda _: False)
+
+
+def _both_signs(step: Einsum, weights: Array, w: int) -> bool:
+    """Whether every output reads with weights of both signs, so that one open end of what is read leaves none."""
+    made = labels(step.result)
+    axes = tuple(k for k, axis in enumerate(step.specs[w]) if not made.intersection(axis))
+    return bool(axes) and bool((weights.max(axis=axes) > 0).all() and (weights.min(axis=axes) < 0).all())
+
+
+def _weighted(step: Einsum, read: Interval, weights: Array, x: int, w: int) -> Interval:
+    """One product for the positive weights and one for the negative ones, with several columns each."""
+    ends = (read.high, read.low)
+    wild = [np.isinf(end) for end in ends]
+    bounded = [np.where(off, 0.0, end) for off, end in zip(wild, ends, strict=True)]
+    columns = [*bounded, np.maximum(*map(np.abs, bounded)), *(off.astype(float) for off in wild)]
+    stack = np.stack(columns if np.any(wild) else columns[:3])
+    wide = weights.astype(np.float64)
+    up, down = (
+        summed(step, *_ordered((stack, 1), (half, 0), x)) for half in (np.maximum(wide, 0), np.maximum(-wide, 0))
+    )
+    count = prod(step.sizes[label] for label in labels(step.specs[w]) - labels(step.result))
+    made = widened(up[1] - down[0], up[0] - down[1], (count + 8) * UNIT * (up[2] + down[2]))
+    positive = bool((read.low >= 0).all())
+    low = np.where(positive & (down[0] == 0), np.maximum(made.low, 0), made.low)
+    high = np.where(positive & (up[0] == 0), np.minimum(made.high, 0), made.high)
+    if len(stack) > 3:
+        low = np.where((up[4] > 0) | (down[3] > 0), -np.inf, low)
+        high = np.where((up[3] > 0) | (down[4] > 0), np.inf, high)
+    return Interval(low, high)
+
+
+def _ordered(one: tuple[Array, int], other: tuple[Array, int], x: int) -> tuple[list[Array], list[int]]:
+    """What is read and the weights in the order of the operands, with the numbers of their leading axes."""
+    pairs = [one, other] if x == 0 else [other, one]
+    return [p[0] for p in pairs], [p[1] for p in pairs]
+
+
+def _chunks(step: Einsum, weights: Array, w: int) -> Iterator[tuple[Einsum, Array]]:
+    """The weights in parts along an axis that only they have, where they are large."""
+    along, parts = _own(step, w), -(-weights.size // CHUNK)
+    if parts < 2 or along is None or weights.shape[along] < parts:
+        yield step, weights
+        return
+    (label,) = step.specs[w][along]
+    for part in np.array_split(np.arange(weights.shape[along]), parts):
+        cut = weights[(*(slice(None),) * along, slice(int(part[0]), int(part[-1]) + 1))]
+        yield replace(step, sizes={**step.sizes, label: len(part)}), cut
+
+
+def _own(step: Einsum, w: int) -> int | None:
+    """An axis of the weights that is one of the result and none of what they read."""
+    others = labels(step.specs[1 - w])
+    own = (k for k, a in enumerate(step.specs[w]) if len(a) == 1 and a[0] not in others and a in step.result)
+    return next(own, None)
+
+
+def _together(step: Einsum, parts: Sequence[Interval], w: int) -> Interval:
+    """What the parts of the weights make, one behind the other."""
+    own = _own(step, w)
+    if len(parts) == 1 or own is None:
+        return parts[0]
+    axis = step.result.index(step.specs[w][own])
+    return paired(np.concatenate([getattr(p, end) for p in parts], axis=axis) for end in ("low", "high"))
+
+
+def _reader(step: Einsum, ball: Ball, weights: Array, x: int, w: int) -> Interval | None:
+    """What linear readers w of a ball lie between: the radius times |w gain| around w shift."""
+    along = {label for k in ball.axes for label in step.specs[x][k]}
+    rest = labels(step.specs[x]) - along
+    if not along <= labels(step.specs[w]) or along & labels(step.result):
+        return None
+    if any(step.sizes[label] > 1 and label not in labels(step.result) for label in rest):
+        return None  # several vectors are added up, or the places of a window
+    wide = weights.astype(np.float64)
+
+    def read(vector: Array, rows: Array) -> Array:
+        return summed(step, *_ordered((vector, 0), (rows, 0), x))
+
+    middle, sizes = read(ball.shift, wide), read(np.abs(ball.shift), np.abs(wide))
+    square = length = read(ball.gain**2, wide**2)
+    if ball.centred:
+        length = np.maximum(square - read(ball.gain, wide) ** 2 / ball.count, 1e-12 * square)
+    reach = ball.radius * np.sqrt(length)
+    slack = UNIT * (ball.count + 8) * (sizes + ball.radius * np.sqrt(square))
+    return widened(middle - reach, middle + reach, slack)
+
+
+# -- two tensors that depend on the input -------------------------------------------------------------------------
+def _moving(step: Einsum, values: Sequence[Interval], free: Free) -> Interval:
+    """An average where one holds shares of one; else the products of intervals."""
+    lost = (labels(step.specs[0]) | labels(step.specs[1])) - labels(step.result)
+    for k, v in enumerate(values):
+        held = {label for axis in v.shares for label in step.specs[k][axis]}
+        if v.shares and held == lost and held <= labels(step.specs[1 - k]):
+            return _average(step, values[1 - k], 1 - k)
+    spread = [_apart(v, spec, step) for v, spec in zip(values, step.specs, strict=True)]
+    order = list(dict.fromkeys(label for spec in step.specs for axis in spec for label in axis))
+    grids = [_grid(v, mine, order) for v, mine in spread]
+    wide = np.broadcast_shapes(*(g.shape for g in grids))
+    if prod(wide) > LARGEST or all(v.open for v in values):
+        return unbounded((1,) * len(step.result))
+    made = product(*grids)
+    one = Einsum(step.out, step.operands[:1], (tuple((label,) for label in order),), step.result, step.sizes, step.node)
+    return rearranged(one, made, free)
+
+
+def _average(step: Einsum, x: Interval, k: int) -> Interval:
+    """Averages lie where what is averaged does; so they do in a ball."""
+    lost = labels(step.specs[k]) - labels(step.result)
+    axes = [a for a, axis in enumerate(step.specs[k]) if lost.intersection(axis)]
+    whole = all(lost.issuperset(step.specs[k][a]) for a in axes)
+    flat = hull(x, axes) if whole else hull(x, range(x.low.ndim))
+    # Shares are rounded: they add up to one only about.
+    made = widened(flat.low, flat.high, 64 * UNIT * np.where(np.isfinite(flat.size), flat.size, 0))
+    spec = tuple(() if a in axes else axis for a, axis in enumerate(step.specs[k])) if whole else step.specs[k]
+    if not whole:
+        return Interval(made.low.reshape((1,) * len(step.result)), made.high.reshape((1,) * len(step.result)))
+    one = Einsum(step.out, step.operands[:1], (spec,), step.result, step.sizes, step.node)
+    ball = x.ball if x.ball is not None and not set(x.ball.axes) & set(axes) and _still(x.ball, axes) else None
+    return rearranged(one, Interval(made.low, made.high, ball), lambda n: False)
+
+
+def _still(ball: Ball, axes: Sequence[int]) -> bool:
+    """Whether gain and shift are the same along axes."""
+    return all(a.shape[k] == 1 for a in (ball.gain, ball.shift) for k in axes)
+
+
+def _apart(x: Interval, spec: Spec, step: Einsum) -> tuple[Interval, list[str]]:
+    """An operand with an axis per label."""
+    shape = [step.sizes[label] if n > 1 else 1 for n, axis in zip(x.shape, spec, strict=True) for label in axis]
+    return Interval(x.low.reshape(shape), x.high.reshape(shape)), [label for axis in spec for label in axis]
+
+
+def _grid(x: Interval, mine: Sequence[str], order: Sequence[str]) -> Interval:
+    place = [mine.index(label) for label in order if label in mine]
+    shape = [x.shape[mine.index(label)] if label in mine else 1 for label in order]
+    return paired(end.transpose(place).reshape(shape) for end in (x.low, x.high))

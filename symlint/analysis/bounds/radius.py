@@ -1,0 +1,129 @@
+"""The length of what a written-out normalisation makes: at most this, whatever it gets.
+
+A recognised normalisation is a vector, less its mean or not, times a function of its own length alone. Where that
+function is made of roots, quotients and an epsilon, the length of the output grows with that of the input up to a
+limit, which is read off at the largest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from symlint.model.graph import Array
+from symlint.program.arithmetic import compute
+from symlint.program.numbers import contract
+from symlint.program.steps import Einsum, Fold, Normalise, Pointwise, Program, Step, operands, results
+from symlint.program.translate import lower
+from symlint.program.true_values import NORMS
+
+LENGTHS = 10.0 ** np.arange(-12, 13)
+SETTLED = 1.001
+"""How little the length of the output may still grow over the last half of the scales."""
+PARTS = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Abs", "Identity", "Max", "Clip", "Neg"})
+"""Functions of which a normalisation is made."""
+LONGEST = 64
+"""Steps that one is made of."""
+
+
+def radii(program: Program) -> dict[str, float]:
+    """Output of each written-out normalisation -> the length that it does not exceed; absent where none is known."""
+    written = [s for s in program.steps if isinstance(s, Normalise) and s.node.op not in NORMS]
+    written = [s for s in written if s.function in ("rms", "standardise", "l2")]
+    if not written:
+        return {}
+    raw = lower(program.model).program
+    makers = {name: step for step in raw.steps for name in results(step)}
+    found: dict[str, float] = {}
+    for step in written:
+        # A gain and a bias that were taken in come after it under the name of what the file has.
+        whole = step.out if step.out in makers else step.out.rpartition("#")[0]
+        radius = _radius(step, whole, raw, makers)
+        if radius is not None:
+            found[step.out] = radius
+    return found
+
+
+def _radius(step: Normalise, out: str, raw: Program, makers: Mapping[str, Step]) -> float | None:
+    chain = _chain(step.x, out, makers)
+    if chain is None or step.x not in raw.shapes:
+        return None
+    shape = [n if k in step.axes else 1 for k, n in enumerate(raw.shapes[step.x])]
+    rng = np.random.default_rng(7)
+    best: list[float] = []
+    for vector in (rng.standard_normal(shape), np.eye(1, int(np.prod(shape))).reshape(shape)):
+        for length in LENGTHS:
+            made = _run(chain, raw, {step.x: vector * length}, out)
+            if made is None or not np.isfinite(made).all():
+                return None
+            best.append(float(np.sqrt((made**2).sum())))
+    half = len(LENGTHS) // 2 + 3
+    rows = np.array(best).reshape(2, -1)
+    return float(rows.max()) if rows.max() <= SETTLED * rows[:, :half].max() else None
+
+
+def _chain(source: str, out: str, makers: Mapping[str, Step]) -> list[Step] | None:
+    """The steps from a tensor to another in order; None where one is no part of a normalisation."""
+    found: dict[int, Step] = {}
+    order: list[Step] = []
+
+    def reaches(name: str, depth: int) -> bool:
+        if name == source:
+            return True
+        step = makers.get(name)
+        if step is None or depth > LONGEST:
+            return False
+        if id(step) in found:
+            return True
+        reached = [reaches(read, depth + 1) for read in operands(step)]
+        if not any(reached):
+            return False
+        found[id(step)] = step
+        order.append(step)
+        return True
+
+    if not reaches(out, 0) or len(order) > LONGEST:
+        return None
+    sound = all(
+        (isinstance(s, Pointwise) and s.function in PARTS)
+        or (isinstance(s, Einsum) and len(s.operands) == 1)
+        or (isinstance(s, Einsum) and s.operands[0] == s.operands[-1])
+        or (isinstance(s, Fold) and s.function in _FOLDS)
+        for s in order
+    )
+    return order if sound else None
+
+
+def _run(chain: list[Step], raw: Program, values: dict[str, Array], out: str) -> Array | None:
+    """What a chain makes in float64, gains being one and biases nothing."""
+    for step in chain:
+        given = [values[n] if n in values else _stranger(step, n, raw) for n in operands(step)]
+        made: Array | None
+        if isinstance(step, Einsum):
+            made = contract(step, given, [0] * len(given))
+        elif isinstance(step, Fold):
+            made = _FOLDS[step.function](given[0], step.axes)
+        elif isinstance(step, Pointwise):
+            made = compute(step, given)
+        else:
+            return None
+        if made is None:
+            return None
+        values[results(step)[0]] = made
+    return values.get(out)
+
+
+def _stranger(step: Step, name: str, raw: Program) -> Array:
+    """An operand that is no part of the normalisation: a table is itself, a gain is one and a bias nothing."""
+    if name in raw.tables:
+        return raw.tables[name].astype(np.float64)
+    neutral = 1.0 if isinstance(step, Pointwise) and step.function in ("Mul", "Div") else 0.0
+    return np.full((1,) * len(raw.shapes[name]), neutral)
+
+
+_FOLDS: Mapping[str, Callable[[Array, tuple[int, ...]], Array]] = {
+    "ReduceL2": lambda x, axes: np.sqrt((x**2).sum(axis=axes)),
+    "ReduceSumSquare": lambda x, axes: (x**2).sum(axis=axes),
+    "ReduceL1": lambda x, axes: np.abs(x).sum(axis=axes),
+}

@@ -1,0 +1,221 @@
+"""Backward: which elements of a tensor can reach an output at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.analysis.values.lattice import Value
+from symlint.analysis.values.regrouping import apart, joined, pieces
+from symlint.analysis.values.rows import Verdicts
+from symlint.analysis.values.weights import Blockwise, Weight, absent
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import (
+    RANGE,
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+)
+
+Mask = NDArray[np.bool_]
+LIMIT = 1 << 26
+
+
+def needs(program: Program, values: Mapping[str, Value], verdicts: Verdicts | None = None) -> dict[str, Mask]:
+    """For every computed tensor, in the shape of its value: whether an element contributes to some output.
+
+    An element that is zero for every input contributes nothing where it is multiplied.
+
+    Args:
+        program: the network.
+        values: of its tensors.
+        verdicts: what is known of the weights from other analyses.
+    """
+    backward = _Backward(program, values, Verdicts() if verdicts is None else verdicts)
+    for step in reversed(program.steps):
+        backward.step(step)
+    return {name: np.broadcast_to(mask, values[name].shape) for name, mask in backward.masks.items()}
+
+
+class _Backward:
+    """Masks have size 1 along axes along which they do not change."""
+
+    def __init__(self, program: Program, values: Mapping[str, Value], verdicts: Verdicts) -> None:
+        self.program, self.values, self.verdicts = program, values, verdicts
+        self.masks: dict[str, Mask] = {}
+        for name in program.outputs:
+            self.give(name, np.ones((), bool))
+
+    def there(self, name: str) -> Mask:
+        """Which elements of a tensor are not zero for every input."""
+        value = self.values[name]
+        if self.verdicts.whole(value):
+            return np.ones((1,) * len(value.shape), bool)
+        source: object = value.held.read if isinstance(value.held, Weight) else None
+        mask = source.present if isinstance(source, Blockwise) else ~absent(value.slim)
+        return np.ones((1,) * mask.ndim, bool) if mask.size > 1 and mask.all() else mask
+
+    def give(self, name: str, mask: Mask) -> None:
+        """An element is needed wherever one use needs it."""
+        value = self.values[name]
+        if value.bases is None:
+            return
+        before = self.masks.get(name)
+        if before is not None and before.size == 1 and before.all():
+            return
+        shape = value.shape
+        extra = tuple(range(mask.ndim - len(shape))) if mask.ndim > len(shape) else ()
+        mask = np.asarray(np.any(mask, axis=extra)) if extra else mask
+        mask = mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)
+        for k in range(1, len(shape) + 1):
+            if mask.shape[-k] > 1 and shape[-k] == 1:
+                mask = np.asarray(np.any(mask, axis=mask.ndim - k, keepdims=True))
+        if any(n not in (1, m) for n, m in zip(mask.shape, shape, strict=True)):
+            mask = np.ones((1,) * len(shape), bool)
+        made = mask if before is None else before | mask
+        self.masks[name] = np.ones((1,) * len(shape), bool) if made.all() else made
+
+    def got(self, name: str) -> Mask:
+        """What later steps need of a tensor."""
+        return self.masks.get(name, np.zeros((1,) * len(self.values[name].shape), bool))
+
+    @dispatched
+    def step(self, step: Step) -> None:
+        """Pass the need of a step's outputs on to its operands."""
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> None:
+        need = self.got(step.out)
+        shapes = [self.values[name].shape for name in step.operands]
+        made = apart(need, self.values[step.out].shape, step.result, step.sizes)
+        moving = [k for k, name in enumerate(step.operands) if self.values[name].bases is not None]
+        if not moving:
+            return
+        grids = [
+            apart(self.there(n), shape, spec, step.sizes)
+            for n, shape, spec in zip(step.operands, shapes, step.specs, strict=True)
+        ]
+        orders = [[label for axis in spec for label in axis] for spec in (*step.specs, step.result)]
+        parts = [(g, order) for g, order in zip((*grids, made), orders, strict=True) if g is not None]
+        for k in moving:
+            name, own = step.operands[k], orders[k]
+            cuts = pieces(shapes[k], step.specs[k], step.sizes)
+            if grids[k] is None or cuts is None or len(parts) <= len(grids):
+                self.give(name, np.ones((), bool))
+                continue
+            flat = [n for cut in cuts for n in cut]
+            ends = np.cumsum([len(cut) for cut in cuts]).tolist()
+            groups = [range(end - len(cut), end) for end, cut in zip(ends, cuts, strict=True)]
+            self.give(name, joined(self._any(parts, own, flat, step.sizes), tuple(flat), groups))
+
+    @staticmethod
+    def _any(
+        parts: Sequence[tuple[Mask, list[str]]], own: list[str], shape: Sequence[int], sizes: Mapping[str, int]
+    ) -> Mask:
+        """Whether some combination of the other labels has every factor."""
+        others = [label for label in sizes if label not in own]
+        order = [*own, *others]
+        total = np.ones((1,) * len(order), bool)
+        parts = [(mask, labels) for mask, labels in parts if mask.size > 1 or not mask.all()]
+        for j, (mask, labels) in enumerate(parts):
+            met = {*own, *(label for k, (_, other) in enumerate(parts) if k != j for label in other)}
+            alone = tuple(k for k, label in enumerate(labels) if label not in met)
+            some = np.asarray(np.any(mask, axis=alone, keepdims=True)) if alone else mask
+            place = [labels.index(label) for label in order if label in labels]
+            wide = [some.shape[labels.index(label)] if label in labels else 1 for label in order]
+            grid = some.transpose(place).reshape(wide)
+            if prod(np.broadcast_shapes(total.shape, grid.shape)) > LIMIT:
+                return np.ones((1,) * len(own), bool)
+            total = total & grid
+        found = np.asarray(np.any(total, axis=tuple(range(len(own), len(order)))))
+        reduced = tuple(k for k, n in enumerate(shape) if n == 1 and found.shape[k] > 1)
+        return np.asarray(np.any(found, axis=reduced, keepdims=True)) if reduced else found
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        need = self.got(step.out)
+        multiplied = step.law.kind == "product" and len(step.operands) > 1
+        for k, name in enumerate(step.operands):
+            mask = need
+            if multiplied and self.values[name].bases is not None:
+                for j, other in enumerate(step.operands):
+                    mask = mask & self.there(other) if j != k or step.law.degrees[j] == 1 else mask
+            self.give(name, mask)
+
+    @step.register
+    def _(self, step: Concat) -> None:
+        need = self.got(step.out)
+        start = 0
+        for name in step.operands:
+            size = self.program.shapes[name][step.axis]
+            whole = need.shape[step.axis] == 1
+            cut = (*(slice(None),) * step.axis, slice(None) if whole else slice(start, start + size))
+            self.give(name, need[cut])
+            start += size
+
+    @step.register
+    def _(self, step: Slice) -> None:
+        need, shape = self.got(step.out), self.values[step.x].shape
+        if shape[step.axis] == 1 or self.values[step.x].bases is None:
+            self.give(step.x, need)
+            return
+        alike = tuple(k for k, n in enumerate(shape) if n == 1 and need.shape[k] > 1)  # places not told apart before
+        need = np.asarray(need.any(axis=alike, keepdims=True))
+        mask = np.zeros([n if k == step.axis else need.shape[k] for k, n in enumerate(shape)], bool)
+        mask[(*(slice(None),) * step.axis, slice(step.start, step.stop))] = need
+        self.give(step.x, mask)
+
+    @step.register
+    def _(self, step: Mix) -> None:
+        need, shape = self.got(step.out), self.values[step.x].shape
+        if step.chosen is not None and self.values[step.x].bases is not None:
+            axis, indices = step.chosen
+            if shape[axis] == self.program.shapes[step.x][axis]:
+                need = np.broadcast_to(need, [len(indices) if k == axis else n for k, n in enumerate(need.shape)])
+                mask = np.zeros([shape[axis] if k == axis else n for k, n in enumerate(need.shape)], bool)
+                into, asked = np.moveaxis(mask, axis, 0), np.moveaxis(need, axis, 0)
+                for place, index in enumerate(indices):
+                    into[index] |= asked[place]
+                self.give(step.x, mask)
+                return
+        new = tuple(k for k, source in enumerate(step.keep) if source is None)
+        need = np.asarray(np.any(need, axis=new))
+        kept = [k for k in step.keep if k is not None]
+        need = need.transpose(np.argsort(kept))
+        for k in range(len(shape)):
+            if k not in kept:
+                need = np.expand_dims(need, k)
+        self.give(step.x, need)
+
+    @step.register
+    def _(self, step: Normalise) -> None:
+        self.give(step.x, np.asarray(np.any(self.got(step.out), axis=step.axes, keepdims=True)))
+
+    @step.register
+    def _(self, step: Fold) -> None:
+        need = self.got(step.out)
+        for k in step.axes:
+            need = np.expand_dims(need, k)
+        self.give(step.x, need & self.there(step.x) if step.function == RANGE else need)
+
+    @step.register
+    def _(self, step: Affine) -> None:
+        for name in (step.gain, step.bias, step.mean, step.var):
+            self.give(name, np.ones((), bool))
+
+    @step.register
+    def _(self, step: Unknown) -> None:
+        for name in step.operands:
+            self.give(name, np.ones((), bool))

@@ -1,0 +1,1 @@
+"""Paths: how much of what reaches the outputs passes through each unit."""

@@ -1,0 +1,216 @@
+"""Second moments of tensors: a number per element, and between the elements of an axis that a rotation may mix.
+
+An axis without units has size 1. An axis is *doubled* where sums of squares are not enough, because a generator mixes
+its elements: then the array has the axis once more behind all others, and holds moments of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.axes.terms import Term
+from symlint.model.graph import Array, Shape
+from symlint.symmetry.structure import Structure
+
+WIDEST = 2048
+"""Wider axes are not doubled."""
+LARGEST = 1 << 20
+"""Tensors of more elements than this when doubled are not doubled."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which axes of the tensors of a program are written out, and which are doubled."""
+
+    structure: Structure
+    mixed: frozenset[int]
+    """Leaves of which pairs count wherever they are summed over."""
+    paired: frozenset[int] = frozenset()
+    """Leaves of which pairs are told, but not summed over."""
+
+    @cached_property
+    def _living(self) -> frozenset[int]:
+        held = {x for a in self.structure.actions.values() for x in (a.leaf, *a.copies)}
+        return frozenset(held | self.mixed | self.paired)
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
+        return {}
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor, with size 1 along axes without units."""
+        if name not in self._shapes:
+            factors, axes = self.structure.axes.factors, self.structure.axes.of[name]
+            sizes = self.structure.program.shapes[name]
+            indices = {f: {factors.index(g) for g in factors.families(f)} for f in axes}
+            self._shapes[name] = tuple(
+                n
+                if not self._living.isdisjoint(factors.leaves(f))
+                or any(g in indices[h] for h in axes for g in factors.sums(f))
+                else 1
+                for f, n in zip(axes, sizes, strict=True)
+            )
+        return self._shapes[name]
+
+    def doubled(self, name: str) -> tuple[int, ...]:
+        """The axes of a tensor that are doubled."""
+        if name not in self._doubled:
+            shape, found = self.shape(name), list[int]()
+            for k, f in enumerate(self.structure.axes.of[name]):
+                room = LARGEST // prod((*shape, *(shape[j] for j in found)))
+                if 1 < shape[k] <= min(WIDEST, room) and self._twice(f):
+                    found.append(k)
+            self._doubled[name] = tuple(found)
+        return self._doubled[name]
+
+    @cached_property
+    def _doubled(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    def _twice(self, f: int) -> bool:
+        return not (self.mixed | self.paired).isdisjoint(self.structure.axes.factors.leaves(f))
+
+    def mask(self, name: str, axis: int, *, summed: bool = False) -> NDArray[np.bool_]:
+        """Which pairs along a doubled axis may have a moment: those that differ in leaves that are mixed alone."""
+        leaves = self.mixed if summed else self.mixed | self.paired
+        key = (self.structure.axes.of[name][axis], summed)
+        if key not in self._masks:
+            terms = self.structure.expansion.terms(key[0])
+            first = _blocks(terms, leaves, self.structure.program.shapes[name][axis])
+            self._masks[key] = first[:, None] == first[None, :]
+        return self._masks[key]
+
+    @cached_property
+    def _masks(self) -> dict[tuple[int, bool], NDArray[np.bool_]]:
+        return {}
+
+    def alike(self, one: str, other: str, axis: int) -> bool:
+        """Whether two tensors are written alike, up to the length of one axis."""
+        shapes = [list(self.shape(x)) for x in (one, other)]
+        single = any(self.structure.program.shapes[x][axis] == 1 for x in (one, other))
+        written = [shape.pop(axis) > 1 for shape in shapes]
+        return (
+            (single or written[0] == written[1]) and shapes[0] == shapes[1] and self.doubled(one) == self.doubled(other)
+        )
+
+    @staticmethod
+    def averaged(squares: Array, shape: Shape) -> Array:
+        """Squares with size 1 where the shape has it."""
+        lost = tuple(k for k, n in enumerate(shape) if n == 1 < squares.shape[k])
+        return np.broadcast_to(squares.mean(axis=lost, keepdims=True) if lost else squares, shape)
+
+    # -- arrays ---------------------------------------------------------------------------------------------------
+    def diagonal(self, name: str, square: Array) -> Array:
+        """The squares alone."""
+        rank, twice = len(self.shape(name)), self.doubled(name)
+        return np.einsum(square, [*range(rank), *twice], list(range(rank))) if twice else square
+
+    def spread(self, name: str, squares: Array) -> Array:
+        """Squares of elements that have nothing to do with each other."""
+        made = np.broadcast_to(squares, self.shape(name))
+        for axis in self.doubled(name):
+            n = self.shape(name)[axis]
+            eye = np.eye(n).reshape([n if k in (axis, made.ndim) else 1 for k in range(made.ndim + 1)])
+            made = made[..., None] * eye
+        return made
+
+    def masked(self, name: str, square: Array, *, summed: Collection[int] = ()) -> Array:
+        """Without the moments of pairs that no generator mixes; along axes that are summed over fewer count."""
+        rank = len(self.shape(name))
+        for j, axis in enumerate(self.doubled(name)):
+            mask = self.mask(name, axis, summed=axis in summed)
+            if not mask.all():
+                square = square * mask.reshape([len(mask) if k in (axis, rank + j) else 1 for k in range(square.ndim)])
+        return square
+
+    def scaled(self, name: str, square: Array, factor: Array) -> Array:
+        """Every element times a factor: shape of the tensor, or one that broadcasts to it."""
+        rank, twice = len(self.shape(name)), self.doubled(name)
+        factor = factor.reshape((1,) * (rank - factor.ndim) + factor.shape)
+        other = factor.reshape(factor.shape + (1,) * len(twice))
+        for j, axis in enumerate(twice):
+            other = np.swapaxes(other, axis, rank + j)
+        return square * factor.reshape(factor.shape + (1,) * len(twice)) * other
+
+    def outer(self, name: str, values: Array) -> Array:
+        """Second moments of known numbers, in the layout of a tensor to which they broadcast."""
+        shape, sizes = self.shape(name), self.structure.program.shapes[name]
+        values = values.reshape((1,) * (len(shape) - values.ndim) + values.shape).astype(np.float64)
+        rank, twice = len(shape), self.doubled(name)
+        kept = [k for k in range(rank) if shape[k] > 1 or values.shape[k] == 1 or sizes[k] == 1]
+        values = np.broadcast_to(
+            values, [n if k in twice else m for k, (n, m) in enumerate(zip(shape, values.shape, strict=True))]
+        )
+        pair = [rank + k if k in twice else k for k in range(rank)]
+        made = np.einsum(values, list(range(rank)), values, pair, [*kept, *(rank + k for k in twice)])
+        lost = [k for k in range(rank) if k not in kept]
+        return np.asarray(np.expand_dims(made, lost) / prod(values.shape[k] for k in lost))
+
+    def carry(
+        self, source: str, target: str, square: Array, keep: Sequence[int | None], *, joined: bool = True
+    ) -> Array:
+        """Moments of one tensor in the layout of another.
+
+        Axis k of the target is axis ``keep[k]`` of the source, or a new one, along which all elements are the same
+        (`joined`) or have nothing to do with each other. What is not kept is summed up (`joined`) or averaged.
+        """
+        have, want = self.shape(source), self.shape(target)
+        twice, rank = self.doubled(source), len(have)
+        keep = [
+            j if j is not None and (have[j] == n or have[j] == 1) else None for j, n in zip(keep, want, strict=True)
+        ]
+        pairs = [k for k in self.doubled(target) if keep[k] is not None and keep[k] in twice]
+        both = {keep[k] for k in pairs}
+        whole = {j for j in twice if j not in keep} if joined else set()
+        labels = [*range(rank), *(rank + j if j in both or j in whole else j for j in twice)]
+        out = [j for j in keep if j is not None] + [rank + j for k in pairs if (j := keep[k]) is not None]
+        lost = prod(have[j] for j in range(rank) if j not in keep)
+        made = np.einsum(square, labels, out) / (1 if joined else lost)
+        kept = [k for k, j in enumerate(keep) if j is not None]
+        order = [*kept, *(len(want) + k for k in pairs)]
+        wide = [*range(len(want)), *(len(want) + k for k in self.doubled(target))]
+        made = made.reshape([made.shape[order.index(k)] if k in order else 1 for k in wide])
+        for i, k in enumerate(self.doubled(target)):
+            j = keep[k]
+            if k not in pairs and (j is None or have[j] > 1) and not (j is None and joined):
+                eye = np.eye(want[k])
+                made = made * eye.reshape([want[k] if d in (k, len(want) + i) else 1 for d in range(len(wide))])
+        return np.broadcast_to(made, [*want, *(want[k] for k in self.doubled(target))])
+
+    def table(self, name: str, values: Array, keep: Sequence[int | None]) -> Array:
+        """Second moments of the entries of a table, less what all of them share; axis k is ``keep[k]`` of the table."""
+        shape, rank = self.shape(name), values.ndim
+        lost = tuple(j for j in range(rank) if j not in keep)
+        values = values.astype(np.float64)
+        values = values - values.mean(axis=lost, keepdims=True)
+        twice = [k for k in self.doubled(name) if keep[k] is not None]
+        pairs = [keep[k] for k in twice]
+        written = [j for k, j in enumerate(keep) if j is not None and shape[k] == values.shape[j]]
+        out = [*written, *(rank + j for j in pairs if j is not None)]
+        made = np.einsum(
+            values, list(range(rank)), values, [rank + j if j in pairs else j for j in range(rank)], out, optimize=True
+        )
+        made = made / prod(values.shape[j] for j in range(rank) if j not in written)
+        wide = [n if keep[k] in written else 1 for k, n in enumerate(shape)]
+        made = made.reshape([*wide, *(shape[k] if k in twice else 1 for k in self.doubled(name))])
+        for i, k in enumerate(self.doubled(name)):
+            if k not in twice:
+                made = made * np.eye(shape[k]).reshape(
+                    [shape[k] if d in (k, len(shape) + i) else 1 for d in range(made.ndim)]
+                )
+        return np.broadcast_to(made, [*shape, *(shape[k] for k in self.doubled(name))])
+
+
+def _blocks(terms: Sequence[Term], mixed: Collection[int], size: int) -> NDArray[np.int64]:
+    """For every index of an axis the first of those that differ from it in mixed leaves alone."""
+    first = np.arange(size)
+    for term in terms:
+        axes = tuple(k for k, leaf in enumerate(term.leaves) if leaf in mixed)
+        first[term.positions] = term.positions.min(axis=axes, keepdims=True)
+    return first

@@ -1,0 +1,187 @@
+"""Rehearsals: a part of a network computed on random numbers, for what no gauge can change about it.
+
+Everything is in float64. What enters the part is drawn at random. A map along axes in a fixed order stands for any
+map: a random linear one takes its place, which tells apart what the map could. Normalisations have a large epsilon, so
+that lengths count.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from symlint.analysis.substitutes import LARGEST, folded, normalised, pointwise, wide
+from symlint.model.clusters import precision
+from symlint.model.graph import Array
+from symlint.program.numbers import contract
+from symlint.program.steps import (
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    operands,
+)
+
+CHANNELS = 4
+"""Random combinations of a fixed map's inputs of which each output has one of its own."""
+ELEMENTS = 1 << 23
+"""Of one tensor, beyond which nothing is rehearsed."""
+
+
+class Unrehearsed(Exception):
+    """A part that cannot be computed, or that is too large."""
+
+
+def entered(program: Program, part: Set[str], moving: Set[str]) -> frozenset[str]:
+    """A part of the moving tensors with what leads to it from the last contractions and normalisations before.
+
+    Of a normalisation what it cannot put out counts, so that it is in the part; what it reads is drawn.
+    """
+    found, waiting = set(part), list(part)
+    while waiting:
+        top = waiting.pop()
+        step = program.producers.get(top) if top in moving else None
+        within = top in part
+        if step is None or not (within or _passing(step)):
+            continue
+        found.add(top)
+        if within or not isinstance(step, Normalise):
+            waiting += [name for name in operands(step) if name in moving and name not in found]
+    return frozenset(found)
+
+
+def _passing(step: Step) -> bool:
+    """Whether a step only rearranges numbers, computes with them one by one, or normalises them."""
+    return isinstance(step, (Pointwise, Slice, Concat, Mix, Normalise)) or (
+        isinstance(step, Einsum) and len(step.operands) == 1
+    )
+
+
+@dataclass
+class Rehearsal:
+    """The values of tensors in one draw."""
+
+    program: Program
+    inside: frozenset[str]
+    """The tensors that depend on the input and are computed; others that do are drawn."""
+    seed: int
+    rounded: bool = False
+    """Whether every weight is off by a rounding of its number type."""
+    given: Mapping[str, Array] = field(default_factory=dict)
+    """Values that are neither computed nor drawn."""
+    size: float = 1.0
+    """Of what is drawn."""
+    thin: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shapes of what is drawn, with size 1 along axes along which one draw is enough."""
+    known: dict[str, Array] = field(default_factory=dict)
+
+    def maker(self, name: str) -> Step | None:
+        """The step that makes a tensor, if that is constant or inside."""
+        computed = name in self.inside or name not in self.program.dependent
+        return self.program.producers.get(name) if computed else None
+
+    def value(self, name: str) -> Array:
+        """The value of a tensor.
+
+        Raises `Unrehearsed`.
+        """
+        todo = [name]
+        while todo:
+            top = todo[-1]
+            step = self.maker(top) if top not in self.given else None
+            missing = [n for n in operands(step) if n not in self.known] if step and top not in self.known else []
+            todo.extend(missing)
+            if not missing:
+                todo.pop()
+                if top not in self.known:
+                    self.known[top] = self._made(top, step)
+        return self.known[name]
+
+    def _made(self, name: str, step: Step | None) -> Array:
+        program, shape = self.program, self.program.shapes[name]
+        if int(np.prod(shape, dtype=np.int64)) > ELEMENTS:
+            raise Unrehearsed(name)
+        if name in self.given:
+            return self.given[name]
+        if name in program.weights:
+            return self._weight(name)
+        if name in program.tables:
+            table = program.tables[name]
+            return np.clip(table.astype(np.float64), -LARGEST, LARGEST) if table.dtype.kind in "fV" else table
+        if step is None:
+            return self._random(name).standard_normal(self.thin.get(name, shape)) * self.size
+        made = self._step(step, name)
+        if made is None or made.dtype == object:
+            raise Unrehearsed(name)
+        return made
+
+    def _random(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    def _weight(self, name: str) -> Array:
+        tensor = self.program.model.tensors[self.program.weights[name]]
+        values = tensor.read()
+        if not tensor.floating:
+            return values
+        exact = values.astype(np.float64)
+        if not self.rounded:
+            return exact
+        off = self._random(tensor.name).uniform(-1, 1, exact.shape) * precision(tensor.dtype)
+        return np.asarray(exact * (1 + off))
+
+    def _step(self, step: Step, name: str) -> Array | None:
+        if isinstance(step, Einsum):
+            return contract(step, [wide(self.value(n)) for n in step.operands], [0] * len(step.operands))
+        if isinstance(step, Pointwise):
+            return pointwise(step, [self.value(n) for n in step.operands])
+        if isinstance(step, Slice):
+            return self.value(step.x)[(*(slice(None),) * step.axis, slice(step.start, step.stop))]
+        if isinstance(step, Concat):
+            return self._joined(step)
+        if isinstance(step, Normalise):
+            return normalised(step.function, wide(self.value(step.x)), step.axes)
+        if isinstance(step, Fold):
+            return folded(step.function, wide(self.value(step.x)), step.axes)
+        if isinstance(step, Mix):
+            return self._mixed(step)
+        if isinstance(step, Affine):
+            gain, bias, mean, var = (self.value(n) for n in (step.gain, step.bias, step.mean, step.var))
+            scale = gain / np.sqrt(var + step.epsilon)
+            return np.asarray(scale if name == step.scale else bias - mean * scale)
+        return None
+
+    def _joined(self, step: Concat) -> Array:
+        shape = list(self.program.shapes[step.out])
+        parts = []
+        for n in step.operands:
+            shape[step.axis] = self.program.shapes[n][step.axis]
+            parts.append(np.broadcast_to(self.value(n), shape))
+        return np.concatenate(parts, step.axis)
+
+    def _mixed(self, step: Mix) -> Array:
+        """A random map along the axes that are not kept, where it is not known which numbers it chooses."""
+        if step.chosen is not None:
+            return np.asarray(self.value(step.x).take(step.chosen[1], step.chosen[0]))
+        x, shape = wide(self.value(step.x)), self.program.shapes[step.out]
+        kept = [k for k in step.keep if k is not None]
+        gone = [k for k in range(x.ndim) if k not in kept]
+        new = [k for k, source in enumerate(step.keep) if source is None]
+        lines = x.transpose(*kept, *gone).reshape(*(x.shape[k] for k in kept), -1)
+        rng = self._random(step.out)
+        into = rng.standard_normal((lines.shape[-1], CHANNELS)) / np.sqrt(lines.shape[-1])
+        out = rng.standard_normal((CHANNELS, int(np.prod([shape[k] for k in new], dtype=np.int64))))
+        made = lines @ into @ out
+        # A map of what is constant leaves it so, as lookups do: what shifts a table shifts what is read from it.
+        made += lines.mean(axis=-1, keepdims=True) * (1 - into.sum(axis=0) @ out)
+        made = made.reshape((*lines.shape[:-1], *(shape[k] for k in new)))
+        here = [k for k, source in enumerate(step.keep) if source is not None]
+        return np.moveaxis(made, range(made.ndim), [*here, *new])

@@ -1,0 +1,128 @@
+"""Spaces whose units are all one function, because every weight that makes them is constant along them.
+
+Duplicates are rows that chance would not repeat; a layer that was started at one number has no chance in it, and is
+told by asking for equality alone, but of all units. Tensors that sum over the units do not have them, and weights that
+are only summed over may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from math import prod
+
+import numpy as np
+
+from symlint.model.clusters import ROUNDING, precision
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, Unknown
+from symlint.symmetry.motion.action import Stand, stands
+from symlint.symmetry.structure import Action, Structure
+
+
+def all_alike(structure: Structure, action: Action, moving: Collection[str]) -> bool:
+    """Whether the units of an action are the same in every tensor that depends on the input, copy by copy.
+
+    Args:
+        structure: of the network.
+        action: a permutation.
+        moving: the tensors that depend on the input.
+    """
+    return _Alike(structure, action).all(moving)
+
+
+class _Alike:
+    def __init__(self, structure: Structure, action: Action) -> None:
+        self.structure, self.program, self.action = structure, structure.program, action
+        factors = structure.axes.factors
+        self.count = factors.size(action.leaf) * prod(factors.size(c) for c in action.copies)
+        self.differ: set[tuple[str, int]] = set()
+        """Tensor and axis along which the units differ."""
+
+    def all(self, moving: Collection[str]) -> bool:
+        """The answer; most spaces have no weight beyond a bias that is constant along them, and end it at once."""
+        rows = False
+        holders = self.structure.axes.factors.holders.get(self.action.leaf, set())
+        for name, stored in [(n, self.program.weights[n]) for n in sorted(holders) if n in self.program.weights]:
+            for stand in self._stands(name):
+                if not self._constant(name, stand):
+                    self.differ.add((name, stand.axis))
+                elif self.program.model.tensors[stored].size > self.count:
+                    rows = True
+        if not rows:
+            return False
+        for step in self.program.steps:
+            self.step(step)
+        held = {n for n in holders if n in moving and any(True for _ in self._stands(n))}
+        return bool(held) and not any(name in held for name, _ in self.differ)
+
+    def _stands(self, name: str) -> Iterator[Stand]:
+        axes = self.structure.axes.of[name]
+        return stands(self.structure.expansion, axes, self.action.leaf, self.action.copies)
+
+    def _constant(self, name: str, stand: Stand) -> bool:
+        """Whether a weight is the same for all units, to a few roundings."""
+        tensor = self.program.model.tensors[self.program.weights[name]]
+        values = np.moveaxis(tensor.read(), stand.axis, -1)
+        grid = np.moveaxis(stand.grid, stand.place, -1)
+        slack = ROUNDING * precision(tensor.dtype)
+        for chosen in (grid[..., :2], grid):  # two units first: random ones differ
+            block = values[..., chosen].astype(np.float64)
+            with np.errstate(invalid="ignore"):  # what is not finite is like nothing
+                alike = np.abs(block - block[..., :1]) <= slack * np.abs(block[..., :1])
+            if not np.all(alike):
+                return False
+        return True
+
+    def _spread(self, out: str, pairs: Sequence[tuple[int, str, int]]) -> None:
+        """An axis of a result has what an axis of an operand has: (axis, operand, its axis)."""
+        self.differ.update((out, k) for k, name, j in pairs if (name, j) in self.differ)
+
+    @dispatched
+    def step(self, step: Step) -> None:
+        """Where the units differ in the result of a step."""
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> None:
+        pairs = [
+            (k, name, j)
+            for name, spec in zip(step.operands, step.specs, strict=True)
+            for j, labels in enumerate(spec)
+            for k, made in enumerate(step.result)
+            if set(labels) & set(made)
+        ]
+        self._spread(step.out, pairs)
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        rank = len(self.program.shapes[step.out])
+        ranks = {name: len(self.program.shapes[name]) for name in step.operands}
+        self._spread(step.out, [(k + rank - n, name, k) for name, n in ranks.items() for k in range(n)])
+
+    @step.register
+    def _(self, step: Concat) -> None:
+        axes = range(len(self.program.shapes[step.out]))
+        self._spread(step.out, [(k, name, k) for name in step.operands for k in axes])
+
+    @step.register(Slice)
+    @step.register(Normalise)
+    def _(self, step: Slice | Normalise) -> None:
+        self._spread(step.out, [(k, step.x, k) for k in range(len(self.program.shapes[step.x]))])
+
+    @step.register
+    def _(self, step: Mix) -> None:
+        self._spread(step.out, [(k, step.x, j) for k, j in enumerate(step.sources) if j is not None])
+
+    @step.register
+    def _(self, step: Fold) -> None:
+        kept = [k for k in range(len(self.program.shapes[step.x])) if k not in step.axes]
+        self._spread(step.out, [(k, step.x, j) for k, j in enumerate(kept)])
+
+    @step.register
+    def _(self, step: Affine) -> None:
+        for out in (step.scale, step.shift):
+            self._spread(out, [(0, name, 0) for name in (step.gain, step.bias, step.mean, step.var)])
+
+    @step.register
+    def _(self, step: Unknown) -> None:
+        """Its results have units of their own."""

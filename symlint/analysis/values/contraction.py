@@ -1,0 +1,291 @@
+"""The abstract value of a contraction: rows of weights over the distinct bases that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from symlint.analysis.values.lattice import Bases, Names, Value, alike, known
+from symlint.analysis.values.regrouping import Grid, apart, first, gathered, grid, pieces, together
+from symlint.analysis.values.rows import Columns, Rows, Verdicts, combine
+from symlint.analysis.values.weights import Blockwise, Levels, Weight, absent
+from symlint.model.clusters import ROUNDING, precision
+from symlint.model.graph import Array, Shape
+from symlint.program.steps import Einsum, Spec
+
+LIMIT = 1 << 25
+
+
+def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape, verdicts: Verdicts) -> Value:
+    """The value of `step.out`, in the given shape; operands broadcast along labels that they do not carry."""
+    if len(values) == 1:
+        return _single(names, step, values[0], shape)
+    numeric = [v.bases is None for v in values]
+    if len(values) == 2 and any(numeric):
+        if all(numeric):
+            return _numbers(names, step, values, shape)
+        x, w = (0, 1) if numeric[1] else (1, 0)
+        return _linear(names, step, (values[x], step.specs[x]), (values[w], step.specs[w]), shape, verdicts)
+    return _products(names, step, values, shape)
+
+
+def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
+    """A rearrangement, a repetition, or a sum over axes."""
+    sizes = dict(step.sizes)
+    if value.bases is None and isinstance(value.held, Weight) and (turned := _turned(step, value)) is not None:
+        return turned
+    cut = grid(value, step.specs[0], sizes)
+    if cut is None:
+        return names.fresh(shape)
+    gone = [label for label in cut.order if not any(label in axis for axis in step.result)]
+    wild = {label for label, n in zip(cut.order, cut.shape, strict=True) if n == 1 and sizes[label] > 1}
+    if value.bases is not None and _seats(step.specs[0], wild) != _seats(step.result, wild):
+        bases = names.derive(cut.shape, [cut.bases], steady=True, clear=cut.bases.constant)
+        cut = Grid(bases, cut.scale, cut.order)
+    repeated = [(x, n) for axis, n in zip(step.result, shape, strict=True) for x in axis if x not in cut.order]
+    for label, n in repeated:
+        bases = cut.bases
+        size = sizes[label] if n > 1 else 1
+        bases = Bases(bases.starts[..., None], (*bases.steps, 0), (*bases.shape, size))
+        cut = Grid(bases, cut.scale[..., None], (*cut.order, label))
+    if value.bases is None:
+        full, order = cut.scale, list(cut.order)
+        for label in gone:
+            k = order.index(label)
+            full = full.sum(axis=k, dtype=np.float64) * (sizes[label] / full.shape[k])
+            order.remove(label)
+        numbers = _grouped(names, step, full, order, shape)
+        if (off := value.off) is None or gone or numbers.bases is not None:
+            return numbers
+        noise = apart(off, value.shape, step.specs[0], sizes)
+        assert noise is not None
+        noise = noise.reshape((*noise.shape, *(1 for _ in repeated)))
+        return known(numbers.scale, _grouped(names, step, noise, order, shape).scale)
+    if gone:
+        cut = _summed(names, cut, gone, sizes)
+    return together(names, cut, step, shape)
+
+
+def _summed(names: Names, cut: Grid, gone: list[str], sizes: dict[str, int]) -> Grid:
+    """The sum along some labels."""
+    kept = [label for label in cut.order if label not in gone]
+    cut = cut.turn([*gone, *kept])
+    axes = tuple(range(len(gone)))
+    bases, scale = cut.bases, cut.scale
+    fixed = np.asarray(bases.constant.all(axis=axes, keepdims=True))
+    many = prod(cut.shape[k] for k in axes)
+    if many == 1:
+        wide = prod(sizes[label] for label in gone)
+        made = names.derive(bases.shape, [bases], steady=True, clear=fixed)
+        size = np.where(fixed, scale * wide, scale)
+    else:
+        total = _total(scale, cut.shape, axes)
+        zero = absent(scale).all(axis=axes, keepdims=True)
+        rest = (*(1 for _ in axes), *cut.shape[len(axes) :])
+        if many <= 2048:
+            made = gathered(names, bases, map(alike, [scale]), axes, clear=fixed)
+        else:
+            made = names.fresh(rest).labels.clear(fixed)
+        size = np.where(fixed, total, np.where(zero, 0.0, 1.0))
+    shape = made.shape[len(axes) :]
+    starts = made.starts.reshape(made.starts.shape[len(axes) :])
+    return Grid(Bases(starts, made.steps[len(axes) :], shape), size.reshape(size.shape[len(axes) :]), tuple(kept))
+
+
+def _total(scale: Array, shape: Shape, axes: tuple[int, ...]) -> Array:
+    """The sum along some axes of numbers that may have size 1 along them."""
+    repeated = prod(shape[k] for k in axes if scale.shape[k] == 1)
+    return np.asarray(scale.sum(axis=axes, keepdims=True) * repeated)
+
+
+def _seats(spec: Spec, wild: set[str]) -> list[tuple[int, str]]:
+    """Where the places that carry no units stand, counted from the last axis: a base is a function of them."""
+    return [(len(spec) - k, label) for k, axis in enumerate(spec) for label in axis if label in wild]
+
+
+def _turned(step: Einsum, value: Value) -> Value | None:
+    """A weight with its axes in another order, cut or joined; None where it is more than a view."""
+    assert isinstance(value.held, Weight)
+    order = [label for axis in step.specs[0] for label in axis]
+    wanted = [label for axis in step.result for label in axis]
+    cuts = pieces(value.shape, step.specs[0], step.sizes)
+    if cuts is None or sorted(order) != sorted(wanted) or value.noise is not None:
+        return None
+    made = tuple(prod(step.sizes[x] for x in axis) for axis in step.result)
+    inner = tuple(step.sizes[x] for x in order)
+    if prod(value.shape) != prod(made) or prod(made) > LIMIT:
+        return None
+    places = tuple(order.index(label) for label in wanted)
+
+    def turn(array: Array) -> Array:
+        return array.reshape(inner).transpose(places).reshape(made)
+
+    return Value(None, value.held.view(made, (inner, places, made), turn), made)
+
+
+def _grouped(names: Names, step: Einsum, full: Array, order: list[str], shape: Shape) -> Value:
+    """Known numbers in the grouping of the result, written out in full where that is small."""
+    wanted = [label for axis in step.result for label in axis]
+    full = full.transpose([order.index(label) for label in wanted])
+    whole = tuple(step.sizes[label] for label in wanted)
+    made = tuple(prod(step.sizes[x] for x in axis) for axis in step.result)
+    if prod(whole) > LIMIT:
+        return names.fresh(shape)
+    return known(np.broadcast_to(full, whole).reshape(made))
+
+
+def _numbers(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
+    """A product of known numbers."""
+    sizes = dict(step.sizes)
+    if sum(prod(v.shape) for v in values) > LIMIT:
+        return names.fresh(shape)
+    cuts = [grid(v, spec, sizes) for v, spec in zip(values, step.specs, strict=True)]
+    if any(c is None for c in cuts):
+        return names.fresh(shape)
+    letter = {label: chr(97 + k) if k < 26 else chr(39 + k) for k, label in enumerate(step.sizes)}
+    full = [np.broadcast_to(c.scale, [sizes[x] for x in c.order]).astype(np.float64) for c in cuts if c is not None]
+    sides = ["".join(letter[x] for x in c.order) for c in cuts if c is not None]
+    made = "".join(letter[x] for axis in step.result for x in axis)
+    product = np.einsum(f"{','.join(sides)}->{made}", *full, optimize=True)
+    order = [x for axis in step.result for x in axis]
+    return _grouped(names, step, product, order, shape)
+
+
+def _linear(
+    names: Names, step: Einsum, x: tuple[Value, Spec], w: tuple[Value, Spec], shape: Shape, verdicts: Verdicts
+) -> Value:
+    """Known weights times unknown bases: an output is its row of weights over the distinct bases."""
+    sizes = dict(step.sizes)
+    cut, whole = grid(x[0], x[1], sizes), pieces(w[0].shape, w[1], sizes)
+    wide, made = ([label for axis in spec for label in axis] for spec in (w[1], step.result))
+    roles = None if cut is None or whole is None else _roles(cut, wide, made, sizes)
+    if cut is None or roles is None:
+        return names.fresh(shape)
+    passing, batch, out, read, along = roles
+    parts = (batch, out, read, along)
+    count = [prod(sizes[label] for label in part) for part in parts]
+    places = [tuple(wide.index(label) for label in part) for part in parts]
+
+    def layout(values: Array) -> Array:
+        labelled = apart(values, w[0].shape, w[1], sizes)
+        assert labelled is not None
+        full = np.broadcast_to(labelled, [sizes[label] for label in wide])
+        return full.transpose([k for part in places for k in part]).reshape(count)
+
+    cut = cut.align([*batch, *passing, *read])
+    # What is the same at every place, or differs from place to place in a regular way, is looked at once.
+    free = [k + len(batch) for k, label in enumerate(passing) if _once(cut, label)]
+    bases = cut.bases.write(k for k in range(len(cut.order)) if k not in free)
+    dims = [1 if k in free else n for k, n in enumerate(cut.shape)]
+    many = prod(dims[len(batch) : len(batch) + len(passing)])
+    starts, scale = (np.broadcast_to(a, dims).reshape(count[0], many, count[2]) for a in (bases.starts, cut.scale))
+    stored = w[0].held
+    key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
+    blocks = _blocks(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
+    off = stored.off.then(layout) if isinstance(stored, Weight) and stored.off is not None else None
+    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks, off)
+    rows = combine(names, starts, scale, weights, ROUNDING * precision(w[0].dtype))
+    shared = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
+    within = (*dims[: len(batch) + len(passing)], *shared[len(batch) + len(passing) :])
+    found = _named(names, rows, within, shared, [k for k in free if bases.steps[k]])
+    done = Grid(found, rows.scale.reshape(within), (*batch, *passing, *out))
+    missing = tuple(label for label in made if label not in done.order)
+    return together(names, done.align([*done.order, *missing]), step, shape)
+
+
+def _roles(cut: Grid, wide: list[str], made: list[str], sizes: Mapping[str, int]) -> tuple[list[str], ...] | None:
+    """The labels of a contraction with weights: those that pass them, the batch, those of outputs, units, and others.
+
+    None where an axis without units, or one that is summed, cannot be told by the weights.
+    """
+    units = [label for label in cut.order if cut.size(label) == sizes[label]]
+    batch = [label for label in made if label in wide and label in units]
+    out = [label for label in made if label in wide and label not in cut.order]
+    passing = [label for label in made if label not in wide and label in units]
+    read = [label for label in wide if label not in made and label in units]
+    along = [label for label in wide if label not in made and label in cut.order and label not in units]
+    alone = [label for label in wide if label not in made and label not in cut.order]
+    lost = [label for label in units if label not in made and label not in wide]
+    varying = [label for label in made if label in wide and label in cut.order and label not in units]
+    return None if lost or alone or varying else (passing, batch, out, read, along)
+
+
+def _named(names: Names, rows: Rows, within: Shape, shape: Shape, free: Sequence[int]) -> Bases:
+    """New bases for rows that were looked at once for all places of the axes `free`.
+
+    Args:
+        names: gives them their numbers.
+        rows: what was found.
+        within: their shape, with size 1 along axes that were not written out.
+        shape: in full.
+        free: axes along which each place makes a base of its own.
+    """
+    many = prod(shape[k] for k in free)
+    steps, size = [0] * len(shape), 1
+    for k in reversed(free):
+        steps[k], size = size, size * shape[k]
+    found = Bases((rows.base * many + names.count).reshape(within), tuple(steps), shape)
+    names.count += (int(rows.base.max(initial=-1)) + 1) * many
+    quiet = (rows.steady & ~rows.still).reshape(within)
+    if quiet.any():
+        names.settle(found, None if quiet.all() else quiet)
+    return Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
+
+
+def _blocks(
+    stored: Weight,
+    spec: Spec,
+    places: Sequence[tuple[int, ...]],
+    layout: Callable[[Array], Array],
+    count: Sequence[int],
+) -> Callable[[], Iterator[tuple[tuple[slice, ...], Array]]] | None:
+    """The blocks of a weight that is worked out in blocks, as rows and columns; None where it is no such matrix."""
+    worked_out: object = stored.read
+    batch, out, read, along = places
+    if isinstance(worked_out, Levels) and not batch:
+        table = count[1], count[2] * count[3]
+        return worked_out.view(table, lambda values: layout(values).reshape(table)).blocks
+    if not isinstance(worked_out, Blockwise) or len(spec) != 2 or batch or along:
+        return None
+    first, second = tuple(range(len(spec[0]))), tuple(range(len(spec[0]), len(spec[0]) + len(spec[1])))
+    if (out, read) == (first, second):
+        return worked_out.blocks
+    if (read, out) == (first, second):
+        return lambda: (((rows, columns), block.T) for (columns, rows), block in worked_out.blocks())
+    return None
+
+
+def _once(cut: Grid, label: str) -> bool:
+    """Whether neither scales nor labels have numbers of their own along a label."""
+    k = cut.order.index(label)
+    return bool(cut.scale.shape[k] == 1 and cut.bases.starts.shape[k] == 1)
+
+
+def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) -> Value:
+    """Products of unknown bases: equal where all factors are equal, in order; zero where every product is."""
+    sizes = dict(step.sizes)
+    cuts = [grid(v, spec, sizes) for v, spec in zip(values, step.specs, strict=True)]
+    if any(c is None for c in cuts):
+        return names.fresh(shape)
+    every = list(dict.fromkeys(label for c in cuts if c is not None for label in c.order))
+    gone = [label for label in every if not any(label in axis for axis in step.result)]
+    kept = [label for label in every if label not in gone]
+    grids = [c.align([*gone, *kept]) for c in cuts if c is not None]
+    wide = np.broadcast_shapes(*(g.shape for g in grids))
+    if prod(wide) > LIMIT // 8 or prod(wide[: len(gone)]) > 2048:
+        return names.fresh(shape)
+    scale = np.ones((1,) * len(wide))
+    for g in grids:
+        scale = scale * g.scale
+    zero = absent(scale)
+    bases = names.derive(wide, [g.bases for g in grids], clear=zero)
+    flat = np.where(zero, 0.0, scale)
+    axes = tuple(range(len(gone)))
+    lead = first(flat, axes)
+    nothing = lead == 0
+    made = gathered(names, bases, map(alike, [flat / np.where(nothing, 1.0, lead)]), axes, clear=nothing)
+    starts = made.starts.reshape(made.starts.shape[len(gone) :])
+    made = Bases(starts, made.steps[len(gone) :], made.shape[len(gone) :])
+    return together(names, Grid(made, lead.reshape(lead.shape[len(gone) :]), tuple(kept)), step, shape)

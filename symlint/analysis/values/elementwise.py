@@ -1,0 +1,259 @@
+"""The abstract value of an elementwise function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, tidy
+from symlint.analysis.values.weights import Levels, Mask, Operand, Weight, absent
+from symlint.model.graph import Array, Shape
+from symlint.program.arithmetic import compute
+from symlint.program.parity import ODD
+from symlint.program.steps import GRID, Pointwise
+
+SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
+STILL = frozenset({"Identity", "Dropout", "Neg"})
+LARGE = 1 << 14
+"""Elements of a weight from which on what comes of it is worked out later."""
+LEVELLED: Mapping[str, Any] = {"Identity": None, "Sub": np.subtract, "Mul": np.multiply}
+"""What quantisers do with levels, whose numbers stay finite."""
+
+
+def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """The value of `step.out`: a number where all operands are, else a base that what it reads determines."""
+    if all(v.bases is None for v in values):
+        return _numbers(names, step, values)
+    if len(values) == 1:
+        return _unary(names, step, values[0])
+    if step.function in SUMS:
+        return _sum(names, step, values)
+    if step.function == GRID:
+        made = _any(names, step, values)
+        return tidy(made.labels, np.where(_lifted(absent(values[0].slim), len(made.shape)), 0.0, made.slim))
+    if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
+        return _product(names, step, values)
+    if step.function == "Where" and step.law.degrees[:1] == (None,):
+        return _choice(names, values[0], values[1:])
+    if step.law.kind == "product" and step.law.degrees[0] == 1:
+        return _any(names, step, values, homogeneous=True)
+    return _any(names, step, values)
+
+
+def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    if (later := _put_off(step, values, shape)) is not None:
+        return later
+    # A quantiser finds its axis by the sizes of what it is given.
+    whole = step.function.endswith("QuantizeLinear")
+    made = compute(step, [v.scale if whole else v.slim for v in values])
+    if made is None:
+        return names.fresh(shape)
+    return Value(None, _lifted(made, len(shape)), shape)
+
+
+def _put_off(step: Pointwise, values: list[Value], shape: Shape) -> Value | None:
+    """What comes of the levels of a large weight, worked out when it is read: it is finite whatever they are."""
+    place = max(range(len(values)), key=lambda k: prod(values[k].shape))
+    weight, numbers = values[place].held, [v.slim for k, v in enumerate(values) if k != place]
+    if step.function not in LEVELLED or not isinstance(weight, Weight) or not weight.levels:
+        return None
+    small = all(n.size * 16 <= prod(shape) and np.isfinite(n.astype(np.float64)).all() for n in numbers)
+    whole = step.function == step.node.op and all(n.dtype.kind in "biu" for n in numbers) and "int" in weight.dtype
+    if not small or whole or weight.shape != shape or prod(shape) < LARGE:
+        return None
+    source: object = weight.read
+    levels = source if isinstance(source, Levels) else Levels(weight.read, shape)
+    for number in numbers:
+        wide = _lifted(number.astype(np.float64), len(shape))
+        levels = levels.then(Operand(LEVELLED[step.function], wide, behind=place == 0))
+    key = (*weight.key, step.function, *(n.tobytes() for n in numbers))
+    return Value(None, Weight(shape, "float64", levels, key, levels=True), shape)
+
+
+def _lifted(array: Array, rank: int) -> Array:
+    """An array with axes of size 1 before its own."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def _unary(names: Names, step: Pointwise, x: Value) -> Value:
+    """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
+    scale = x.slim
+    if step.function in STILL:
+        return x if step.function != "Neg" else Value(x.bases, -scale, x.shape, x.off)
+    constant = x.labels.constant & np.ones(scale.shape, bool)
+    made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
+    clear = constant if made is not None else None
+    if step.law.kind == "product" and step.law.degrees[0] == 1:
+        bases = names.derive(x.shape, [x.labels], [np.signbit(scale).astype(np.int64)], steady=True, clear=clear)
+        scale = np.abs(scale)
+    elif step.function in ODD:
+        bases = names.derive(x.shape, [x.labels], map(alike, [np.abs(scale)]), steady=True, clear=clear)
+        scale = np.where(scale < 0, -1.0, 1.0)
+    else:
+        bases = names.derive(x.shape, [x.labels], map(alike, [scale]), steady=True, clear=clear)
+        scale = np.ones((1,) * len(x.shape))
+    if made is not None:
+        scale = np.broadcast_to(scale, constant.shape).astype(np.float64)
+        scale[constant] = made
+    return tidy(bases, scale)
+
+
+def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """Signed terms: the first that is no constant sets the scale."""
+    signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(values))]
+    divide = len(values) if step.function == "Mean" else 1
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    rank = len(shape)
+    scales = [_lifted(v.slim.astype(np.float64) * s / divide, rank) for v, s in zip(values, signs, strict=True)]
+    still = [_lifted(v.labels.constant, rank) for v in values]
+    fixed = np.zeros((1,) * rank)
+    for numbers, where in zip(scales, still, strict=True):
+        fixed = fixed + np.where(where, numbers, 0.0)
+    lead, only, count = np.ones((1,) * rank), None, np.zeros((1,) * rank, np.int64)
+    for v, numbers, where in zip(values, scales, still, strict=True):
+        if v.bases is None:
+            continue
+        begins = ~where & (count == 0)
+        lead = numbers if begins.all() else np.where(begins, numbers, lead)
+        bases = v.bases.spread(shape)
+        only = bases if only is None else bases.where(begins, only)
+        count = count + ~where
+    assert only is not None
+    if (gone := _cancelled(step, values, rank)) is not None:
+        count, still = np.where(gone, 0, count), [where | gone for where in still]
+    nothing = count == 0
+    safe = np.where(nothing, 1.0, lead) if nothing.any() else lead
+    alone = (count == 1) & (fixed == 0)
+    if alone.all():
+        return tidy(only, lead)
+    moving = [k for k, v in enumerate(values) if v.bases is not None]
+
+    def relative() -> Iterator[Labels]:
+        yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving)
+        off = [v.off for v in values]
+        noise = sum((_lifted(one, rank) for one in off if one is not None), np.zeros((1,) * rank))
+        offset, slack = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
+        yield alike(offset, slack if noise.any() else None)
+
+    clear = nothing if nothing.any() else None
+    made = names.derive(shape, [values[k].labels for k in moving], relative(), clear=clear)
+    if alone.any():
+        made = only.where(alone, made)
+    return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
+
+
+def _cancelled(step: Pointwise, values: list[Value], rank: int) -> Mask | None:
+    """Where a difference is zero because both sides are one unknown number; None where nothing is."""
+    if step.function != "Sub" or any(v.bases is None for v in values):
+        return None
+    (a, x), (b, y) = ((v.labels, v.slim) for v in values)
+    if b.starts.size > 1 or any(b.steps) or not b.starts.all() or not (a.starts == b.starts.reshape(-1)[0]).any():
+        return None
+    same = _lifted(a.write(range(len(a.shape))).starts == b.starts.reshape(-1)[0], rank)
+    return np.asarray(same & (_lifted(x, rank) == _lifted(y, rank)))
+
+
+def _product(names: Names, step: Pointwise, values: list[Value]) -> Value:
+    """Numbers multiply the scale; bases multiply to a new base, whatever their order."""
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    rank = len(shape)
+    inverted = [d != 1 for d in step.law.degrees]
+    scale = np.ones((1,) * rank)
+    count, only, plain = np.zeros((1,) * rank, np.int64), None, np.ones((1,) * rank, bool)
+    for v, flip in zip(values, inverted, strict=True):
+        factor = v.slim
+        if flip:
+            with np.errstate(divide="ignore"):
+                factor = np.where(factor == 0, 0, 1 / np.where(factor == 0, 1, factor))
+        scale = scale * _lifted(factor, rank)
+        if v.bases is None:
+            continue
+        moving = ~_lifted(v.bases.constant, rank)
+        begins = moving & (count == 0)
+        bases = v.bases.spread(shape)
+        only = bases if only is None else bases.where(begins, only)
+        plain = np.where(begins, not flip, plain)
+        count = count + moving
+    assert only is not None
+    plain = plain & (count == 1)
+    nothing = count == 0
+    if (plain | nothing).all():
+        return tidy(only, scale)
+    moved = [v.bases.spread(shape) for v in values if v.bases is not None]
+    if len(moved) > 1 and not any(inverted):
+        moved = _sorted(moved)
+    made = names.derive(shape, moved, clear=nothing if nothing.any() else None)
+    return tidy(only.where(plain, made) if plain.any() else made, scale)
+
+
+def _sorted(several: list[Bases]) -> list[Bases]:
+    """Bases in an order that does not depend on which operand comes first."""
+    steps = {b.steps for b in several}
+    if len(steps) > 1:
+        apart = [k for k in range(len(several[0].shape)) if len({b.steps[k] for b in several}) > 1]
+        if any(b.telling for b in several) or not apart:
+            return several
+        several = [b.write(apart) for b in several]
+    ordered = np.sort(np.stack(np.broadcast_arrays(*(b.starts for b in several))), axis=0)
+    return [Bases(line, several[0].steps, several[0].shape) for line in ordered]
+
+
+def _any(names: Names, step: Pointwise, values: list[Value], *, homogeneous: bool = False) -> Value:
+    """Any other function: equal where everything it reads is equal, a number where everything is.
+
+    A `homogeneous` one keeps the size of its first operand's scale.
+    """
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    rank = len(shape)
+    first, size = values[0], np.ones((1,) * rank)
+    if homogeneous:
+        signed = np.where(np.signbit(first.slim), -1.0, 1.0)
+        size = _lifted(np.abs(first.slim), rank)
+        values = [Value(first.bases, signed, first.shape), *values[1:]]
+    constant = np.ones((1,) * rank, bool)
+    for v in values:
+        constant = constant & _lifted(v.labels.constant, rank)
+    result = None
+    if constant.any():
+        scales = [first.slim if homogeneous and not k else v.slim for k, v in enumerate(values)]
+        constant = np.broadcast_to(constant, np.broadcast_shapes(constant.shape, *(s.shape for s in scales)))
+        result = compute(step, [np.broadcast_to(s, constant.shape)[constant] for s in scales])
+    made = alike_in_all(names, values, clear=None if result is None else constant)
+    scale = size
+    if result is not None:
+        scale = np.broadcast_to(size, np.broadcast_shapes(size.shape, constant.shape)).astype(np.float64)
+        scale[np.broadcast_to(constant, scale.shape)] = result
+    return tidy(made.labels, scale)
+
+
+def _choice(names: Names, condition: Value, values: list[Value]) -> Value:
+    """One of several values or their sum, by a condition: of the scale of the first that is not zero."""
+    shape = np.broadcast_shapes(condition.shape, *(v.shape for v in values))
+    rank = len(shape)
+    scales = [_lifted(v.slim, rank).astype(np.float64) for v in values]
+    there = [~absent(s) for s in scales]
+    lead, found = np.zeros((1,) * rank), np.zeros((1,) * rank, bool)
+    for s, here in zip(scales, there, strict=True):
+        lead, found = np.where(here & ~found, s, lead), found | here
+    safe = np.where(found, lead, 1.0)
+    relative = np.broadcast_arrays(*(np.where(here, s, 0.0) / safe for s, here in zip(scales, there, strict=True)))
+    codes = [*alike(np.stack(relative))] if relative[0].size else []
+    told = _lifted(alike(condition.slim), rank)
+    bases = names.derive(
+        shape,
+        [condition.labels, *(v.labels for v in values)],
+        [told, *codes],
+        clear=~found if not found.all() else None,
+    )
+    return tidy(bases, lead)
+
+
+def alike_in_all(names: Names, values: list[Value], clear: Mask | None = None) -> Value:
+    """Equal where all of `values` are, and of them nothing else is known."""
+    shape = np.broadcast_shapes(*(v.shape for v in values))
+    bases = names.derive(shape, [v.labels for v in values], (alike(v.slim) for v in values), clear=clear)
+    return Value(bases, np.ones((1,) * len(shape)), shape)

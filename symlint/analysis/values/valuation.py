@@ -1,0 +1,363 @@
+"""Forward: the abstract value of every tensor of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.analysis.values.contraction import contract
+from symlint.analysis.values.elementwise import alike_in_all, elementwise
+from symlint.analysis.values.lattice import Bases, Names, Value, alike, known, tidy
+from symlint.analysis.values.regrouping import collapse, gathered
+from symlint.analysis.values.rows import Verdicts
+from symlint.analysis.values.weights import Blockwise, Mask, Weight, absent
+from symlint.model.clusters import BLOCK, ROUNDING, precision
+from symlint.model.graph import Array, Shape
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import (
+    NONE,
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Law,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+)
+
+LIMIT = 1 << 23
+SMALL = 1 << 14
+"""Elements of a table below which its lines are compared as they are."""
+EXTREMA = {"GlobalMaxPool": np.max, "ReduceMax": np.max, "ReduceMin": np.min}
+"""Folds that choose one of what they read, whatever its number."""
+Carried = Mapping[str, tuple[bool, ...]]
+Silent = Mapping[str, NDArray[np.bool_]]
+
+
+def valuate(
+    program: Program, carried: Carried, silent: Silent, verdicts: Verdicts | None = None
+) -> tuple[dict[str, Value], Names]:
+    """The value of every tensor.
+
+    Args:
+        program: the network.
+        carried: the axes that carry units are written out.
+        silent: what counts as zero of the weights.
+        verdicts: what is known of the rows of the weights from other runs, and is added to.
+    """
+    forward = _Forward(program, carried, silent, Verdicts() if verdicts is None else verdicts)
+    for step in program.steps:
+        forward.step(step)
+    return forward.values, forward.names
+
+
+class _Forward:
+    def __init__(self, program: Program, carried: Carried, silent: Silent, verdicts: Verdicts) -> None:
+        self.program, self.carried, self.verdicts = program, carried, verdicts
+        self.names = Names()
+        self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}
+        for name, stored in program.weights.items():
+            tensor = program.model.tensors[stored]
+            source: object = tensor.read
+            off = source.off if isinstance(source, Blockwise) else None
+            key, levels = (verdicts.name(tensor),), "int" in tensor.dtype
+            weight = Weight(tensor.shape, tensor.dtype, tensor.read, key, levels, off)
+            if name in silent:
+                weight = weight.view(tensor.shape, "without what is silent", partial(_without, silent[name]))
+            self.values[name] = Value(None, weight, tensor.shape)
+        for name in program.inputs:
+            self.values[name] = self.names.fresh(self.shape(name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape in which a tensor's value is written."""
+        shape = tuple(n if kept else 1 for n, kept in zip(self.program.shapes[name], self.carried[name], strict=True))
+        return shape if prod(shape) <= LIMIT else tuple(1 for _ in shape)
+
+    def fits(self, name: str, value: Value) -> Value:
+        """The value in the shape in which its tensor is written; unknown where it has another."""
+        shape = self.shape(name)
+        if value.bases is None and value.shape == self.program.shapes[name]:
+            return value
+        if value.shape == shape:
+            return value
+        if all(a in (1, b) for a, b in zip(value.shape, shape, strict=False)) and len(value.shape) == len(shape):
+            if value.bases is None:
+                return Value(None, value.slim, shape)
+            bases, wide = value.bases, [k for k, (a, b) in enumerate(zip(value.shape, shape, strict=True)) if a != b]
+            return tidy(self.names.apart(Bases(bases.starts, bases.steps, shape), wide), value.slim)
+        return self.names.fresh(shape)
+
+    def put(self, name: str, value: Value) -> None:
+        """Remember the value of a tensor."""
+        self.values[name] = self.fits(name, value)
+
+    @dispatched
+    def step(self, step: Step) -> None:
+        """Values of a step's outputs."""
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> None:
+        values = [self.values[name] for name in step.operands]
+        self.put(step.out, contract(self.names, step, values, self.shape(step.out), self.verdicts))
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        values = [self.values[name] for name in step.operands]
+        if any(v.bases is not None for v in values):
+            values = [self.narrow(v, self.shape(step.out)) for v in values]
+        self.put(step.out, elementwise(self.names, step, values))
+
+    def narrow(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """A known table as an unknown base along the axes that carry no units in `shape`."""
+        lead = len(shape) - len(value.shape)
+        axes = tuple(k for k, n in enumerate(value.shape) if n > 1 and shape[k + lead] == 1)
+        if not axes:
+            return value
+        rest = tuple(1 if k in axes else n for k, n in enumerate(value.shape))
+        if value.bases is None and not similar(value.slim, value.shape, axes):
+            made = self.names.fresh(rest)
+            self.names.settle(made.labels)
+            return made
+        bases, scale = collapse(self.names, value.labels, value.slim, axes)
+        self.names.settle(bases)
+        return Value(bases, scale, bases.shape)
+
+    @step.register
+    def _(self, step: Concat) -> None:
+        values = [self.values[name] for name in step.operands]
+        target = self.shape(step.out)
+        if not self.carried[step.out][step.axis]:
+            self.put(step.out, self._beside([self.narrow(v, target) for v in values]))
+            return
+        parts: list[Value] = []
+        for name, value in zip(step.operands, values, strict=True):
+            shape = list(target)
+            shape[step.axis] = self.program.shapes[name][step.axis]
+            v = value if value.bases is not None else self.narrow(value, tuple(shape))
+            if (
+                any(a not in (1, b) for a, b in zip(v.shape, shape, strict=True))
+                or v.shape[step.axis] != shape[step.axis]
+            ):
+                parts.append(self.names.fresh(shape))
+            elif v.bases is None:
+                parts.append(Value(None, v.slim, tuple(shape)))
+            else:
+                parts.append(Value(v.bases.spread(tuple(shape)), v.slim, tuple(shape)))
+        scale = behind([p.slim for p in parts], [p.shape for p in parts], step.axis)
+        full = (*target[: step.axis], sum(p.shape[step.axis] for p in parts), *target[step.axis + 1 :])
+        if all(v.bases is None for v in values) and all(p.bases is None for p in parts):
+            self.put(step.out, Value(None, scale, full))
+            return
+        self.put(step.out, Value(_behind([p.labels for p in parts], step.axis, full), scale, full))
+
+    def _beside(self, values: list[Value]) -> Value:
+        """Values put behind each other along an axis that carries no units: together they are one base."""
+        rank = max(len(v.shape) for v in values)
+        fixed, still = np.ones((1,) * rank, bool), np.ones((1,) * rank, bool)
+        for v in values:
+            fixed = fixed & v.labels.constant & (v.slim == values[0].slim)
+            still = still & self.names.still(v.labels.starts)
+        made = alike_in_all(self.names, values, clear=fixed)
+        quiet = still & ~fixed
+        if quiet.any():
+            self.names.settle(made.labels, None if quiet.all() else quiet)
+        return tidy(made.labels, np.where(fixed, values[0].slim, made.slim))
+
+    @step.register
+    def _(self, step: Slice) -> None:
+        x = self.values[step.x]
+        if x.shape[step.axis] == 1 and self.program.shapes[step.x][step.axis] > 1:
+            bases = self.names.derive(x.shape, [x.labels], steady=True, clear=x.labels.constant)
+            self.put(step.out, tidy(bases, x.slim))
+            return
+        shape = (*x.shape[: step.axis], step.stop - step.start, *x.shape[step.axis + 1 :])
+        cut = (*(slice(None),) * step.axis, slice(step.start, step.stop))
+        if isinstance(x.held, Weight):
+            held = x.held.view(shape, (step.axis, step.start, step.stop), lambda array: array[cut])
+            self.put(step.out, Value(None, held, shape))
+            return
+        scale = x.slim[cut] if x.slim.shape[step.axis] > 1 else x.slim
+        self.put(
+            step.out, Value(None if x.bases is None else x.bases.cut(step.axis, step.start, step.stop), scale, shape)
+        )
+
+    @step.register
+    def _(self, step: Mix) -> None:
+        x = self.values[step.x]
+        if step.chosen is not None and x.shape[step.chosen[0]] == self.program.shapes[step.x][step.chosen[0]]:
+            self.put(step.out, taken(x, *step.chosen))
+            return
+        dropped = tuple(k for k in range(len(x.shape)) if k not in step.keep)
+        bases, scale = self._rows(x, dropped, step.law)
+        if step.linear and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
+            # The same units at other places, each with its sign.
+            bases, scale = self.names.derive(bases.shape, [x.labels], steady=True), x.slim
+        if step.steady and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
+            bases = bases.clear(x.labels.constant)
+            scale = np.where(x.labels.constant, x.slim, scale)
+        order = [k for k in step.keep if k is not None]
+        left = bases.turn([*order, *dropped])
+        scale = scale.transpose([*order, *dropped])
+        places = iter(range(len(order)))
+        seats = [None if k is None else next(places) for k in step.keep]
+        starts = left.starts.reshape([1 if s is None else left.starts.shape[s] for s in seats])
+        steps = tuple(0 if s is None else left.steps[s] for s in seats)
+        shape = tuple(1 if s is None else left.shape[s] for s in seats)
+        scale = scale.reshape([1 if s is None else scale.shape[s] for s in seats])
+        self.put(step.out, tidy(Bases(starts, steps, shape), scale))
+
+    def _rows(self, x: Value, axes: tuple[int, ...], law: Law) -> tuple[Bases, Array]:
+        """What a map along `axes` makes of each remaining element: the axes have size 1 then."""
+        rest = tuple(1 if k in axes else n for k, n in enumerate(x.shape))
+        many = prod(x.shape[k] for k in axes)
+        if many == 1 and law.kind == "none":
+            bases = self.names.derive(rest, [x.labels], map(alike, [x.slim]), steady=True)
+            return bases, np.ones((1,) * len(rest))
+        if many == 1:
+            degree = float((law.degrees[0] if law.degrees else None) or 1)
+            sign = np.signbit(x.slim).astype(np.int64)
+            return self.names.derive(rest, [x.labels], [sign], steady=True), np.abs(x.slim) ** degree
+        if prod(rest) == 1 or 2 * many > 4096 or (x.bases is None and not similar(x.slim, x.shape, axes)):
+            made = self.names.fresh(rest).labels
+        else:
+            made = gathered(self.names, x.labels, map(alike, [x.slim]), axes)
+        if law.kind == "none":
+            return made, np.ones((1,) * len(rest))
+        if self.verdicts.whole(x):
+            return made, np.ones((1,) * len(rest))
+        return made, np.where(_vanishing(x.slim, axes), 0.0, 1.0)
+
+    @step.register
+    def _(self, step: Normalise) -> None:
+        x = self.values[step.x]
+        axes = tuple(k for k in step.axes if x.shape[k] > 1)
+        context = [self._rows(x, axes, NONE)[0]] if axes else []
+        bases = self.names.derive(x.shape, [x.labels, *context], map(alike, [x.slim]))
+        vanish = np.zeros((1,) * len(x.shape), bool)
+        if step.function in ("rms", "l2"):
+            vanish = absent(x.slim)
+        elif step.function == "standardise":
+            start = x.slim[tuple(slice(0, 1) if k in axes else slice(None) for k in range(len(x.shape)))]
+            vanish = x.labels.constant & (x.slim == start) if axes else x.labels.constant
+            vanish = np.asarray(vanish.all(axis=axes, keepdims=True))
+        self.put(step.out, tidy(bases, np.where(vanish, 0.0, 1.0)))
+
+    @step.register
+    def _(self, step: Fold) -> None:
+        x = self.values[step.x]
+        bases, scale = self._rows(x, step.axes, step.law)
+        if (extreme := EXTREMA.get(step.function)) is not None:  # of known numbers it is one of them
+            fixed = np.asarray(x.labels.constant.all(axis=step.axes, keepdims=True))
+            bases, scale = bases.clear(fixed), np.where(fixed, extreme(x.slim, axis=step.axes, keepdims=True), scale)
+        kept = [k for k in range(len(bases.shape)) if k not in step.axes]
+        turned = bases.turn([*kept, *step.axes])
+        left = len(kept)
+        starts = turned.starts.reshape(turned.starts.shape[:left])
+        scale = scale.transpose([*kept, *step.axes]).reshape([scale.shape[k] for k in kept])
+        made = Bases(starts, turned.steps[:left], turned.shape[:left])
+        self.put(step.out, tidy(made, scale) if step.law.kind != "none" else Value(made, scale, made.shape))
+
+    @step.register
+    def _(self, step: Affine) -> None:
+        gain, bias, mean, var = (self.values[n] for n in (step.gain, step.bias, step.mean, step.var))
+        if any(v.bases is not None for v in (gain, bias, mean, var)):
+            self.put(step.scale, self.names.fresh(self.shape(step.scale)))
+            self.put(step.shift, self.names.fresh(self.shape(step.shift)))
+            return
+        scale = gain.scale / np.sqrt(var.scale.astype(np.float64) + step.epsilon)
+        self.put(step.scale, known(scale))
+        off = ROUNDING * precision("float32") * (np.abs(bias.scale) + np.abs(mean.scale * scale))
+        self.put(step.shift, known(bias.scale - mean.scale * scale, off))
+
+    @step.register
+    def _(self, step: Unknown) -> None:
+        for name in step.outs:
+            self.put(name, self.names.fresh(self.shape(name)))
+
+
+def taken(x: Value, axis: int, indices: Sequence[int]) -> Value:
+    """Some elements of a value along one axis, in an order of their own."""
+
+    def picked(array: Array) -> Array:
+        return array.take(indices, axis) if array.shape[axis] > 1 else array
+
+    shape = (*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
+    noise = None if x.noise is None else picked(x.noise)
+    if x.bases is None:
+        return Value(None, picked(x.slim), shape, noise)
+    made = x.bases.write([axis])
+    return Value(Bases(picked(made.starts), made.steps, shape), picked(x.slim), shape, noise)
+
+
+def _vanishing(numbers: Array, axes: tuple[int, ...]) -> Mask:
+    """Where all numbers along some axes are zero, which the first of them mostly tell; the axes have size 1 then."""
+    begin = numbers[tuple(slice(0, 2) if k in axes else slice(None) for k in range(numbers.ndim))]
+    zero = np.asarray(absent(begin).all(axis=axes, keepdims=True))
+    return zero if not zero.any() else np.asarray(absent(numbers).all(axis=axes, keepdims=True))
+
+
+def _without(silent: NDArray[np.bool_], values: Array) -> Array:
+    return np.where(silent, values.dtype.type(0), values)
+
+
+def behind(arrays: list[Array], shapes: list[Shape], axis: int) -> Array:
+    """Arrays one behind the other; those with size 1 along an axis where others have more are repeated along it."""
+    wide = np.broadcast_shapes(*((*a.shape[:axis], 1, *a.shape[axis + 1 :]) for a in arrays))
+    full = [
+        np.broadcast_to(a, (*wide[:axis], shape[axis], *wide[axis + 1 :]))
+        for a, shape in zip(arrays, shapes, strict=True)
+    ]
+    first = arrays[0].reshape(-1)[:1]
+    if all(a.size == 1 and a.reshape(-1)[0] == first[0] for a in arrays):
+        return arrays[0]
+    return np.concatenate(full, axis=axis)
+
+
+def _behind(several: list[Bases], axis: int, shape: Shape) -> Bases:
+    """Bases one behind the other."""
+    apart = {k for k in range(len(shape)) if len({b.steps[k] for b in several}) > 1} | {axis}
+    several = [b.write(apart) for b in several]
+    starts = behind([b.starts for b in several], [b.shape for b in several], axis)
+    if starts.shape[axis] != shape[axis] and starts.any():
+        starts = np.broadcast_to(
+            starts, [n if k == axis else m for k, (n, m) in enumerate(zip(shape, starts.shape, strict=True))]
+        )
+    return Bases(starts, several[0].steps, shape)
+
+
+def similar(numbers: Array, shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Whether any two lines of a table along `axes` may be alike, as `alike` says it: most tables have none.
+
+    Lines whose elements agree to four slacks have products with a positive vector that do. Small tables are not tried.
+    """
+    if numbers.size < SMALL or numbers.shape != shape or numbers.dtype.kind not in "fV":
+        return True
+    wide = prod(shape[k] for k in axes)
+    lines = np.moveaxis(numbers, axes, range(len(axes))).reshape(wide, -1)
+    weights = np.random.default_rng(wide).uniform(1.0, 2.0, (3, wide))
+    made, size = np.zeros((3, lines.shape[1])), np.zeros(lines.shape[1])
+    step = max(1, BLOCK // max(lines.shape[1], 1))
+    for k in range(0, wide, step):
+        block = lines[k : k + step].astype(np.float64)
+        made += weights[:, k : k + step] @ block
+        size += np.abs(block).sum(axis=0)
+    if not np.isfinite(made).all():
+        return True
+    made, slack = made[:, np.argsort(made[0], kind="stable")], 16e-6 * size.max(initial=0.0)
+    for far in range(1, made.shape[1]):
+        close = made[0, far:] - made[0, :-far] <= slack
+        if not close.any():
+            return False
+        if far > 64 or (close & (np.abs(made[1:, far:] - made[1:, :-far]) <= slack).all(axis=0)).any():
+            return True
+    return False

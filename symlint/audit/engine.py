@@ -1,0 +1,309 @@
+"""The engine of `symlint check`: from paths to one report per model, and the verdict on all of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from symlint.errors import UnreadableModel
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level, Skipped
+from symlint.lint.fingerprint import stamp
+from symlint.lint.rule import STORING, Rule
+from symlint.lint.settings import Settings
+from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
+from symlint.model.file.stored import StoredFile
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
+from symlint.symmetry.spaces import Coverage, Space
+
+_log = logging.getLogger(__name__)
+
+_NOTHING = Coverage(0, 0, 0, 0)
+_MEMORY = "the audit needs more memory than there is"
+
+REMOVING = ("remove", "fold", "merge", "factor")
+"""Repairs that a fix carries out unless it is told otherwise; what is free in every network it drops when asked to."""
+
+# Folders of packages and build products, in which models of others lie.
+_SKIPPED = {"node_modules", "site-packages", "__pycache__"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the audit of one file has found."""
+
+    path: str
+    """As given by the caller, with forward slashes."""
+    hashed: Callable[[], str] = str
+    """Gives the hash of the file; nobody waits for it whose report does not show it."""
+    coverage: Coverage = _NOTHING
+    findings: tuple[Finding, ...] = ()
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    """The spaces that findings speak of, by id."""
+    incomplete: str = ""
+    """Why the audit could not be finished; empty when it could."""
+    skipped: tuple[Skipped, ...] = ()
+    """The phase and the rules that a budget, the memory or Ctrl-C has cut short."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; empty when they could not be read, or have changed since the audit."""
+        return self.hashed()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The reports of one call, and what they amount to."""
+
+    reports: tuple[Report, ...]
+    rules: tuple[Rule, ...]
+    """The rules that took part."""
+    missing: tuple[str, ...] = ()
+    """Paths at which there is no model."""
+    fail_on: str = "warning"
+    seconds: float = 0.0
+    interrupted: bool = False
+    """Whether Ctrl-C has left anything out."""
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """All findings of all models."""
+        return (finding for report in self.reports for finding in report.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """The first of 130 interrupted, 4 incomplete, 1 findings at or above the threshold, 3 no model, 0 clean."""
+        if self.interrupted:
+            return 130
+        if any(report.incomplete for report in self.reports):
+            return 4
+        if self.fail_on != "never" and any(f.level >= Level[self.fail_on.upper()] for f in self.findings):
+            return 1
+        return 0 if self.reports else 3
+
+    @property
+    def verdict(self) -> str:
+        """The exit code in a word."""
+        return {0: "pass", 1: "fail"}.get(self.exit_code, "incomplete")
+
+
+def run(
+    files: Iterable[str],
+    missing: Sequence[str],
+    rules: Sequence[Rule],
+    settings: Settings,
+    watch: Watch | None = None,
+) -> Run:
+    """Audit the files one after another, until the watch is interrupted.
+
+    Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
+    """
+    start = time.perf_counter()
+    watch = watch or Watch()
+    chosen = settings.chosen(rules)
+    reports = [_unbegun(file) if watch.interrupted else audit(file, chosen, settings, watch) for file in files]
+    cut = watch.interrupted and any(report.skipped for report in reports)
+    if reports:
+        reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
+    return Run(tuple(reports), chosen, tuple(missing), settings.fail_on, time.perf_counter() - start, cut)
+
+
+def find(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The model files that paths name, and the paths that name none.
+
+    A file is taken whatever it is called; below a folder, every ``*.onnx`` outside hidden folders and environments.
+    """
+    files: dict[str, str] = {}
+    missing = []
+    for path in paths:
+        found = _below(path) if Path(path).is_dir() else [path] if os.path.lexists(path) else []
+        if not found:
+            missing.append(path)
+        for file in found:
+            files.setdefault(os.path.realpath(file), Path(file).as_posix())
+    return tuple(files.values()), tuple(missing)
+
+
+def _absence(path: str) -> str:
+    return "no *.onnx in this folder" if Path(path).is_dir() else "no such file"
+
+
+def _below(folder: str) -> list[str]:
+    found = []
+    for where, folders, files in os.walk(folder):
+        if "pyvenv.cfg" in files and where != folder:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
+        found += [str(Path(where, file)) for file in sorted(files) if file.lower().endswith(".onnx")]
+    return found
+
+
+def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | None = None) -> Report:
+    """Audit one file; what goes wrong with it is part of the report, never an exception."""
+    budget = Budget(path, settings.max_memory, settings.time_budget, watch)
+    limits = (budget,) if budget.limited else ()
+    phase, file = LOAD, None
+    try:
+        with budget.watch.interruptible():
+            budget.enter(phase, 0)
+            model = budget.weights(load(path, budget=budget.cache))
+            phase, file = SYMMETRIES, model.file
+            budget.enter(phase, 1 / (len(rules) + 2))
+            symmetry, structure = examine(model, *limits)
+        return judged(path, Context(symmetry, structure, settings.asked(rules), budget), rules, settings)
+    except Stopped as stop:
+        why = f"{stop.reason}: nothing was audited"
+        return Report(path, partial(_sha256, file), incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))
+    except UnreadableModel as problem:
+        return _unread(path, problem, rules)
+    except MemoryError:
+        return _unread(path, UnreadableModel(path, _MEMORY), rules)
+    except Exception as error:
+        # One model's surprise must not cost the others their audit.
+        _log.debug("%s: internal error", path, exc_info=True)
+        reason = f"internal error, please report it: {type(error).__name__}: {error}"
+        return _unread(path, UnreadableModel(path, reason), rules)
+
+
+def judged(path: str, context: Context, rules: Sequence[Rule], settings: Settings) -> Report:
+    """What the rules find in a model that was read."""
+    findings, crashed, skipped = _check(context, rules, settings)
+    symmetry = context.symmetry
+    spoken_of = {finding.space for finding in findings}
+    return Report(
+        path=path,
+        hashed=partial(_sha256, symmetry.model.file),
+        coverage=symmetry.coverage,
+        findings=findings,
+        spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
+        incomplete=crashed or _short(skipped, rules) or symmetry.coverage.unreached,
+        skipped=skipped,
+    )
+
+
+def _check(
+    context: Context, rules: Sequence[Rule], settings: Settings
+) -> tuple[tuple[Finding, ...], str, tuple[Skipped, ...]]:
+    """The findings of all rules, the rules that stopped, and those that were cut short."""
+    symmetry, budget = context.symmetry, context.budget
+    findings: list[Finding] = []
+    crashed, skipped = [], []
+    running = [rule for rule in rules if not rule.on_failure]
+    for done, rule in enumerate(running, 2):
+        found: list[Finding] = []
+        try:
+            # Of weights that are huge or no numbers all that follows is neither: a rule finds it where it matters.
+            with budget.watch.interruptible(), np.errstate(all="ignore"):
+                budget.enter(rule.code, done / (len(running) + 2))
+                found.extend(rule.check(context))
+        except UnreadableModel:
+            raise
+        except Stopped as stop:
+            # What it has found by then is true all the same.
+            skipped.append(Skipped(rule.code, stop.reason, stop.tensor))
+        except MemoryError:
+            skipped.append(Skipped(rule.code, _MEMORY))
+        except Exception as error:
+            _log.debug("%s: %s", symmetry.model.path, rule.code, exc_info=True)
+            crashed.append(rule.code)
+            message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
+            findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
+            continue
+        findings += [replace(f, level=settings.level(rule, f.level)) for f in found]
+    findings = _promised(context, running, findings)
+    budget.lift()
+    order = {space.id: position for position, space in enumerate(symmetry.spaces)}
+    findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
+    return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else "", tuple(skipped)
+
+
+def _promised(context: Context, rules: Sequence[Rule], findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, those called fixable of which a fix would take something away.
+
+    Where time or memory are used up, or what a fix would do cannot be told, nothing is promised.
+    """
+    by_code = {rule.code: rule for rule in rules}
+    verbs = [_verb(by_code[f.rule], f) for f in findings]
+    taken = _taken(context, by_code, [f for f, verb in zip(findings, verbs, strict=True) if verb in REMOVING])
+    return [
+        replace(f, fixable=verb in ("balance", *STORING) or id(f) in taken, repairs=taken.get(id(f), 0))
+        for f, verb in zip(findings, verbs, strict=True)
+    ]
+
+
+def _verb(rule: Rule, finding: Finding) -> str:
+    """How a fix acts on a finding; empty where it speaks neither of a space nor of what could be spared."""
+    spoken = finding.space is not None or (rule.repair in STORING and "spare" in finding.facts)
+    return rule.repair if spoken else ""
+
+
+def _taken(context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]) -> dict[int, int]:
+    """Identity of a finding -> how many units a fix would take away."""
+    if not findings:
+        return {}
+    # Imported here, since most models have nothing to repair.
+    from symlint.repair.plan import repairable
+    from symlint.repair.promise import promises
+
+    try:
+        with context.budget.watch.interruptible():
+            context.budget.tick()
+            found = [r for f in findings for r in repairable(context, rules[f.rule], [f])]
+            told = promises(context.as_judged(), found)
+    except (Stopped, MemoryError):
+        return {}
+    except Exception:
+        # Findings are true whether or not they can be repaired.
+        _log.debug("%s: what a fix would do cannot be told", context.symmetry.model.path, exc_info=True)
+        return {}
+    return {id(r.finding): told[r.key] for r in found if r.key in told}
+
+
+def _short(skipped: Sequence[Skipped], rules: Iterable[Rule]) -> str:
+    """How much of the audit was left out, in words."""
+    running = sum(not rule.on_failure for rule in rules)
+    return f"{len(skipped)} of {running} rules did not run to their end" if skipped else ""
+
+
+def _phase(name: str, stop: Stopped) -> Skipped:
+    return Skipped(name, stop.reason, stop.tensor, phase=True)
+
+
+def _left(rules: Iterable[Rule], stop: Stopped) -> Iterator[Skipped]:
+    return (Skipped(rule.code, stop.reason, stop.tensor) for rule in rules if not rule.on_failure)
+
+
+def _unbegun(path: str) -> Report:
+    stop = Interrupted()
+    return Report(path, incomplete=f"{stop.reason} before it was begun", skipped=(_phase(LOAD, stop),))
+
+
+def _unread(path: str, problem: UnreadableModel, rules: Iterable[Rule]) -> Report:
+    """The report of a file that could not be audited, in the words of the rule that stands for the reason."""
+    names = {rule.code: rule.name for rule in rules}
+    name = names.get(problem.code, "unreadable-model")
+    finding = Finding(problem.code, name, Level.ERROR, "exact", problem.reason)
+    return Report(path, hashed=partial(_sha256, _regular(path)), findings=stamp([finding]), incomplete=problem.reason)
+
+
+def _regular(path: str) -> StoredFile | None:
+    try:
+        return StoredFile(path, path) if Path(path).is_file() else None  # a device has no end
+    except (OSError, ValueError):
+        return None
+
+
+def _sha256(file: StoredFile | None) -> str:
+    try:
+        return file.sha256 if file else ""
+    except UnreadableModel:
+        return ""

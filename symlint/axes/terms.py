@@ -1,0 +1,194 @@
+"""Axes written out: each as a sum of terms, each term a product of leaves with the positions that it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.axes.arena import Form
+from symlint.axes.factor import Factors
+
+Positions = NDArray[np.int64]
+Condition = Mapping[int, tuple[int, int]]
+"""Sum -> the interval of its indices for which a term is there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """One summand of an axis: ``positions`` has one axis per leaf and says where each unit lies."""
+
+    condition: Condition
+    leaves: tuple[int, ...]
+    positions: Positions
+    own: frozenset[int] = frozenset()
+    """The sums of the condition that stand on this axis; on the others its families depend."""
+
+    @property
+    def first(self) -> int:
+        """The position of the term's first unit; zero where it has none."""
+        return int(self.positions.flat[0]) if self.positions.size else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern:
+    """The leaves of an axis, term by term; axes with the same leaves share one."""
+
+    leaves: tuple[tuple[int, ...], ...]
+    flat: tuple[int, ...]
+    """The leaves of all terms, one term behind the other."""
+    starts: tuple[int, ...]
+    """Where each term begins there."""
+
+
+def meet(a: Condition, b: Condition) -> Condition | None:
+    """Both conditions at once; None where they exclude each other."""
+    if not b:
+        return a
+    both = dict(a)
+    for key, (start, stop) in b.items():
+        low, high = both.get(key, (start, stop))
+        both[key] = (max(low, start), min(high, stop))
+        if both[key][0] >= both[key][1]:
+            return None
+    return both
+
+
+def together(a: Term, b: Term) -> tuple[Condition, frozenset[int]] | None:
+    """What terms at two places ask for at once, and the sums that stand at one; None where they clash.
+
+    Of a sum that stands at both, a piece at one place says nothing of the other.
+    """
+    twice = a.own & b.own
+    if not twice:
+        both = meet(a.condition, b.condition)
+        return None if both is None else (both, a.own | b.own)
+    kept = [{key: span for key, span in t.condition.items() if key not in twice} for t in (a, b)]
+    both = meet(*kept)
+    return None if both is None else (both, (a.own | b.own) - twice)
+
+
+class Expansion:
+    """The terms of factors, remembered; to be made when the walk is over."""
+
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+        self._known: dict[int, tuple[Term, ...]] = {}
+        self._patterns: dict[tuple[tuple[int, ...], ...], Pattern] = {}
+        self._pattern_of: dict[int, Pattern] = {}
+        self._groupings: dict[tuple[int, tuple[int, ...]], tuple[int, ...] | None] = {}
+
+    def terms(self, f: int) -> tuple[Term, ...]:
+        """`f` as a sum of terms, by first position."""
+        root = self.factors.find(f)
+        if (known := self._known.get(root)) is not None:
+            return known
+        todo = [root]
+        while todo:  # children first, on a stack of our own: factor trees may be deeper than Python's
+            top = todo[-1]
+            needed = self.factors.pieces(top) if self.factors.form(top) is Form.SUM else self.factors.parts(top)
+            missing = [p for p in needed if p not in self._known] if top not in self._known else []
+            todo.extend(missing)
+            if not missing:
+                todo.pop()
+                if top not in self._known:
+                    self._known[top] = tuple(sorted(self._expand(top), key=lambda term: term.first))
+        return self._known[root]
+
+    def pattern(self, f: int) -> Pattern:
+        """The leaves of the terms of `f`."""
+        root = self.factors.find(f)
+        found = self._pattern_of.get(root)
+        if found is None:
+            leaves = tuple(term.leaves for term in self.terms(root))
+            if leaves not in self._patterns:
+                starts = self.factors.boundaries_of(map(len, leaves))[:-1]
+                self._patterns[leaves] = Pattern(leaves, tuple(x for term in leaves for x in term), starts)
+            found = self._pattern_of[root] = self._patterns[leaves]
+        return found
+
+    def grouping(self, f: int, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+        """`f` as a row-major grouping of factors of these sizes; None where it has no such grouping."""
+        root = self.factors.find(f)
+        if (root, sizes) not in self._groupings:
+            self._groupings[root, sizes] = self._grouped(root, sizes)
+        return self._groupings[root, sizes]
+
+    def _grouped(self, rest: int, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+        parts: list[int] = []
+        for size in sizes[:-1]:
+            halves = self.factors.split(rest, size)
+            if halves is None:
+                return None
+            parts.append(halves[0])
+            rest = halves[1]
+        return (*parts, rest) if sizes else ()
+
+    def _expand(self, root: int) -> list[Term]:
+        factors, form = self.factors, self.factors.form(root)
+        if form is Form.LEAF:
+            size = factors.size(root)
+            return [Term({}, (root,), np.arange(size))] if size > 1 else [Term({}, (), np.zeros((), np.int64))]
+        if form is Form.SUM:
+            return list(self._summed(root))
+        parts = factors.parts(root)
+        if form is Form.ARRANGED:
+            return [
+                Term(t.condition, t.leaves, places[t.positions])
+                for part, places in zip(parts, factors.places(root), strict=True)
+                for t in self.terms(part)
+            ]
+        if form is Form.FAMILY:
+            key, cuts = factors.index(root), factors.cuts(root)
+            return [
+                Term(both, t.leaves, t.positions, t.own - {key})
+                for a, b, part in zip(cuts, cuts[1:], parts, strict=False)
+                for t in self.terms(part)
+                if (both := meet(t.condition, {key: (a, b)})) is not None
+            ]
+        return reduce(self._times, ((list(self.terms(p)), factors.size(p)) for p in parts))[0]
+
+    def _summed(self, root: int) -> Iterator[Term]:
+        """The pieces of a sum in order, each under its place in every sum on the way that something depends on."""
+        factors = self.factors
+        todo: list[tuple[int, int, tuple[tuple[int, int], ...]]] = [(root, 0, ())]
+        while todo:
+            piece, start, above = todo.pop()
+            if factors.form(piece) is not Form.SUM:
+                stop = start + factors.size(piece)
+                place = {key: (start - base, stop - base) for key, base in above}
+                for t in self.terms(piece):
+                    yield Term({**t.condition, **place}, t.leaves, t.positions + start, t.own.union(place))
+                continue
+            if factors.indexes(piece):
+                above = (*above, (piece, start))
+            parts = factors.parts(piece)
+            ends = factors.boundaries_of(factors.size(p) for p in parts)
+            todo.extend((p, start + a, above) for p, a in reversed(list(zip(parts, ends, strict=False))))
+
+    @staticmethod
+    def _times(left: tuple[list[Term], int], right: tuple[list[Term], int]) -> tuple[list[Term], int]:
+        made = [
+            Term(both[0], a.leaves + b.leaves, np.add.outer(a.positions * right[1], b.positions), both[1])
+            for a in left[0]
+            for b in right[0]
+            if (both := together(a, b)) is not None
+        ]
+        return made, left[1] * right[1]
+
+
+def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[tuple[int, ...], int, Condition]]:
+    """The consistent choices of one term per part of a grouped axis, with first position in the group and condition."""
+    nothing = np.zeros((), np.int64)
+    chosen: list[tuple[tuple[int, ...], Term, int]] = [((), Term({}, (), nothing), 0)]
+    for terms, size in zip(parts, sizes, strict=True):
+        chosen = [
+            ((*picks, k), Term(both[0], (), nothing, both[1]), first * size + term.first)
+            for picks, whole, first in chosen
+            for k, term in enumerate(terms)
+            if (both := together(whole, term)) is not None
+        ]
+    return [(picks, first, whole.condition) for picks, whole, first in chosen]

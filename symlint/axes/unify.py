@@ -1,0 +1,140 @@
+"""Unification: two factors that an operator reads as the same axis become one, refined as far as both need."""
+
+from __future__ import annotations
+
+from symlint.axes.arena import Form
+from symlint.axes.factor import Factors
+from symlint.axes.presence import repeated, unsure
+
+
+def unify(factors: Factors, f: int, g: int, reason: str) -> None:
+    """Make `f` and `g` one factor; where no common refinement exists, freeze both and say so in `reason`."""
+    todo = [(f, g)]
+    while todo:
+        a, b = factors.find(todo[-1][0]), factors.find(todo.pop()[1])
+        if a == b or factors.size(a) == 1:
+            continue
+        if factors.size(a) != factors.size(b):
+            clash(factors, a, b, reason)
+            continue
+        todo.extend(_meet(factors, a, b, reason))
+
+
+def clash(factors: Factors, f: int, g: int, reason: str) -> None:
+    """Freeze two factors that cannot be written in one way."""
+    for x in (f, g):
+        factors.freeze(x, f"two groupings without a common refinement meet at {reason}")
+
+
+def _meet(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]]:
+    """One step of unification: what is left to unify."""
+    forms = factors.form(a), factors.form(b)
+    if Form.LEAF in forms:
+        leaf, other = (a, b) if forms[0] is Form.LEAF else (b, a)
+        if forms == (Form.LEAF, Form.LEAF) and len(factors.holders.get(a, ())) > len(factors.holders.get(b, ())):
+            leaf, other = b, a  # so that merging costs no more than the smaller one
+        if other != leaf and leaf in set(factors.leaves(other)):
+            return _dissolve(factors, leaf, other, reason)
+        factors.become(leaf, other)
+        factors.explain(other, reason)
+        return []
+    if Form.FAMILY in forms:
+        return _meet_family(factors, *((a, b) if forms[0] is Form.FAMILY else (b, a)), reason)
+    if forms == (Form.SUM, Form.SUM):
+        cuts = tuple(sorted(set(factors.boundaries(a)) | set(factors.boundaries(b))))
+        pairs = [(x[2], y[2]) for x, y in zip(factors.spans(a, cuts), factors.spans(b, cuts), strict=True)]
+        factors.become(b, a)
+        return pairs
+    if Form.SUM in forms:
+        product, total = (a, b) if forms[0] is Form.PRODUCT else (b, a)
+        cuts = factors.boundaries(total)
+        pieces = factors.pieces(total)
+        rows = factors.spans(product, cuts)
+        factors.become(total, product)
+        return [(row[2], piece) for row, piece in zip(rows, pieces, strict=True)]
+    return _meet_products(factors, a, b, reason)
+
+
+def _dissolve(factors: Factors, leaf: int, other: int, reason: str) -> list[tuple[int, int]]:
+    """A leaf that meets an expression which holds it: only a family can be that, and its members are then equal."""
+    if factors.form(other) is not Form.FAMILY:
+        clash(factors, leaf, other, reason)
+        return []
+    members = factors.parts(other)
+    factors.become(other, leaf)
+    return [(leaf, m) for m in members]
+
+
+def _meet_family(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]]:
+    """A family against anything: member by member where both depend on one index, else through a common refinement."""
+    members = factors.parts(a)
+    for outer, inner in ((a, b), (b, a)):
+        if factors.form(outer) is Form.FAMILY and inner in set(factors.families(outer)):
+            others = factors.parts(outer)
+            factors.become(outer, inner)
+            return [(inner, m) for m in others]
+    if factors.form(b) is Form.FAMILY:
+        theirs = factors.parts(b)
+        if factors.index(a) == factors.index(b) and factors.cuts(a) == factors.cuts(b):
+            factors.become(b, a)
+            return list(zip(members, theirs, strict=True))
+        factors.become(a, members[0])
+        factors.become(b, members[0])
+        return [(members[0], m) for m in (*members[1:], *theirs)]
+    if factors.form(b) is Form.PRODUCT:
+        if factors.split(a, factors.size(factors.parts(b)[0])) is None:
+            clash(factors, a, b, reason)
+            return []
+        return [(a, b)]
+    factors.spans(a, factors.boundaries(b))
+    return [(a, b)]
+
+
+def _meet_products(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]]:
+    """Two groupings: align them from the front, splitting the larger factor each time."""
+    left, right = list(factors.parts(a)), list(factors.parts(b))
+    pairs: list[tuple[int, int]] = []
+    while left and right:
+        x, y = left.pop(0), right.pop(0)
+        n, m = factors.size(x), factors.size(y)
+        if n != m:
+            halves = factors.split(x, m) if n > m else factors.split(y, n)
+            if halves is None:
+                clash(factors, a, b, reason)
+                return []
+            if n > m:
+                x, left = halves[0], [halves[1], *left]
+            else:
+                y, right = halves[0], [halves[1], *right]
+        pairs.append((x, y))
+    factors.become(b, a)
+    return pairs
+
+
+def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
+    """Remove every family whose index some tensor lacks somewhere, or holds twice: its members must then be one factor.
+
+    Args:
+        tensors: the axes of every tensor of the network, and of all that meet in one step.
+    """
+    below: dict[int, tuple[int, ...]] = {}  # factor -> the families under it, until something is joined
+    changed = factors.indexed
+    while changed:
+        changed = False
+        for axes in tensors:
+            for f in axes:
+                if f not in below:
+                    below[f] = tuple(factors.families(f))
+            families = {g for f in axes for g in below[f]}
+            if not families:
+                continue
+            present = {s for f in axes for s in factors.sums(f)} - repeated(factors, axes)
+            lacking = {*unsure(factors, axes), *(g for g in families if factors.index(g) not in present)}
+            for g in lacking:
+                if factors.form(g) is Form.FAMILY:
+                    members = factors.parts(g)
+                    factors.become(g, members[0])
+                    for member in members[1:]:
+                        unify(factors, members[0], member, "a use that does not see the index")
+                    changed = True
+                    below.clear()

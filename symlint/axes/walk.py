@@ -1,0 +1,308 @@
+"""The walk: every axis of every tensor of a program as an expression over factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from symlint.axes.arena import Form
+from symlint.axes.cutting import cut
+from symlint.axes.factor import Factors
+from symlint.axes.interleave import interleave
+from symlint.axes.unify import collapse, unify
+from symlint.program.dispatch import dispatched
+from symlint.program.meeting import meetings
+from symlint.program.steps import (
+    RANKING,
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+)
+
+OPAQUE = "opaque: "
+"""How the reason of a pin begins that a missing rule caused."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the walk found."""
+
+    factors: Factors
+    of: dict[str, tuple[int, ...]]
+    """Tensor of the program -> the factor of each of its axes."""
+    contexts: tuple[tuple[int, ...], ...]
+    """Tensors less the axes that a step mixes or meets with others: what a unit's gauge may depend on there."""
+    choices: tuple[tuple[tuple[int, ...], int], ...] = ()
+    """Factors whose indices together choose one unit of another: a token and a place in the ranking its expert."""
+    company: dict[int, frozenset[int] | None] = field(default_factory=dict, compare=False)
+    """Leaf -> what stands beside it in all contexts that hold it, as far as it was asked for; None for anything."""
+    neighbours: dict[tuple[tuple[int, ...], int], list[tuple[tuple[int, int], list[int]]]] = field(
+        default_factory=dict, compare=False
+    )
+    """Axes and leaf -> each occurrence of the leaf with the factors beside it, as far as it was asked for."""
+
+    @cached_property
+    def chosen(self) -> tuple[tuple[frozenset[int], int], ...]:
+        """The choices leaf by leaf; a factor that was cut since is left out."""
+        leaves = self.factors.leaves
+        found = [(frozenset(x for f in by for x in leaves(f)), list(leaves(unit))) for by, unit in self.choices]
+        return tuple((by, units[0]) for by, units in found if len(units) == 1)
+
+    @cached_property
+    def holding(self) -> dict[int, list[str]]:
+        """Leaf -> the tensors that hold it."""
+        found: dict[int, list[str]] = {}
+        for name, axes in self.of.items():
+            for leaf in {x for f in axes for x in self.factors.leaves(f)}:
+                found.setdefault(leaf, []).append(name)
+        return found
+
+    @cached_property
+    def contexts_of(self) -> dict[int, list[tuple[int, ...]]]:
+        """Leaf -> the contexts that hold it."""
+        found: dict[int, list[tuple[int, ...]]] = {}
+        for context in dict.fromkeys(tuple(map(self.factors.find, c)) for c in self.contexts):
+            for leaf in {x for f in context for x in self.factors.leaves(f)}:
+                found.setdefault(leaf, []).append(context)
+        return found
+
+
+def walk(program: Program) -> Axes:
+    """The axes of `program`."""
+    walker = _Walker(program)
+    for step in program.steps:
+        walker.step(step)
+    for name in program.outputs:
+        for f in walker.of.get(name, ()):
+            walker.factors.pin(f, "a graph output")
+    while True:
+        walker.settle()
+        tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
+        collapse(walker.factors, tensors)
+        if not walker.settle():
+            break
+    interleave(walker.factors, walker.of, tensors, walker.chosen)
+    return Axes(walker.factors, walker.of, tuple(walker.contexts), tuple(walker.choices))
+
+
+class _Walker:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.factors = Factors()
+        self.of: dict[str, tuple[int, ...]] = {}
+        self.contexts: list[tuple[int, ...]] = []
+        self.apart: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
+        """What would be a context if of two groups of axes one held a factor of the other."""
+        self.choices: list[tuple[tuple[int, ...], int]] = []
+        self.chosen: list[int] = []
+        """Axes of which units were chosen one by one."""
+        self.joint: list[tuple[int, ...]] = []
+        """What all operands of a contraction hold together."""
+        for name in program.inputs:
+            self._set(name, [self.factors.leaf(n, "a graph input") for n in program.shapes[name]])
+        for name in program.weights:
+            self._set(name, [self.factors.leaf(n) for n in program.shapes[name]])
+        for name, value in program.tables.items():
+            self._set(name, [self._table_axis(value, axis) for axis in range(value.ndim)])
+
+    def _table_axis(self, value: np.ndarray, axis: int) -> int:
+        first = value.take([0], axis=axis) if value.shape[axis] else value
+        same = value.shape[axis] > 0 and bool(np.all(value == first))
+        return self.factors.leaf(value.shape[axis], None if same else "a constant table")
+
+    def _set(self, name: str, axes: Sequence[int]) -> None:
+        self.of[name] = tuple(axes)
+        for f in axes:
+            for leaf in self.factors.leaves(f):
+                self.factors.holders.setdefault(leaf, set()).add(name)
+
+    def _unify(self, pairs: Sequence[tuple[int, int]], reason: str) -> None:
+        """Unify axes; families come last, when their indices are known to be one."""
+        for f, g in sorted(pairs, key=lambda p: Form.FAMILY in (self.factors.form(p[0]), self.factors.form(p[1]))):
+            unify(self.factors, f, g, reason)
+
+    @dispatched
+    def step(self, step: Step) -> None:
+        """Give the outputs of a step their axes."""
+        raise NotImplementedError(type(step))
+
+    @step.register
+    def _(self, step: Einsum) -> None:
+        factors, reason = self.factors, _place(step)
+        labels: dict[str, int] = {}
+        pairs: list[tuple[int, int]] = []
+        for name, spec in zip(step.operands, step.specs, strict=True):
+            for f, axis in zip(self.of[name], spec, strict=True):
+                for label, part in zip(axis, self._parts(f, axis, step), strict=True):
+                    if label in labels:
+                        pairs.append((labels[label], part))
+                    else:
+                        labels[label] = part
+        self._unify(pairs, reason)
+        for met in meetings(step):
+            axes, lost, others = (tuple(labels[n] for n in names) for names in (met.labels, met.lost, met.others))
+            if lost:
+                self.apart.append((axes, lost, others))
+            else:
+                self.contexts.append(axes)
+        if len(step.operands) > 1:
+            self.joint.append(tuple(labels.values()))
+        for axis in step.result:
+            for label in axis:
+                if label not in labels:
+                    labels[label] = factors.leaf(step.sizes[label])
+        self._set(step.out, [factors.product(labels[label] for label in axis) for axis in step.result])
+
+    def settle(self) -> bool:
+        """Make contexts of what has turned out to be one; whether there was anything."""
+        before, waiting = len(self.contexts), []
+        for axes, lost, others in self.apart:
+            if self._leaves(lost).isdisjoint(self._leaves(others)):
+                waiting.append((axes, lost, others))
+            else:
+                self.contexts.append(axes)
+        self.apart = waiting
+        return len(self.contexts) > before
+
+    def _leaves(self, axes: Sequence[int]) -> set[int]:
+        return {leaf for f in axes for leaf in self.factors.leaves(f)}
+
+    def _parts(self, f: int, axis: tuple[str, ...], step: Einsum) -> list[int]:
+        """The factors of an axis that is read as several labels."""
+        parts: list[int] = []
+        rest = f
+        for label in axis[:-1]:
+            halves = self.factors.split(rest, step.sizes[label])
+            if halves is None:
+                self.factors.freeze(f, f"it has no such grouping at {_place(step)}")
+                return [self.factors.leaf(step.sizes[a], "a grouping that does not fit") for a in axis]
+            parts.append(halves[0])
+            rest = halves[1]
+        return [*parts, rest] if axis else []
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        shape = self.program.shapes[step.out]
+        axes = [self.factors.leaf(n) if n == 1 else -1 for n in shape]
+        pairs: list[tuple[int, int]] = []
+        for name in step.operands:
+            mine = self.of[name]
+            for k, f in enumerate(mine, start=len(shape) - len(mine)):
+                if self.factors.size(f) == 1:
+                    continue
+                if axes[k] < 0:
+                    axes[k] = f
+                else:
+                    pairs.append((axes[k], f))
+        self._unify(pairs, _place(step))
+        self._set(step.out, [self.factors.leaf(n) if f < 0 else f for f, n in zip(axes, shape, strict=True)])
+
+    @step.register
+    def _(self, step: Concat) -> None:
+        factors = self.factors
+        parts = [self.of[name] for name in step.operands]
+        index = factors.sum(part[step.axis] for part in parts)
+        cuts = factors.boundaries_of(factors.size(part[step.axis]) for part in parts)
+        axes: list[int] = []
+        for k, members in enumerate(zip(*parts, strict=True)):
+            if k == step.axis:
+                axes.append(index)
+            elif any(leaf in factors.pins for m in members for leaf in factors.leaves(m)):
+                self._unify([(members[0], m) for m in members[1:]], _place(step))
+                axes.append(members[0])
+            else:
+                axes.append(factors.family(index, cuts, members))
+        self._set(step.out, axes)
+
+    @step.register
+    def _(self, step: Slice) -> None:
+        axes = self.of[step.x]
+        self._set(step.out, cut(self.factors, self.of, axes, step.axis, step.start, step.stop))
+
+    @step.register
+    def _(self, step: Mix) -> None:
+        axes = self.of[step.x]
+        if step.chosen is not None and self._chosen(step, *step.chosen):
+            return
+        self.contexts.append(tuple(axes[k] for k in step.keep if k is not None))
+        reason = f"{step.reason} at {_place(step)}"
+        for k, f in enumerate(axes):
+            if k not in step.keep:
+                self.factors.pin(f, reason)
+        shape = self.program.shapes[step.out]
+        self._set(
+            step.out,
+            [self.factors.leaf(n, reason) if k is None else axes[k] for k, n in zip(step.keep, shape, strict=True)],
+        )
+        if step.reason == RANKING:
+            self.choices.append((self.of[step.out][:-1], axes[-1]))
+
+    def _chosen(self, step: Mix, axis: int, indices: tuple[int, ...]) -> bool:
+        """Give a choice among units, whose order may change, the axes that it has; False where it is none."""
+        factors, axes = self.factors, self.of[step.x]
+        plain = factors.form(axes[axis]) in (Form.LEAF, Form.SUM) and not factors.indexes(axes[axis])
+        if not plain or any(leaf in factors.pins for leaf in factors.leaves(axes[axis])):
+            return False
+        ends = np.flatnonzero(np.diff(indices) != 1) + 1
+        cuts = sorted(
+            {
+                0,
+                factors.size(axes[axis]),
+                *(indices[k] for k in (0, *ends)),
+                *(indices[k - 1] + 1 for k in (*ends, len(indices))),
+            }
+        )
+        pieces = {start: (stop, piece) for start, stop, piece in factors.spans(axes[axis], tuple(cuts))}
+        found, at = list[int](), 0
+        while at < len(indices):
+            stop, piece = pieces[indices[at]]
+            found.append(piece)
+            at += stop - indices[at]
+        self.chosen.append(axes[axis])
+        self._set(step.out, [factors.sum(found) if k == axis else f for k, f in enumerate(axes)])
+        return True
+
+    @step.register
+    def _(self, step: Normalise) -> None:
+        axes = self.of[step.x]
+        self.contexts.append(tuple(f for k, f in enumerate(axes) if k not in step.axes))
+        if step.function in ("Hardmax", "Hardmin") and len(step.axes) == 1:
+            self.choices.append((self.contexts[-1], axes[step.axes[0]]))
+        self._set(step.out, axes)
+
+    @step.register
+    def _(self, step: Fold) -> None:
+        self._set(step.out, [f for k, f in enumerate(self.of[step.x]) if k not in step.axes])
+
+    @step.register
+    def _(self, step: Affine) -> None:
+        first, *others = ((self.of[name][0]) for name in (step.gain, step.bias, step.mean, step.var))
+        self._unify([(first, f) for f in others], _place(step))
+        self._set(step.scale, [first])
+        self._set(step.shift, [first])
+
+    @step.register
+    def _(self, step: Unknown) -> None:
+        reason = f"{OPAQUE if step.opaque else ''}{step.reason} at {_place(step)}"
+        for name in step.operands:
+            for f in self.of[name]:
+                self.factors.pin(f, reason)
+        for name in step.outs:
+            self._set(name, [self.factors.leaf(n, reason) for n in self.program.shapes[name]])
+
+
+def _place(step: Step) -> str:
+    """A node as users know it."""
+    node = step.node
+    return f"{node.op} {node.name or node.first!r}"

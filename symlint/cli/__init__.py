@@ -1,0 +1,4 @@
+"""Command line: commands and reports; only these print.
+
+It may import everything.
+"""

@@ -1,0 +1,187 @@
+"""`symlint check`: audit models."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from symlint.cli.commands.terminal import color_option, style_for
+from symlint.cli.report import FORMATS, Style, reporter
+from symlint.errors import UsageProblem
+from symlint.evidence.options import TARGETS
+from symlint.lint.configuration import read
+from symlint.lint.settings import COMMAND, THRESHOLDS
+from symlint.model import amounts
+from symlint.model.budget import Watch
+
+if TYPE_CHECKING:
+    from symlint.audit.engine import Run
+
+_PATIENCE = 2.0  # seconds after which a wait is worth a word
+
+
+def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    return names or None
+
+
+def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    def amount(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+        try:
+            return None if value is None else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return amount
+
+
+def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
+    outputs = []
+    for value in values:
+        kind, equals, file = value.partition("=")
+        if kind not in FORMATS or not equals or not file:
+            raise click.BadParameter(f"{value!r} is not FORMAT=FILE with a format of {', '.join(FORMATS)}")
+        if not Path(file).absolute().parent.is_dir():
+            raise click.BadParameter(f"{file!r}: its folder does not exist")
+        outputs.append((kind, Path(file)))
+    return tuple(outputs)
+
+
+@click.command("check")
+@click.argument("paths", nargs=-1, type=click.Path())
+@click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Run these rules: SYM101,SYM2,ALL.")
+@click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave these rules out.")
+@click.option("--fail-on", type=click.Choice(THRESHOLDS), help="Lowest level that fails the run.  [default: warning]")
+@click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: judges its scales as well.")
+@click.option(
+    "--max-memory",
+    callback=_amount(amounts.memory),
+    metavar="SIZE",
+    help="What the process may take: 512M, 2G. What does not fit is not audited, and named.",
+)
+@click.option(
+    "--time-budget",
+    callback=_amount(amounts.duration),
+    metavar="TIME",
+    help="Seconds for each model, or 5m. What is left then is not audited, and named.",
+)
+@click.option("-f", "--format", "form", type=click.Choice(list(FORMATS)), default="full", help="What stdout carries.")
+@click.option(
+    "-o", "--output", multiple=True, callback=_outputs, metavar="FORMAT=FILE", help="Write this file as well."
+)
+@color_option
+@click.option("-v", "--verbose", is_flag=True, help="Show notes in full.")
+@click.option("-q", "--quiet", is_flag=True, help="Show nothing but findings.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    select: tuple[str, ...] | None,
+    ignore: tuple[str, ...] | None,
+    fail_on: str | None,
+    target: str | None,
+    max_memory: int | None,
+    time_budget: float | None,
+    form: str,
+    output: tuple[tuple[str, Path], ...],
+    color: str,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Audit models: find the capacity that they do not use.
+
+    PATHS are model files, or folders that are searched for *.onnx; the working directory by default. Weights are read,
+    networks never run. Exits with 0 when nothing at or above --fail-on was found, 1 when something was, 2 when the call
+    is wrong, 3 when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which
+    shows what was found by then.
+    """
+    status = _Status(quiet)
+    with Watch(status) as watch:
+        # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
+        from symlint.audit.engine import find, run
+        from symlint.lint.rule import rules
+
+        settings = read(Path.cwd()).override(
+            COMMAND,
+            select=select,
+            ignore=ignore,
+            fail_on=fail_on,
+            target=target,
+            max_memory=max_memory,
+            time_budget=time_budget,
+        )
+        installed = rules()
+        settings.chosen(installed)  # a selector that names nothing is told before the work
+        files, missing = find(paths or (".",))
+        with status.of(files):
+            result = run(files, missing, installed, settings, watch)
+        _write(result, output, verbose)
+        style = style_for(color, verbose=verbose, quiet=quiet)
+        click.echo(reporter(form)(result, style), nl=False, color=style.color)
+    if result.exit_code == 3 and (quiet or form in ("json", "sarif")):
+        click.echo(f"symlint: no model found at {', '.join(missing)}", err=True)
+    ctx.exit(result.exit_code)
+
+
+def _write(result: Run, outputs: Iterable[tuple[str, Path]], verbose: bool) -> None:
+    for kind, file in outputs:
+        try:
+            file.write_text(reporter(kind)(result, Style(verbose=verbose)), encoding="utf-8")
+        except OSError as error:
+            raise UsageProblem(f"{file}: cannot write the {kind} report: {error.strerror}") from error
+
+
+class _Status:
+    """A line on a terminal's stderr that says, after a while, which model and rule is at work and how much is done."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._shown = not (quiet or os.environ.get("CI")) and sys.stderr.isatty()
+        self._files: dict[str, int] = {}
+        self._line = ""
+        self._update: Callable[[], None] | None = None
+
+    def __call__(self, path: str, phase: str, share: float) -> None:
+        """What a `Watch` tells."""
+        number = f"{self._files.get(path, 1)}/{len(self._files)} " if len(self._files) > 1 else ""
+        self._line = f"{number}{path}: {phase}, {share:.0%}"
+        if self._update:
+            self._update()
+
+    @contextmanager
+    def of(self, files: Sequence[str]) -> Iterator[None]:
+        """Show the line while these files are audited."""
+        self._files = {file: number for number, file in enumerate(files, 1)}
+        if not self._shown:
+            yield
+            return
+        done = threading.Event()
+        thread = threading.Thread(target=self._show, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _show(self, done: threading.Event) -> None:
+        if done.wait(_PATIENCE):
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        from symlint.cli.report.words import printable
+
+        def line() -> Text:
+            return Text(printable(self._line), overflow="ellipsis", no_wrap=True)
+
+        with Console(stderr=True).status(line()) as status:
+            self._update = lambda: status.update(line())
+            done.wait()
+            self._update = None

@@ -1,0 +1,40 @@
+"""`symlint config`: the settings in force."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from symlint.cli.report.words import printable
+from symlint.evidence.options import Mirror
+from symlint.lint.configuration import read
+from symlint.lint.rule import rules
+
+
+@click.command("config")
+def command() -> None:
+    """Show the settings in force and where each comes from."""
+    settings = read(Path.cwd())
+    chosen = settings.chosen(rules())
+    for item in fields(settings):
+        if item.name == "origins":
+            continue
+        value = getattr(settings, item.name)
+        origin = settings.origins.get(item.name, "default")
+        click.echo(f"{item.name.replace('_', '-'):8} = {_toml(value)}  # {printable(origin)}")
+    click.echo(f"# {len(chosen)} rules: {', '.join(rule.code for rule in chosen)}")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, Mirror):
+        return _toml({item.name: getattr(value, item.name) for item in fields(value)})
+    if isinstance(value, (int, float)):
+        return str(value)
+    return f'"{printable(str(value))}"'

@@ -1,0 +1,83 @@
+"""`symlint rule`: the list of rules and their manual pages."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from symlint.cli.commands.terminal import color_option, style_for
+from symlint.cli.report import Style
+from symlint.errors import UsageProblem, suggestion
+from symlint.lint.rule import Rule, rules
+from symlint.lint.severity import SHARES
+
+HOW = """Where nothing above says otherwise, a finding is a warning. It is an error where all three are reached:
+error-share of the units of the space, error-units as a number of units, and error-model of the model's parameters,
+which a repair would remove. It is a note where a repair would remove less than note-model of them. Where no repair
+removes parameters, the last two do not count."""
+"""What the options of `symlint.lint.severity` mean, for the pages of all rules that have them."""
+
+
+@click.command("rule")
+@click.argument("which", metavar="[CODE|NAME|PREFIX]", required=False)
+@click.option("-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@color_option
+def command(which: str | None, form: str, color: str) -> None:
+    """List the rules, or print the manual page of one."""
+    installed = rules()
+    chosen = [rule for rule in installed if which is None or which.upper() == rule.code or which == rule.name]
+    chosen = chosen or [rule for rule in installed if which and rule.code.startswith(which.upper())]
+    if which and not chosen:
+        names = [name for rule in installed for name in (rule.code, rule.name)]
+        raise UsageProblem(f"no rule {which!r}{suggestion(which, names)}; `symlint rule` lists them")
+    if form == "json":
+        text = json.dumps({"schema_version": "1", "rules": [_entry(rule) for rule in chosen]}, indent=2) + "\n"
+    elif which and any(which.upper() == rule.code or which == rule.name for rule in chosen):
+        text = _page(chosen[0], style_for(color))
+    else:
+        text = "".join(f"{rule.code}  {rule.level!s:8} {rule.evidence:10} {rule.name}\n" for rule in chosen)
+    click.echo(text, nl=False, color=color != "never")
+
+
+def _entry(rule: Rule) -> dict[str, object]:
+    return {
+        "code": rule.code,
+        "name": rule.name,
+        "level": str(rule.level),
+        "evidence": rule.evidence,
+        "summary": rule.summary,
+        "page": rule.page.strip(),
+        "repair": rule.repair,
+        "options": dict(rule.options),
+        "targets": list(rule.targets),
+    }
+
+
+def _page(rule: Rule, style: Style) -> str:
+    """The page: Markdown as it was written in a pipe, typeset on a terminal."""
+    head = f"{rule.name} ({rule.code}), {rule.level}, evidence: {rule.evidence}"
+    page = rule.page.strip() + _settings(rule)
+    if not style.color:
+        return f"# {head}\n\n{page}\n"
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    from symlint.cli.report.full import typeset
+
+    return typeset(iter([Text(head, style="bold"), Text(""), Markdown(page)]), style)
+
+
+def _settings(rule: Rule) -> str:
+    """What a configuration may change, and what the rule waits for, as a section of its page."""
+    lines = []
+    if rule.targets:
+        lines.append(f"It speaks only with --target {' or '.join(rule.targets)}.")
+    elif rule.evidence == "heuristic":
+        lines.append(f"It speaks only when it is selected: --select {rule.code}.")
+    if rule.options:
+        options = "\n".join(f"- {name} = {value:g}" for name, value in rule.options.items())
+        lines.append(f"Thresholds, to be set in a table [tool.symlint.rules.{rule.code}]:\n\n{options}")
+    if rule.options.keys() >= SHARES.keys():
+        lines.append(HOW)
+    return "\n\n## Settings\n\n" + "\n\n".join(lines) if lines else ""

@@ -1,0 +1,36 @@
+"""`symlint teleport`: the same function with other weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from symlint.cli.commands.terminal import listed
+from symlint.errors import UsageProblem
+
+
+@click.command("teleport")
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where to write the moved model.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws the elements of the groups.")
+@click.option("--only", help="Generators by id, separated by commas.")
+@click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
+def command(model: str, output: str, seed: int, only: str | None, kinds: str | None) -> None:
+    """Move the weights along the symmetries; the function stays.
+
+    Random elements of the claimed groups are applied one after another. Names, shapes and storage stay as they are. The
+    result is a test for every tool that judges weights: what it says of a network must not change.
+    """
+    from symlint.model.edit import write
+    from symlint.model.file.stored import FEW
+    from symlint.model.load import load
+    from symlint.symmetry.inference import examine
+    from symlint.symmetry.motion.teleport import select, teleport
+
+    if Path(output).resolve() == Path(model).resolve():
+        raise UsageProblem(f"{output} is the model itself: name another file for the result")
+    _, structure = examine(load(model, budget=FEW))
+    chosen = select(structure, listed(only), listed(kinds))
+    write(model, teleport(structure, chosen, seed), output)
+    click.echo(f"{output}: moved by {len(chosen)} generators", err=True)

@@ -1,0 +1,106 @@
+"""`symlint verify`: the claims on trial, with onnxruntime as the judge."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from symlint.cli.commands.arrays import named_arrays, read_array
+from symlint.cli.commands.terminal import listed
+from symlint.cli.report.words import printable
+from symlint.runtime.verify import Trial
+
+UNREACHED = 4
+"""Exit code of what could not be tried."""
+
+
+@click.command("verify")
+@click.argument("model", type=click.Path())
+@click.argument("other", required=False, type=click.Path())
+@click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws inputs and elements of the groups.")
+@click.option("--only", help="Generators by id, separated by commas.")
+@click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
+@click.option(
+    "--input", "inputs", multiple=True, callback=named_arrays, metavar="NAME:FILE.npy", help="Try on this instead."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str,
+    other: str | None,
+    form: str,
+    seed: int,
+    only: str | None,
+    kinds: str | None,
+    inputs: dict[str, Path],
+) -> None:
+    """Try every claimed symmetry against onnxruntime.
+
+    With one model: move its weights by random elements of the claimed groups and compare the outputs. With two: compare
+    their outputs on the same random inputs. Inputs are drawn until the outputs answer to them; values that are given
+    with --input stand in their place. Exit 1 when something is refuted, else 4 when something could not be tried.
+    """
+    from symlint.model.file.stored import FEW
+    from symlint.model.load import load
+    from symlint.runtime.verify import same_function, verify
+    from symlint.symmetry.inference import examine
+    from symlint.symmetry.motion.teleport import select
+
+    loaded = load(model, budget=FEW)
+    given = {name: read_array(file) for name, file in inputs.items()}
+    unreached = ""
+    if other is not None:
+        trials = [same_function(loaded, load(other, budget=FEW), seed, given)]
+    else:
+        symmetry, structure = examine(loaded)
+        trials = verify(structure, select(structure, listed(only), listed(kinds)), seed, given)
+        unreached = symmetry.coverage.unreached
+    if form == "json":
+        click.echo(_document(trials, pair=other is not None, unreached=unreached))
+    else:
+        click.echo(_table(trials, unreached))
+    outcomes = {t.outcome for t in trials}
+    ctx.exit(1 if "refuted" in outcomes else UNREACHED if "not runnable" in outcomes or unreached else 0)
+
+
+def _document(trials: Sequence[Trial], *, pair: bool, unreached: str) -> str:
+    rows: list[dict[str, Any]] = [
+        {"id": t.id, "kind": t.kind, "difference": t.difference if t.finite else None, "outcome": t.outcome}
+        | ({"reason": t.reason} if t.reason else {})
+        for t in trials
+    ]
+    document: dict[str, Any] = {"schema_version": "1"}
+    if pair:
+        (row,) = rows
+        document |= {"outcome": row["outcome"], "difference": row["difference"], "reason": trials[0].reason}
+    if unreached:
+        document["reason"] = unreached
+    return json.dumps({**document, "generators": rows}, indent=2, allow_nan=False)
+
+
+def _table(trials: Sequence[Trial], unreached: str) -> str:
+    """What was refuted or could not be tried, and a line that sums up."""
+    lines = [
+        f"{_outcome(t.outcome):18s} {t.id:24s} {_difference(t)}  {printable(t.reason)}".rstrip()
+        for t in trials
+        if t.outcome != "held"
+    ]
+    count = Counter(t.outcome for t in trials)
+    tried = [t.difference for t in trials if t.difference is not None]
+    words = ", ".join(f"{n} {_outcome(outcome)}" for outcome, n in sorted(count.items())) or "no symmetry to try"
+    seen = f"; largest difference {max(tried):.1e} of the largest output" if tried else ""
+    return "\n".join([*lines[:40], f"{words}{seen}", *([f"could not be tried: {unreached}"] if unreached else [])])
+
+
+def _outcome(outcome: str) -> str:
+    return "could not be tried" if outcome == "not runnable" else outcome
+
+
+def _difference(trial: Trial) -> str:
+    return "        -" if trial.difference is None else f"{trial.difference:9.1e}"

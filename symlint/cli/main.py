@@ -1,0 +1,124 @@
+"""The command line: a group whose commands are imported when they are called.
+
+Exit codes: 0 clean, 1 findings at or above ``--fail-on``, 2 usage or internal error, 3 no model found, 4 audit
+incomplete, 130 interrupted. `symlint.audit.engine.Run.exit_code` is the only place that tells these apart for an audit.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import os
+import platform
+import sys
+from importlib import import_module
+
+import click
+
+from symlint import __version__
+from symlint.cli.report.words import printable
+from symlint.errors import SymlintError, UnreadableModel
+
+# name -> (module that holds it as `command`, one line of help): shown without importing the module.
+COMMANDS = {
+    "check": ("symlint.cli.commands.check_models", "Audit models: find the capacity that they do not use."),
+    "inspect": ("symlint.cli.commands.inspect_model", "Show the symmetries of a model's parameters."),
+    "fix": ("symlint.cli.commands.fix_model", "Write a smaller network that computes the same function."),
+    "teleport": ("symlint.cli.commands.teleport_model", "Move the weights along the symmetries; the function stays."),
+    "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),
+    "diff": ("symlint.cli.commands.diff_files", "Compare two files of one network: findings, weights, spaces."),
+    "rule": ("symlint.cli.commands.show_rules", "List the rules, or print the manual page of one."),
+    "config": ("symlint.cli.commands.show_config", "Show the settings in force and where each comes from."),
+    "doctor": ("symlint.cli.commands.show_versions", "Show versions and installed packages of rules."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The named command, or a usage error that suggests the nearest name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from symlint.errors import suggestion
+
+            ctx.fail(f"no command {printable(args[0])!r}{suggestion(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; whatever goes wrong ends in one line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except SymlintError as problem:
+            _say(str(problem))
+            ctx.exit(4 if isinstance(problem, UnreadableModel) else 2)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+        except BrokenPipeError:
+            # The reader has gone (`| head`): Python would complain once more when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                logging.getLogger("symlint").exception("internal error")
+            _say(
+                f"internal error: {type(error).__name__}: {error}. Please report it to the project with the output of "
+                "`symlint --debug ...` and `symlint doctor`"
+            )
+            ctx.exit(2)
+
+
+def _say(line: str) -> None:
+    click.echo(f"symlint: {printable(line)}", err=True)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    __version__, "-V", "--version", message=f"symlint %(version)s (Python {platform.python_version()})"
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an internal error.")
+def cli(debug: bool) -> None:
+    """A linter for trained ONNX models.
+
+    Reads a network's weights, without running it and without data, and reports the capacity that its own symmetries
+    have cost it: units that nothing reads, units that never change, units that repeat each other.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode still gets its report
+    # One thread beats several on matrices as small as those here; it must be said before numpy is imported.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # A run makes millions of small objects that live to its end: looking through them costs a quarter of its time.
+    gc.set_threshold(10_000_000, 10, 10)
+    # What libraries have to say is noise to a user, who gets one line; a developer sees it with --debug.
+    logging.basicConfig(
+        level=logging.WARNING if debug else logging.CRITICAL, stream=sys.stderr, format="%(name)s: %(message)s"
+    )
+    if debug:
+        logging.getLogger("symlint").setLevel(logging.DEBUG)
+
+
+if __name__ == "__main__":
+    cli(prog_name="symlint")

@@ -1,0 +1,40 @@
+"""Reporters: each turns a finished run into the text of one document, and prints nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from symlint.audit.engine import Run
+
+# format -> module; imported when it is asked for, since rich takes its time
+FORMATS = {
+    "full": "symlint.cli.report.full",
+    "concise": "symlint.cli.report.concise",
+    "json": "symlint.cli.report.json",
+    "sarif": "symlint.cli.report.sarif",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a document for people looks; machine formats ignore it."""
+
+    width: int = 80
+    color: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+
+class Reporter(Protocol):
+    """What a report module's ``report`` is."""
+
+    def __call__(self, run: Run, style: Style) -> str:
+        """The document, ending in a newline unless it is empty."""
+
+
+def reporter(name: str) -> Reporter:
+    """The reporter of a format in `FORMATS`."""
+    return cast("Reporter", import_module(FORMATS[name]).report)

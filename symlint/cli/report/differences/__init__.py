@@ -1,0 +1,1 @@
+"""What `symlint diff` tells, for people and for machines."""

@@ -1,0 +1,194 @@
+"""The report for people: one block per finding, in words about consequences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from symlint.audit.engine import Report, Run
+from symlint.cli.report import Style
+from symlint.cli.report.words import count, listed, number, printable, ranges, share
+from symlint.lint.finding import Finding, Level
+from symlint.symmetry.spaces import Coverage
+
+COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
+_UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN, _SKIPPED_SHOWN = 16, 4, 6, 8
+_FACTS = "SYM4"  # these rules tell what an architecture leaves free, whatever its weights are
+
+
+def report(run: Run, style: Style) -> str:
+    """The text, with control sequences when the style has colours."""
+    return typeset(_blocks(run, style), style)
+
+
+def typeset(blocks: Iterator[RenderableType], style: Style, *, wrap: bool = True) -> str:
+    """Rich's blocks as text; foreign names reach it as `Text`, so that no markup is read in them."""
+    console = Console(
+        file=StringIO(),
+        width=style.width,
+        force_terminal=style.color,
+        color_system="standard" if style.color else None,
+        no_color=not style.color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    with console.capture() as capture:
+        for block in blocks:
+            console.print(block, soft_wrap=not wrap)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def shown(report: Report, run: Run, style: Style) -> list[Finding]:
+    """The findings that people are shown: notes when they ask for them, or when these can fail the run."""
+    lowest = Level.WARNING if run.fail_on != "note" else Level.NOTE
+    return [f for f in report.findings if style.verbose or (f.level >= lowest and not _fact(f))]
+
+
+def _fact(finding: Finding) -> bool:
+    return finding.level == Level.NOTE and finding.rule.startswith(_FACTS)
+
+
+def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
+    for item in run.reports:
+        found = shown(item, run, style)
+        if style.quiet and not found and not item.incomplete:
+            continue
+        yield Text(printable(item.path), style="bold")
+        if not item.incomplete or item.coverage.total:
+            yield Text(f"  {coverage(item.coverage)}", style="dim")
+        if item.incomplete and (item.coverage.total or item.skipped):
+            yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
+        for line in left_out(item):
+            yield Text(f"  {line}", style="red")
+        yield Text("")
+        for finding in sorted(found, key=lambda finding: -finding.level):
+            yield from block(finding, item)
+            yield Text("")
+        if not style.quiet:
+            shown_already = set(map(id, found))
+            yield from _counted([f for f in item.findings if id(f) not in shown_already], item)
+    if not style.quiet:
+        if reparable := sum(f.fixable and f.level > Level.NOTE for f in run.findings):
+            yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT{_target(run)}")
+        yield summary(run)
+
+
+def left_out(report: Report) -> Iterator[str]:
+    """What was not audited, a line for each reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in report.skipped:
+        groups.setdefault((item.tensor, item.reason), []).append(item.name)
+    for (tensor, reason), names in groups.items():
+        what = listed(names, _SKIPPED_SHOWN)
+        yield f"not audited: {what}: {printable(f'{tensor}: {reason}' if tensor else reason)}"
+
+
+def _target(run: Run) -> str:
+    """The options without which `symlint fix` leaves some of the findings alone."""
+    bounded = any(f.fixable and f.level > Level.NOTE and f.evidence == "bounded" for f in run.findings)
+    safety = " --safety bounded" if bounded else ""
+    found = {finding.rule for finding in run.findings if finding.fixable}
+    return safety + next((f" --target {r.targets[0]}" for r in run.rules if r.targets and r.code in found), "")
+
+
+def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
+    """Notes that are not shown, in a line; what the architecture leaves free, in another."""
+    facts = [finding for finding in notes if _fact(finding)]
+    others = [finding for finding in notes if not _fact(finding)]
+    if others:
+        yield Text(f"  {count(len(others), 'note')} not shown: {_names(others)} (-v shows them)\n", style="dim")
+    if facts:
+        saves = sum(finding.saves for finding in facts)
+        part = f"; {count(saves, 'parameter')}, {share(saves, report.coverage.total)} of the model" if saves else ""
+        words = f"redundant by architecture, whatever the weights: {_names(facts)}{part} (-v shows them)"
+        yield Text(f"  {words}\n", style="dim")
+
+
+def _names(findings: list[Finding]) -> str:
+    times = Counter(printable(finding.name) for finding in findings)
+    return listed(f"{number} {name}" for name, number in sorted(times.items()))
+
+
+def coverage(coverage: Coverage) -> str:
+    """How much of a model's parameters the inference understands, in words."""
+    total = coverage.total
+    if not total:
+        return "no parameters"
+    parts = [f"{share(coverage.covered, total)} of {count(total, 'parameter')} understood"]
+    parts += [f"{share(coverage.pinned, total)} pinned"] if coverage.pinned else []
+    parts += [f"{share(coverage.opaque, total)} opaque"] if coverage.opaque else []
+    return ", ".join(parts)
+
+
+def block(finding: Finding, report: Report) -> Iterator[RenderableType]:
+    """A finding in full, with its place, evidence and units."""
+    color = COLOR[finding.level]
+    yield Text.assemble(
+        (f"{finding.level}[{finding.name}]", color),
+        (f" {finding.rule}: ", "bold"),
+        (printable(finding.message), "bold"),
+    )
+    rows = Table.grid(padding=(0, 1, 0, 0))
+    rows.add_column(style="blue", no_wrap=True)
+    rows.add_column(overflow="fold")
+    for mark, text in _lines(finding, report):
+        rows.add_row(f"{mark:>5}", Text(text))
+    yield rows
+
+
+def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
+    space = report.spaces.get(finding.space or "")
+    tensors = listed((printable(name) for name in finding.tensors), _TENSORS_SHOWN)
+    if space or tensors:
+        yield "-->", f"{printable(space.name)} ({tensors})" if space and tensors else tensors or str(space)
+    numbers = listed(f"{key} {number(value)}" for key, value in _scalars(finding.facts) if "tolerance" in key)
+    if finding.rule not in ("SYM001", "SYM002", "SYM003"):
+        yield "=", f"evidence: {finding.evidence}{'; ' if numbers else ''}{numbers}"
+    if finding.units:
+        groups = finding.facts.get("groups")
+        if groups:
+            together = (f"{{{ranges(group, _UNITS_SHOWN)}}}" for group in groups)
+            yield "=", f"units: {listed(together, _GROUPS_SHOWN)}"
+        else:
+            yield "=", f"units: {ranges(finding.units, _UNITS_SHOWN)}"
+    if finding.saves:
+        saved = share(finding.saves, report.coverage.total)
+        yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
+    if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
+        yield "=", f"repair: {finding.repairs} of them can be taken away"
+    yield "=", f"help: symlint rule {finding.rule}"
+
+
+def _removable(finding: Finding) -> int:
+    """How many units a repair would take away at most: of units that are one, one stays."""
+    groups = finding.facts.get("groups")
+    return len(finding.units) - len(groups) if groups else len(finding.units)
+
+
+def _scalars(facts: Any) -> Iterator[tuple[str, object]]:
+    return ((key, value) for key, value in facts.items() if isinstance(value, (int, float)))
+
+
+def summary(run: Run) -> Text:
+    """The last line: the verdict, and how much was found."""
+    if not run.reports and not run.interrupted:
+        return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
+    levels = Counter(finding.level for finding in run.findings)
+    found = listed(count(levels[level], str(level)) for level in sorted(Level, reverse=True) if levels[level])
+    unfinished = sum(bool(item.incomplete) for item in run.reports)
+    outcome, color = {
+        0: ("passed", "bold green"),
+        1: (f"failed at threshold {run.fail_on}", "bold red"),
+        4: (f"incomplete, {count(unfinished, 'audit')} not finished", "bold red"),
+        130: (f"interrupted, {count(unfinished, 'audit')} not finished", "bold red"),
+    }[run.exit_code]
+    where = f"in {count(len(run.reports), 'model')}, {run.seconds:.1f} s"
+    return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}")

@@ -1,0 +1,1 @@
+"""What `symlint inspect` tells, in its formats."""

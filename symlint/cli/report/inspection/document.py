@@ -1,0 +1,57 @@
+"""What `symlint inspect` says as one JSON document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from symlint.cli.report.json import dump
+from symlint.errors import UnreadableModel
+from symlint.symmetry.spaces import Coverage, Symmetry
+
+
+def document(symmetry: Symmetry) -> str:
+    """The symmetries as one JSON document."""
+    model = symmetry.model
+    spaces = [
+        {
+            "id": space.id,
+            "size": space.size,
+            "copies": space.copies,
+            "name": space.name,
+            "tensors": [{"name": place.tensor, "axis": place.axis, "layout": place.layout} for place in space.places],
+            "why": list(space.why),
+        }
+        for space in symmetry.spaces
+    ]
+    return dump(
+        {
+            "schema_version": "1",
+            "model": {
+                "path": model.path,
+                "sha256": model.sha256,
+                "opset": model.opset,
+                "producer": model.producer,
+            },
+            "parameters": asdict(symmetry.coverage),
+            "dimension": symmetry.dimension,
+            "spaces": spaces,
+            "generators": [asdict(generator) for generator in symmetry.generators],
+            "opaque": [asdict(opaque) for opaque in symmetry.opaque],
+        }
+    )
+
+
+def unread(problem: UnreadableModel) -> str:
+    """The document of a file that could not be read: empty, with the reason under ``error``."""
+    return dump(
+        {
+            "schema_version": "1",
+            "model": {"path": problem.path, "sha256": "", "opset": 0, "producer": ""},
+            "parameters": asdict(Coverage(0, 0, 0, 0)),
+            "dimension": 0,
+            "spaces": [],
+            "generators": [],
+            "opaque": [],
+            "error": {"rule": problem.code, "reason": problem.reason},
+        }
+    )

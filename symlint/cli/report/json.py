@@ -1,0 +1,76 @@
+"""The report as one JSON document, the same shape whatever happened."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from symlint import __version__
+from symlint.audit.engine import Report, Run
+from symlint.cli.report import Style
+from symlint.lint.finding import Finding, Skipped
+
+
+def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for machines has no style
+    """The document; a model that could not be read is in it with zeros and its SYM00x finding."""
+    document = {
+        "schema_version": "1",
+        "verdict": run.verdict,
+        "exit_code": run.exit_code,
+        "symlint": __version__,
+        "models": [_model(report) for report in run.reports],
+    }
+    return dump(document)
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """A document as text: strict JSON (no NaN), ASCII, in the order given."""
+    return json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's types: numpy numbers and arrays as Python's, what is not finite as null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _model(report: Report) -> dict[str, Any]:
+    return {
+        "path": report.path,
+        "sha256": report.sha256,
+        "coverage": asdict(report.coverage),
+        "findings": [written(finding) for finding in report.findings],
+        "skipped": [_skipped(item) for item in report.skipped],
+    }
+
+
+def _skipped(item: Skipped) -> dict[str, Any]:
+    return {"phase" if item.phase else "rule": item.name, "tensor": item.tensor or None, "reason": item.reason}
+
+
+def written(finding: Finding) -> dict[str, Any]:
+    """A finding as documents for machines hold it."""
+    return {
+        "rule": finding.rule,
+        "name": finding.name,
+        "level": str(finding.level),
+        "evidence": finding.evidence,
+        "message": finding.message,
+        "space": finding.space,
+        "units": list(finding.units),
+        "tensors": list(finding.tensors),
+        "facts": {**finding.facts, **({"repairs": finding.repairs} if finding.repairs else {})},
+        "saves": {"parameters": finding.saves},
+        "fingerprint": finding.fingerprint,
+        "fixable": finding.fixable,
+    }

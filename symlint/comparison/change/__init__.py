@@ -1,0 +1,1 @@
+"""Change: by how much weights differ, and what a repair explains of it."""

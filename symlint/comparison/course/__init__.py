@@ -1,0 +1,1 @@
+"""Course: what became of each space from one file to the other."""

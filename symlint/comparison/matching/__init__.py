@@ -1,0 +1,1 @@
+"""Matching: which tensor of one file is which of the other, and unit by unit."""

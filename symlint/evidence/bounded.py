@@ -1,0 +1,131 @@
+"""A network of which more is known than its weights tell at a glance: what bounds prove of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from symlint.analysis.bounds.certificates import Settled, certify, settled
+from symlint.analysis.bounds.interval import Interval
+from symlint.analysis.need import Mask, needs
+from symlint.analysis.values.lattice import Names, Value
+from symlint.analysis.values.valuation import valuate
+from symlint.evidence.context import Context
+from symlint.evidence.level import Level
+from symlint.program.norms.recognise import PRODUCT
+from symlint.program.steps import SUM, Law, Pointwise, Program, Step
+from symlint.symmetry.motion.membership import members
+from symlint.symmetry.spaces import Space
+
+CHANCE = 1e-3
+"""So many units of a space may have weights of one sign by chance."""
+SURE = 1.0
+"""With this margin the signs of the weights do not matter."""
+
+
+@dataclass(frozen=True)
+class Bounded(Context):
+    """A context in which an activation that bounds make one number is that number."""
+
+    plain_context: Context | None = None
+    """The context that knows only what follows from zeros in the weights."""
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """What the tensors lie between on which a clamp depends."""
+        with np.errstate(all="ignore"):
+            return certify(self.canonical, self._exact, self._carried)
+
+    @cached_property
+    def settled(self) -> dict[str, Settled]:
+        """The activations of which bounds prove more than the weights tell; empty where nothing is gained."""
+        with np.errstate(all="ignore"):
+            return settled(self.canonical, self._exact, self.intervals)
+
+    def margins(self, space: Space) -> dict[int, float]:
+        """Unit of a space -> the smallest margin by which an activation of it is one number."""
+        action = self.plain(self.structure.actions[f"{space.id}.permutation"])
+        axes, factors = self.structure.axes.of, self.structure.axes.factors
+        least: dict[int, float] = {}
+        for name, one in self.settled.items():
+            if not any(action.leaf in factors.leaves(f) for f in axes[name]):
+                continue
+            rows = members(self.structure, action, axes[name], one.where.shape)
+            for unit, row in enumerate(() if rows is None else rows):
+                if one.where.reshape(-1)[row].all():
+                    least[unit] = min(least.get(unit, np.inf), float(one.margin.reshape(-1)[row].min()))
+        return least
+
+    def level(self, space: Space, units: Collection[int], level: Level) -> Level:
+        """A level, or a note where weights of one sign, which chance makes where they are few, explain the units."""
+        margins = self.margins(space)
+        sure = all(margins.get(u, SURE) >= SURE for u in units)
+        return level if sure or space.size * 2.0 ** -self._fan(space) <= CHANCE else min(level, Level.NOTE)
+
+    def _fan(self, space: Space) -> int:
+        """The fewest weights that a unit has in one tensor."""
+        shapes = {(p.tensor, p.axis): self.symmetry.model.tensors[p.tensor].shape for p in space.places}
+        fans = [int(np.prod(shape, dtype=np.int64)) // shape[axis] for (_, axis), shape in shapes.items()]
+        return min((n for n in fans if n > 1), default=1)
+
+    # -- analyses -------------------------------------------------------------------------------------------------
+    @cached_property
+    def silent(self) -> dict[str, Mask]:
+        """What counts as zero of the weights that are judged."""
+        return super().silent if self.plain_context is None else self.plain_context.silent
+
+    @property
+    def _exact(self) -> dict[str, Value]:
+        return (self.plain_context or self).values
+
+    @cached_property
+    def _written(self) -> Program:
+        """The program with what is settled multiplied away, and its number added."""
+        program, steps = self.canonical.program, list[Step]()
+        shapes, tables = dict(program.shapes), dict(program.tables)
+        for step in program.steps:
+            one = self.settled.get(step.out) if isinstance(step, Pointwise) else None
+            if one is None or not isinstance(step, Pointwise):
+                steps.append(step)
+                continue
+            raw, left, keep, number = (f"{step.out}?{word}" for word in ("raw", "left", "keep", "number"))
+            shapes |= {raw: shapes[step.out], left: shapes[step.out], keep: one.where.shape, number: one.where.shape}
+            tables |= {keep: np.where(one.where, 0.0, 1.0), number: np.where(one.where, one.number, 0.0)}
+            steps += [replace(step, out=raw), _step(step, left, (raw, keep), PRODUCT, "Mul")]
+            steps.append(_step(step, step.out, (left, number), SUM, "Add"))
+        return replace(program, steps=self.budget.steps(tuple(steps)), shapes=shapes, tables=tables)
+
+    @cached_property
+    def _values(self) -> tuple[dict[str, Value], Names]:
+        program = self._written
+        carried = {name: self._carried[name.rpartition("?")[0]] for name in program.shapes if name not in self._carried}
+        with np.errstate(all="ignore"):
+            return valuate(program, {**carried, **self._carried}, self.silent, self.verdicts)
+
+    @cached_property
+    def _needs(self) -> dict[str, Mask]:
+        return needs(self._written, self._values[0], self.verdicts)
+
+
+def _step(like: Pointwise, out: str, operands: tuple[str, ...], law: Law, function: str) -> Pointwise:
+    return Pointwise(out, operands, law, function, like.node)
+
+
+def bounded(context: Context) -> Bounded:
+    """The same network with what bounds prove; made once for each context."""
+    if isinstance(context, Bounded):
+        return context
+    found, judged = vars(context).get("bounded"), context.canonical
+    if not isinstance(found, Bounded):
+        found = Bounded(context.symmetry, judged, context.asked, context.budget, judged, context)
+        vars(context)["bounded"] = found
+    return found
+
+
+def known(context: Context, evidence: Collection[str]) -> Context:
+    """The network as far as evidence of these kinds tells it."""
+    proven = bounded(context) if "bounded" in evidence else None
+    return proven if proven is not None and proven.settled else context

@@ -1,0 +1,334 @@
+"""What a rule sees: the symmetries of a model, and what its weights say about the units of each space."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from math import prod
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.analysis.need import Mask, needs
+from symlint.analysis.sameness import all_alike
+from symlint.analysis.values.lattice import Bases, Names, Value
+from symlint.analysis.values.rows import Verdicts
+from symlint.analysis.values.valuation import valuate
+from symlint.analysis.values.weights import slim
+from symlint.evidence.ends.pinned import Ends
+from symlint.evidence.ends.settled import canonical
+from symlint.evidence.negligible import negligible
+from symlint.evidence.options import Asked
+from symlint.evidence.ranks.invariant import Product, general_linear, products
+from symlint.evidence.units import Units, same_units, spread
+from symlint.model.budget import Budget
+from symlint.model.graph import Shape
+from symlint.program.parameters import parameters
+from symlint.program.passage import Passages
+from symlint.program.steps import RANGE, Fold, Normalise
+from symlint.symmetry.motion.membership import members
+from symlint.symmetry.spaces import Space, Symmetry
+from symlint.symmetry.structure import Action, Structure
+
+ORTHOGONAL = ("O", "Stab")
+"""Groups of rotations that keep lengths."""
+
+
+class Thresholds(Protocol):
+    """What of a rule says which thresholds it has."""
+
+    @property
+    def code(self) -> str:
+        """The stable code of the rule."""
+
+    @property
+    def options(self) -> Mapping[str, float]:
+        """Kebab name -> default."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A model under audit: its symmetries, and the analyses that rules share, made when first asked for."""
+
+    symmetry: Symmetry
+    structure: Structure
+    asked: Asked = field(default_factory=Asked)
+    budget: Budget = field(default_factory=Budget)
+    judged: Structure | None = None
+    """The network whose weights are judged, where that is not the settled one: for repairs, as it is stored."""
+
+    def option(self, rule: Thresholds, name: str) -> float:
+        """A threshold of a rule: the configured one, else its default."""
+        return self.asked.options.get(rule.code, {}).get(name, rule.options[name])
+
+    @cached_property
+    def spaces(self) -> tuple[Space, ...]:
+        """Spaces whose units are more than a choice of basis: of these a unit can be dead, constant or a duplicate.
+
+        They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`). What is
+        written and never read is dead in any basis.
+        """
+        permuted = {a.id.split(".")[0] for a in self.structure.permutations}
+        linear = {a.id for a in self.structure.actions.values() if general_linear(a) or a.group in ORTHOGONAL}
+        mixed = {g.space for g in self.symmetry.generators if g.id in linear}
+        return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
+
+    @cached_property
+    def products(self) -> tuple[tuple[Space, Product], ...]:
+        """Linear spaces through which less gets than width, writers and readers allow."""
+        by_id = {s.id: s for s in self.symmetry.spaces}
+        spaces = {g.id: by_id[g.space] for g in self.symmetry.generators if g.space in by_id}
+        return tuple((spaces[product.generator], product) for product in products(self.structure, self._passages))
+
+    def tensors(self, space: Space) -> tuple[str, ...]:
+        """Names of all stored tensors of a space, sorted."""
+        return tuple(sorted({place.tensor for place in space.places}))
+
+    @cached_property
+    def parameters(self) -> dict[str, int]:
+        """Stored tensor -> number of weight elements."""
+        return parameters(self.structure.program)
+
+    def weight(self, space: Space) -> int:
+        """Parameters that one unit of a space has: what deleting it saves."""
+        sizes = self.parameters
+        shapes = self.symmetry.model.tensors
+        axes = {(p.tensor, p.axis) for p in space.places if p.tensor in sizes}
+        total = sum(shapes[tensor].size // shapes[tensor].shape[axis] for tensor, axis in axes)
+        return total // space.copies if space.copies > 1 else total
+
+    def units(self, space: Space) -> Units:
+        """The state of every unit of a space."""
+        self.budget.tick()
+        action = self.structure.actions[f"{space.id}.permutation"]
+        found = self._inspect(action)
+        found = replace(found, dead=found.dead & ~self._lost_with(action))
+        if self.bundled(space):
+            # A head or group is a bundle of units: whether two are equal depends on the order of what is in them.
+            found = replace(found, constant=np.zeros_like(found.constant), groups=())
+        return found
+
+    def bundled(self, space: Space) -> bool:
+        """Whether the units of a space are made of units of others, as heads, groups and experts are."""
+        leaf = self.structure.actions[f"{space.id}.permutation"].leaf
+        return any(a.kind == "permutation" and not a.branches for a in self.structure.nested.get(leaf, ()))
+
+    def dead(self, action: Action) -> NDArray[np.bool_]:
+        """Which units contribute to no output, copy-major."""
+        return self._inspect(action).dead
+
+    def unbroken(self, space: Space) -> bool:
+        """Whether all units of a space, in each of its copies, are the same one."""
+        action, found = self.structure.actions[f"{space.id}.permutation"], self.units(space)
+        if action.leaf in self._pooled or self.bundled(space):
+            return False
+        if found.groups:
+            return len(found.groups) == space.copies and all(len(group) == space.size for group in found.groups)
+        lost = found.dead.any() or found.constant.any()
+        return not lost and all_alike(self.canonical, self.plain(action), self._passages.moving)
+
+    @cached_property
+    def _passages(self) -> Passages:
+        return Passages(self.structure.program)
+
+    def _lost_with(self, action: Action) -> NDArray[np.bool_]:
+        """Units whose whole copy (head, group, expert) is dead: they are told of with that."""
+        factors = self.structure.axes.factors
+        lost = np.zeros([*(factors.size(c) for c in action.copies), factors.size(action.leaf)], bool)
+        for k, copy in enumerate(action.copies):
+            outer = self._outer.get(copy)
+            if outer is not None:
+                lost |= self._inspect(outer).dead.reshape([-1 if j == k else 1 for j in range(lost.ndim)])
+        return lost.reshape(-1)
+
+    @cached_property
+    def _outer(self) -> dict[int, Action]:
+        """Leaf -> its permutation, where that is one for the whole network."""
+        return {a.leaf: a for a in reversed(self.structure.permutations) if not a.copies}
+
+    # -- analyses -------------------------------------------------------------------------------------------------
+    @cached_property
+    def _carried(self) -> dict[str, tuple[bool, ...]]:
+        """Tensor -> whether each of its axes holds units, or a factor on which the gauge of units depends."""
+        factors = self.structure.axes.factors
+        living = {x for a in self.structure.actions.values() for x in (a.leaf, *a.copies)}
+        carried: dict[str, tuple[bool, ...]] = {}
+        for name, axes in self.structure.axes.of.items():
+            indices = {factors.index(g) for f in axes for g in factors.families(f)}
+            carried[name] = tuple(
+                any(leaf in living for leaf in factors.leaves(f)) or any(g in indices for g in factors.sums(f))
+                for f in axes
+            )
+        return carried
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """The value of every tensor, as far as the weights tell it."""
+        return self._values[0]
+
+    @property
+    def moving(self) -> frozenset[str]:
+        """The tensors that depend on the input."""
+        return self._passages.moving
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """What was found of the rows of the weights, in whatever run."""
+        return Verdicts()
+
+    @cached_property
+    def _faint(self) -> dict[str, Mask]:
+        with np.errstate(all="ignore"):
+            return negligible(self.judged or self.structure, self.asked)
+
+    @cached_property
+    def canonical(self) -> Structure:
+        """The network whose weights are judged: without what no output sees of them, and what others take over."""
+        if self.judged is not None:
+            return self.judged
+        return canonical(self.structure, self._faint, self._leaves)
+
+    def as_judged(self) -> Context:
+        """The same network with the weights that are judged in the place of the stored ones, and all that is known."""
+        found = replace(self, structure=self.canonical, judged=self.canonical)
+        given = {f.name for f in fields(self)}
+        vars(found).update((name, known) for name, known in vars(self).items() if name not in given)
+        return found
+
+    def settled_in(self, names: Collection[str]) -> Structure:
+        """The network of which some weights of the program alone are settled."""
+        return canonical(self.structure, {}, self._leaves, names)
+
+    @cached_property
+    def _leaves(self) -> frozenset[int]:
+        """The leaves of inputs and outputs, where anything may be shifted along them."""
+        moving = any(a.translation is not None for a in self.structure.actions.values())
+        return Ends(self.structure, self._carried).leaves if moving else frozenset()
+
+    @cached_property
+    def silent(self) -> dict[str, Mask]:
+        """What counts as zero of the weights that are judged; of settled ones that is zero already."""
+        apart = self.structure.program.detached
+        return {n: mask for n, mask in self._faint.items() if self.judged is not None or n in apart}
+
+    @cached_property
+    def _values(self) -> tuple[dict[str, Value], Names]:
+        with np.errstate(all="ignore"):  # constants of masks overflow; what is not finite is known to be that
+            return valuate(self.canonical.program, self._carried, self.silent, self.verdicts)
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The network with the pinned axes of its inputs and outputs written out."""
+        return Ends(self.canonical, self._carried, self.verdicts)
+
+    @cached_property
+    def _needs(self) -> dict[str, Mask]:
+        return needs(self.canonical.program, self._values[0], self.verdicts)
+
+    @cached_property
+    def _bearers(self) -> dict[int, list[str]]:
+        """Leaf -> the computed tensors that hold it."""
+        values, _ = self._values
+        held: dict[int, list[str]] = {}
+        for name, axes in self.structure.axes.of.items():
+            if name in values and values[name].bases is not None:
+                for leaf in {x for f in axes for x in self.structure.axes.factors.leaves(f)}:
+                    held.setdefault(leaf, []).append(name)
+        return held
+
+    @cached_property
+    def _pooled(self) -> set[int]:
+        """Leaves along which something is normalised or folded: their units are read all together."""
+        factors, of = self.structure.axes.factors, self.structure.axes.of
+        return {
+            leaf
+            for step in self.structure.program.steps
+            if isinstance(step, (Normalise, Fold)) and step.function != RANGE
+            for k in step.axes
+            for leaf in factors.leaves(of[step.x][k])
+        }
+
+    def _inspect(self, action: Action) -> Units:
+        if action.id not in self._inspected:
+            plain = self.plain(action)
+            self._inspected[action.id] = spread(self._look(plain), plain, action, self.structure.axes.factors)
+        return self._inspected[action.id]
+
+    def plain(self, action: Action) -> Action:
+        """An action without the copies that only a choice at run time tells apart: activations do not hold them."""
+        chosen = {unit for _, unit in self.structure.axes.chosen}
+        return replace(action, copies=tuple(c for c in action.copies if c not in chosen))
+
+    @cached_property
+    def _inspected(self) -> dict[str, Units]:
+        return {}
+
+    def _look(self, action: Action) -> Units:
+        factors = self.structure.axes.factors
+        count = factors.size(action.leaf) * prod(factors.size(c) for c in action.copies)
+        values, names = self._values
+        needed = np.zeros(count, bool)
+        still, steady = np.ones(count, bool), np.zeros(count, bool)
+        numbers = np.zeros(count)
+        seen = apart = answers = False
+        columns: list[NDArray[np.int64]] = []
+        scales: list[NDArray[np.float64]] = []
+        mine = {action.leaf, *action.copies}
+        places: dict[tuple[tuple[int, ...], Shape], NDArray[np.int64] | None] = {}
+        for name in self._bearers.get(action.leaf, ()):
+            value, axes = values[name], tuple(self.structure.axes.of[name])
+            need = slim(self._needs[name]) if name in self._needs else None
+            there = [bool(mine.intersection(factors.leaves(f))) for f in axes]
+            value, need = _narrowed(value, need, there)
+            where = axes, value.shape
+            if where not in places:
+                places[where] = members(self.structure, action, *where)
+            rows = places[where]
+            if rows is None:
+                continue
+            seen = True
+            if need is None or not need.any():
+                continue
+            answers |= name in self.moving
+            mask = np.broadcast_to(need, value.shape).reshape(-1)[rows] if need.size > 1 else np.ones((1, 1), bool)
+            if count > 1 and value.labels.telling and not names.still(value.labels.starts).any():
+                # Every element differs from every other, and moves.
+                needed |= mask.any(axis=1)
+                still &= ~mask.any(axis=1)
+                apart = True
+                continue
+            labels = value.numbers.reshape(-1)[rows]
+            scale = np.asarray(value.scale, np.float64).reshape(-1)[rows]
+            needed |= mask.any(axis=1)
+            fixed = names.still(labels) | ~mask
+            constant = ((labels == 0) & mask).all(axis=1)
+            numbers = np.where(constant, scale[:, 0], numbers)
+            # What is the same for all units (an index repeated along them) is no state of one.
+            repeated = count > 1 and bool((labels == labels[:1]).all() and (scale == scale[:1]).all())
+            still &= fixed.all(axis=1) | repeated
+            steady |= constant
+            columns.extend(labels.T)
+            scales.extend(scale.T)
+        constant = needed & still & steady
+        if not answers:  # computed from the weights alone, like a learned query
+            constant = np.zeros(count, bool)
+        columns.append(np.arange(count) // factors.size(action.leaf))
+        alike = action.leaf not in self._pooled and not apart
+        groups = same_units(columns, needed & ~constant & ~still) if alike else ()
+        multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
+        found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
+        return Units(~needed & seen, constant, found, groups, multiples)
+
+
+def _narrowed(value: Value, need: Mask | None, there: Sequence[bool]) -> tuple[Value, Mask | None]:
+    """A value and the need of it, at one place of each axis without the units asked for that changes nothing."""
+    bases, scale = value.labels, value.slim
+    parts = [bases.starts, scale] if need is None else [bases.starts, scale, need]
+    shape = tuple(
+        n if kept or any(part.shape[k] > 1 for part in parts) else 1
+        for k, (n, kept) in enumerate(zip(value.shape, there, strict=True))
+    )
+    steps = tuple(step if n > 1 else 0 for step, n in zip(bases.steps, shape, strict=True))
+    return Value(Bases(bases.starts, steps, shape), scale, shape), need

@@ -1,0 +1,1 @@
+"""Ends: which entries of inputs and outputs count, and weights less what no output sees."""

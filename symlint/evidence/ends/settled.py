@@ -1,0 +1,394 @@
+"""Settling: weights without what no output sees of them, so that a zero in the function is a zero in the file.
+
+A translation may add to a weight whatever a normalisation takes away again, and to logits whatever a softmax does. What
+is settled is the smallest weight; where logits may be shifted alike, the one in which entries that go along with each
+other stay at zero. A settled weight is what is stored and a few changes, each the same along some axes or a product of
+such: it is worked out in blocks, and whole for whoever asks for that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial, reduce
+from math import prod
+
+import numpy as np
+
+from symlint.analysis.values.weights import Blockwise, Mask
+from symlint.model.clusters import ABSENT, ROUNDING, Off, precision
+from symlint.model.digest import BLOCK
+from symlint.model.graph import Array, Shape, Tensor
+from symlint.program.numbers import Numbers
+from symlint.symmetry.kinds.unseen import hidden
+from symlint.symmetry.structure import Structure
+from symlint.symmetry.translation.course import Translation
+from symlint.symmetry.translation.element import factors, written
+
+SKETCHES = 2
+"""Random sums that entries must agree in before they are compared."""
+WITNESSES = 16
+"""Elements of each entry that must agree before all of them are compared: in half precision sums tell little apart."""
+ROUNDED = 1e-12
+"""What float64 may lose of such a sum."""
+FAR = 16
+"""How many entries of another kind may lie between two that are alike, when they are sorted by such a sum."""
+Cut = tuple[slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What is added to a weight, as arrays whose product it is: with size 1 along axes on which they do not depend."""
+
+    parts: tuple[Array, ...]
+    rounding: float
+    """Half a unit in the last place of the weight, relative."""
+
+    def at(self, cut: Cut) -> Array:
+        """The part of the change that meets a block of the weight."""
+        return np.asarray(reduce(np.multiply, [_part(part, cut) for part in self.parts]))
+
+    def floor(self, cut: Cut, places: Sequence[Array]) -> Array:
+        """What rounding may leave of a zero in some places of a block: the change is as large as along some axis."""
+        parts = [_part(line, cut) for line in self._lines]
+        lines = [part[tuple(0 if n == 1 else at for n, at in zip(part.shape, places, strict=True))] for part in parts]
+        floor = ROUNDING * self.rounding * reduce(np.minimum, lines, np.array(np.inf))
+        return np.where(np.isfinite(floor), floor, -1.0)
+
+    @cached_property
+    def most(self) -> float:
+        """The largest element."""
+        return float(np.prod([np.abs(part).max(initial=0) for part in self.parts]))
+
+    @cached_property
+    def highest(self) -> float:
+        """What no floor is above."""
+        most = min((float(line.max(initial=0)) for line in self._lines), default=np.inf)
+        return ROUNDING * self.rounding * most * (1 + 1e-9)
+
+    @cached_property
+    def _lines(self) -> list[Array]:
+        """For every axis how large the change is along it."""
+        sizes = [np.abs(part) for part in self.parts]
+        if not _apart(sizes):
+            sizes = [reduce(np.multiply, sizes)]
+        axes = range(sizes[0].ndim)
+        return [reduce(np.multiply, [size.max(axis=k, keepdims=True) for size in sizes]) for k in axes]
+
+
+class Settled(Blockwise):
+    """A stored tensor with changes, read as float64; calling it reads it whole."""
+
+    def __init__(self, tensor: Tensor, changes: tuple[Change, ...] = ()) -> None:
+        self.tensor, self.changes = tensor, changes
+        self._zeros: list[tuple[Cut, Array | None]] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Of the tensor."""
+        return self.tensor.shape
+
+    def __call__(self) -> Array:
+        """The whole of it, made anew each time."""
+        values, made = self.tensor.read(), np.empty(self.shape)
+        for cut in cuts(self.shape, BLOCK):
+            self._block(values, cut, made[cut])
+        return made
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array]]:
+        """Blocks of about some elements in the order in which they are stored, each with its place.
+
+        All of them are made in one place: a block is overwritten by the next. The last one tells where zeros are.
+        """
+        zeros: list[tuple[Cut, Array | None]] = []
+        for cut, block, near in self.reading(size):
+            zero = np.abs(block) < ABSENT if near else None
+            zeros.append((cut, np.packbits(zero) if zero is not None and zero.any() else None))
+            yield cut, block
+        self._zeros = zeros
+
+    def reading(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array, bool]]:
+        """The blocks, and whether any element of theirs may be nothing."""
+        values, room = self.tensor.read(), np.empty(0)
+        for cut in cuts(self.shape, size):
+            part = np.asarray(values[cut])
+            if part.size > room.size:
+                room = np.empty(part.size)
+            yield (cut, *self._block(values, cut, room[: part.size].reshape(part.shape)))
+
+    def at(self, cut: Cut, values: Array | None = None) -> Array:
+        """One block; of the stored `values`, where the caller has read them."""
+        return self._block(self.tensor.read() if values is None else values, cut)[0]
+
+    @property
+    def off(self) -> Off | None:
+        """How far the numbers may be off, since they are differences of larger ones."""
+        most = sum(change.most * ROUNDING * change.rounding for change in self.changes)
+        return Off(most, self._noise) if most else None
+
+    def _noise(self) -> Array:
+        whole = (slice(None),) * len(self.shape)
+        parts = [ROUNDING * change.rounding * np.abs(change.at(whole)) for change in self.changes]
+        return np.broadcast_to(reduce(np.add, parts), self.shape)
+
+    @property
+    def full(self) -> bool:
+        """Whether no element is nothing."""
+        return all(zero is None for _, zero in self.zeros)
+
+    @property
+    def present(self) -> Mask:
+        """Which elements are not nothing."""
+        found = np.ones(self.shape, bool)
+        for cut, zero in self.zeros:
+            if zero is not None:
+                part = found[cut]
+                found[cut] = np.unpackbits(zero, count=part.size).reshape(part.shape) == 0
+        return found
+
+    @property
+    def zeros(self) -> list[tuple[Cut, Array | None]]:
+        """Of every block whether its elements are nothing, eight to a byte; None where none is. Told by any reading."""
+        if self._zeros is None:
+            deque(self.blocks(), 0)
+        assert self._zeros is not None
+        return self._zeros
+
+    def _block(self, values: Array, cut: Cut, room: Array | None = None) -> tuple[Array, bool]:
+        part = np.asarray(values[cut])
+        block, near = np.empty(part.shape) if room is None else room, True
+        block[...] = part
+        for change in self.changes:
+            block += change.at(cut)
+            size = np.abs(block)
+            near = not float(size.min(initial=np.inf)) > change.highest + ABSENT
+            if near:
+                small = np.flatnonzero(size <= change.highest)
+                places = np.unravel_index(small, size.shape or (1,))[: size.ndim]
+                gone = size[places] <= change.floor(cut, places)
+                block[places] = np.where(gone, 0.0, block[places])
+        return block, near
+
+
+def canonical(
+    structure: Structure, silent: Mapping[str, Mask], logits: Collection[int], names: Collection[str] | None = None
+) -> Structure:
+    """The same network with settled weights: in this gauge a flaw of the function is one of the weights.
+
+    Args:
+        structure: of the network.
+        silent: elements of weights of the program that count as zero.
+        logits: leaves of outputs, see `settled`.
+        names: the weights of the program that are settled; None for all.
+    """
+    program = structure.program
+    blank = {
+        program.weights[name]: partial(_blanked, program.model.tensors[program.weights[name]], mask)
+        for name, mask in silent.items()
+        if name not in program.detached
+    }
+    start = reread(structure, blank)
+    return reread(start, settled(start, program.weights.keys() if names is None else names, logits))
+
+
+def reread(structure: Structure, values: Mapping[str, Callable[[], Array]]) -> Structure:
+    """The same network with other values of some stored tensors."""
+    program = structure.program
+    tensors = {name: replace(program.model.tensors[name], read=read) for name, read in values.items()}
+    model = replace(program.model, tensors={**program.model.tensors, **tensors})
+    return replace(structure, program=replace(program, model=model))
+
+
+def _blanked(tensor: Tensor, silent: Mask) -> Array:
+    values = tensor.read()
+    return np.where(silent, values.dtype.type(0), values)
+
+
+def settled(structure: Structure, names: Collection[str], logits: Collection[int]) -> dict[str, Settled]:
+    """Stored tensor -> its values, for those of the weights `names` that a translation moves.
+
+    Args:
+        structure: of the network.
+        names: weights of the program.
+        logits: leaves of outputs: a shift along them is chosen so that rows that are alike vanish.
+    """
+    weights = _Settling(structure)
+    for action in structure.actions.values():
+        translation = action.translation
+        moves: list[tuple[str, Sequence[Array]]] = []
+        with np.errstate(all="ignore"):
+            if translation is not None and translation.weight in names:
+                size = weights.held(translation, logits)
+                moves += factors(translation, weights.numbers, -size) if size.any() else ()
+            elif action.across and (name := next(iter(action.charge)).tensor) in names:
+                moves.append((name, (-hidden(structure, action, weights.get(name), weights.get),)))
+        # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.
+        if all(np.isfinite(part).all() for _, parts in moves for part in parts):
+            for moved, parts in moves:
+                weights.add(moved, parts)
+    return weights.moved
+
+
+class _Settling:
+    """The weights of a network on their way."""
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self.tensors, self.stored = structure.program.model.tensors, structure.program.weights
+        self.moved: dict[str, Settled] = {}
+
+    def now(self, name: str) -> Settled:
+        """The present state of a weight of the program."""
+        stored = self.stored[name]
+        return self.moved.get(stored) or Settled(self.tensors[stored])
+
+    def get(self, name: str) -> Array:
+        """Its values, written out."""
+        tensor = self.tensors[self.stored[name]]
+        return self.now(name)() if tensor.floating else tensor.read()
+
+    @property
+    def numbers(self) -> Numbers:
+        """The constant tensors that the present weights make."""
+        return Numbers(self.structure.program, self.get)
+
+    def add(self, name: str, parts: Sequence[Array]) -> None:
+        """Change a weight; what is left of an element by the rounding of the change is zero."""
+        now, rank = self.now(name), len(self.structure.program.shapes[name])
+        change = Change(tuple(_ranked(part, rank) for part in parts), precision(now.tensor.dtype))
+        self.moved[self.stored[name]] = Settled(now.tensor, (*now.changes, change))
+
+    def held(self, translation: Translation, logits: Collection[int]) -> Array:
+        """How much of the translation a weight holds: one number per class."""
+        weight, count = self.now(translation.weight), translation.dimension
+        rank = len(weight.shape)
+        _, parts = next(factors(translation, self.numbers, np.ones(translation.shape)))
+        units = [_ranked(part, rank) for part in parts]
+        cells = _ranked(written(np.arange(1, count + 1).reshape(translation.shape), translation.wave), rank)
+        chosen = self._chosen(translation, weight, logits)
+        along = dict.fromkeys(range(rank), slice(None)) | {k: slice(n, n + 1) for k, n in chosen.items()}
+        where = tuple(along[k] for k in range(rank))
+        shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
+        units, cells = [_part(unit, where) for unit in units], _part(cells, where)
+        if not _apart(units):
+            units = [reduce(np.multiply, units)]
+        # Along axes on which the classes do not depend all elements count together.
+        same = tuple(k for k in range(rank) if cells.shape[k] == 1)
+        inner = [u for u in units if any(u.shape[k] > 1 for k in same)]
+        outer = reduce(np.multiply, [u for u in units if not any(u.shape[k] > 1 for k in same)], np.ones((1,) * rank))
+        held = np.zeros([1 if k in same else n for k, n in enumerate(shape)])
+        for cut, block, _ in weight.reading() if not chosen else [((slice(None),) * rank, weight.at(where), True)]:
+            made = reduce(np.multiply, [block, *(_part(u, cut) for u in inner)])
+            held[tuple(slice(None) if k in same else c for k, c in enumerate(cut))] += made.sum(
+                axis=same, keepdims=True
+            )
+        square = np.ones((1,) * rank)
+        for u in inner:
+            square = square * (u * u).sum(axis=same, keepdims=True)
+        square = square * prod(shape[k] for k in same if all(u.shape[k] == 1 for u in inner))
+        flat = np.broadcast_to(cells, held.shape).astype(np.int64).reshape(-1)
+        sums = np.bincount(flat, np.broadcast_to(held * outer, held.shape).reshape(-1), count + 1)[1:]
+        squares = np.bincount(flat, np.broadcast_to(square * outer**2, held.shape).reshape(-1), count + 1)[1:]
+        return np.asarray(sums / np.where(squares > 0, squares, 1.0)).reshape(translation.shape)
+
+    def _chosen(self, translation: Translation, weight: Settled, logits: Collection[int]) -> Mapping[int, int]:
+        """Axis -> the entry that is to be zero, where entries may be shifted alike."""
+        factors, of = self.structure.axes.factors, self.structure.axes.of[translation.weight]
+        found: dict[int, int] = {}
+        for axis, classes in enumerate(translation.wave.classes if translation.nowhere is None else ()):
+            shared = len(classes) > 1 and not classes.any()
+            if shared and not set(logits).isdisjoint(factors.leaves(of[axis])):
+                chosen = _repeated(weight, axis, found, ROUNDING * precision(weight.tensor.dtype))
+                if chosen is not None:
+                    found[axis] = chosen
+        return found
+
+
+def cuts(shape: Shape, size: int) -> Iterator[Cut]:
+    """The places of blocks of about some elements, in the order in which they are stored."""
+    rest = [prod(shape[k + 1 :]) for k in range(len(shape))]
+    axis = next((k for k, n in enumerate(rest) if n <= size), len(shape))
+    if axis == len(shape):
+        yield ()
+        return
+    step, behind = max(1, size // max(rest[axis], 1)), (slice(None),) * (len(shape) - axis - 1)
+    for front in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], step):
+            yield (*(slice(k, k + 1) for k in front), slice(start, start + step), *behind)
+
+
+def _ranked(part: Array, rank: int) -> Array:
+    return np.asarray(part).reshape((1,) * (rank - np.ndim(part)) + np.shape(part))
+
+
+def _part(part: Array, cut: Cut) -> Array:
+    """What of an array meets a block of a larger one against which it is broadcast."""
+    return part[tuple(slice(None) if n == 1 else place for n, place in zip(part.shape, cut, strict=True))]
+
+
+def _apart(parts: Sequence[Array]) -> bool:
+    """Whether no two arrays depend on one axis."""
+    return all(sum(n > 1 for n in sizes) < 2 for sizes in zip(*(part.shape for part in parts), strict=True))
+
+
+def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: float) -> int | None:
+    """An entry along an axis that agrees with most others, elsewhere in the `chosen` place; None where all differ."""
+    shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
+    where = tuple(slice(chosen[k], chosen[k] + 1) if k in chosen else slice(None) for k in range(len(shape)))
+    rest = [n for k, n in enumerate(shape) if k != axis]
+    rng = np.random.default_rng(20231129)
+    random = rng.uniform(1.0, 2.0, (SKETCHES, prod(rest)))
+    spread = np.expand_dims(random.reshape(SKETCHES, *rest), axis + 1)
+    sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
+    for cut, block, _ in weight.reading() if not chosen else [((slice(None),) * len(shape), weight.at(where), True)]:
+        rows = np.moveaxis(block, axis, 0).reshape(block.shape[axis], -1)
+        parts = np.stack([_part(one, cut).reshape(-1) for one in spread])
+        sketch[:, cut[axis]] += parts @ rows.T
+        size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
+
+    values = weight.tensor.read()
+
+    def elements(place: Sequence[Array | slice]) -> Array:
+        return weight.at(tuple(place), values)  # type: ignore[arg-type]
+
+    def entries(index: Array) -> Array:
+        cut = [index if k == axis else place for k, place in enumerate(where)]
+        return np.moveaxis(elements(cut), axis, 0).reshape(len(index), -1)
+
+    seen: list[Array] = []
+    for place in rng.integers(0, prod(rest), WITNESSES):
+        there = iter(np.unravel_index(place, rest))
+        index = [0 if k == axis else int(next(there)) for k in range(len(shape))]
+        index = [chosen.get(k, n) for k, n in enumerate(index)]
+        seen.append(elements([slice(None) if k == axis else slice(n, n + 1) for k, n in enumerate(index)]).reshape(-1))
+    first = np.argsort(sketch[0], kind="stable")
+    group = np.arange(len(first))
+    window = (tolerance + ROUNDED) * random.sum(axis=1)
+    step = max(1, BLOCK // max(random.shape[1], 1))
+    for apart in range(1, FAR):
+        left, right = first[:-apart], first[apart:]
+        near = np.abs(sketch[0, left] - sketch[0, right]) <= window[0] * size[left]
+        if not near.any():
+            break
+        pairs = np.flatnonzero(near)
+        for line, slack in [*zip(sketch[1:], window[1:], strict=True), *((line, tolerance) for line in seen)]:
+            apart_by = np.abs(line[left[pairs]] - line[right[pairs]])
+            pairs = pairs[apart_by <= slack * size[left[pairs]]]
+        near[:] = False
+        for k in range(0, len(pairs), step):
+            some = pairs[k : k + step]
+            off = np.abs(entries(left[some]) - entries(right[some])).max(axis=1, initial=0)
+            near[some] = off <= tolerance * size[left[some]]
+        for a, b in zip(left[near], right[near], strict=True):
+            group[b] = group[a]
+        # A group goes on as its first entry.
+        first = first[group[first] == first]
+    while (group[group] != group).any():
+        group = group[group]
+    counts = np.bincount(group)
+    if counts.max(initial=0) < 2:
+        return None
+    order = np.argsort(sketch[0], kind="stable")
+    largest = next(g for g in group[order] if counts[g] == counts.max())
+    return int(np.flatnonzero(group == largest)[0])

@@ -1,0 +1,1 @@
+"""Estimates: what only heuristic rules ask for, against what chance would do."""

@@ -1,0 +1,212 @@
+"""How like each other the units of a space are, in every gauge: second moments of pairs of units."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.analysis.paths.bending import SUMS
+from symlint.analysis.paths.paths import Forward
+from symlint.analysis.paths.shares import mixed, uncentred
+from symlint.analysis.paths.squares import Layout
+from symlint.analysis.values.lattice import Value
+from symlint.evidence.estimates.chance import letters, nearest, weights
+from symlint.model.graph import Array
+from symlint.program.steps import Pointwise, results
+from symlint.symmetry.motion.action import Stand, stands
+from symlint.symmetry.spaces import Symmetry
+from symlint.symmetry.structure import Action, Structure
+
+MOST = 1024
+"""Wider spaces are left alone."""
+APART = 20.0
+"""A bias may differ by so many times more than the weights, relative to those of all units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Units that are nearly the same."""
+
+    groups: tuple[tuple[int, ...], ...]
+    distance: float
+    """The largest relative distance within a group of neighbours."""
+    dimensions: float
+    """The dimensions in which the units of the space lie."""
+
+
+class Likeness:
+    """The moments of pairs of units of the spaces of a network."""
+
+    def __init__(
+        self, symmetry: Symmetry, structure: Structure, values: Mapping[str, Value], spaces: Sequence[Action]
+    ) -> None:
+        self.symmetry, self.structure = symmetry, structure
+        factors = structure.axes.factors
+        paired = frozenset(a.leaf for a in spaces if factors.size(a.leaf) <= MOST)
+        self.layout = Layout(structure, mixed(structure), paired)
+        self.forward = Forward(self.layout, values)
+        self.loose = uncentred(self.forward)
+
+    # -- one space ------------------------------------------------------------------------------------------------
+    def _held(self, action: Action) -> Iterator[tuple[str, Stand]]:
+        """Where the units of a space are, with pairs, in tensors that depend on the input."""
+        axes = self.structure.axes.of
+        for name in sorted(self.structure.axes.factors.holders.get(action.leaf, ())):
+            if name in self.forward.moving and name in self.forward.found and name not in self.loose:
+                for stand in stands(self.structure.expansion, axes[name], action.leaf, action.copies):
+                    if stand.axis in self.layout.doubled(name) and not stand.others:
+                        yield name, stand
+
+    def moments(self, action: Action) -> Iterator[Array]:
+        """Per tensor that holds the units, the moments of pairs in each copy: (copies, n, n)."""
+        size = self.structure.axes.factors.size(action.leaf)
+        copies = prod(self.structure.axes.factors.size(c) for c in action.copies)
+        for name, stand in self._held(action):
+            square, rank, twice = self.forward.of(name), len(self.layout.shape(name)), self.layout.doubled(name)
+            labels = [*range(rank), *(rank + k if k == stand.axis else k for k in twice)]
+            pairs = np.einsum(square, labels, [stand.axis, rank + stand.axis])
+            lines = np.moveaxis(stand.grid, stand.place, -1).reshape(-1, size)
+            if len(lines) % copies or (copies > 1 and not _leading(stand, len(lines) // copies)):
+                continue
+            blocks = np.stack([pairs[np.ix_(line, line)] for line in lines])
+            made = blocks.reshape(copies, -1, size, size).sum(axis=1)
+            if np.isfinite(made).all() and made.any():
+                yield made
+
+    def near(self, action: Action, told: NDArray[np.bool_], tolerance: float) -> Near | None:
+        """Groups of units nearer to each other than chance and a relative tolerance allow; without those told of."""
+        size = self.structure.axes.factors.size(action.leaf)
+        fan, _ = weights(self.structure, action.leaf)
+        if fan * letters(self.structure, action.leaf) <= 2 * np.log2(max(len(told), 2)) + 20 or not np.isfinite(fan):
+            return None
+        free = any(g.kind == "rescaling" and g.space == action.id.split(".")[0] for g in self.symmetry.generators)
+        odd = any(g.kind == "sign" and g.space == action.id.split(".")[0] for g in self.symmetry.generators)
+        distances = cosines = None
+        for moments in self.moments(action):
+            found, cosine = _distances(moments, free=free, odd=odd)
+            distances = found if distances is None else np.maximum(distances, found)
+            cosines = cosine if cosines is None else np.minimum(np.abs(cosines), np.abs(cosine))
+        if distances is None or cosines is None:
+            return None
+        for apart in self._biases(action, free=free, odd=odd):
+            distances = np.maximum(distances, apart) if distances.shape == apart.shape else distances
+        distances[told.reshape(-1, size)[:, :, None] | told.reshape(-1, size)[:, None, :]] = np.inf
+        return _groups(distances, cosines, fan, tolerance)
+
+    def rank(self, action: Action) -> tuple[int, float, float] | None:
+        """The depth at which a space is first written, its effective rank, and that as a share of what can be."""
+        fan, _ = weights(self.structure, action.leaf)
+        moments = next(self.moments(action), None)
+        if moments is None or len(moments) > 1 or not np.isfinite(fan):
+            return None
+        alive = np.flatnonzero(np.diagonal(moments[0]) > 0)
+        if len(alive) < 2:
+            return None
+        _, cosines = _distances(moments[:, alive][:, :, alive], free=True, odd=True)
+        values = np.maximum(np.linalg.eigvalsh(cosines[0]), 0.0)
+        part = values / values.sum()
+        rank = float(np.exp(-np.sum(part * np.log(np.where(part > 0, part, 1.0)))))
+        steps = self.structure.program.steps
+        held = self.structure.axes.factors.holders[action.leaf]
+        depth = next(
+            k
+            for k, step in enumerate(steps)
+            if not held.isdisjoint(results(step)) and not self.forward.moving.isdisjoint(results(step))
+        )
+        return depth, rank, rank / min(fan, len(cosines[0]))
+
+    def _biases(self, action: Action, *, free: bool, odd: bool) -> Iterator[Array]:
+        """Per vector that is added to the units or bends them, how far apart two of them are; 1 is too far."""
+        size = self.structure.axes.factors.size(action.leaf)
+        moved = self._shifted(action)
+        for step in self.structure.program.steps:
+            if not isinstance(step, Pointwise) or step.out not in self.forward.moving or step.law.kind == "product":
+                continue
+            for name in step.operands:
+                number = self.forward.number(name)
+                if number is None or number.size < 2 or (name in moved and step.out not in self.loose):
+                    continue
+                for stand in stands(self.structure.expansion, self.structure.axes.of[step.out], action.leaf, ()):
+                    shape = self.structure.program.shapes[step.out]
+                    wide = number.reshape((1,) * (len(shape) - number.ndim) + number.shape)
+                    if wide.shape[stand.axis] != shape[stand.axis] or stand.grid.size != size or action.copies:
+                        continue
+                    line = np.moveaxis(wide, stand.axis, 0)[stand.grid.reshape(-1)].reshape(size, -1).astype(np.float64)
+                    if step.function in SUMS and free and self.layout.shape(step.out)[stand.axis] > 1:
+                        squares = self.forward.squares(step.out)
+                        own = np.moveaxis(squares, stand.axis, 0)[stand.grid.reshape(-1)].reshape(size, -1).mean(axis=1)
+                        line = line / np.sqrt(np.where(own > 0, own, 1.0))[:, None]
+                    line = np.abs(line) if odd else line
+                    scale = np.sqrt(np.mean(line**2)) or 1.0
+                    yield np.abs(line[:, None] - line[None]).max(axis=2)[None] / (APART * scale)
+
+    def _shifted(self, action: Action) -> Collection[str]:
+        """Weights that a translation of these units moves: what they are is no matter."""
+        stored = {
+            t
+            for g in self.symmetry.generators
+            if g.kind == "translation" and g.space == action.id.split(".")[0]
+            for t in g.tensors
+        }
+        return {name for name, own in self.structure.program.weights.items() if own in stored}
+
+
+def _leading(stand: Stand, each: int) -> bool:
+    """Whether the copies are the slowest index of the lines of a stand, copy by copy."""
+    index = np.zeros(tuple(n for k, n in enumerate(stand.grid.shape) if k != stand.place), np.int64)
+    for copy in stand.copies:
+        index = index * (int(copy.max()) + 1) + np.squeeze(
+            np.broadcast_to(copy, stand.grid.shape).take([0], axis=stand.place), axis=stand.place
+        )
+    return bool(np.array_equal(index.reshape(-1), np.arange(index.size) // each))
+
+
+def _distances(moments: Array, *, free: bool, odd: bool) -> tuple[Array, Array]:
+    """How far apart two units are relative to their size, up to what the activation allows, and their cosines."""
+    size = np.sqrt(np.maximum(np.einsum("cii->ci", moments), 0.0))
+    safe = np.where(size > 0, size, 1.0)
+    cosine = np.clip(moments / safe[:, :, None] / safe[:, None, :], -1.0, 1.0)
+    toward = np.abs(cosine) if odd else cosine
+    if free:
+        distance = np.sqrt(np.maximum(2.0 - 2.0 * toward, 0.0))
+    else:
+        ratio = size[:, :, None] / safe[:, None, :]
+        distance = np.sqrt(np.maximum(ratio + 1.0 / np.where(ratio > 0, ratio, 1.0) - 2.0 * toward, 0.0))
+    lost = size <= 0
+    distance[lost[:, :, None] | lost[:, None, :]] = np.inf
+    return distance, cosine
+
+
+def spread(cosines: Array) -> float:
+    """The dimensions in which rows with these cosines lie: the participation ratio of their spectrum."""
+    return float(len(cosines) ** 2 / max(float(np.sum(cosines**2)), 1e-300))
+
+
+def _groups(distances: Array, cosines: Array, fan: float, tolerance: float) -> Near | None:
+    copies, size, _ = distances.shape
+    upper = np.triu_indices(size, 1)
+    groups: list[tuple[int, ...]] = []
+    worst, dimensions = 0.0, fan
+    for c in range(copies):
+        close = distances[c][upper]
+        order = np.argsort(close)[: int(np.count_nonzero(close <= tolerance))]
+        if not len(order):
+            continue
+        chosen = [u for u in range(size) if not np.any(distances[c][u, :u] <= tolerance)]
+        own = min(fan, spread(cosines[c][np.ix_(chosen, chosen)])) if len(chosen) > 1 else fan
+        limit = nearest(len(close), close[order], own)
+        dimensions = min(dimensions, own)
+        label = np.arange(size)
+        for i, j in zip(upper[0][order], upper[1][order], strict=True):
+            if distances[c][i, j] <= limit:
+                label[label == label[j]] = label[i]
+                worst = max(worst, float(distances[c][i, j]))
+        for x in np.unique(label):
+            members = np.flatnonzero(label == x)
+            if len(members) > 1:
+                groups.append(tuple(int(u) + c * size for u in members))
+    return Near(tuple(groups), worst, dimensions) if groups else None

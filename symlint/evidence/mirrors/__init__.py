@@ -1,0 +1,1 @@
+"""Mirrors that a user declares, and the reflections that they stand for."""

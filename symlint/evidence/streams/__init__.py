@@ -1,0 +1,1 @@
+"""Streams: normalised spaces, who writes and who reads them."""

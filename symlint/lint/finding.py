@@ -1,0 +1,53 @@
+"""What a rule says: a finding, its level and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from symlint.evidence.level import Level
+
+__all__ = ["Evidence", "Finding", "Level", "Skipped"]
+
+Evidence = Literal["exact", "bounded", "heuristic", "gauge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What the audit left out: a rule that did not run to its end, or a phase without which none could."""
+
+    name: str
+    """The code of the rule, or the name of the phase."""
+    reason: str
+    """Why, in plain text; reporters escape it."""
+    tensor: str = ""
+    """The tensor that did not fit into the memory, where it is one."""
+    phase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One constraint that holds in one place: one finding per rule and space, with the units as data."""
+
+    rule: str
+    name: str
+    level: Level
+    evidence: Evidence
+    message: str
+    """One sentence about the consequence, in plain text; reporters escape it."""
+    space: str | None = None
+    units: tuple[int, ...] = ()
+    """Ascending positions in the space, from 0."""
+    tensors: tuple[str, ...] = ()
+    """All tensors of the space, sorted."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers (with their tolerance) that the message rests on; JSON values only."""
+    saves: int = 0
+    """Parameters that the repair would remove."""
+    fixable: bool = False
+    """Whether `symlint fix`, with the options that its evidence or target ask for, will repair it."""
+    repairs: int = 0
+    """How many units over all copies, or directions, that takes away; 0 where the repair takes none, or is none."""
+    fingerprint: str = ""
+    """Stable across renaming of nodes and tensors and across retraining; set by the audit."""

@@ -1,0 +1,92 @@
+"""How a rank below its bound is told: what the rules on ranks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from symlint.evidence.context import Context
+from symlint.evidence.ranks.invariant import Product
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import Rule
+from symlint.lint.severity import by_share
+from symlint.program.passage import Passage
+from symlint.symmetry.spaces import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A space in words."""
+
+    space: Space
+    product: Product
+
+    @property
+    def ranks(self) -> str:
+        """The ranks and what they could have been, such as ``1 of 16`` or ``1 to 5 of 16``."""
+        low = self.product.low.values()
+        return f"{_span(r.rank for r in low)} of {_span(r.bound for r in low)}"
+
+    @property
+    def vanished(self) -> bool:
+        """Whether every product spoken of is zero."""
+        return not any(r.rank for r in self.product.low.values())
+
+    def some(self, one: str, many: str) -> str:
+        """Which copies, under the name that a reader has for them."""
+        low, copies = list(self.product.low), self.product.copies
+        if copies == 1:
+            return f"the {one}"
+        return f"{one} {low[0]} of {copies}" if len(low) == 1 else f"{len(low)} of {copies} {many}"
+
+
+def shortfalls(
+    rule: Rule, context: Context, passage: Passage, say: Callable[[Shortfall], str], *, numbered: bool
+) -> Iterator[Finding]:
+    """One finding per space of this passage whose product is low in rank.
+
+    Args:
+        rule: that reports it.
+        context: the model.
+        passage: of the units on their way.
+        say: the message.
+        numbered: whether a space with one copy gives the number of that copy as well.
+    """
+    for space, product in context.products:
+        if product.passage != passage:
+            continue
+        low = product.low
+        lost = sum(r.bound - r.rank for r in low.values())
+        saves = sum((product.width - r.rank) * product.parameters[k] for k, r in low.items())
+        shortfall = Shortfall(space, product)
+        whole = shortfall.vanished and len(low) == product.copies
+        yield Finding(
+            rule.code,
+            rule.name,
+            Level.NOTE if whole else by_share(context, rule, lost, product.total, saves),
+            rule.evidence,
+            say(shortfall),
+            space.id,
+            tuple(low) if numbered or product.copies > 1 else (),
+            context.tensors(space),
+            {
+                "ranks": [r.rank for r in low.values()],
+                "bounds": [r.bound for r in low.values()],
+                "width": product.width,
+                "copies": product.copies,
+                "kept": [short(r.kept) for r in low.values()],
+                "dropped": [short(r.dropped) for r in low.values()],
+                "tolerance": [short(r.tolerance) for r in low.values()],
+            },
+            saves=saves,
+        )
+
+
+def _span(numbers: Iterator[int]) -> str:
+    found = sorted(set(numbers))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def short(value: float) -> float:
+    """Two digits: the rest is the noise of the gauge."""
+    return float(f"{value:.1e}")

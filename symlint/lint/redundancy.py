@@ -1,0 +1,76 @@
+"""Redundancy: parameters that a translation makes superfluous, for the rules that name the kinds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding
+from symlint.lint.rule import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """What one translation says of the weight that it moves."""
+
+    tensor: str
+    directions: int
+    free: bool
+    """Whether any change of the weight, or of a part of an axis of it, is one."""
+    absorbers: tuple[str, ...]
+    """Weights that take the change back."""
+    sinks: frozenset[str]
+    """Normalisations that do not see it."""
+    averaged: bool
+    """Whether it goes through an average with probabilities as weights."""
+
+
+def redundancies(context: Context) -> dict[str, list[Redundancy]]:
+    """Space -> what its translations say."""
+    program = context.structure.program
+    found: dict[str, list[Redundancy]] = {}
+    for generator in context.symmetry.generators:
+        translation = context.structure.action(generator.id).translation
+        if translation is not None:
+            absorbers = dict.fromkeys(program.weights[way.weight] for way in translation.absorbers)
+            said = Redundancy(
+                program.weights[translation.weight],
+                translation.dimension,
+                translation.free,
+                tuple(absorbers),
+                translation.sinks,
+                translation.averaged,
+            )
+            found.setdefault(generator.space, []).append(said)
+    return found
+
+
+def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool], message: str) -> Iterator[Finding]:
+    """One finding per space with redundancies of the kind that is `chosen`."""
+    for space, all_of_it in redundancies(context).items():
+        mine = [r for r in all_of_it if chosen(r)]
+        if not mine:
+            continue
+        tensors = sorted({r.tensor for r in mine})
+        absorbers = sorted({a for r in mine for a in r.absorbers})
+        directions = sum(r.directions for r in mine)
+        text = message.format(directions=directions, tensors=_named(tensors), absorbers=_named(absorbers))
+        facts = {"directions": directions, "tensors": tensors, "absorbers": absorbers}
+        whole = {t.id: t for t in context.symmetry.spaces}[space]
+        yield Finding(
+            rule.code,
+            rule.name,
+            rule.level,
+            rule.evidence,
+            text,
+            space,
+            (),
+            context.tensors(whole),
+            facts,
+            saves=directions,
+        )
+
+
+def _named(tensors: list[str]) -> str:
+    return tensors[0] if len(tensors) == 1 else f"{tensors[0]} and {len(tensors) - 1} more" if tensors else "nothing"

@@ -1,0 +1,93 @@
+"""A lint rule as a value, and how rule packages are found.
+
+A rule package is any package that an entry point of the group ``symlint.rules`` names: each of its modules
+that holds a `Rule` contributes it. The module's docstring is the rule's manual page.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Literal
+
+from symlint.errors import UsageProblem
+from symlint.lint.finding import Evidence, Finding, Level
+
+if TYPE_CHECKING:
+    from symlint.evidence.context import Context
+
+Check = Callable[["Context"], Iterator[Finding]]
+Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance", "discard", "share"]
+"""How `symlint fix` acts on a finding: it removes the units, folds them into biases, merges the groups in
+``facts["groups"]`` (whole heads, where the facts have ``multiples``), factors the product of the space, drops what a
+translation makes redundant, or balances the scales of the spaces that share its weights. Of what is stored it discards
+the tensors in ``facts["spare"]``, or lets the readers of each group in ``facts["groups"]`` share one."""
+STORING: tuple[Verb, ...] = ("discard", "share")
+"""Repairs of what is stored for nothing: ``facts["bytes"]`` are needless, and no space is concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One lint rule: a stable code, a kebab name that reads as the flaw, and its check."""
+
+    code: str
+    name: str
+    level: Level
+    """The level when nothing about the model's shares says otherwise."""
+    evidence: Evidence
+    page: str
+    """The manual page, in Markdown; the first line is the summary."""
+    check: Check
+    on_failure: bool = False
+    """Whether the rule speaks of files that could not be read, so that its check is never called."""
+    repair: Verb = ""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """The rule's own thresholds, which a configuration may change: kebab name -> default."""
+    targets: tuple[str, ...] = ()
+    """What the model must be meant for (``--target``) for this rule to speak; empty for any."""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the page."""
+        return self.page.strip().splitlines()[0]
+
+
+def rule(
+    code: str,
+    name: str,
+    level: Level,
+    evidence: Evidence,
+    *,
+    on_failure: bool = False,
+    repair: Verb = "",
+    options: Mapping[str, float] | None = None,
+    targets: tuple[str, ...] = (),
+) -> Callable[[Check], Rule]:
+    """Make the decorated check a `Rule`; its page is the docstring of the module that holds it."""
+
+    def make(check: Check) -> Rule:
+        page = sys.modules[check.__module__].__doc__ or ""
+        return Rule(code, name, level, evidence, page, check, on_failure, repair, options or {}, targets)
+
+    return make
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """Every installed rule, sorted by code.
+
+    Raises `UsageProblem` when two packages claim one code.
+    """
+    found: dict[str, Rule] = {}
+    for entry in sorted(entry_points(group="symlint.rules"), key=lambda entry: entry.value):
+        package = entry.load()
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            for value in vars(import_module(module.name)).values():
+                if isinstance(value, Rule) and found.setdefault(value.code, value) is not value:
+                    raise UsageProblem(f"two rules claim {value.code}: uninstall one of the packages that bring it")
+    return tuple(found[code] for code in sorted(found))

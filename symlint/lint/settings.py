@@ -1,0 +1,141 @@
+"""What a run is asked to do: which rules, at which levels and thresholds, and when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from symlint.errors import UsageProblem, suggestion
+from symlint.evidence.options import Asked, Mirror
+from symlint.lint.finding import Level
+from symlint.lint.rule import Rule
+
+THRESHOLDS = ("error", "warning", "note", "never")
+COMMAND = "command line"
+"""The origin of what flags set."""
+LEVELS = {str(level): level for level in Level}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One run's settings. A selector is a code (``SYM101``), its prefix (``SYM1``), a name or ``ALL``."""
+
+    select: tuple[str, ...] = ()
+    """Empty for every rule that is not heuristic."""
+    ignore: tuple[str, ...] = ()
+    fail_on: str = "warning"
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """Selector -> error, warning, note or off."""
+    rules: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Selector -> thresholds of the rules that it names."""
+    target: str = ""
+    """What the model is meant for; rules that judge the gauge speak only then."""
+    largest_input: float = 1e6
+    """Units count as dead that change no output beyond rounding for inputs up to this."""
+    max_memory: int = 0
+    """Bytes that the process may take during `symlint check`; 0 for no limit."""
+    time_budget: float = 0.0
+    """Seconds that the audit of one model may take; 0 for no limit."""
+    mirrors: tuple[Mirror, ...] = ()
+    """Reflections that the user declares, for SYM801."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Field -> the file or flag that set it."""
+
+    def override(self, origin: str, **values: Any) -> Settings:
+        """These settings with the values that are not None."""
+        given = {name: value for name, value in values.items() if value is not None}
+        origins = {**self.origins, **dict.fromkeys(given, origin)}
+        return replace(self, **given, origins=origins)
+
+    def chosen(self, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+        """The rules to run: of two selectors that match, the narrower one wins, and ``ignore`` wins a tie.
+
+        Rules of unreadable files are always among them: what was not audited cannot be silenced. Raises `UsageProblem`
+        for a selector that matches no rule.
+        """
+        for place in ("select", "ignore", "levels", "rules"):
+            for selector in getattr(self, place):
+                with self._origin(place):
+                    _known(selector, rules)
+        for selector in self.select:
+            with self._origin("select"):
+                self._silent(selector, rules)
+        self.asked(rules)
+        return tuple(rule for rule in rules if rule.on_failure or self._wants(rule))
+
+    @contextmanager
+    def _origin(self, place: str) -> Iterator[None]:
+        """Faults of a configuration are told with the name of its file."""
+        file = self.origins.get(place, COMMAND)
+        try:
+            yield
+        except UsageProblem as problem:
+            raise UsageProblem(f"{'' if file == COMMAND else f'{file}: {place}: '}{problem}") from None
+
+    def _silent(self, selector: str, rules: Iterable[Rule]) -> None:
+        """Raises `UsageProblem` for a selector that names nothing but rules of targets that are not asked for."""
+        named = [rule for rule in rules if _narrowness(selector, rule)]
+        if all(rule.targets and self.target not in rule.targets for rule in named):
+            targets = dict.fromkeys(f"--target {target}" for rule in named for target in rule.targets)
+            verb = "speaks" if len(named) == 1 else "speak"
+            raise UsageProblem(f"{selector} {verb} only with {' or '.join(targets)}")
+
+    def _wants(self, rule: Rule) -> bool:
+        default = int(not self.select and rule.evidence != "heuristic")
+        if rule.targets and self.target not in rule.targets:
+            return False
+        wanted = max((_narrowness(selector, rule) for selector in self.select), default=default)
+        unwanted = max((_narrowness(selector, rule) for selector in self.ignore), default=0)
+        return wanted > unwanted and self._level(rule) != "off"
+
+    def asked(self, rules: Sequence[Rule]) -> Asked:
+        """What the rules are asked; of two selectors that set one threshold the narrower one wins.
+
+        Raises `UsageProblem` for a threshold that none of the rules of its selector has.
+        """
+        options: dict[str, dict[str, float]] = {}
+        for selector, values in self.rules.items():
+            with self._origin("rules"):
+                _with_thresholds(selector, values, rules)
+        for rule in rules:
+            for selector in sorted(self.rules, key=lambda selector: _narrowness(selector, rule)):
+                if _narrowness(selector, rule):
+                    mine = {k: v for k, v in self.rules[selector].items() if k in rule.options}
+                    options.setdefault(rule.code, {}).update(mine)
+        return Asked(options, self.target, self.largest_input, self.mirrors)
+
+    def _level(self, rule: Rule) -> str | None:
+        matching = [(_narrowness(selector, rule), level) for selector, level in self.levels.items()]
+        width, level = max(matching, default=(0, ""))
+        return level if width else None
+
+    def level(self, rule: Rule, found: Level) -> Level:
+        """The level of a finding of this rule: the configured one, else the one that the rule gave it."""
+        return LEVELS.get(self._level(rule) or "", found)
+
+
+def _narrowness(selector: str, rule: Rule) -> int:
+    """How narrowly a selector names a rule: 0 when it does not."""
+    code = selector.upper()
+    if code == "ALL":
+        return 1
+    if code == rule.code or selector == rule.name:
+        return 1 + len(rule.code)
+    return 1 + len(code) if code and rule.code.startswith(code) else 0
+
+
+def _known(selector: str, rules: Iterable[Rule]) -> None:
+    everything = list(rules)
+    if not any(_narrowness(selector, rule) for rule in everything):
+        names = [name for rule in everything for name in (rule.code, rule.name)]
+        raise UsageProblem(f"no rule {selector!r}{suggestion(selector, names)}; `symlint rule` lists them")
+
+
+def _with_thresholds(selector: str, values: Iterable[str], rules: Iterable[Rule]) -> None:
+    known = {option for rule in rules if _narrowness(selector, rule) for option in rule.options}
+    for name in values:
+        if name not in known:
+            reason = f"{selector} has no threshold {name!r}{suggestion(name, known)}"
+            raise UsageProblem(f"{reason}; it has {', '.join(sorted(known)) or 'none'}")

@@ -1,0 +1,272 @@
+"""Grouping of rows that are equal or proportional to the precision of their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.model.graph import Array
+
+ROUNDING = 8.0
+"""How many roundings of its dtype an element of a row may have gone through."""
+ABSENT = np.float64(1e-30)  # a number of Python would be rounded to zero beside half precision
+"""Weights below this are zero for every purpose: no input of a network makes them visible."""
+
+
+BLOCK = 1 << 16
+"""Elements that are in double precision at once: they stay in the processor's cache."""
+SKETCHES = 4
+"""Random sums in which rows are compared before they are read a second time."""
+LOOKS = 256
+"""Pairs of rows, per row, whose sketches are compared."""
+Strip = tuple[slice, ...]
+"""The rows and the columns of a block of a table."""
+REACH = 8.0
+"""How many tolerances apart such a sum of rows of length 1 may be: that of independent roundings is below 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Rows by direction: ``group[i]`` is the first row that row i is a multiple of, ``factor[i]`` the multiple."""
+
+    group: NDArray[np.int64]
+    factor: Array
+    norm: Array
+    """The length of each row; not a number where an element of it is none."""
+    least: float = 0.0
+    """The smallest square of an element."""
+
+
+def precision(dtype: str) -> float:
+    """Half a unit in the last place of a number type, relative."""
+    return {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}.get(dtype, 2.0**-24)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sketch:
+    """What one reading of rows tells of them."""
+
+    width: int
+    """Columns."""
+    sums: Array
+    """Sums with random weights, shape (SKETCHES, rows)."""
+    squares: Array
+    least: float
+    """The smallest square of an element."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Off:
+    """How far numbers may be off because they are differences of larger ones."""
+
+    most: float
+    """Any of them."""
+    each: Callable[[], Array]
+    """Each of them, in their shape."""
+
+    def then(self, change: Callable[[Array], Array]) -> Off:
+        """The same of the numbers cut or turned."""
+        return Off(self.most, lambda: change(self.each()))
+
+
+def proportional(
+    keys: NDArray[np.int64],
+    rows: Callable[[], Array],
+    sketch: Sketch,
+    tolerance: float,
+    among: int = 0,
+    off: Off | None = None,
+) -> Grouping:
+    """Group rows with one key whose values are multiples of each other, element by element within `tolerance`.
+
+    Args:
+        keys: one per row; rows with different keys never meet.
+        rows: shape (rows, columns), any floating dtype; asked for where sketches agree.
+        sketch: of the rows.
+        tolerance: relative, on every element.
+        among: how many rows there are in all, where these are some of them.
+        off: how far elements may be off beyond that.
+
+    Rows that random rows of that length and alphabet would often repeat are left apart.
+    """
+    count = len(keys)
+    group = np.arange(count)
+    if not sketch.width:
+        return Grouping(group, np.ones(count), np.zeros(count))
+    norm = np.sqrt(sketch.squares)
+    sign = np.where(sketch.sums[0] < 0, -1.0, 1.0)
+    direction = sketch.sums * (sign / np.where(norm > 0, norm, 1.0))
+    factor = sign * norm
+    order = np.lexsort((direction[0], keys))
+    order = order[(norm[order] > 0) & np.isfinite(norm[order])]
+    gap = REACH * tolerance
+    if off is not None and len(order):
+        gap += REACH * off.most * np.sqrt(sketch.width) / float(np.median(norm[order]))
+    suspect = _suspect(keys[order], direction[:, order], gap)
+    if suspect.any():
+        clear = 2 * np.log2(max(count, among)) + 20
+        compared = _Compared(rows(), tolerance, None if off is None else off.each())
+        _meet(compared, order, suspect, keys, direction, factor, gap, clear, group)
+    real = np.isfinite(norm) & (norm > 0)
+    unit = np.where(real, factor[group], 1.0)
+    return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)), norm, sketch.least)
+
+
+def _suspect(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[np.bool_]:
+    """Which rows, sorted by key and first sketch, agree with another one in every sketch."""
+    found = np.zeros(len(keys), bool)
+    line, left = _line(keys, direction[0], gap), np.arange(len(keys) - 1)
+    looks, far = LOOKS * len(keys), 0
+    while len(left):
+        far += 1
+        left = left[: np.searchsorted(left, len(keys) - far)]
+        left = left[line[left + far] - line[left] <= gap]
+        near = left
+        looks -= len(left)
+        if looks > 0:  # else long runs of alike rows: all of them are looked at
+            for other in direction[1:]:
+                near = near[np.abs(other[near + far] - other[near]) <= gap]
+        found[near] = found[near + far] = True
+        if looks <= 0:
+            break
+    return found
+
+
+def _line(keys: NDArray[np.int64], first: Array, gap: float) -> Array:
+    """Sorted first sketches on one line, on which those of different keys are out of reach of each other."""
+    apart = np.concatenate([[0], np.cumsum(np.diff(keys) != 0)])
+    return np.asarray(apart * (np.ptp(first) + 4 * gap) + first) if apart[-1] else first
+
+
+def _meet(
+    compared: _Compared,
+    order: NDArray[np.int64],
+    suspect: NDArray[np.bool_],
+    keys: NDArray[np.int64],
+    direction: Array,
+    factor: Array,
+    gap: float,
+    clear: float,
+    group: NDArray[np.int64],
+) -> None:
+    """Compare suspect rows element by element, each with the first of every group in reach.
+
+    Fills in `group`, and in `factor` that of rows that may be equal.
+    """
+    rows = compared.rows
+    letters, gaps = _letters(rows, order[~_followers(keys[order], direction[:, order], gap)])
+    waiting = order[suspect]
+    line = _line(keys[waiting], direction[0, waiting], gap)
+    ends = np.searchsorted(line, line + gap, "right")
+    counts = np.array([np.count_nonzero(rows[row]) for row in waiting.tolist()])
+    telling = counts * letters + rows.shape[1] * gaps > clear
+    taken = np.zeros(len(waiting), bool)
+    for k, a in enumerate(waiting.tolist()):
+        near = np.arange(k + 1, ends[k])
+        near = near[telling[near] & ~taken[near] & ~np.bool_(taken[k])]
+        if len(near):
+            near = near[(np.abs(direction[1:, waiting[near]] - direction[1:, [a]]) <= gap).all(axis=0)]
+        for j in near.tolist():
+            b = int(waiting[j])
+            multiple = compared.multiple(a, b, factor[b] / factor[a])
+            if multiple:
+                group[b], taken[j], factor[b] = a, True, multiple * factor[a]
+
+
+def _followers(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[np.bool_]:
+    """Which of sorted rows look like the one before them: repeating ones would make any alphabet small."""
+    near = (keys[1:] == keys[:-1]) & (np.abs(direction[:, 1:] - direction[:, :-1]) <= gap).all(axis=0)
+    return np.concatenate([[False], near])
+
+
+def _letters(rows: Array, chosen: NDArray[np.int64]) -> tuple[float, float]:
+    """Bits that a weight tells that is not zero, and bits that any place tells by being zero or not.
+
+    Rows from a small alphabet (ternary, 4 bits) collide by pigeonhole, the shorter the sooner. Each row is meant to be
+    here once: repeating ones make any alphabet small.
+    """
+    size = len(chosen) * rows.shape[1]
+    places = np.arange(0, size, max(1, size // 65536))
+    sample = rows[chosen[places // rows.shape[1]], places % rows.shape[1]]
+    share = float(np.clip(np.mean(sample == 0), 1e-9, 1 - 1e-9))
+    gaps = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    sample = sample[sample != 0]
+    distinct = count_distinct(np.abs(sample))
+    letters = 24.0 if 2 * distinct >= len(sample) else float(np.log2(max(count_distinct(sample), 1)))
+    return letters, float(gaps)
+
+
+def count_distinct(numbers: Array) -> int:
+    """How many different numbers there are."""
+    ordered = np.sort(numbers)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if len(ordered) else 0
+
+
+def sketched(rows: Array) -> Sketch:
+    """One reading of rows, shape (rows, columns), in blocks."""
+
+    def blocks() -> Iterator[tuple[Strip, Array]]:
+        for place, room in strips(rows):
+            room[...] = rows[place]
+            yield place, room
+
+    return sketch_of(blocks(), *rows.shape)
+
+
+def strips(rows: Array) -> Iterator[tuple[Strip, Array]]:
+    """The places of blocks of a table: whole rows, or whole columns where these are what lies together.
+
+    Each has room for it in float64, which is that of the next one as well.
+    """
+    count, width = rows.shape
+    along = abs(rows.strides[1]) <= abs(rows.strides[0])
+    lines, each = (count, width) if along else (width, count)
+    step = min(lines, max(1, BLOCK // max(each, 1)))
+    room = np.empty((step, each))
+    for k in range(0, lines, max(step, 1)):
+        part, wide = slice(k, k + step), room[: lines - k]
+        yield ((part, slice(0, each)), wide) if along else ((slice(0, each), part), wide.T)
+
+
+def sketch_of(blocks: Iterable[tuple[Strip, Array]], count: int, width: int) -> Sketch:
+    """One reading of rows that come in blocks of float64, which are used up, each with its rows and its columns."""
+    rng = np.random.default_rng(20231129)
+    weights = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
+    sums, squares, least = np.zeros((SKETCHES, count)), np.zeros(count), np.inf
+    for (rows, columns), block in blocks:
+        sums[:, rows] += weights[:, columns] @ block.T
+        np.multiply(block, block, out=block)
+        squares[rows] += block.sum(axis=1)
+        least = min(least, float(block.min(initial=np.inf)))
+    return Sketch(width, sums, squares, least)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """Rows that are compared element by element."""
+
+    rows: Array
+    tolerance: float
+    noise: Array | None
+    """How far elements may be off beyond that; None where they are as they are stored."""
+
+    def multiple(self, a: int, b: int, factor: float) -> float:
+        """How many times row a row b is: `factor`, or what it cannot be told from; 0 where it is no multiple."""
+        x, y = self.rows[a].astype(np.float64), self.rows[b].astype(np.float64)
+        if self.noise is None:
+            return (
+                factor if np.all(np.abs(x * factor - y) <= self.tolerance * (np.abs(x * factor) + np.abs(y))) else 0.0
+            )
+        one, other = self.noise[a], self.noise[b]
+        # The lengths of which the factor was made are off as well.
+        share = float(np.linalg.norm(one) / np.linalg.norm(x) + np.linalg.norm(other) / np.linalg.norm(y))
+        for times in (float(np.sign(factor)), factor):
+            size = np.abs(x * times) + np.abs(y)
+            slack = self.tolerance * size + np.abs(times) * one + other
+            slack += 0.0 if abs(times) == 1 else share * size
+            if np.all(np.abs(x * times - y) <= slack):
+                return times
+        return 0.0

@@ -1,0 +1,1 @@
+"""Shapes: concrete sizes for every tensor, and the values that depend on no input."""

@@ -1,0 +1,66 @@
+"""One operator call as the shape rules see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnx import defs
+
+from symlint.model.graph import Array, Node, Shape
+
+Partial = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Element type and shape of one value."""
+
+    dtype: str
+    shape: Shape
+
+
+GRID = frozenset({"int8", "uint8", "int4", "uint4", "int2", "uint2"})
+Found = tuple[str, Partial] | None
+
+
+class Refused(Exception):
+    """An operator cannot take inputs of these shapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator call as the rules see it; ``value(i)`` is the known value of input i, if it has one."""
+
+    node: Node
+    kinds: tuple[Kind | None, ...]
+    value: Callable[[int], Array | None]
+
+    def shape(self, index: int) -> Shape:
+        """Shape of an input; raises LookupError where it is absent or unknown."""
+        kind = self.kinds[index]
+        if kind is None:
+            raise LookupError(index)
+        return kind.shape
+
+    def has(self, index: int) -> bool:
+        """Whether the call has this input."""
+        return index < len(self.node.inputs) and bool(self.node.inputs[index])
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute or its default."""
+        return self.node.attributes.get(name, default)
+
+    def like(self, op: str, inputs: Sequence[int], **attributes: Any) -> Call:
+        """The same call as another operator of ONNX's own domain, with some of its inputs, and floats for integers."""
+        picked = [index for index in inputs if index < len(self.kinds)]
+        node = replace(
+            self.node,
+            op=op,
+            inputs=tuple(self.node.inputs[i] for i in picked),
+            attributes={**self.node.attributes, **attributes},
+            opset=defs.onnx_opset_version(),
+        )
+        kinds = tuple(replace(k, dtype="float32") if (k := self.kinds[i]) and k.dtype in GRID else k for i in picked)
+        return Call(node, kinds, lambda i: self.value(picked[i]))

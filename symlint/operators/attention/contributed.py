@@ -1,0 +1,189 @@
+"""The attention operators of onnxruntime: projected from one input, with caches, grouped heads and rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from symlint.operators.attention.heads import append, attend, cut, heads, key_mask, looked_up, merge, rotate
+from symlint.operators.quantised.grids import lift
+from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.registry import op
+
+
+@op("com.microsoft.Attention")
+def attention(
+    t: Tracer,
+    x: Ref,
+    w: Ref,
+    bias: Ref | None,
+    mask: Ref | None,
+    past: Ref | None,
+    extra: Ref | None,
+    past_length: Ref | None,
+    *,
+    num_heads: int,
+    qkv_hidden_sizes: Sequence[int] = (),
+    unidirectional: int = 0,
+    do_rotary: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> tuple[Ref | None, ...]:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Attention"""
+    if past_length is not None:
+        t.unknown([past_length], [], "it is a length", opaque=False)
+    whole, sizes = t.add(t.einsum("b s i, i o -> b s o", x, w), bias), qkv_hidden_sizes or (w.shape[1] // 3,) * 3
+    planes = (rotary_embedding_dim or sizes[0] // num_heads) // 2 if do_rotary else 0
+    shared = past_length is not None
+    return projected(
+        t, whole, sizes, num_heads, mask, past, extra, ordered=unidirectional, planes=planes, shared=shared
+    )
+
+
+def projected(
+    t: Tracer,
+    whole: Ref,
+    sizes: Sequence[int],
+    num_heads: int,
+    mask: Ref | None,
+    past: Ref | None,
+    extra: Ref | None,
+    *,
+    ordered: int = 0,
+    planes: int = 0,
+    shared: bool = False,
+) -> tuple[Ref | None, ...]:
+    """Attention from the queries, keys and values side by side, `planes` of each head being turned by positions."""
+    q, k, v = (heads(t, part, num_heads) for part in cut(t, whole, 2, sizes))
+    if planes:
+        angles = np.outer(np.arange(q.shape[2]) + 1, 10000.0 ** -(np.arange(planes) / planes))
+        tables = t.constant(np.cos(angles)), t.constant(np.sin(angles))
+        q, k = (rotate(t, x, *tables, interleaved=False, width=2 * planes) for x in (q, k))
+    if past is not None and past.shape[3] > 0:
+        halves = (t.reshape(t.slice(past, 0, i, i + 1), past.shape[1:]) for i in (0, 1))
+        k, v = (append(t, p, x, None, shared=shared) for p, x in zip(halves, (k, v), strict=True))
+    masked, places = key_mask(t, mask, (q.shape[0], num_heads, q.shape[2], k.shape[2]))
+    places = (0, 2, 3) if shared else places or (2, 3) * ordered
+    made = merge(t, attend(t, q, k, v, masked, extra, ordered=places))
+    if len(t.node.outputs) < 2 or not t.node.outputs[1]:
+        return made, None
+    return made, t.concat([t.reshape(y, (1, *y.shape)) for y in (k, v)], 0)
+
+
+@op("com.microsoft.QAttention")
+def qattention(
+    t: Tracer,
+    x: Ref,
+    w: Ref,
+    bias: Ref,
+    x_scale: Ref,
+    w_scale: Ref,
+    mask: Ref | None,
+    x_zero: Ref | None,
+    w_zero: Ref | None,
+    past: Ref | None,
+    *,
+    num_heads: int,
+    unidirectional: int = 0,
+    do_rotary: int = 0,
+    past_present_share_buffer: int = 0,
+) -> tuple[Ref | None, ...]:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.QAttention"""
+    left, right = lift(t, x, x_scale, x_zero, 2), lift(t, w, w_scale, w_zero, 1)
+    whole, third = t.add(t.einsum("b s i, i o -> b s o", left, right), bias), w.shape[1] // 3
+    planes, shared = third // num_heads // 2 if do_rotary else 0, bool(past_present_share_buffer)
+    return projected(
+        t, whole, (third,) * 3, num_heads, mask, past, None, ordered=unidirectional, planes=planes, shared=shared
+    )
+
+
+@op("com.microsoft.MultiHeadAttention")
+def multi_head_attention(
+    t: Tracer,
+    q: Ref,
+    k: Ref | None,
+    v: Ref | None,
+    bias: Ref | None,
+    mask: Ref | None,
+    extra: Ref | None,
+    past_k: Ref | None,
+    past_v: Ref | None,
+    past_length: Ref | None,
+    *,
+    num_heads: int,
+    unidirectional: int = 0,
+) -> tuple[Ref, ...]:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention"""
+    if past_length is not None:
+        t.unknown([past_length], [], "it is a length", opaque=False)
+    shared = past_length is not None
+    if k is None and q.rank == 3:
+        q, k, v = cut(t, q, 2, (q.shape[2] // 3,) * 3)
+    elif k is None:  # b s h (q k v) d
+        q, k, v = (t.reshape(r, (*q.shape[:3], q.shape[4])) for r in cut(t, q, 3, (1, 1, 1)))
+        q, k, v = (t.reshape(r, (*r.shape[:2], r.shape[2] * r.shape[3])) for r in (q, k, v))
+    elif v is None:  # b t h (k v) d
+        k, v = (t.reshape(r, (*k.shape[:2], k.shape[2] * k.shape[4])) for r in cut(t, k, 3, (1, 1)))
+    parts = [q, k, v]
+    if bias is not None:
+        sizes = [p.shape[-1] if p.rank == 3 else p.shape[1] * p.shape[3] for p in parts]
+        pieces = cut(t, bias, 0, sizes)
+        parts = [
+            t.add(p, b if p.rank == 3 else t.reshape(b, (1, p.shape[1], 1, p.shape[3])))
+            for p, b in zip(parts, pieces, strict=True)
+        ]
+    q, k, v = (heads(t, p, num_heads) for p in parts)
+    k, v = append(t, past_k, k, 1, shared=shared), append(t, past_v, v, 2, shared=shared)
+    masked, ordered = key_mask(t, mask, (q.shape[0], num_heads, q.shape[2], k.shape[2]))
+    ordered = (0, 2, 3) if shared else ordered or (2, 3) * unidirectional
+    return merge(t, attend(t, q, k, v, masked, extra, ordered=ordered)), k, v
+
+
+@op("com.microsoft.GroupQueryAttention")
+def group_query_attention(
+    t: Tracer,
+    q: Ref,
+    k: Ref | None,
+    v: Ref | None,
+    past_k: Ref | None,
+    past_v: Ref | None,
+    lengths: Ref,
+    total: Ref,
+    cos: Ref | None,
+    sin: Ref | None,
+    places: Ref | None,
+    extra: Ref | None,
+    sink: Ref | None,
+    k_scale: Ref | None,
+    v_scale: Ref | None,
+    q_gain: Ref | None,
+    k_gain: Ref | None,
+    *,
+    num_heads: int,
+    kv_num_heads: int,
+    do_rotary: int = 0,
+    rotary_interleaved: int = 0,
+    softcap: float = 0.0,
+    smooth_softmax: int = -1,
+    sliding_window_cache: int = 0,
+) -> tuple[Ref, ...]:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.GroupQueryAttention"""
+    if k_scale is not None or v_scale is not None:
+        raise Unsupported("a quantised cache")
+    t.unknown([x for x in (lengths, total) if x.value is None], [], "it is a length", opaque=False)
+    if k is None or v is None:
+        width = q.shape[2] // (num_heads + 2 * kv_num_heads)
+        q, k, v = cut(t, q, 2, [n * width for n in (num_heads, kv_num_heads, kv_num_heads)])
+    q, k, v = heads(t, q, num_heads), heads(t, k, kv_num_heads), heads(t, v, kv_num_heads)
+    if q_gain is not None and k_gain is not None:
+        q, k = (t.multiply(t.normalise(x, [-1], function="rms"), g) for x, g in ((q, q_gain), (k, k_gain)))
+    if do_rotary and cos is not None and sin is not None:
+        # Queries and keys look rows up apart: their places are not the same axis.
+        pairs = [(x, [looked_up(t, r, places, x.shape[0], x.shape[2]) for r in (cos, sin)]) for x in (q, k)]
+        q, k = (rotate(t, x, c, s, interleaved=bool(rotary_interleaved)) for x, (c, s) in pairs)
+    shared = bool(sliding_window_cache)
+    k, v = append(t, past_k, k, 1, shared=shared), append(t, past_v, v, 2, shared=shared)
+    if extra is not None and extra.shape[-1] != k.shape[2]:
+        raise Unsupported("a bias of another length than the keys")
+    smooth, ordered = smooth_softmax == 1, (0, 2, 3)
+    return merge(t, attend(t, q, k, v, extra, ordered=ordered, softcap=softcap, sink=sink, smooth=smooth)), k, v

@@ -1,0 +1,1 @@
+"""Recurrent layers, and the cell that is unrolled for them."""

@@ -1,0 +1,62 @@
+"""Pooling, resizing and other maps along axes in a fixed order."""
+
+from __future__ import annotations
+
+from math import prod
+
+from symlint.operators.layout import known
+from symlint.operators.reduce import averaged
+from symlint.program.lower import Ref, Tracer
+from symlint.program.registry import op
+from symlint.program.steps import SUM
+
+
+@op("MaxPool", "AveragePool", "LpPool")
+def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
+    """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
+    op, attributes = t.node.op, t.node.attributes
+    padded = any(attributes.get("pads", ())) or str(attributes.get("auto_pad", "NOTSET")).startswith("SAME")
+    # A norm grows with the number of what it takes in, and so does an average that counts what lies beyond the border.
+    counted = attributes.get("count_include_pad", 0) and (padded or attributes.get("ceil_mode", 0))
+    steady = op == "MaxPool" or (op == "AveragePool" and not counted)
+    x = t.apply(x, 1, "Abs") if t.node.op == "LpPool" else x
+    return (
+        t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=steady, linear=t.node.op == "AveragePool"),
+    )
+
+
+@op("GlobalAveragePool")
+def global_average(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html"""
+    places = " ".join(f"s{k}" for k in range(x.rank - 2))
+    summed = t.einsum(f"b c {places} -> b c {' '.join('1' for _ in range(x.rank - 2))}", x)
+    return averaged(t, summed, prod(x.shape[2:]))
+
+
+@op("GlobalMaxPool", "GlobalLpPool")
+def global_extremum(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__GlobalMaxPool.html"""
+    return t.fold(x, range(2, x.rank), keepdims=True, law=SUM, function=t.node.op)
+
+
+@op("Resize", "Upsample")
+def resize(t: Tracer, x: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Resize.html"""
+    made = t.result()
+    keep = [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))]
+    cropped = t.node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    return t.mix(x, keep, "resizing", steady=not cropped)
+
+
+@op("CumSum")
+def cumulative(t: Tracer, x: Ref, axis: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__CumSum.html"""
+    along = int(known(axis).reshape(-1)[0]) % x.rank
+    return t.mix(x, [None if k == along else k for k in range(x.rank)], "an ordered sum")
+
+
+@op("ReverseSequence")
+def reverse_sequence(t: Tracer, x: Ref, lengths: Ref, *, batch_axis: int = 1, time_axis: int = 0) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__ReverseSequence.html"""
+    keep = [None if k in (batch_axis, time_axis) else k for k in range(x.rank)]
+    return t.mix(x, keep, "a reversed sequence")

@@ -1,0 +1,1 @@
+"""Norms: normalisations that an exporter wrote out, recognised by what they compute."""

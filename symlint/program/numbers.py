@@ -1,0 +1,187 @@
+"""Numbers: what the tensors of a program that depend on no input are, and what a linear step makes of a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from symlint.model.graph import Array
+from symlint.program.arithmetic import compute
+from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Spec, Step, operands
+
+Read = Callable[[str], Array]
+
+
+class Numbers:
+    """The constant part of a program, evaluated in float64 when asked for; a value may be infinite, or no number.
+
+    ``read`` gives the present value of a stored weight. A change of a tensor is an array that broadcasts against the
+    tensor, with size 1 where it is the same along an axis, after any number of leading axes of its own.
+    """
+
+    def __init__(self, program: Program, read: Read) -> None:
+        self.program, self.read = program, read
+        self.known: dict[str, Array] = {}
+
+    def value(self, name: str) -> Array:
+        """The value of a constant tensor."""
+        todo = [name]
+        while todo:
+            top = todo[-1]
+            missing = [n for n in self._needs(top) if n not in self.known] if top not in self.known else []
+            todo.extend(missing)
+            if not missing:
+                todo.pop()
+                self._make(top)
+        return self.known[name]
+
+    def forget(self) -> None:
+        """Let go of all values, which are made again where they are asked for."""
+        self.known.clear()
+
+    def _needs(self, name: str) -> Sequence[str]:
+        return operands(self.program.makers[name]) if name in self.program.makers else ()
+
+    def _make(self, name: str) -> None:
+        program = self.program
+        if name in self.known:
+            return
+        if name in program.weights:
+            self.known[name] = _wide(self.read(name))
+        elif name in program.tables:
+            self.known[name] = _wide(program.tables[name])
+        else:
+            step = self.program.makers[name]
+            self.known.update(self.apply(step, {n: self.known[n] for n in operands(step)}))
+
+    def apply(self, step: Step, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        """What a step makes of `arrays`, which have `lead` axes of their own in front; absent operands are constants.
+
+        In a sum absent operands do not change, so they count as zero.
+        """
+        program = self.program
+        if isinstance(step, Einsum):
+            given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
+            return {step.out: contract(step, given, [lead * (n in arrays) for n in step.operands])}
+        if isinstance(step, Pointwise):
+            if step.function in SUMMING:
+                return {step.out: _summed(step, [arrays.get(n) for n in step.operands])}
+            given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
+            made = compute(step, given, finite=False)
+            if made is None:
+                raise ArithmeticError(f"{step.function} has no value")
+            return {step.out: made}
+        if isinstance(step, Slice):
+            x = arrays[step.x]
+            cut = (slice(None),) * (lead + step.axis)
+            whole = x.shape[lead + step.axis] == 1
+            return {step.out: x if whole else x[(*cut, slice(step.start, step.stop))]}
+        if isinstance(step, Concat):
+            parts = [_full(arrays.get(n, np.zeros(())), program.shapes[n], arrays, step) for n in step.operands]
+            return {step.out: np.concatenate(parts, axis=lead + step.axis)}
+        if isinstance(step, Affine):
+            return self._affine(step, arrays)
+        if isinstance(step, Mix) and step.chosen is not None and lead + step.chosen[0] < arrays[step.x].ndim:
+            axis, x = lead + step.chosen[0], arrays[step.x]
+            return {step.out: x.take(step.chosen[1], axis) if x.shape[axis] > 1 else x}
+        if isinstance(step, Mix):
+            x, new = arrays[step.x], [a for a, source in enumerate(step.keep) if source is None]
+            kept = [source for source in step.keep if source is not None]
+            x = x[tuple(slice(None) if a in kept else 0 for a in range(x.ndim))].transpose(np.argsort(np.argsort(kept)))
+            return {step.out: np.expand_dims(x, tuple(new))}
+        raise TypeError(f"{type(step).__name__} has no numbers")
+
+    def _affine(self, step: Affine, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        if step.gain not in arrays:
+            return {step.shift: arrays[step.bias]}
+        scale = arrays[step.gain] / np.sqrt(arrays[step.var] + step.epsilon)
+        return {step.scale: scale, step.shift: arrays[step.bias] - arrays[step.mean] * scale}
+
+
+SUMMING = frozenset({"Add", "Sub", "Sum", "Mean"})
+
+
+def contract(step: Einsum, given: Sequence[Array], leads: Sequence[int]) -> Array:
+    """A contraction of arrays that may have size 1 where they are the same along an axis, and leading axes.
+
+    An axis of one label may have another size than the step knows, if all have it.
+    """
+    parts: list[Labelled] = []
+    sizes = dict(step.sizes)
+    for x, spec, lead in zip(given, step.specs, leads, strict=True):
+        front = tuple(f"~{k}" for k in range(lead))
+        sizes |= {axis[0]: n for axis, n in zip(spec, x.shape[lead:], strict=True) if len(axis) == 1 and n != 1}
+        parts.append(ungroup(x, (*((label,) for label in front), *spec), sizes))
+    result = (*((f"~{k}",) for k in range(max(leads))), *step.result)
+    return regroup(multiply(parts, {label for axis in result for label in axis}, sizes), result, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An array with a label per axis; size 1 where it is the same along a longer one."""
+
+    values: Array
+    labels: tuple[str, ...]
+
+
+def ungroup(x: Array, spec: Spec, sizes: Mapping[str, int]) -> Labelled:
+    """An operand with the labels of its axes apart; an axis of several labels is written out or of size 1."""
+    shape: list[int] = []
+    for n, axis in zip(x.shape, spec, strict=True):
+        shape += [n] if len(axis) == 1 else [1 if n == 1 else sizes[label] for label in axis]
+    return Labelled(x.reshape(shape), tuple(label for axis in spec for label in axis))
+
+
+def multiply(parts: Sequence[Labelled], kept: Collection[str], sizes: Mapping[str, int]) -> Labelled:
+    """The product of all parts, summed over labels that are not `kept`."""
+    widths: dict[str, int] = {}
+    for part in parts:
+        for label, n in zip(part.labels, part.values.shape, strict=True):
+            widths[label] = widths.get(label, 1) if n == 1 else n
+    index = {label: k for k, label in enumerate(widths)}
+    spread: list[Any] = []
+    for part in parts:
+        whole = np.broadcast_to(part.values, [widths[label] for label in part.labels])
+        spread += [whole, [index[label] for label in part.labels]]
+    left = tuple(label for label in widths if label in kept)
+    made = np.einsum(*spread, [index[label] for label in left], optimize=True)
+    repeats = prod(sizes[x] for x in widths if x not in kept and widths[x] == 1)
+    return Labelled(np.asarray(made) * float(repeats), left)
+
+
+def regroup(made: Labelled, result: Spec, sizes: Mapping[str, int]) -> Array:
+    """Labels put together to axes; an axis along which some labels vary is written out."""
+    widths = dict(zip(made.labels, made.values.shape, strict=True))
+    order = [label for axis in result for label in axis]
+    values = made.values.transpose([made.labels.index(label) for label in order if label in widths])
+    target: list[int] = []
+    wide: list[int] = []
+    for axis in result:
+        some = any(widths.get(label, 1) != 1 for label in axis)
+        known = [widths.get(label, 1) for label in axis]
+        wide += [(sizes.get(label, 1) if n == 1 else n) if some else 1 for label, n in zip(axis, known, strict=True)]
+        target.append(prod(wide[len(wide) - len(axis) :]))
+    return np.broadcast_to(values.reshape([widths.get(label, 1) for label in order]), wide).reshape(target)
+
+
+def _summed(step: Pointwise, terms: Sequence[Array | None]) -> Array:
+    signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(terms))]
+    made = sum(s * x for s, x in zip(signs, terms, strict=True) if x is not None)
+    return np.asarray(made) / (len(terms) if step.function == "Mean" else 1)
+
+
+def _full(x: Array, shape: tuple[int, ...], arrays: Mapping[str, Array], step: Concat) -> Array:
+    """A part of a concatenation, as wide as the widest of the others along every axis but the joined one."""
+    rank = len(shape)
+    others = [a.shape for n, a in arrays.items() if n in step.operands]
+    front = np.broadcast_shapes(*(s[: len(s) - rank] for s in others))
+    size = [shape[k] if k == step.axis or any(s[len(s) - rank + k] > 1 for s in others) else 1 for k in range(rank)]
+    return np.broadcast_to(x, (*front, *size))
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float64, copy=False) if x.dtype.kind in "fV" else x

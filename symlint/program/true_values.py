@@ -1,0 +1,123 @@
+"""Which steps compute what their operator does, number by number, and not only what its symmetries show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from symlint.model.graph import Graph, Node
+from symlint.program.steps import Affine, Pointwise, Program, Step, Unknown, operands
+
+RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
+PLAIN = frozenset({"Add", "Mul", "Where", "Complement", "Sigmoid", "Tanh", "Relu", "Softsign", "Softplus", "Identity"})
+"""Functions in them that have no parameters."""
+NORMS = frozenset(
+    {
+        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "InstanceNormalization"),
+        *("GroupNormalization", "MeanVarianceNormalization", "LpNormalization"),
+        *("com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"),
+        "com.microsoft.EmbedLayerNormalization",
+    }
+)
+"""Operators that normalise with an epsilon that is not negative; the others are written out."""
+LAYOUT = frozenset(
+    {
+        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
+        *("Concat", "Split", "Slice", "Gather", "GatherND", "GatherElements", "ScatterND", "ScatterElements"),
+        *("Scatter", "Pad", "com.microsoft.Pad", "Identity", "Dropout", "Trilu", "ReverseSequence", "If"),
+    }
+)
+LINEAR = frozenset(
+    {
+        *("MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "BatchNormalization", "ReduceSum", "ReduceMean"),
+        *("GlobalAveragePool", "AveragePool", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Resize"),
+        *("Upsample", "com.microsoft.NhwcMaxPool", "com.microsoft.FusedConv"),
+    }
+)
+POINTWISE = frozenset(
+    {
+        *("Relu", "LeakyRelu", "Abs", "Neg", "Sqrt", "Sign", "IsInf", "IsNaN", "Asinh", "Atan", "Celu", "Ceil", "Cos"),
+        *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Not", "Round", "Selu", "Sigmoid"),
+        *("Sin", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu", "Cast", "CastLike", "Add", "Sum", "Sub"),
+        *("Max", "Min", "Mean", "Mul", "Div", "Pow", "PRelu", "Clip", "Where", "Equal", "Greater", "GreaterOrEqual"),
+        *("Less", "LessOrEqual", "And", "Or", "Xor", "Softmax", "LogSoftmax", "Hardmax", "DequantizeLinear"),
+        *("com.microsoft.Gelu", "com.microsoft.BiasGelu", "com.microsoft.FastGelu"),
+    }
+)
+EXACT = LAYOUT | LINEAR | POINTWISE | NORMS | RECURRENT
+
+
+def exactly(step: Step) -> bool:
+    """Whether a step computes what its operator does there."""
+    if isinstance(step, Pointwise) and step.node.op.startswith("Scatter"):
+        return step.node.attributes.get("reduction", "none") in ("none", b"none")
+    return step.node.op in EXACT
+
+
+class Truth:
+    """What of a program holds for every input, whatever lengths a run tells."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        symbols = set(program.model.symbols.values())
+        self._lengths = {n for n in symbols if n > 1}
+        self._lost = 1 in symbols  # a length of one cannot be told from no axis
+        self._loops = looping(program.model.graph)
+        self._states = {
+            s.operands[2]: s
+            for s in program.steps
+            if isinstance(s, Pointwise) and s.function == "Where" and s.node.op in RECURRENT and len(s.operands) > 2
+        }
+
+    def free(self, length: int) -> bool:
+        """Whether a length is one that only a run tells."""
+        return any(length % n == 0 for n in self._lengths)
+
+    def told(self, step: Step) -> bool:
+        """Whether anything can be said of what a step makes: of the rounds of a loop only two are steps.
+
+        The sums of an LSTM read its cell, which grows with time; some activations have parameters of their own.
+        """
+        unsure = isinstance(step, Pointwise) and (
+            (step.node.op == "LSTM" and step.function == "Add")
+            or (step.node.op in RECURRENT and step.function not in PLAIN)
+        )
+        return not (self._lost or unsure or id(step.node) in self._loops or isinstance(step, (Unknown, Affine)))
+
+    def varying(self, name: str, step: Step) -> bool:
+        """Whether a step reads a state as it is after the first time step, which stands for all later ones."""
+        return step.node.op in RECURRENT and self._states.get(name, step) is not step
+
+    def averaged(self, step: Step) -> bool:
+        """Whether the state of a gated unit is an average of values of a hyperbolic tangent, and of zero."""
+        node, constants = step.node, self.program.model.constants
+        start = node.inputs[5] if len(node.inputs) > 5 else ""
+        zero = not start or (start in constants and not constants[start].any())
+        return zero and not node.attributes.get("activations") and "clip" not in node.attributes
+
+    @cached_property
+    def doubtful(self) -> frozenset[str]:
+        """The tensors that depend on no input and of which the values are not what the network computes."""
+        found: set[str] = set()
+        for name, step in self.program.makers.items():
+            tabled = any(n in self.program.tables for n in operands(step))
+            stale = tabled and not self.program.model.moving.isdisjoint(step.node.inputs)
+            if stale or not (exactly(step) or isinstance(step, Affine)) or not found.isdisjoint(operands(step)):
+                found.add(name)
+        return frozenset(found)
+
+
+def looping(graph: Graph) -> frozenset[int]:
+    """The nodes of loops and of their bodies, by identity: only two rounds of them are steps."""
+    return frozenset(id(node) for node in _looping(graph))
+
+
+def _looping(graph: Graph) -> Iterator[Node]:
+    waiting = [(graph, False)]
+    while waiting:
+        now, within = waiting.pop()
+        for node in now.nodes:
+            mine = within or node.op in ("Loop", "Scan")
+            if mine:
+                yield node
+            waiting += [(value, mine) for value in node.attributes.values() if isinstance(value, Graph)]

@@ -1,0 +1,1 @@
+"""Surgery: a model file with fewer units, every tensor and operator adapted."""

@@ -1,0 +1,115 @@
+"""Operators that are told numbers of heads and groups, or that keep several things in one tensor."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from symlint.repair.surgery.layouts import adapts
+from symlint.repair.surgery.narrowing import Immovable
+from symlint.repair.surgery.site import Site
+
+PACKED = (
+    *("MatMulNBitsMlp", "MatMulNBitsQkv", "MatMulBnb4", "MatMulFpQ4", "QMoE", "MoE", "GatherBlockQuantized"),
+    *("QAttention", "PackedAttention", "PackedMultiHeadAttention", "DecoderMaskedMultiHeadAttention"),
+    *("SparseAttention", "PagedAttention", "RotaryEmbedding", "MRotaryEmbedding", "LongformerAttention"),
+    *("GatedRelativePositionBias",),
+)
+"""Operators of com.microsoft whose operands are laid out in their own way."""
+
+
+def _heads(site: Site, k: int, count: int) -> int:
+    """How many of the heads in the last axis of operand `k` are left."""
+    ref = site.ref(k)
+    assert ref is not None
+    whole = site.narrowing.whole
+    halves = whole.axes.factors.split(whole.axes.of[ref.name][-1], count)
+    if halves is None:
+        raise Immovable(f"{site.node.op} {site.node.name!r} has no such heads")
+    return site.narrowing.lengths(halves[:1])[0]
+
+
+@adapts("com.microsoft.MultiHeadAttention", "com.microsoft.GroupQueryAttention", "Attention")
+def _attention(site: Site) -> None:
+    """Numbers of heads; the scale of the scores stays what the old size of a head made it."""
+    old = site.node.attributes
+    for name, k in (("num_heads", 0), ("q_num_heads", 0), ("kv_num_heads", 1)):
+        if name in old and site.read(k) and site.read(k)[-1] is not None:
+            site.set(name, _heads(site, k, int(old[name])))
+    heads = next((int(old[n]) for n in ("num_heads", "q_num_heads") if n in old), 0)
+    width = site.before(0)[-1] // heads if heads and len(site.before(0)) == 3 else site.before(0)[-1]
+    if site.read(0)[-1] is not None and not old.get("scale"):
+        site.set("scale", float(width) ** -0.5)
+
+
+@adapts("LinearAttention", "com.microsoft.LinearAttention")
+def _linear_attention(site: Site) -> None:
+    for name, k in (("q_num_heads", 0), ("kv_num_heads", 1)):
+        if site.read(k)[-1] is not None:
+            site.set(name, _heads(site, k, int(site.node.attributes[name])))
+
+
+@adapts("RotaryEmbedding")
+def _rotary(site: Site) -> None:
+    """Whole heads may go; planes are told by where they stand in a head."""
+    count, kept = int(site.node.attributes.get("num_heads", 0)), site.read(0)[-1]
+    if kept is None:
+        return
+    if len(site.read(0)) == 4 or not count:
+        raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
+    left = _heads(site, 0, count)
+    if site.after(0)[-1] * count != left * site.before(0)[-1]:
+        raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
+    site.set("num_heads", left)
+
+
+@adapts("com.microsoft.MatMulNBits")
+def _packed(site: Site) -> None:
+    """The numbers of one row share bytes and scales; rows stand alone."""
+    if site.read(0)[-1] is not None:
+        raise Immovable(f"{site.node.op} {site.node.name!r} packs several units into a byte")
+    site.set("N", site.result()[-1])
+
+
+@adapts(*(f"com.microsoft.{word}" for word in PACKED))
+def _unknown(site: Site) -> None:
+    raise Immovable(f"{site.node.op} {site.node.name!r} keeps several things in one tensor")
+
+
+@adapts("com.microsoft.Attention")
+def _joint_attention(site: Site) -> None:
+    """Queries, keys and values of one weight: sizes of the three, and the number of heads."""
+    old, kept = site.node.attributes, site.read(1)[1]
+    if kept is None:
+        return
+    heads = int(old["num_heads"])
+    sizes = [int(n) for n in old.get("qkv_hidden_sizes", (len(kept) // 3,) * 3)]
+    ends = np.cumsum([0, *sizes])
+    fresh = [int(kept[a:b].sum()) for a, b in pairwise(ends)]
+    halves = _parts(site, site.node.outputs[0], heads)
+    site.set("num_heads", halves)
+    if len(set(fresh)) > 1 or "qkv_hidden_sizes" in old:
+        site.set("qkv_hidden_sizes", fresh)
+    if not old.get("scale"):
+        site.set("scale", float(sizes[0] // heads) ** -0.5)
+
+
+def _parts(site: Site, name: str, count: int, axis: int = -1) -> int:
+    """How many of the parts of an axis are left."""
+    whole = site.narrowing.whole
+    halves = whole.axes.factors.split(whole.axes.of[whole.lowering.values[name].name][axis], count)
+    if halves is None:
+        raise Immovable(f"{site.node.op} {site.node.name!r} has no such parts")
+    return site.narrowing.lengths(halves[:1])[0]
+
+
+@adapts("GroupNormalization")
+def _groups(site: Site) -> None:
+    site.set("num_groups", _parts(site, site.node.outputs[0], int(site.node.attributes["num_groups"]), 1))
+
+
+@adapts("com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm")
+def _groups_last(site: Site) -> None:
+    axis = -1 if site.node.attributes.get("channels_last", 1) else 1
+    site.set("groups", _parts(site, site.node.outputs[0], int(site.node.attributes["groups"]), axis))

@@ -1,0 +1,135 @@
+"""Operators that are told sizes, places or numbers of groups, and how each is told the new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from symlint.repair.surgery.narrowing import Immovable
+from symlint.repair.surgery.site import Site
+
+Adapt = Callable[[Site], None]
+ADAPTED: dict[str, Adapt] = {}
+"""Operator -> what tells it the new sizes."""
+
+
+BROADCAST = frozenset(
+    (
+        *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Where", "PRelu"),
+        *("And", "Or", "Xor", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"),
+    )
+)
+"""Operators whose operands have the sizes of the result, or 1."""
+
+
+def adapts(*ops: str) -> Callable[[Adapt], Adapt]:
+    """Enter a function for operators."""
+
+    def enter(function: Adapt) -> Adapt:
+        ADAPTED.update(dict.fromkeys(ops, function))
+        return function
+
+    return enter
+
+
+@adapts("Reshape", "Expand")
+def _shape(site: Site) -> None:
+    """A wanted shape names the narrowed axes; lengths that a run decides are left to be found out."""
+    given = site.known(1)
+    made = site.made()
+    entries: dict[int, int] = {}
+    if given is None:
+        raise Immovable(f"the shape of {site.node.op} {site.node.name!r} is computed at run time")
+    lead = len(made) - given.size
+    old = site.model.shapes[site.node.outputs[0]]
+    for axis, kept in enumerate(made):
+        k = axis - lead
+        if kept is None and k >= 0 and site.shifty(1) and not site.varies(axis):
+            entries[k] = old[axis]
+        if (
+            kept is None
+            or k < 0
+            or int(given[k]) == -1
+            or (site.node.op == "Expand" and int(given[k]) == 1 != old[axis])
+        ):
+            continue
+        if site.node.op == "Reshape" and int(given[k]) == 0 and _same_axis(site, axis):
+            continue
+        entries[k] = -1 if site.varies(axis) else int(kept.sum())
+    if [entries.get(k, int(n)) for k, n in enumerate(given)].count(-1) > 1:
+        raise Immovable(f"several lengths of {site.node.op} {site.node.name!r} are known at run time only")
+    site.override(1, entries)
+
+
+def _same_axis(site: Site, axis: int) -> bool:
+    before, after = site.read(0), site.made()
+    return axis < len(before) and site.after(0)[axis] == site.result()[axis] and after[axis] is not None
+
+
+@adapts("Conv", "ConvInteger", "QLinearConv", "com.microsoft.QLinearConv", "com.microsoft.FusedConv")
+def _convolution(site: Site) -> None:
+    weight = 3 if "QLinear" in site.node.op else 1
+    group = int(site.node.attributes.get("group", 1))
+    if group > 1:
+        _grouped(site, group, site.after(0)[1], site.after(weight)[1])
+
+
+@adapts("DeformConv")
+def _deformed_convolution(site: Site) -> None:
+    if int(site.node.attributes.get("offset_group", 1)) > 1 and site.read(0)[1] is not None:
+        raise Immovable(f"DeformConv {site.node.name!r} moves groups of them, each in its own way")
+    _convolution(site)
+
+
+@adapts("com.microsoft.NhwcConv", "com.microsoft.NhwcFusedConv")
+def _last_convolution(site: Site) -> None:
+    group = int(site.node.attributes.get("group", 1))
+    if group > 1:
+        _grouped(site, group, site.after(0)[-1], site.after(1)[1])
+
+
+@adapts("ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads")
+def _transposed_convolution(site: Site) -> None:
+    group = int(site.node.attributes.get("group", 1))
+    if group > 1:
+        _grouped(site, group, site.result()[1], site.after(1)[1])
+
+
+def _grouped(site: Site, old: int, channels: int, each: int) -> None:
+    if channels % each:
+        raise Immovable(f"the groups of {site.node.op} {site.node.name!r} would not be equal")
+    if channels // each != old:
+        site.set("group", channels // each)
+
+
+@adapts("LSTM", "GRU", "RNN")
+def _cell(site: Site) -> None:
+    if "hidden_size" in site.node.attributes:
+        site.set("hidden_size", site.after(2)[2])
+
+
+@adapts("Resize")
+def _resize(site: Site) -> None:
+    if site.known(3) is not None:
+        axes = site.node.attributes.get("axes") or range(len(site.made()))
+        entries = {k: site.result()[a] for k, a in enumerate(axes) if site.made()[a] is not None}
+        site.override(3, entries)
+
+
+@adapts("MaxUnpool")
+def _unpool(site: Site) -> None:
+    if site.known(2) is not None:
+        site.override(2, {k: n for k, n in enumerate(site.result()) if site.made()[k] is not None})
+
+
+@adapts("Tile")
+def _tile(site: Site) -> None:
+    times = site.known(1)
+    if times is None or site.shifty(1):
+        raise Immovable(f"the repeats of Tile {site.node.name!r} are computed at run time")
+    fresh = {}
+    for axis, (kept, n, m) in enumerate(zip(site.made(), site.after(0), site.result(), strict=True)):
+        if kept is not None and n * int(times[axis]) != m:
+            if m % n:
+                raise Immovable(f"Tile {site.node.name!r} repeats some of them only")
+            fresh[axis] = m // n
+    site.override(1, fresh)

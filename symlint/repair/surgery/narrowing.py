@@ -1,0 +1,177 @@
+"""Narrowing: which indices of every tensor are left when spaces lose their last units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.axes.terms import Expansion
+from symlint.axes.walk import Axes, walk
+from symlint.model.graph import Model
+from symlint.program.steps import RANGE, Einsum, Fold, Normalise
+from symlint.program.translate import lower
+from symlint.symmetry.structure import Structure
+
+Kept = NDArray[np.bool_]
+Left = tuple[Kept | None, ...]
+"""Axis by axis which indices are left; None for all of them."""
+AVERAGES = ("ReduceMean", "Mean")
+"""Operators that divide by the number of what they add up."""
+
+
+class Immovable(Exception):
+    """Units that cannot be taken away, because something depends on how many there are."""
+
+
+class Whole:
+    """A network with every value that its file has, written-out normalisations included."""
+
+    def __init__(self, model: Model) -> None:
+        self.lowering = lower(model)
+        self.axes = walk(self.lowering.program)
+        self.expansion = Expansion(self.axes.factors)
+
+    @cached_property
+    def counted(self) -> frozenset[int]:
+        """Leaves whose number of units some step depends on."""
+        found: set[int] = set()
+        leaves, of = self.axes.factors.leaves, self.axes.of
+        for step in self.lowering.program.steps:
+            if isinstance(step, (Normalise, Fold)) and step.function != RANGE:
+                found.update(x for k in step.axes for x in leaves(of[step.x][k]))
+            elif isinstance(step, Einsum) and step.node.op in AVERAGES:
+                made = {label for labels in step.result for label in labels}
+                lost = [k for k, labels in enumerate(step.specs[0]) if not made.issuperset(labels)]
+                found.update(x for k in lost for x in leaves(of[step.operands[0]][k]))
+        return frozenset(found)
+
+
+def left(expansion: Expansion, factor: int, size: int, masks: Mapping[int, Kept]) -> Kept | None:
+    """Which indices of an axis are left when every leaf keeps the units that its mask says.
+
+    Raises `Immovable` where an index stands for several units, of which only some are left.
+    """
+    if not any(leaf in masks for leaf in expansion.factors.leaves(factor)):
+        return None
+    every, some = np.ones(size, bool), np.zeros(size, bool)
+    for term in expansion.terms(factor):
+        there = np.ones(term.positions.shape, bool)
+        for place, leaf in enumerate(term.leaves):
+            if leaf in masks:
+                there &= masks[leaf].reshape([-1 if k == place else 1 for k in range(there.ndim)])
+        every[term.positions] &= there
+        some[term.positions] |= there
+    if not np.array_equal(every, some):
+        raise Immovable("a tensor holds these units in the same places as others that stay")
+    return None if every.all() else every
+
+
+def agreed(structure: Structure, widths: Mapping[int, int]) -> dict[int, int]:
+    """The widths that leave every tensor rectangular, given how many units each leaf can do with.
+
+    Units that take turns in the same places of a tensor keep the largest number that one of them needs; where they are
+    not equally many all of them stay.
+    """
+    factors, of = structure.axes.factors, structure.axes.of
+    widths = {leaf: width for leaf, width in widths.items() if width < factors.size(leaf)}
+    waiting = {name for leaf in widths for name in factors.holders.get(leaf, ())}
+    while waiting:
+        name = waiting.pop()
+        for f in of.get(name, ()):
+            mine = [x for x in dict.fromkeys(factors.leaves(f)) if x in widths]
+            if not mine:
+                continue
+            try:
+                left(structure.expansion, f, factors.size(f), _masks(structure.axes, widths))
+            except Immovable:
+                rivals = {x for g in factors.families(f) for part in factors.parts(g) for x in factors.leaves(part)}
+                rivals = {x for x in rivals if factors.size(x) in {factors.size(y) for y in mine}} or set(mine)
+                most = max(widths.get(x, factors.size(x)) for x in rivals)
+                stuck = all(widths.get(x) == most for x in rivals)
+                for x in rivals & widths.keys():
+                    if stuck or most >= factors.size(x):
+                        del widths[x]
+                    else:
+                        widths[x] = most
+                waiting.update(n for x in rivals for n in factors.holders.get(x, ()))
+    return widths
+
+
+def _masks(axes: Axes, widths: Mapping[int, int]) -> dict[int, Kept]:
+    return {leaf: np.arange(axes.factors.size(leaf)) < width for leaf, width in widths.items()}
+
+
+class Narrowing:
+    """What is left of every value of a file when leaves of its structure keep their first units only."""
+
+    def __init__(self, structure: Structure, whole: Whole, widths: Mapping[int, int]) -> None:
+        self.whole = whole
+        self._known: dict[str, Left] = {}
+        wanted = self._wanted(structure, widths)
+        self.masks = self._carried(wanted)
+        if any(leaf in whole.counted for leaf in self.masks):
+            raise Immovable("an average or a normalisation counts them")
+        for name in self._near(wanted):
+            if not same(self.of(name), wanted.get(name, (None,) * len(self.of(name)))):
+                raise Immovable(f"{whole.lowering.program.weights.get(name, name)} is read in another grouping as well")
+
+    def _near(self, wanted: Mapping[str, Left]) -> set[str]:
+        """The weights, inputs and outputs that hold a leaf with a mask, or should."""
+        program, holders = self.whole.lowering.program, self.whole.axes.factors.holders
+        ends = {*program.weights, *program.inputs, *program.outputs}
+        return {*wanted, *(name for leaf in self.masks for name in holders.get(leaf, ()) if name in ends)}
+
+    @staticmethod
+    def _wanted(structure: Structure, widths: Mapping[int, int]) -> dict[str, Left]:
+        """What is left of every weight."""
+        factors, masks = structure.axes.factors, _masks(structure.axes, widths)
+        found: dict[str, Left] = {}
+        for name in structure.program.weights:
+            axes = structure.axes.of[name]
+            if any(leaf in masks for f in axes for leaf in factors.leaves(f)):
+                found[name] = tuple(left(structure.expansion, f, factors.size(f), masks) for f in axes)
+        return found
+
+    def _carried(self, wanted: Mapping[str, Left]) -> dict[int, Kept]:
+        """The masks of the leaves of the whole network, from what is left of its weights."""
+        masks: dict[int, Kept] = {}
+        for name, rows in wanted.items():
+            for f, kept in zip(self.whole.axes.of.get(name, ()), rows, strict=True):
+                if kept is None:
+                    continue
+                for term in self.whole.expansion.terms(f):
+                    there = kept[term.positions]
+                    for place, leaf in enumerate(term.leaves):
+                        others = tuple(k for k in range(there.ndim) if k != place)
+                        some = np.asarray(there.any(axis=others))
+                        if not some.all():
+                            masks[leaf] = masks[leaf] & some if leaf in masks else some
+        return masks
+
+    def of(self, name: str) -> Left:
+        """What is left of a tensor of the whole program."""
+        if name not in self._known:
+            shape = self.whole.lowering.program.shapes[name]
+            pairs = zip(self.whole.axes.of.get(name, ()), shape, strict=False)
+            self._known[name] = tuple(left(self.whole.expansion, f, n, self.masks) for f, n in pairs)
+        return self._known[name]
+
+    def lengths(self, factor_axes: Sequence[int]) -> tuple[int, ...]:
+        """New sizes of factors."""
+        sizes = []
+        for f in factor_axes:
+            size = self.whole.axes.factors.size(f)
+            kept = left(self.whole.expansion, f, size, self.masks)
+            sizes.append(size if kept is None else int(kept.sum()))
+        return tuple(sizes)
+
+
+def same(one: Left, other: Left) -> bool:
+    """Whether the same indices are left."""
+    return len(one) == len(other) and all(
+        (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b))
+        for a, b in zip(one, other, strict=True)
+    )

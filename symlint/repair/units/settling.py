@@ -1,0 +1,104 @@
+"""Settling: what is constant or redundant goes where others take it over, before any unit is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from symlint.evidence.context import Context
+from symlint.repair.intent import Forecast
+from symlint.repair.plan import Key, Pending, Repair, Stage
+from symlint.repair.stage import fresh_weights, narrowed, stored
+from symlint.repair.units.bias import shift
+from symlint.repair.units.dropping import bypass, drop, droppable, redundant, remove
+from symlint.repair.units.folding import Offset, fold, foldable
+from symlint.repair.units.merging import merge
+from symlint.symmetry.motion.motion import Weights
+
+
+@dataclass(frozen=True)
+class Settling:
+    """The repairs that keep every unit, on one file."""
+
+    context: Context
+    forecast: Forecast
+
+    # -- branches -------------------------------------------------------------------------------------------------
+    def bypasses(self, chosen: Sequence[Repair]) -> Stage | None:
+        """Leave out branches of which nothing is alive, and that end in a sum."""
+        dead = [r for r in chosen if r.rule.repair == "remove" and r.whole]
+        if not dead:
+            return None
+        file, values = narrowed(self.context.structure, {}, {}), self.context.values
+        names = {name: ref.name for name, ref in self.forecast.whole.lowering.values.items() if ref.items is None}
+        zeros = {n for n, t in names.items() if t in values and t in self.context.moving and values[t].zero.all()}
+        if not bypass(file, self.context.symmetry.model, zeros):
+            return None
+        done = [(r, len(r.finding.units)) for r in dead if any(_gone(file, t) for t in r.finding.tensors)]
+        return Stage(file, tuple(done)) if done else None
+
+    # -- constants and biases -------------------------------------------------------------------------------------
+    def settles(self, chosen: Sequence[Repair], taken: Container[Key]) -> Stage | None:
+        """Fold constant units into biases, and then drop biases that others can take over.
+
+        Args:
+            chosen: the repairs.
+            taken: those whose units can be taken away afterwards; no others are folded.
+        """
+        # What is folded may go into a bias that is to be dropped.
+        folded = [r for r in chosen if r.rule.repair == "fold" and r.key in taken]
+        return self._settled(folded) or self._settled([r for r in chosen if r.rule.repair == "drop"])
+
+    def _settled(self, chosen: Sequence[Repair]) -> Stage | None:
+        if not chosen:
+            return None
+        structure = self.context.structure
+        weights, file = fresh_weights(structure), narrowed(structure, {}, {})
+        offsets: list[Offset] = []
+        gone: list[str] = []
+        done: list[tuple[Repair, int]] = []
+        waiting: list[Pending] = []
+        for repair in chosen:
+            if repair.rule.repair == "drop":
+                dropped = self._drops(file, weights, repair, gone)
+                gone += dropped
+                sizes = [structure.program.model.tensors[name].size for name in dropped]
+                done += [(repair, sum(sizes))] if dropped else []
+            else:
+                done.append((repair, 0))
+                waiting.append(Pending(repair, self._folds(weights, repair, offsets)))
+        if not done:
+            return None
+        file = narrowed(structure, stored(weights), {})
+        for offset in offsets:
+            shift(file, offset)
+        for name in gone:
+            remove(file, name)
+        return Stage(file, tuple(done), tuple(waiting))
+
+    def _folds(self, weights: Weights, repair: Repair, offsets: list[Offset]) -> tuple[int, ...]:
+        """The units that are read no more; what they contributed is added to `offsets`."""
+        found = foldable(self.context, repair.space, repair.finding.units)
+        if found.units:
+            offsets += fold(self.context, weights, repair.space, found.units)
+        if found.groups:
+            merge(self.context, weights, repair.space, found.groups)
+        return found.spare
+
+    def _drops(self, file: ir.Model, weights: Weights, repair: Repair, gone: Sequence[str]) -> list[str]:
+        """The tensors that a repair takes to zero, of those that the file can do without and that are still there."""
+        program, found = self.context.structure.program, list[str]()
+        for action in redundant(self.context, repair.space, repair.finding.facts["tensors"]):
+            moved = action.translation
+            takers = {program.weights[way.weight] for way in moved.absorbers} if moved is not None else set()
+            if moved is None or takers & {*gone, *found}:
+                continue
+            if droppable(file, program.model, program.weights[moved.weight]):
+                found.append(drop(weights, moved))
+        return found
+
+
+def _gone(file: ir.Model, name: str) -> bool:
+    return not any(name in g.initializers or any(o.name == name for n in g for o in n.outputs) for g in file.graphs())

@@ -1,0 +1,120 @@
+"""The child in which onnxruntime runs: it loads, runs and times models, one request a line.
+
+A request and its answer are JSON, arrays pass through files of a folder. `symlint.runtime.runner` starts `main` and is
+its other end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from symlint.model.graph import Array
+from symlint.runtime.session import arrays_of
+
+LEVELS = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+"""How far onnxruntime rewrites a graph before it runs it, and its own words for that."""
+
+
+class _Server:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sessions: dict[int, Any] = {}
+        self.held: dict[int, list[Any]] = {}
+
+    def load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A session under a key, with other values for some initializers; the inputs and outputs that it declares."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[request["level"]])
+        if request["threads"]:
+            options.intra_op_num_threads = options.inter_op_num_threads = request["threads"]
+        held = []
+        if request["weights"]:
+            for name, value in _arrays(self.folder / request["weights"]).items():
+                held.append(ort.OrtValue.ortvalue_from_numpy(value))
+                options.add_initializer(name, held[-1])
+        # Operators that draw random numbers start from here.
+        ort.set_seed(request["seed"])
+        session = ort.InferenceSession(request["path"], options, providers=["CPUExecutionProvider"])
+        self.sessions[request["key"]], self.held[request["key"]] = session, held
+        return {
+            "inputs": [[x.name, list(x.shape), x.type] for x in session.get_inputs()],
+            "outputs": [[x.name, x.type] for x in session.get_outputs()],
+        }
+
+    def drop(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Forget a session."""
+        self.sessions.pop(request["key"], None)
+        self.held.pop(request["key"], None)
+        return {}
+
+    def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of one session, in a file; lists and tables among them are taken apart."""
+        begun = time.perf_counter()
+        outputs = self.sessions[request["key"]].run(None, _arrays(self.folder / request["feeds"]))
+        seconds = time.perf_counter() - begun
+        arrays = [y for output in outputs for y in arrays_of(output)]
+        named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
+        np.savez(self.folder / request["out"], **named)
+        return {"seconds": seconds, "count": len(arrays)}
+
+    def time(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Seconds of several sessions on the same inputs, taken in turns."""
+        feeds = _arrays(self.folder / request["feeds"])
+        sessions = [self.sessions[key] for key in request["keys"]]
+        seconds: list[list[float]] = [[] for _ in sessions]
+        for session in sessions:
+            session.run(None, feeds)
+        for _ in range(request["repeats"]):
+            for session, taken in zip(sessions, seconds, strict=True):
+                begun = time.perf_counter()
+                session.run(None, feeds)
+                taken.append(time.perf_counter() - begun)
+        return {"seconds": seconds}
+
+    def double(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of a file in float64, in another file."""
+        from symlint.runtime.double import evaluate
+
+        found = evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))
+        arrays = [y for output in found for y in arrays_of(output)]
+        named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
+        np.savez(self.folder / request["out"], **named)
+        return {"count": len(arrays)}
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """Arrays by name; the names, which may be anything, are an array themselves."""
+    with np.load(path) as saved:
+        return {str(name): saved[f"a{k}"] for k, name in enumerate(saved["names"])}
+
+
+def main(folder: str) -> None:
+    """Answer requests from standard input until it ends."""
+    # Whatever a library prints must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    server = _Server(Path(folder))
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(server, request["do"])(request)
+        except Exception as error:
+            answer = {"failure": " ".join(str(error).split())[:300] or type(error).__name__}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()

@@ -1,0 +1,1 @@
+"""Inputs on which a network is tried, and what it makes of them."""

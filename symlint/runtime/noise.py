@@ -1,0 +1,90 @@
+"""How far rounding alone moves the outputs of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from symlint.model.graph import Array, Model
+from symlint.runtime.difference import differences
+from symlint.runtime.inputs.probe import STRUCTURAL
+from symlint.runtime.runner import Loaded, Runner
+from symlint.runtime.session import Run
+
+UNIT = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
+"""One unit in the last place of 1."""
+MOVED = 2**28
+"""Bytes of weights that are moved; of larger models some tensors, since all would be slow to hand over."""
+OTHER = 4711
+"""Seed of operators that draw random numbers: what they make differs from what they make for the original."""
+SLOW = 1.0
+"""Seconds of one run from which on a network is run less often."""
+DRAWS, UNITS = 6, 2.0
+"""How often, and by how much, the weights are moved once more where a difference stands out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Inputs, and what the original makes of them as it is written and as onnxruntime optimises it."""
+
+    feeds: Mapping[str, Array]
+    plain: Run
+    optimised: Run
+    seconds: float
+    """How long the first of both took."""
+
+
+def noise(runner: Runner, model: Model, path: Path, trials: Sequence[Trial], seed: int) -> tuple[float, ...]:
+    """The noise of each output: the difference between levels of optimisation, and for a unit in the last place.
+
+    `path` is the file of `model`, or its copy in float32.
+    """
+    found = [differences(t.plain.outputs, t.optimised.outputs) for t in trials if t.optimised.failure is None]
+    slow = trials[0].seconds > SLOW
+    for level in () if slow else ("basic", "extended"):
+        found += _moved(runner, runner.load(path, level, seed=OTHER), trials[:1])
+    found += _moved(runner, runner.load(path, weights=nudged(model, seed), seed=OTHER), trials[:1] if slow else trials)
+    return _largest(found, len(trials[0].plain.outputs))
+
+
+def more_noise(runner: Runner, model: Model, path: Path, trials: Sequence[Trial], seed: int) -> tuple[float, ...]:
+    """The noise of each output in several draws, which meet edges that one draw may miss, where outputs are rounded."""
+    found: list[tuple[float, ...]] = []
+    for draw in range(1, 2 if trials[0].seconds > SLOW else DRAWS + 1):
+        weights = nudged(model, seed + draw, UNITS)
+        found += _moved(runner, runner.load(path, weights=weights, seed=OTHER), trials)
+    return _largest(found, len(trials[0].plain.outputs))
+
+
+def nudged(model: Model, seed: int, units: float = 1.0) -> dict[str, Array]:
+    """Every floating weight moved by so many units in the last place, up or down; of huge models some tensors."""
+    rng = np.random.default_rng(seed)
+    made: dict[str, Array] = {}
+    left = MOVED
+    sizes = {name for node in model.graph.nodes if node.op in STRUCTURAL for name in node.inputs}
+    for name in rng.permutation(sorted(model.tensors)).tolist():
+        tensor = model.tensors[name]
+        # A single number is an epsilon, a bound or the depth of a mask.
+        if name not in sizes and tensor.dtype in UNIT and 1 < tensor.size <= left // 4:
+            values = tensor.read()
+            left -= values.nbytes
+            signs = rng.integers(0, 2, values.shape, dtype=np.int8) * 2.0 - 1
+            with np.errstate(over="ignore", invalid="ignore"):
+                moved = (values * (1 + signs * (units * UNIT[tensor.dtype]))).astype(values.dtype)
+            made[name] = np.where(np.isfinite(moved), moved, values)
+    return made
+
+
+def _moved(runner: Runner, other: Loaded, trials: Sequence[Trial]) -> list[tuple[float, ...]]:
+    if other.failure is not None:
+        return []
+    answers = [(trial, runner.run(other, trial.feeds)) for trial in trials]
+    runner.drop(other)
+    return [differences(trial.plain.outputs, a.outputs) for trial, a in answers if a.failure is None]
+
+
+def _largest(found: Sequence[tuple[float, ...]], count: int) -> tuple[float, ...]:
+    return tuple(max(column) for column in zip(*found, strict=True)) if found else (0.0,) * count

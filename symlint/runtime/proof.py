@@ -1,0 +1,181 @@
+"""A proof that a repaired file computes the same function: both run in onnxruntime on random inputs of several sizes.
+
+The difference of each output, relative to its largest value, may be a few units of rounding (`FLOOR`), or `MULTIPLE`
+times the noise, up to `CAP`. The noise is how far the original itself moves between onnxruntime's levels of
+optimisation, and when every weight moves by one unit in the last place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+
+from symlint.model.edit import rewrite
+from symlint.model.graph import Array, Model
+from symlint.runtime.difference import differences
+from symlint.runtime.inputs.collection import collect
+from symlint.runtime.inputs.probe import save_lifted
+from symlint.runtime.noise import Trial, more_noise, noise
+from symlint.runtime.runner import Loaded, Runner
+from symlint.runtime.saturation import expose
+from symlint.runtime.session import Run
+
+Outcome = Literal["held", "refuted", "not runnable"]
+MULTIPLE = 10.0
+FLOOR = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-5}
+CAP = 1e-2
+SMALL = (200_000, 300)
+"""Weights and nodes of networks that are also compared in float64."""
+PATIENCE = 20.0
+"""Seconds that one network may take in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What became of the comparison. Differences are relative to the largest value of each output.
+
+    ``held``: no output differs by more than rounding explains. ``refuted``: one does, or the interface differs, or only
+    the original runs. ``not runnable``: there are no inputs on which the original runs, or its own outputs are no more
+    certain than what it differs by.
+    """
+
+    outcome: Outcome
+    difference: float | None = None
+    """The largest of all outputs and trials; of integers the share that differs. Infinite where shapes differ."""
+    noise: float | None = None
+    """How far the original itself moves, by rounding alone."""
+    trials: int = 0
+    """Inputs, of different sizes and spreads, on which the original ran."""
+    reason: str = ""
+    double: float | None = None
+    """The difference in float64, of small networks that onnx's reference evaluator runs."""
+
+
+def prove(original: Model, fixed: Path, *, seed: int = 0, given: Mapping[str, Array] | None = None) -> Proof:
+    """Compare the file of a model with a repaired one.
+
+    ``given``: input name -> array, tried besides random values; inputs that it lacks are drawn with fitting sizes.
+    Half precision that onnxruntime does not run is tried in float32. Never raises for what a file makes of a run.
+    """
+    path = Path(original.path)
+    with TemporaryDirectory(prefix="symlint-") as folder, Runner() as runner:
+        proof, answered = _proof(runner, original, path, fixed, seed, given or {})
+        if proof.trials == 0 and {"float16", "bfloat16"} & set(original.dtypes.values()):
+            lifted = [Path(folder) / "original.onnx", Path(folder) / "fixed.onnx"]
+            for source, target in zip((path, fixed), lifted, strict=True):
+                save_lifted(rewrite(source, {}), target)
+            path, fixed = lifted
+            proof, answered = _proof(runner, original, path, fixed, seed, given or {})
+        if proof.trials and (proof.outcome == "not runnable" or not answered) and proof.outcome != "refuted":
+            before = _exposed((path, fixed), Path(folder))
+            if before is not None:
+                other, _ = _proof(runner, original, before[0], before[1], seed, given or {})
+                # What differs there need not matter behind it.
+                return other if other.outcome == "held" else replace(other, outcome="not runnable")
+        return proof
+
+
+def _exposed(files: Sequence[Path], folder: Path) -> list[Path] | None:
+    """Copies that end before the last operators of their outputs; None where one has no such operators."""
+    made = [rewrite(file, {}) for file in files]
+    if not all(expose(model) for model in made):
+        return None
+    targets = [folder / f"before{k}.onnx" for k in range(len(files))]
+    for model, target in zip(made, targets, strict=True):
+        save_lifted(model, target)
+    return targets
+
+
+def _proof(
+    runner: Runner, model: Model, path: Path, fixed: Path, seed: int, given: Mapping[str, Array]
+) -> tuple[Proof, bool]:
+    """The comparison of two files, and whether the outputs are more than one number for all inputs."""
+    plain = runner.load(path)
+    if plain.failure is not None:
+        return Proof("not runnable", reason=plain.failure), True
+    optimised = runner.load(path, "all")
+    trials, failure = collect(runner, model, plain, optimised, seed, given)
+    for done in (plain, optimised):
+        runner.drop(done)
+    if not trials:
+        return Proof("not runnable", reason=failure), True
+    floats = [y for t in trials for y in t.plain.outputs if y.dtype.kind == "f" and y.size]
+    if floats and not any(np.isfinite(y).any() for y in floats):
+        return Proof("not runnable", trials=len(trials), reason="none of its outputs is finite"), True
+    apart, refusal = _compare(runner, plain, fixed, trials)
+    if refusal:
+        return Proof("refuted", trials=len(trials), reason=refusal), True
+    floor = max(FLOOR.get(dtype, 0.0) for dtype in {"float32", *model.dtypes.values()})
+    rough = noise(runner, model, path, trials, seed)
+    if any(_beyond(d, n, floor) for d, n in zip(apart, rough, strict=True)):
+        rough = tuple(map(max, rough, more_noise(runner, model, path, trials, seed)))
+    outcome, reason = _judge([name for name, _ in plain.outputs], apart, rough, floor)
+    double = _double(runner, model, path, fixed, trials[0])
+    answered = not floats or any(np.ptp(y) > 0 for y in floats)
+    proof = Proof(outcome, max(apart, default=0.0), max(rough, default=0.0), len(trials), reason or failure, double)
+    return proof, answered
+
+
+def _compare(runner: Runner, plain: Loaded, fixed: Path, trials: Sequence[Trial]) -> tuple[tuple[float, ...], str]:
+    """The largest difference of each output at the least and the most optimisation; or why the new file is none."""
+    found: list[tuple[float, ...]] = []
+    for level in ("none", "all"):
+        tried = [(t.feeds, t.plain if level == "none" else t.optimised) for t in trials]
+        tried = [(feeds, before) for feeds, before in tried if before.failure is None]
+        if not tried:
+            continue
+        other = runner.load(fixed, level)
+        if refusal := other.failure or _interface(plain, other):
+            return (), f"the new file: {refusal}"
+        for feeds, before in tried:
+            after: Run = runner.run(other, feeds)
+            if after.failure is not None:
+                return (), f"the new file: {after.failure}"
+            found.append(differences(before.outputs, after.outputs))
+        runner.drop(other)
+    return tuple(max(column) for column in zip(*found, strict=True)), ""
+
+
+def _interface(plain: Loaded, other: Loaded) -> str:
+    if [(name, kind) for name, _, kind in plain.inputs] != [(name, kind) for name, _, kind in other.inputs]:
+        return "its inputs have other names or types"
+    return "" if plain.outputs == other.outputs else "its outputs have other names or types"
+
+
+def _beyond(difference: float, rough: float, floor: float) -> bool:
+    return difference > max(floor, min(MULTIPLE * rough, CAP))
+
+
+def _judge(names: Sequence[str], apart: Sequence[float], rough: Sequence[float], floor: float) -> tuple[Outcome, str]:
+    beyond = [k for k, (d, n) in enumerate(zip(apart, rough, strict=True)) if _beyond(d, n, floor)]
+    if not beyond:
+        return "held", ""
+    worst = max(beyond, key=lambda k: apart[k] / max(rough[k], floor) if isfinite(rough[k]) else 0.0)
+    what = f"output {names[worst]!r}" if len(names) == len(apart) else "an output"
+    if apart[worst] <= MULTIPLE * rough[worst]:
+        return "not runnable", f"rounding alone moves {what} by {rough[worst]:.1e} of its largest value"
+    if not isfinite(apart[worst]):
+        return "refuted", f"{what} has another shape, type or infinite values at other places"
+    return "refuted", f"{what} differs by {apart[worst]:.1e}, rounding explains {rough[worst]:.1e}"
+
+
+def _double(runner: Runner, model: Model, path: Path, fixed: Path, trial: Trial) -> float | None:
+    """The difference in float64; None where the network is large or the evaluator does not reproduce it."""
+    weights = sum(tensor.size for tensor in model.tensors.values() if tensor.floating)
+    if weights > SMALL[0] or len(model.graph.nodes) > SMALL[1]:
+        return None
+    runner.limit = PATIENCE
+    before = runner.double(path, trial.feeds)
+    after = runner.double(fixed, trial.feeds) if before.failure is None else before
+    if after.failure is not None:
+        return None
+    single = tuple(y.astype("float64") if y.dtype.kind == "f" else y for y in trial.plain.outputs)
+    if not max(differences(single, before.outputs), default=0.0) <= CAP:
+        return None
+    return max(differences(before.outputs, after.outputs), default=0.0)

@@ -1,0 +1,202 @@
+"""onnxruntime at the other end of a pipe: models stay loaded between runs, and its death is an ordinary answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from symlint.model.graph import Array
+from symlint.runtime import child_process
+from symlint.runtime.session import TIME_LIMIT, Run
+
+Dim = int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that onnxruntime holds, or why it does not."""
+
+    key: int
+    inputs: tuple[tuple[str, tuple[Dim, ...], str], ...] = ()
+    """Name, declared dimensions and type (``tensor(float)``) of each input."""
+    outputs: tuple[tuple[str, str], ...] = ()
+    """Name and type of each output."""
+    failure: str | None = None
+
+
+class Runner:
+    """One child process and what it has loaded; a child that died is replaced and loads again what is asked for.
+
+    ``limit`` is how many seconds one answer may take. A context manager: leaving it ends the child.
+    """
+
+    def __init__(self, limit: float = TIME_LIMIT) -> None:
+        self.limit = limit
+        self.requests: dict[int, dict[str, Any]] = {}
+        self.present: set[int] = set()
+        self.deadly: dict[int, str] = {}
+        self.child: subprocess.Popen[str] | None = None
+        self.count = 0
+
+    def __enter__(self) -> Runner:
+        self.temporary = TemporaryDirectory(prefix="symlint-", ignore_cleanup_errors=True)
+        self.folder = Path(self.temporary.name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        self.temporary.cleanup()
+
+    def load(
+        self,
+        path: str | Path,
+        level: str = "none",
+        *,
+        weights: Mapping[str, Array] | None = None,
+        threads: int = 0,
+        seed: int = 0,
+    ) -> Loaded:
+        """Load a file at one level of optimisation (``none``, ``basic``, ``extended``, ``all``).
+
+        ``weights`` are other values for its initializers; names that it lacks do no harm. ``seed`` is for operators
+        that draw random numbers; 0 threads are as many as there are cores.
+        """
+        self.count += 1
+        key = self.count
+        stored = self._save(weights) if weights else ""
+        resolved = str(Path(path).resolve())
+        values = {"key": key, "path": resolved, "level": level, "weights": stored, "threads": threads, "seed": seed}
+        self.requests[key] = {"do": "load", **values}
+        answer = self._load(key)
+        if "failure" in answer:
+            return Loaded(key, failure=answer["failure"])
+        inputs = tuple((name, tuple(dims), kind) for name, dims, kind in answer["inputs"])
+        return Loaded(key, inputs, tuple((name, kind) for name, kind in answer["outputs"]))
+
+    def run(self, loaded: Loaded, feeds: Mapping[str, Array]) -> Run:
+        """The outputs of a loaded model on these inputs."""
+        failure = self._ready([loaded.key])
+        return Run(failure=failure) if failure else self._outputs({"do": "run", "key": loaded.key}, feeds)
+
+    def double(self, path: str | Path, feeds: Mapping[str, Array]) -> Run:
+        """The outputs of a file in float64, by onnx's reference evaluator."""
+        return self._outputs({"do": "double", "key": 0, "path": str(Path(path).resolve())}, feeds)
+
+    def seconds(
+        self, loaded: Sequence[Loaded], feeds: Mapping[str, Array], repeats: int
+    ) -> tuple[tuple[float, ...], ...]:
+        """The seconds of so many runs of each model, taken in turns. Raises RuntimeError where one does not run."""
+        failure = self._ready([model.key for model in loaded])
+        if failure is None:
+            request = {"do": "time", "key": 0, "keys": [m.key for m in loaded], "feeds": self._save(feeds)}
+            answer = self._ask({**request, "repeats": repeats})
+            if "failure" not in answer:
+                return tuple(tuple(taken) for taken in answer["seconds"])
+            failure = answer["failure"]
+        raise RuntimeError(failure)
+
+    def drop(self, loaded: Loaded) -> None:
+        """Let go of a loaded model."""
+        self.requests.pop(loaded.key, None)
+        if loaded.key in self.present:
+            self.present.discard(loaded.key)
+            self._ask({"do": "drop", "key": loaded.key})
+
+    def _ready(self, keys: Sequence[int]) -> str | None:
+        for key in keys:
+            if key not in self.present:
+                answer = self._load(key)
+                if "failure" in answer:
+                    return str(answer["failure"])
+        return None
+
+    def _load(self, key: int) -> dict[str, Any]:
+        if key in self.deadly:
+            return {"failure": self.deadly[key]}
+        answer = self._ask(self.requests[key])
+        if "failure" not in answer:
+            self.present.add(key)
+        return answer
+
+    def _outputs(self, request: Mapping[str, Any], feeds: Mapping[str, Array]) -> Run:
+        self.count += 1
+        named, out = self._save(feeds), f"o{self.count}.npz"
+        answer = self._ask({**request, "feeds": named, "out": out})
+        (self.folder / named).unlink(missing_ok=True)
+        if "failure" in answer:
+            return Run(failure=answer["failure"])
+        with np.load(self.folder / out) as saved:
+            run = Run(tuple(saved[f"y{k}"] for k in range(answer["count"])))
+        (self.folder / out).unlink()
+        return run
+
+    def _save(self, arrays: Mapping[str, Array]) -> str:
+        self.count += 1
+        name = f"a{self.count}.npz"
+        named: dict[str, Any] = {f"a{k}": array for k, array in enumerate(arrays.values())}
+        np.savez(self.folder / name, names=np.array(list(arrays), dtype=str), **named)
+        return name
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        child = self._begin()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        timer = Timer(self.limit, child.kill)
+        timer.start()
+        try:
+            child.stdin.write(json.dumps(request) + "\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            late = not timer.is_alive()
+            timer.cancel()
+        if line.endswith("\n"):
+            return dict(json.loads(line))
+        reason = self._reason(child, late)
+        self.deadly[request["key"]] = reason
+        self._end()
+        return {"failure": reason}
+
+    def _begin(self) -> subprocess.Popen[str]:
+        if self.child is None:
+            command = child_process.command("symlint.runtime.child", str(self.folder))
+            with (self.folder / "errors.txt").open("w") as errors:
+                self.child = subprocess.Popen(
+                    command,
+                    env=child_process.environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    encoding="utf-8",
+                )
+        return self.child
+
+    def _reason(self, child: subprocess.Popen[str], late: bool) -> str:
+        code = child.wait()
+        if late:
+            return f"no answer within {self.limit:g} s"
+        if code < 0:
+            return f"onnxruntime died of signal {-code}"
+        said = (self.folder / "errors.txt").read_text(errors="replace").strip().splitlines()
+        return (said or ["onnxruntime gave no answer"])[-1][:300]
+
+    def _end(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.communicate()
+        self.child = None
+        self.present = set()

@@ -1,0 +1,173 @@
+"""Inputs to which a network answers: a comparison of outputs that are the same for all inputs cannot fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from symlint.errors import UsageProblem
+from symlint.model.graph import Array, Model, Shape
+from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
+from symlint.runtime.session import run_each
+
+FAINT = 1e-4
+"""An output answers if it changes from one example to another by more than this share of its largest value."""
+LOUD = 10.0
+"""An output answers if it changes by this many times what the last place of the inputs changes of it."""
+BODIES = frozenset({"If", "Loop", "Scan"})
+"""Operators that may read what is no input of theirs."""
+MUTE = "its outputs do not answer to the inputs that were drawn"
+
+Feeds = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Inputs on which a network runs, and what it makes of them."""
+
+    feeds: tuple[Feeds, ...]
+    outputs: tuple[Array, ...]
+    """Of all inputs, one behind the other."""
+    mute: int
+    """How many outputs are the same for other inputs."""
+    count: int
+    """How many outputs there are."""
+    spread: float
+    """How far those that are not the same change at least, as a share of their largest value."""
+    rounding: float
+    """How far any output moves at most when the inputs move by a unit in the last place."""
+    exposed: bool
+    """Whether it is seen before the last operators of its outputs, which squash, round or choose."""
+    unusual: bool
+    """Whether the inputs were drawn otherwise than as plain noise, to which it did not answer."""
+
+
+class Asking:
+    """The search for a question; ``failure`` tells why there is none.
+
+    Args:
+        model: whose inputs are drawn.
+        written: writes the network, whole or before its last operators, and says where; None where that cannot be.
+        given: values of inputs; of all inputs, they are the only ones that count.
+    """
+
+    def __init__(
+        self, model: Model, written: Callable[[bool], Path | None], seed: int, given: Feeds | None = None
+    ) -> None:
+        self.model, self.written, self.seed = model, written, seed
+        self.given = {n: _typed(model, n, x) for n, x in (given or {}).items()}
+        self.failure = "no inputs"
+
+    def questions(self) -> Iterator[Question]:
+        """Questions, the likeliest to be answered first."""
+        for exposed in (False, True):
+            path = self.written(exposed)
+            if path is None:
+                continue
+            for pair, unusual in self._pairs():
+                question = self._asked(path, pair, exposed=exposed, unusual=unusual)
+                if question is not None:
+                    yield question
+            if not self.model.graph.inputs:
+                return
+
+    def _pairs(self) -> Iterator[tuple[tuple[Feeds, Feeds], bool]]:
+        """Two draws of every kind, and whether it is unusual; of given inputs, these and others to compare with."""
+        model = _resized(self.model, self.given)
+        tried: set[bytes] = set()
+        for drawn in (feeds, unusual_feeds):
+            for one, other in zip(drawn(model, self.seed), drawn(model, self.seed + 1), strict=True):
+                key = b"".join(x.tobytes() for x in other.values())
+                if key not in tried:
+                    tried.add(key)
+                    contrast = other if self._alone else {**other, **self.given}
+                    yield ({**one, **self.given}, contrast), drawn is unusual_feeds and not self._alone
+
+    @property
+    def _alone(self) -> bool:
+        """Whether what is given is all that the network takes."""
+        return bool(self.given) and set(self.model.graph.inputs) <= set(self.given)
+
+    def _asked(self, path: Path, pair: tuple[Feeds, Feeds], *, exposed: bool, unusual: bool) -> Question | None:
+        jolt = jolted(self.model, pair[0], self.seed)
+        run, compared = run_each([path], (*pair, jolt))[0], True
+        if run.failure is not None and self._alone:
+            run, compared = run_each([path], (pair[0], jolt))[0], False
+        if run.failure is not None:
+            self.failure = run.failure
+            return None
+        if not all(np.isfinite(y).all() for y in run.outputs if y.dtype.kind == "f"):
+            self.failure = "its outputs are not finite"
+            return None
+        count = len(run.outputs) // (3 if compared else 2)
+        first, moved = run.outputs[:count], run.outputs[-count:]
+        second = run.outputs[count : 2 * count] if compared else ()
+        still = _still(self.model) if count == len(self.model.graph.outputs) and not exposed else set[int]()
+        noises = [change(x, y) for x, y in zip(first, moved, strict=True)]
+        changes = [
+            (c, c > max(FAINT, LOUD * noise))
+            for k, (c, noise) in enumerate(zip(map(change, first, second), noises, strict=False))
+            if k not in still
+        ]
+        mute = sum(not answers for _, answers in changes)
+        spread = min((c for c, answers in changes if answers), default=1.0)
+        kept = (pair[:1], first) if self._alone else (pair, (*first, *second))
+        return Question(kept[0], kept[1], mute, count, spread, max(noises, default=0.0), exposed, unusual)
+
+
+def jolted(model: Model, values: Feeds, seed: int) -> dict[str, Array]:
+    """Inputs of which every floating number is moved to one of its two neighbours, but for those that are sizes."""
+    sizes = {name for node in model.graph.nodes if node.op in STRUCTURAL for name in node.inputs}
+    rng, made = np.random.default_rng([seed, 0]), {}
+    for name, x in values.items():
+        ends = np.where(rng.random(x.shape) < 0.5, -1, 1) * np.float64(np.inf)
+        moved = x.dtype.kind == "f" and name not in sizes
+        made[name] = np.nextafter(x, ends.astype(x.dtype)) if moved else x
+    return made
+
+
+def change(one: Array, other: Array) -> float:
+    """How far an output changes with its inputs, as a share of its largest value; 1 for other forms or words."""
+    if one.shape != other.shape or not one.size or one.dtype.kind not in "fiub":
+        return 0.0 if one.size and np.array_equal(one, other) else 1.0
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    gap = float(np.abs(a - b).max())
+    return gap / max(float(np.abs(a).max()), float(np.abs(b).max())) if gap else 0.0
+
+
+def _still(model: Model) -> set[int]:
+    """The outputs that no input reaches, but for its shape."""
+    reached = set(model.graph.inputs)
+    for node in model.graph.nodes:
+        if node.op in BODIES or (node.op not in ("Shape", "Size") and reached.intersection(node.inputs)):
+            reached.update(node.outputs)
+    return {k for k, name in enumerate(model.graph.outputs) if name not in reached}
+
+
+def _typed(model: Model, name: str, values: Array) -> Array:
+    if name not in model.graph.inputs:
+        raise UsageProblem(f"{model.path} has no input {name!r}: it takes {', '.join(model.graph.inputs)}")
+    shape = model.shapes.get(name, values.shape)
+    if len(shape) != values.ndim:
+        raise UsageProblem(
+            f"{name!r} has {len(shape)} axes in {model.path}, and {values.ndim} in the file given for it"
+        )
+    dtype = model.dtypes.get(name, "float32")
+    return values.astype("float32" if dtype in ("float16", "bfloat16") else dtype)
+
+
+def _resized(model: Model, given: Feeds) -> Model:
+    """The model with the sizes that given inputs lend to its symbolic dimensions."""
+    free = set(model.symbols.values())
+    sizes = {
+        old: new for name, x in given.items() for old, new in zip(model.shapes.get(name, ()), x.shape, strict=False)
+    }
+
+    def fitting(shape: Shape) -> Shape:
+        return tuple(sizes.get(n, n) if n in free else n for n in shape)
+
+    shapes = {name: fitting(model.shapes[name]) for name in model.graph.inputs if name in model.shapes}
+    return replace(model, shapes={**model.shapes, **shapes}) if given else model

@@ -1,0 +1,1 @@
+"""Charges: how each tensor answers to a generator, as a sparse linear system."""

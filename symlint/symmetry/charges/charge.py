@@ -1,0 +1,105 @@
+"""Charges: how each tensor answers to a generator on a space.
+
+Every step gives linear equations between the unknown charges; the solutions are the symmetries. Rescaling has rational
+charges, x -> lambda^charge x; a sign flip acts or does not, so its charges are counted modulo 2; an invertible matrix g
+acts as g where the charge is 1 and as its inverse transpose where it is -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from fractions import Fraction
+
+from symlint.program.parity import EVEN, LINEAR, ODD
+from symlint.program.steps import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise
+from symlint.symmetry.charges.charge_system import System
+from symlint.symmetry.charges.unknowns import ONE, Charge, Slots, Variables
+
+
+def charges(variables: Variables, kind: type[System], only: Collection[int] | None = None) -> dict[int, list[Charge]]:
+    """Leaf -> independent generators of one kind, each by its charges wherever the leaf stands; zeros are left out."""
+    system = kind(variables, only)
+    for step in variables.program.steps:
+        system.step(step)
+    return system.solve()
+
+
+class Rescaling(System):
+    """Positive factors per unit: what is homogeneous lets them through."""
+
+    def law(self, step: Pointwise) -> Law:
+        """The law of the step itself."""
+        return step.law
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """A length without an epsilon takes scales away, along the other axes."""
+        return CONSTANT if step.law == CONSTANT and axis not in step.axes else NONE
+
+
+class Sign(System):
+    """Sign flips per unit: odd functions let them through, even ones absorb them."""
+
+    modulus = 2
+
+    def law(self, step: Pointwise) -> Law:
+        """Sums and products of any operands, odd and even functions of one."""
+        if step.function in EVEN:
+            return CONSTANT
+        if step.function in ODD:
+            return SAME
+        if step.function in ("Add", "Sub", "Sum", "Mean", "Where"):
+            return step.law
+        if step.function in ("Mul", "Div"):
+            return Law("product", (ONE,) * len(step.operands))
+        whole = step.function == "Pow" and step.law.degrees and (step.law.degrees[0] or Fraction(1, 2)).denominator == 1
+        return step.law if whole else NONE
+
+    def passes(self, step: Mix) -> bool:
+        """Linear maps only: a maximum tells signs apart."""
+        return step.linear
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """Lengths do not see signs; a mean does, but those of other axes go through."""
+        apart = step.function == "standardise" and axis not in step.axes
+        return SUM if step.function in ("rms", "l2") or apart else NONE
+
+    def folded(self, step: Fold) -> Law:
+        """Norms absorb signs; extrema do not let them through."""
+        return CONSTANT if step.function in ("ReduceL1", "ReduceL2", "ReduceSumSquare") else NONE
+
+
+class Linear(System):
+    """Invertible matrices: only linear maps let them through, and a contraction pairs g with its inverse."""
+
+    elementwise = False
+
+    def law(self, step: Pointwise) -> Law:
+        """Linear functions; a product is one where a single operand has the units."""
+        if step.function in LINEAR:
+            return SUM if len(step.operands) > 1 else SAME
+        return step.law if step.function in ("Mul", "Div", "Where") else NONE
+
+    def answer(self, law: Law, out: Slots, parts: list[tuple[Slots, Fraction]], *, absent: bool) -> None:
+        """A product of several operands that all have the units acts on each unit alone."""
+        if law.kind == "product" and (len(parts) > 1 or any(degree != 1 for _, degree in parts)):
+            for slots, _ in parts:
+                self.zero(slots)
+            self.zero(out)
+            return
+        super().answer(law, out, parts, absent=absent)
+
+    def contracted(self, out: Slots | None, parts: list[Slots]) -> None:
+        """Two factors may meet in a sum over the units; more, or a product unit by unit, may not."""
+        if len(parts) > (1 if out is not None else 2):
+            for slots in (*parts, *([out] if out is not None else [])):
+                self.zero(slots)
+            return
+        super().contracted(out, parts)
+
+    def passes(self, step: Mix) -> bool:
+        """Linear maps only."""
+        return step.linear
+
+    def folded(self, step: Fold) -> Law:
+        """No fold is linear."""
+        return NONE

@@ -1,0 +1,1 @@
+"""Gauge: where the weights stand among all places that rescalings move them to, and what that costs."""

@@ -1,0 +1,231 @@
+"""Convex functions of the scales of units, and their exact minimum.
+
+A weight w that the scales move by exponents c has the size |w| exp(c · t). Sums of powers of such sizes, and the
+logarithms of these sums, are convex in the logarithms t of the scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symlint.model.graph import Array
+from symlint.symmetry.motion.action import Index
+
+STEPS, TURNS = 600, 2000
+"""Newton steps, and conjugate directions for each, after which the search gives up."""
+CLOSE = 1e-6
+"""A step in the logarithms after which all scales have settled: the error shrinks with its square."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Where scales meet one tensor: which scale each index belongs to, and with which exponent."""
+
+    scales: Index
+    """Broadcasts against the tensor; the number of all scales stands for none."""
+    power: float
+
+    @cached_property
+    def _places(self) -> tuple[Index, Index]:
+        here, places = np.unique(self.scales, return_inverse=True)
+        return here, places.ravel()
+
+    @property
+    def here(self) -> Index:
+        """The scales that meet the tensor, in order, each once."""
+        return self._places[0]
+
+    def gather(self, values: Array) -> Array:
+        """Sums of values over the indices of each scale that is here; the values have the shape of ``scales``."""
+        return np.asarray(np.bincount(self._places[1], values.ravel(), len(self.here)))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Sums of sizes of one tensor over the axes along which no scale varies; scales act on them to the power ``p``."""
+
+    sums: Array
+    holds: tuple[Hold, ...]
+    p: float
+    weight: float = 1.0
+
+    def exponent(self, logs: Array) -> Array:
+        """What a change of the logarithms, shape (count + 1,), adds to the logarithm of each sum."""
+        found: Array = np.zeros((1,) * self.sums.ndim)
+        for h in self.holds:
+            found = found + self.p * h.power * logs[h.scales]
+        return found
+
+    def moved(self, logs: Array) -> Table:
+        """The same with the scales applied, logarithms of shape (count,)."""
+        return replace(self, sums=self.sums * np.exp(self.exponent(np.append(logs, 0.0))))
+
+    def without(self, dead: NDArray[np.bool_]) -> Table:
+        """The same without what meets a dead scale, shape (count,)."""
+        marked = np.append(dead, False)
+        met: NDArray[np.bool_] = np.zeros((1,) * self.sums.ndim, bool)
+        for h in self.holds:
+            met = met | marked[h.scales]
+        return replace(self, sums=np.where(met, 0.0, self.sums))
+
+
+def table(sizes: Array, holds: Sequence[Hold], none: int, p: float, weight: float = 1.0) -> Table:
+    """The table of a tensor's `sizes`, which scales move to the power `p`; `none` is the number of all scales."""
+    holds = _parted(holds, none)
+    varied = {k for h in holds for k in range(sizes.ndim) if h.scales.shape[k] > 1}
+    rest = tuple(k for k in range(sizes.ndim) if k not in varied)
+    return Table(sizes.sum(axis=rest), tuple(Hold(h.scales.squeeze(rest), h.power) for h in holds), p, weight)
+
+
+def _parted(holds: Sequence[Hold], none: int) -> list[Hold]:
+    """The same, where a scale that meets an element twice with opposite exponents does not meet it."""
+    found = list(holds)
+    for k in range(len(found)):
+        for j in range(k):
+            one, other = found[k], found[j]
+            if one.power + other.power or not np.any(np.isin(one.scales, other.scales) & (one.scales != none)):
+                continue
+            both = (one.scales == other.scales) & (one.scales != none)
+            found[k] = Hold(np.where(both, none, one.scales), one.power)
+            found[j] = Hold(np.where(both, none, other.scales), other.power)
+    return found
+
+
+def pulls(tables: Sequence[Table], count: int) -> tuple[Array, Array]:
+    """For every scale, how much grows with it and how much shrinks with it, shape (count,) each."""
+    both = np.zeros((2, count + 1))
+    for t in tables:
+        for h in t.holds:
+            both[int(h.power * t.p < 0), h.here] += abs(h.power * t.p) * h.gather(onto(t.sums, h.scales.shape))
+    return both[0, :-1], both[1, :-1]
+
+
+def minimum(
+    tables: Sequence[Table], count: int, *, logarithms: bool = False, pin: float = 0.0, close: float = CLOSE
+) -> Array:
+    """The logarithms of the scales, shape (count,), at which the sum of all tables is least.
+
+    Newton's method with conjugate gradients. A step in which no logarithm of a sum changes by more than M is taken
+    log(1 + M) / M of the way, which lowers any sum of exponentials; for logarithms of such sums the same holds with
+    twice the M. It is then doubled for as long as that lowers the sum further.
+
+    Args:
+        logarithms: whether the weighted logarithms of the tables are added up instead of the tables.
+        pin: how much the square of each logarithm counts, so that directions without any effect stay where they are.
+        close: a step in the logarithms after which the search ends.
+    """
+    logs, far = np.zeros(count + 1), 1.0
+    tables = [t for t in tables if t.sums.any()]
+
+    def value(at: Array) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):  # a step too far is no number, and is not taken
+            sums = [(t.weight, float(t.moved(at[:-1]).sums.sum())) for t in tables]
+            return pin * float(at @ at) + sum(w * float(np.log(s) if logarithms else s) for w, s in sums)
+
+    for _ in range(STEPS):
+        step = _Model([t.moved(logs[:-1]) for t in tables], logs, logarithms, pin).step(float(np.clip(far, 1e-3, 0.1)))
+        change = max((float(np.abs(t.exponent(step)).max(initial=0)) for t in tables), default=0.0)
+        change = max(change, float(np.abs(step).max(initial=0)))
+        far = change * (2 if logarithms else 1)
+        if far == 0:
+            break
+        share = np.log1p(far) / far
+        if share < 0.5:
+            lowest = value(logs + share * step)
+            while 2 * share <= 1 and (lower := value(logs + 2 * share * step)) < lowest:
+                share, lowest = 2 * share, lower
+        logs += step * share
+        if far < close:
+            break
+    return logs[:-1]
+
+
+class _Model:
+    """The second-order model of the function at some scales."""
+
+    def __init__(self, tables: Sequence[Table], logs: Array, logarithms: bool, pin: float) -> None:
+        self.count, self.pin = len(logs) - 1, pin
+        self.tables = [t for t in tables if t.sums.any()]
+        self.factors = [t.weight / float(t.sums.sum()) if logarithms else t.weight for t in self.tables]
+        self.sums = [{h.scales.shape: onto(t.sums, h.scales.shape) for h in t.holds} for t in self.tables]
+        """Of each table onto the axes along which some of its holds vary."""
+        self.slope, self.curve = 2 * pin * logs, np.full(len(logs), 2 * pin)
+        self.slopes: list[list[Array]] = []
+        """Of the tables one by one, hold by hold, where their logarithms count."""
+        for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
+            shares = [factor * h.power * t.p * h.gather(sums[h.scales.shape]) for h in t.holds]
+            for h, share in zip(t.holds, shares, strict=True):
+                self.slope[h.here] += share
+                self.curve[h.here] += h.power * t.p * share
+            self.slopes.append([s / np.sqrt(t.weight) for s in shares] if logarithms else [])
+        self.free = self.curve > 0
+        self.free[-1] = False
+
+    def step(self, care: float) -> Array:
+        """The step to the model's minimum, solved until what is left of the slope has shrunk to a share `care`."""
+        inverse = np.divide(1.0, self.curve, out=np.zeros_like(self.curve), where=self.free)
+        step, left = np.zeros_like(self.slope), -self.slope * self.free
+        ahead = inverse * left
+        size = left @ ahead
+        goal = size * care**2
+        for _ in range(min(TURNS, 4 * self.count + 10)):
+            if size <= goal:
+                break
+            bent = self._bent(ahead) * self.free
+            bend = ahead @ bent
+            if bend <= 0:
+                break
+            step += size / bend * ahead
+            left -= size / bend * bent
+            turned = inverse * left
+            before, size = size, left @ turned
+            ahead = turned + size / before * ahead
+        return step
+
+    def _bent(self, step: Array) -> Array:
+        """The second derivative along a step."""
+        bent = 2 * self.pin * step
+        for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
+            moved: dict[tuple[int, ...], Array] = {}
+            for h in t.holds:
+                moved[h.scales.shape] = moved.get(h.scales.shape, 0.0) + step[h.scales] * (h.power * t.p)
+            met = {
+                form: sum(_meet(t.sums, sums[form], sums[other], change) for other, change in moved.items())
+                for form in moved
+            }
+            for h in t.holds:
+                bent[h.here] += factor * h.power * t.p * h.gather(np.asarray(met[h.scales.shape]))
+        for t, slopes in zip(self.tables, self.slopes, strict=True):
+            along = sum(float(slope @ step[h.here]) for h, slope in zip(t.holds, slopes, strict=False))
+            for h, slope in zip(t.holds, slopes, strict=False):
+                bent[h.here] -= slope * along
+        return bent
+
+
+def onto(values: Array, shape: tuple[int, ...]) -> Array:
+    """The sum over all axes along which a shape has one index."""
+    alone = tuple(k for k, n in enumerate(shape) if n == 1)
+    return np.asarray(values.sum(axis=alone, keepdims=True)).reshape(shape)
+
+
+def _meet(values: Array, mine: Array, theirs: Array, other: Array) -> Array:
+    """``(values * other)`` summed onto the axes of ``mine``, without a table of the products.
+
+    ``mine`` and ``theirs`` are sums of the values, ``theirs`` in the shape of ``other``.
+    """
+    if all(m > 1 or t == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
+        return mine * other
+    if all(t > 1 or m == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
+        return onto(theirs * other, mine.shape)
+    axes = list(range(values.ndim))
+    across = [k for k in axes if other.shape[k] > 1]
+    along = [k for k in axes if mine.shape[k] > 1]
+    small = other.reshape([other.shape[k] for k in across])
+    if values.ndim == 2:
+        return np.asarray(values @ small if across == [1] else small @ values).reshape(mine.shape)
+    return np.asarray(np.einsum(values, axes, small, across, along)).reshape(mine.shape)

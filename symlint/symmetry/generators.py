@@ -1,0 +1,146 @@
+"""Generators: every way in which the weights of a program can move without a change of its function."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from symlint.axes.copies import copies
+from symlint.axes.terms import Expansion
+from symlint.axes.walk import Axes
+from symlint.program.steps import Program
+from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
+from symlint.symmetry.charges.charge_system import System
+from symlint.symmetry.charges.unknowns import Charge, Variables
+from symlint.symmetry.kinds.branches import branches
+from symlint.symmetry.kinds.nearly import nearly
+from symlint.symmetry.kinds.orthogonal import Rotation, rotations
+from symlint.symmetry.kinds.planes import planes
+from symlint.symmetry.kinds.unseen import unseen
+from symlint.symmetry.kinds.whole import whole
+from symlint.symmetry.spaces import Kind
+from symlint.symmetry.structure import Action
+from symlint.symmetry.translation.course import Translation
+from symlint.symmetry.translation.search import translations
+
+SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
+
+
+class Generators:
+    """The generators of a program, leaf by leaf."""
+
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+        self.program, self.axes, self.expansion = program, axes, expansion
+        self.factors = axes.factors
+        self.variables = Variables(program, axes, expansion)
+        solved = {kind: charges(self.variables, system) for kind, system in SYSTEMS.items()}
+        self.rotations = rotations(self.variables, solved["rotation"])
+        self.planes = planes(self.variables)
+        self.bearers: dict[int, list[str]] = {}
+        for name in program.weights:
+            if name not in program.detached:
+                for leaf in {x for f in axes.of[name] for x in self.factors.leaves(f)}:
+                    self.bearers.setdefault(leaf, []).append(name)
+        self.charges = {
+            kind: {leaf: [c for c in found if self._start(leaf, c)] for leaf, found in by_leaf.items()}
+            for kind, by_leaf in solved.items()
+        }
+        self.translations: dict[int, list[Translation]] = {}
+        for translation in translations(program, axes, expansion):
+            self.translations.setdefault(self._bearing(translation), []).append(translation)
+        charged = {x for by_leaf in self.charges.values() for x, found in by_leaf.items() if found}
+        charged |= set(self.translations)
+        held = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in charged]
+        self.names = {leaf: f"S{k}" for k, leaf in enumerate((*held, *(x for x in charged if x < 0)), start=1)}
+        """Leaf -> the id of its space, in the order of the weights."""
+
+    def actions(self) -> Iterator[Action]:
+        """All generators, those of one leaf together."""
+        for leaf, space in self.names.items():
+            if leaf >= 0 and leaf not in self.factors.pins:
+                beside = copies(self.axes, self.expansion, leaf, None, self.bearers[leaf][0])
+                yield Action(f"{space}.permutation", "permutation", leaf, beside, {})
+            turns = self.rotations.get(leaf, [])
+            turned = self.planes.get(leaf, [])
+            for charge, suffix in zip(turned, _suffixes(len(turned)), strict=True):
+                yield Action(f"{space}.plane{suffix}", "rotation", leaf, self._beside(leaf, charge), charge, "SO2")
+            for kind, by_leaf in self.charges.items():
+                found = [c for c in by_leaf.get(leaf, []) if kind != "rotation" or _invertible(c)]
+                suffixes = _suffixes(len(found) + len(turns) * (kind == "rotation"))
+                for charge, suffix in zip(found, suffixes, strict=False):
+                    group = "GL" if kind == "rotation" else ""
+                    made = Action(f"{space}.{kind}{suffix}", kind, leaf, self._beside(leaf, charge), charge, group)
+                    yield made
+                    yield from unseen(made, self.program, self.axes, self.expansion) if group else ()
+                for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
+                    yield self._turn(f"{space}.rotation{suffix}", leaf, turn)
+            shifts = self.translations.get(leaf, [])
+            for shift, suffix in zip(shifts, _suffixes(len(shifts)), strict=True):
+                yield Action(f"{space}.translation{suffix}", "translation", leaf, (), {}, translation=shift)
+
+    def nearly(self) -> Iterator[Action]:
+        """Rescalings of units that only an epsilon breaks."""
+        numbers = Counter[int]()
+        for leaf, charge in nearly(self.variables, self.charges["rescaling"]):
+            if not self._start(leaf, charge):
+                continue
+            numbers[leaf] += 1
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            name = f"{space}.rescaling.nearly.{numbers[leaf]}"
+            yield Action(name, "rescaling", leaf, self._beside(leaf, charge), charge)
+
+    def whole(self, scalings: Sequence[Charge], suffix: str = "") -> Iterator[Action]:
+        """The scalings of whole tensors."""
+        for charge in scalings:
+            first = next(n for n in (*self.program.weights, *self.program.affines) if whole(n) in charge)
+            name = self.program.affines[first].gain if first in self.program.affines else first
+            leaf = self._single(name)
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            yield Action(f"{space}.rescaling.{first}{suffix}", "rescaling", leaf, (), charge)
+
+    def exchanges(self) -> Iterator[Action]:
+        """The permutations of parts of the network that compute alike."""
+        for number, found in enumerate(branches(self.program, self.axes), start=1):
+            leaf = -len(self.program.weights) - number
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            yield Action(f"{space}.branches", "permutation", leaf, (), {}, branches=found)
+
+    def _single(self, name: str) -> int:
+        """What stands for a weight that is moved as a whole."""
+        return -1 - list(self.program.weights).index(name)
+
+    def _turn(self, name: str, leaf: int, turn: Rotation) -> Action:
+        return Action(name, "rotation", leaf, self._beside(leaf, turn.charge), turn.charge, turn.group, turn.frames)
+
+    def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
+        """The factors on whose index the gauge may depend."""
+        places = {(o.tensor, o.axis, o.term) for o in charge}
+        start = self._start(leaf, charge)
+        assert start, "what moves no weight is no generator"
+        return copies(self.axes, self.expansion, leaf, places, start)
+
+    def _start(self, leaf: int, charge: Charge) -> str:
+        """The first tensor that a charge moves; none where it scales nothing but the uses of shared zeros."""
+        moved = {o.tensor for o in charge}
+        bearers = (*self.bearers.get(leaf, ()), *self.program.affines, *sorted(self.program.tied))
+        return next((n for n in bearers if n in moved), "")
+
+    def _bearing(self, translation: Translation) -> int:
+        """The leaf of which a translation speaks: of an axis along which it is the same, else of any."""
+        name = translation.weight
+        classes = translation.wave.classes
+        axes = [k for k, c in enumerate(classes) if len(c) > 1]
+        for k in sorted(axes, key=lambda k: len(set(classes[k].tolist())) > 1):
+            for term in self.expansion.terms(self.axes.of[name][k]):
+                if term.leaves and (classes[k][term.positions] >= 0).any():
+                    return term.leaves[-1]
+        return self._single(name)
+
+
+def _suffixes(count: int) -> list[str]:
+    return [""] if count == 1 else [f".{k}" for k in range(1, count + 1)]
+
+
+def _invertible(charge: Charge) -> bool:
+    """Whether a matrix or its inverse transpose acts wherever something acts."""
+    return all(abs(c) == 1 for c in charge.values())

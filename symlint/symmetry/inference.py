@@ -1,0 +1,178 @@
+"""The inference: from a model to its spaces, generators and coverage."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import prod
+
+from symlint.axes.arena import Form
+from symlint.axes.recurrences import directions
+from symlint.axes.terms import Expansion
+from symlint.axes.walk import Axes, walk
+from symlint.model.budget import Budget
+from symlint.model.graph import Model
+from symlint.program.steps import Program
+from symlint.program.translate import translate
+from symlint.symmetry.coverage import coverage
+from symlint.symmetry.generators import Generators
+from symlint.symmetry.kinds.whole import scalings
+from symlint.symmetry.overlap import Overlaps
+from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
+from symlint.symmetry.structure import Action, Structure
+
+
+def infer(model: Model) -> Symmetry:
+    """The symmetries of a model's parameters; the dimension of a small one is measured."""
+    symmetry, structure = examine(model)
+    return measured(symmetry, structure)
+
+
+def measured(symmetry: Symmetry, structure: Structure) -> Symmetry:
+    """The same, with the rank of all generators' tangent vectors as dimension where it can be taken."""
+    from symlint.symmetry.dimension import dimension
+
+    found = dimension(structure)
+    return symmetry if found is None else replace(symmetry, dimension=found)
+
+
+def examine(model: Model, budget: Budget | None = None) -> tuple[Symmetry, Structure]:
+    """The symmetries, and the structure that can apply them; all walks over it ask the budget."""
+    program = translate(model)
+    if budget is not None and budget.limited:
+        program = replace(program, steps=budget.steps(program.steps))
+    axes = walk(program)
+    expansion = Expansion(axes.factors)
+    return _Report(program, axes, expansion).symmetry()
+
+
+class _Report:
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+        self.program, self.axes, self.expansion = program, axes, expansion
+        self.factors = axes.factors
+        self.generators = Generators(program, axes, expansion)
+        self.bearers, self.names = self.generators.bearers, self.generators.names
+        self.stored: dict[str, tuple[str, ...]] = {name: (stored,) for name, stored in program.weights.items()}
+        for name, step in program.affines.items():
+            if step.gain in program.weights and step.bias in program.weights:
+                moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
+                self.stored[name] = tuple(program.weights[n] for n in moved)
+        self.overlaps = Overlaps(program, axes, expansion, self.stored)
+        self.directions = directions(program, axes, expansion)
+
+    def symmetry(self) -> tuple[Symmetry, Structure]:
+        actions = self.overlaps.apart(self.generators.actions())
+        actions += self.generators.whole(list(self.overlaps.beyond(scalings(self.program), actions)))
+        actions += self.generators.exchanges()
+        loose = list(self.generators.nearly())
+        beyond = self.overlaps.beyond(scalings(self.program, nearly=True), [*actions, *loose])
+        loose += self.generators.whole(list(beyond), ".nearly")
+        beside: defaultdict[int, list[Action]] = defaultdict(list)
+        for action in (*actions, *loose):
+            beside[action.leaf].append(action)
+        spaces = tuple(
+            self._space(leaf, self._copies(beside[leaf]))
+            for leaf in self.names
+            if any(not a.branches for a in beside[leaf])
+        )
+        free = self.overlaps.free(actions)
+        mixing = {leaf: [a for a in found if a.invertible] for leaf, found in beside.items()}
+        generators = tuple(
+            self._generator(a, actions, counted=not self.overlaps.inside(a, mixing[a.leaf], free)) for a in actions
+        )
+        reached = {t for g in generators for t in g.tensors}
+        generators += tuple(replace(self._generator(a, actions, counted=True), exact=False) for a in loose)
+        shares, opaque = coverage(self.program, self.axes, reached)
+        dimension = sum(g.dimension for g in generators if g.exact)
+        symmetry = Symmetry(self.program.model, shares, dimension, spaces, generators, opaque)
+        return symmetry, Structure(
+            self.program, self.axes, self.expansion, {a.id: a for a in actions}, {a.id: a for a in loose}
+        )
+
+    # -- generators -----------------------------------------------------------------------------------------------
+    def _count(self, beside: Sequence[int]) -> int:
+        return prod(self.factors.size(c) for c in beside)
+
+    def _copies(self, actions: Iterable[Action]) -> int:
+        """How many gauges a space has at least; a translation has a pattern of its own."""
+        return min((self._count(a.copies) for a in actions if a.kind != "translation"), default=1)
+
+    def _generator(self, action: Action, actions: Sequence[Action], *, counted: bool) -> Generator:
+        group, dimension = self._group(action, actions)
+        names = tuple(sorted(self._moved(action)))
+        space = self.names[action.leaf]
+        return Generator(action.id, action.kind, space, group, dimension if counted else 0, True, names)
+
+    def _group(self, action: Action, actions: Sequence[Action]) -> tuple[str, int]:
+        """The group in words of the field, and the dimension of its orbit."""
+        if action.translation is not None:
+            return f"R^{action.translation.dimension}", action.translation.dimension
+        if action.branches is not None:
+            return f"S_{len(action.branches.images)}", 0
+        if action.leaf < 0:
+            return "R_{>0}", 1
+        size, count = self.factors.size(action.leaf), self._count(action.copies)
+        if action.across:
+            free = self.overlaps.unseen(action, actions) * count
+            return f"R^{free}", free
+        power = f"^{count}" if count > 1 else ""
+        if action.kind == "permutation":
+            return f"S_{size}{power}", 0
+        if action.kind == "sign":
+            return f"Z_2^{size * count}", 0
+        if action.group == "SO2":
+            return f"SO(2)^{size * count}", size * count
+        if action.kind == "rotation":
+            name = f"O({size}) fixing 1" if action.group == "Stab" else f"{action.group}({size})"
+            return (f"({name}){power}" if power and action.group == "Stab" else name + power), (
+                self.overlaps.orbit(action) * count
+            )
+        return f"R_{{>0}}^{size * count}", size * count
+
+    def _moved(self, action: Action) -> set[str]:
+        """The stored tensors that a generator moves."""
+        program = self.program
+        if action.translation is not None:
+            ends = (action.translation.weight, *(way.weight for way in action.translation.absorbers))
+            return {program.weights[n] for n in ends}
+        if action.branches is not None:
+            return {program.weights[n] for n in action.branches.weights}
+        if action.kind == "permutation":
+            return {program.weights[name] for name in self.bearers[action.leaf]}
+        return {t for o in action.charge for t in self.stored.get(o.tensor, ())}
+
+    # -- spaces ---------------------------------------------------------------------------------------------------
+    def _space(self, leaf: int, count: int) -> Space:
+        if leaf < 0:
+            mine = list(self.program.weights)[-1 - leaf]
+            name = self.program.weights[mine]
+            places = tuple(Place(name, k, self._layout(f)) for k, f in enumerate(self.axes.of[mine]))
+            return Space(self.names[leaf], 1, 1, _stem(name), places, ("it is moved as a whole",))
+        places = tuple(
+            Place(self.program.weights[name], k, self._layout(f))
+            for name in self.bearers[leaf]
+            for k, f in enumerate(self.axes.of[name])
+            if leaf in set(self.factors.leaves(f))
+        )
+        why = list(self.factors.why.get(leaf, ()))
+        if leaf in self.factors.pins:
+            why.append(f"its units stay in place: {self.factors.pins[leaf]}")
+        name = _stem(places[0].tensor)
+        if direction := self.directions.get(leaf):
+            name = f"{name} ({direction})"
+        return Space(self.names[leaf], self.factors.size(leaf), count, name, places, tuple(why))
+
+    def _layout(self, f: int) -> str:
+        """An axis in factor notation."""
+        written: list[str] = []
+        for term in self.expansion.terms(f):
+            words = [self.names.get(x, str(self.factors.size(x))) for x in term.leaves] or ["1"]
+            text = words[0] if len(words) == 1 else f"({' '.join(words)})"
+            if not written or written[-1] != text or self.factors.form(f) is Form.SUM:
+                written.append(text)
+        return "+".join(written) if len(written) <= 8 else f"{'+'.join(written[:3])}+...+{written[-1]}"
+
+
+def _stem(tensor: str) -> str:
+    return tensor.rsplit(".", 1)[0] if tensor.endswith((".weight", ".bias")) else tensor

@@ -1,0 +1,1 @@
+"""Kinds of generators besides those of charges and translations, one a file."""

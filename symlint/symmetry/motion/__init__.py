@@ -1,0 +1,1 @@
+"""Motion: elements of generators, and what they do to the weights."""

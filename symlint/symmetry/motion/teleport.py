@@ -1,0 +1,79 @@
+"""Teleport: move the weights by random elements of the claimed groups; the function must stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+
+from symlint.errors import UsageProblem
+from symlint.model.edit import Lazy
+from symlint.model.element_types import CODES, numpy_type
+from symlint.model.graph import Array
+from symlint.symmetry.motion.elements import draw
+from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.structure import Structure
+
+HALVES = ("float16", "bfloat16")
+
+
+def select(structure: Structure, only: Collection[str] | None, kinds: Collection[str] | None) -> list[str]:
+    """The generators that a user names, in order; a kind that the model lacks is no error.
+
+    Those that an epsilon breaks have to be named.
+
+    Raises UsageProblem for a generator that does not exist.
+    """
+    named = structure.actions | (structure.approximate if only else {})
+    unknown = set(only or ()) - set(named)
+    if unknown:
+        raise UsageProblem(f"no generator {min(unknown)!r} in this model: see symlint inspect")
+    return [
+        name for name, action in named.items() if (not only or name in only) and (not kinds or action.kind in kinds)
+    ]
+
+
+def teleport(
+    structure: Structure, generators: Collection[str], seed: int, *, wrong: bool = False, lifted: bool = False
+) -> Moved:
+    """New values of every stored tensor that the generators move, in their stored dtype or with halves `lifted`.
+
+    Elements are drawn from `seed` and applied one after another in float64, each computed from the weights that the
+    last one left, and rounded once. Permutations have no fixed point. A `wrong` element moves the first tensor of each
+    generator alone, which is no symmetry: it shows that a comparison of outputs has the power to refute.
+    """
+    weights = Weights(structure, lambda stored: structure.program.model.tensors[stored].read())
+    for name in generators:
+        action = structure.action(name)
+        element = draw(structure, action, weights.numbers, np.random.default_rng([seed, *name.encode()]))
+        move(weights, action, element, wrong=wrong)
+    return Moved(weights, lifted=lifted)
+
+
+class Moved(Lazy):
+    """The values of the stored tensors that were moved, each rounded to the type of its file when it is asked for."""
+
+    def __init__(self, weights: Weights, *, lifted: bool) -> None:
+        self.weights, self.lifted = weights, lifted
+        self.tensors = weights.structure.program.model.tensors
+
+    def __getitem__(self, name: str) -> Array:
+        values = np.broadcast_to(self.weights.now[name], self.tensors[name].shape)
+        return values.astype(self.dtype(name), copy=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights.now)
+
+    def __len__(self) -> int:
+        return len(self.weights.now)
+
+    def forget(self) -> None:
+        """Let go of the weights."""
+        self.weights.now = {}
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of the file, float32 for halves that are lifted."""
+        tensor = self.tensors[name]
+        word = "float32" if self.lifted and tensor.dtype in HALVES else tensor.dtype
+        return numpy_type(CODES[word])

@@ -1,0 +1,131 @@
+"""Overlaps: what of a generator's orbit is part of another's, and how large an orbit is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import prod
+
+from symlint.axes.terms import Expansion
+from symlint.axes.walk import Axes
+from symlint.program.steps import Program
+from symlint.symmetry.charges.span import independent
+from symlint.symmetry.charges.unknowns import ONE, Charge
+from symlint.symmetry.structure import Action
+
+Row = Mapping[tuple[str, int, int], Fraction]
+"""How much a weight is scaled: as a whole (axis -1), or one term of an axis that is a sum."""
+
+
+class Overlaps:
+    """Comparisons between the actions of one program; ``stored`` are the weights that each of its tensors moves."""
+
+    def __init__(
+        self, program: Program, axes: Axes, expansion: Expansion, stored: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.program, self.axes, self.expansion, self.stored = program, axes, expansion, stored
+        self.factors = axes.factors
+
+    def apart(self, actions: Iterable[Action]) -> list[Action]:
+        """The actions less those on a factor as a whole that are part of acting on what is nested in it, unit by unit.
+
+        Of two that contain each other one stays.
+        """
+        left = {action.id: action for action in actions}
+        nested: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+        for action in left.values():
+            for leaf in action.copies if action.kind in ("rescaling", "sign") else ():
+                nested[action.kind, leaf].append(action.id)
+        for action in list(left.values()):
+            inner = [self._places(left[name]) for name in nested[action.kind, action.leaf] if name in left]
+            if inner and not list(independent([self._places(action)], inner)):
+                del left[action.id]
+        return list(left.values())
+
+    def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
+        """Those scalings of whole weights that are no part of what scales the units of all spaces."""
+        rows: list[Row] = [self._places(a) for a in actions if a.kind == "rescaling"]
+        split = {(tensor, axis) for row in rows for tensor, axis, _ in row if axis >= 0}
+        for tensor, axis in split:
+            terms = self.expansion.terms(self.axes.of[tensor][axis])
+            rows.append({(tensor, -1, 0): ONE, **{(tensor, axis, t): -ONE for t in range(len(terms))}})
+        found = [{(o.tensor, -1, 0): c for o, c in charge.items() if o.tensor in self.stored} for charge in scalings]
+        for k in independent(found, rows):
+            yield scalings[k]
+
+    def _places(self, action: Action) -> dict[tuple[str, int, int], Fraction]:
+        """How an action scales each weight as a whole, or each term of an axis that is a sum."""
+        made: dict[tuple[str, int, int], Fraction] = {}
+        for o, c in action.charge.items():
+            if o.tensor in self.stored:
+                whole = o.axis < 0 or len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
+                place = (o.tensor, -1, 0) if whole else (o.tensor, o.axis, o.term)
+                made[place] = made.get(place, Fraction(0)) + c
+        return {place: c for place, c in made.items() if c}
+
+    @staticmethod
+    def free(actions: Sequence[Action]) -> frozenset[str]:
+        """Weights of which any change is taken back by others, or seen by nothing."""
+        return frozenset(a.translation.weight for a in actions if a.translation is not None and a.translation.full)
+
+    def inside(self, action: Action, beside: Sequence[Action], free: frozenset[str]) -> bool:
+        """Whether other generators, those `beside` it that mix its units, count all of an action's directions already.
+
+        A rescaling is the diagonal of a group of matrices on the same space. A generator that only moves weights of
+        which any change is taken back by others adds nothing to those translations.
+        """
+        if action.kind not in ("rescaling", "rotation"):
+            return False
+        if {o.tensor for o in action.charge if o.tensor in self.stored} <= free:
+            return True
+        return action.kind == "rescaling" and any(
+            set(action.copies) <= set(other.copies) and self._pattern(other) == self._pattern(action)
+            for other in beside
+        )
+
+    def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:
+        """Where an action acts on weights, up to a common factor."""
+        moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.stored}
+        unit = moved[min(moved)]
+        return frozenset((*place, c / unit) for place, c in moved.items())
+
+    def orbit(self, action: Action) -> int:
+        """The dimension of the orbit of one copy.
+
+        For GL(n), n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q.
+        """
+        size = self.factors.size(action.leaf)
+        if action.group == "SO2":
+            return size
+        if action.group == "O":
+            return size * (size - 1) // 2
+        if action.group == "Stab":
+            return (size - 1) * (size - 2) // 2
+        p, q = widths(action, self.program, self.axes, self.expansion).values()
+        return size * size - max(size - p, 0) * max(size - q, 0)
+
+    def unseen(self, action: Action, actions: Sequence[Action]) -> int:
+        """The directions of one copy that a side of a space has beyond what its matrices move: (n - p) (q - n).
+
+        They are counted once, with the first weight of the side.
+        """
+        first = next(a for a in actions if a.across == action.across)
+        mixing = next(a for a in actions if a.invertible and set(action.across) <= set(a.charge))
+        size = self.factors.size(action.leaf)
+        p, q = sorted(widths(mixing, self.program, self.axes, self.expansion).values())
+        return (size - p) * (q - size) if action is first else 0
+
+
+def widths(action: Action, program: Program, axes: Axes, expansion: Expansion) -> dict[Fraction, int]:
+    """How many rows over the units of one copy the writers (1) and the readers (-1) of a space have."""
+    size = axes.factors.size(action.leaf)
+    width = {Fraction(1): 0, Fraction(-1): 0}
+    for o, c in action.charge.items():
+        if o.tensor in program.weights:
+            term = expansion.terms(axes.of[o.tensor][o.axis])[o.term]
+            shape = program.shapes[o.tensor]
+            others = prod(shape) // shape[o.axis] * term.positions.size // size
+            beside = prod(axes.factors.size(x) for x in action.copies)
+            width[c] += max(others // beside, 1)
+    return width

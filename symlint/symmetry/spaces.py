@@ -1,0 +1,92 @@
+"""The result of the inference: which spaces a network's parameters hold, and their generators.
+
+Everything here is frozen data in the words of the design: a *space* is a set of factors over all tensors
+that must be transformed together, a *generator* one kind of symmetry on one space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from symlint.model.graph import Model
+
+Kind = Literal["permutation", "rescaling", "sign", "rotation", "translation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a space lies in a tensor: ``layout`` writes the whole axis in factor notation, e.g. ``q(h d)+k(h d)``."""
+
+    tensor: str
+    axis: int
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A set of factors that is transformed as one; its indices are units."""
+
+    id: str
+    size: int
+    copies: int
+    name: str
+    """A readable name from the tensor that writes the space."""
+    places: tuple[Place, ...]
+    why: tuple[str, ...]
+    """The nodes that joined or limited the space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """One kind of symmetry on one space."""
+
+    id: str
+    kind: Kind
+    space: str
+    group: str
+    """In words of the field: ``S_64``, ``R_{>0}^64``, ``GL(8)^4`` ..."""
+    dimension: int
+    """Continuous directions at generic weights; 0 for discrete groups."""
+    exact: bool
+    tensors: tuple[str, ...]
+    """Names of the stored tensors that it moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A parameter that no operator rule reaches, with the node that stopped the inference."""
+
+    tensor: str
+    parameters: int
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Weight elements that could have been learned, by how far the inference understands them."""
+
+    total: int
+    covered: int
+    pinned: int
+    opaque: int
+
+    @property
+    def unreached(self) -> str:
+        """Why nothing was understood, in words; empty where something was."""
+        lost = self.total and self.opaque == self.total
+        return f"none of its {self.total:,} parameters could be reached" if lost else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Symmetry:
+    """All that `symlint inspect` knows of a model."""
+
+    model: Model
+    coverage: Coverage
+    dimension: int
+    spaces: tuple[Space, ...]
+    generators: tuple[Generator, ...]
+    opaque: tuple[Opaque, ...]

@@ -1,0 +1,211 @@
+"""Absorption: a weight that can take back a change where the two are added.
+
+The search goes backwards from an operand of a sum to a weight through steps that lose nothing: sums, rearrangements,
+cuts, lookups of something constant, and a contraction with the tensor in which the change is linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from symlint.program.numbers import SUMMING
+from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, operands
+from symlint.symmetry.translation.transition import COPYING, PASSING
+from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """One step of a way: by which operand, and with what change of the step's output."""
+
+    step: Step
+    operand: int
+    wave: Wave
+    bases: tuple[Einsum, ...] = ()
+    """At the contraction with the base: what makes of it the tensor in which the change was linear, last first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a change is taken back: from the sum backwards, each step with the operand that is followed."""
+
+    steps: tuple[Back, ...]
+    weight: str
+    wave: Wave
+    """What happens to the weight."""
+
+    def reader(self, start: Step) -> Step:
+        """The step that reads the weight, on the way from the sum `start`."""
+        return self.steps[-1].step if self.steps else start
+
+
+@dataclass(frozen=True)
+class Absorbers:
+    """The search over one program."""
+
+    program: Program
+    fixed: frozenset[str]
+    makers: Mapping[str, Step]
+    """The step that makes each tensor."""
+    readers: Mapping[str, Sequence[Step]]
+
+    def way(self, name: str, wave: Wave) -> Way | None:
+        """How the tensor `name` can be made to change by `wave`, and nothing else."""
+        todo: list[tuple[str, Wave, tuple[Back, ...]]] = [(name, wave, ())]
+        while todo:
+            here, wave, path = todo.pop()
+            if here in self.program.weights:
+                apart = self._alone(here, wave) or self._shared(here, wave)
+                if apart and wave.kind is Kind.CONSTANT and self._free(here):
+                    return Way(path, here, wave)
+                continue
+            if not self._alone(here, wave):
+                continue
+            step = self.makers.get(here)
+            if step is None:
+                continue
+            for k in reversed(range(len(operands(step)))):
+                back, seen = self._rebased(step, k, wave)
+                before = self._before(step, k, seen)
+                if before is not None:
+                    todo.append((operands(step)[k], before, (*path, back)))
+        return None
+
+    def _shared(self, name: str, wave: Wave) -> bool:
+        """Whether several sums read a weight, so that it may take back the very same change at all of them."""
+        readers = self.readers.get(name, ())
+        added = all(isinstance(r, Pointwise) and r.function in COPYING and r.operands.count(name) == 1 for r in readers)
+        return added and wave.exact and len(readers) > 1 and name not in self.program.outputs
+
+    def _free(self, name: str) -> bool:
+        tensor = self.program.model.tensors[self.program.weights[name]]
+        return tensor.floating and name not in self.program.detached
+
+    def _alone(self, name: str, wave: Wave) -> bool:
+        """Whether only the way that was come by sees the change; other cuts of the tensor do not."""
+        readers = self.readers.get(name, ())
+        if name in self.program.outputs:
+            return False
+        if len(readers) == 1:
+            return operands(readers[0]).count(name) == 1
+        cuts = [r for r in readers if isinstance(r, Slice)]
+        seen = [r for r in cuts if (wave.partitions[r.axis].values[r.start : r.stop] >= 0).any()]
+        return len(cuts) == len(readers) and len({(r.axis, r.start, r.stop) for r in seen}) == len(seen) == 1
+
+    def _before(self, step: Step, k: int, wave: Wave) -> Wave | None:
+        """The change of operand `k` that makes the output of a step change by `wave`; None where there is none."""
+        if isinstance(step, Pointwise):
+            return self.operand(step, k, wave)
+        if isinstance(step, Einsum) and len(step.operands) == 1:
+            return self._rearranged(step, wave)
+        if isinstance(step, Einsum) and wave.kind is Kind.LINEAR:
+            return self._coefficients(step, k, wave)
+        if isinstance(step, Slice):
+            pieces = list(wave.partitions)
+            whole = np.full(self.program.shapes[step.x][step.axis], -1)
+            whole[step.start : step.stop] = pieces[step.axis].values
+            pieces[step.axis] = Partition(whole)
+            moving = wave.where and wave.where[step.axis] is not None
+            return None if moving else wave._replace(partitions=tuple(pieces))
+        if isinstance(step, Mix) and wave.kind is Kind.CONSTANT and step.linear and step.steady:
+            if any(a is None and not p.steady for a, p in zip(step.keep, wave.partitions, strict=True)):
+                return None
+            shape = self.program.shapes[step.x]
+            seats = dict(zip(step.keep, wave.partitions, strict=True))
+            return wave._replace(partitions=tuple(seats.get(a, same(n)) for a, n in enumerate(shape)))
+        if isinstance(step, Affine):
+            return wave if k == 1 and wave.kind is Kind.CONSTANT else None
+        return None
+
+    def operand(self, step: Pointwise, k: int, wave: Wave) -> Wave | None:
+        """The change of operand `k` of an elementwise function that changes its output by `wave`."""
+        scaled = step.function in ("Mul", "Div") and all(
+            j == k
+            or (n in self.program.tables and self.program.tables[n].size == 1 and bool(self.program.tables[n].all()))
+            for j, n in enumerate(step.operands)
+        )
+        if not (step.function in SUMMING or step.function in PASSING or (scaled and (step.function == "Mul" or not k))):
+            return None
+        exact = wave.exact and step.function in COPYING
+        shape = self.program.shapes[step.operands[k]]
+        if shape == self.program.shapes[step.out]:
+            return wave if exact == wave.exact else wave._replace(exact=exact)
+        lead = len(wave.partitions) - len(shape)
+        narrow = [a for a in range(len(wave.partitions)) if a < lead or shape[a - lead] != len(wave.partitions[a])]
+        if any(not wave.same_along(a) for a in narrow):
+            return None
+        partitions = tuple(same(n) if a + lead in narrow else wave.partitions[a + lead] for a, n in enumerate(shape))
+        return wave._replace(partitions=partitions, where=wave.where[lead:], exact=exact)
+
+    def _rearranged(self, step: Einsum, wave: Wave) -> Wave | None:
+        (spec,) = step.specs
+        held = {x for axis in spec for x in axis}
+        labels = labelled(wave, step.result, step.sizes)
+        made = {x for axis in step.result for x in axis}
+        if held - made or any(not labels[x].steady for x in made - held):
+            return None
+        shape = self.program.shapes[step.operands[0]]
+        partitions = regrouped(labels, spec, shape, step.sizes)
+        if wave.kind is not Kind.LINEAR:
+            return wave._replace(partitions=partitions)
+        based = {x: wave.where[a] for a, axis in enumerate(step.result) for x in axis if wave.where[a] is not None}
+        if made - held & set(based) or any(len(axis) > 1 and set(axis) & set(based) for axis in (*spec, *step.result)):
+            return None
+        return wave._replace(partitions=partitions, where=tuple(based.get(axis[0]) if axis else None for axis in spec))
+
+    def _rebased(self, step: Step, k: int, wave: Wave) -> tuple[Back, Wave]:
+        """A change that is linear in what a contraction reads, if it is linear in what is linear in that."""
+        start, bases = wave, []
+        if isinstance(step, Einsum) and len(step.operands) == 2 and wave.kind is Kind.LINEAR:
+            while wave.base != step.operands[1 - k]:
+                maker = self.makers.get(wave.base)
+                below = rebase(maker, wave, self.fixed) if isinstance(maker, Einsum) else None
+                if below is None or not isinstance(maker, Einsum):
+                    return Back(step, k, start), start
+                wave = below
+                bases.append(maker)
+        return Back(step, k, start, tuple(bases)), wave
+
+    def _coefficients(self, step: Einsum, k: int, wave: Wave) -> Wave | None:
+        """The weight of a contraction with the tensor in which the change is linear."""
+        if len(step.operands) != 2 or step.operands[k] not in self.fixed:
+            return None
+        other = step.operands[1 - k]
+        seats = {axis[0]: a for a, axis in enumerate(step.specs[1 - k]) if len(axis) == 1}
+        if other != wave.base or any(len(axis) > 1 for axis in (*step.specs[1 - k], *step.result)):
+            return None
+        mine = {x for axis in step.specs[k] for x in axis}
+        made = [axis[0] if axis else None for axis in step.result]
+        where = tuple(seats.get(x) if x is not None else None for x in made)
+        summed = {a for x, a in seats.items() if x not in made}
+        if where != wave.where or summed != wave.taken or any(x not in mine for x, a in seats.items() if a in summed):
+            return None
+        if any(x not in mine and not p.steady for x, p in zip(made, wave.partitions, strict=True)):
+            return None
+        labels = {x: p for x, p in zip(made, wave.partitions, strict=True) if x is not None}
+        labels.update({x: same(step.sizes[x]).spread for x in mine if x not in labels})
+        shape = self.program.shapes[step.operands[k]]
+        return Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], shape, step.sizes))
+
+
+def rebase(maker: Einsum, wave: Wave, fixed: frozenset[str]) -> Wave | None:
+    """A change that is linear in what `maker` makes, as one that is linear in the operand that depends on the input."""
+    moving = [j for j, n in enumerate(maker.operands) if n not in fixed]
+    if len(moving) != 1 or any(len(axis) > 1 for axis in (*maker.specs[moving[0]], *maker.result)):
+        return None
+    seats = {axis[0]: a for a, axis in enumerate(maker.specs[moving[0]]) if axis}
+    made = [axis[0] if axis else None for axis in maker.result]
+    coefficients = {x for j, spec in enumerate(maker.specs) if j not in moving for axis in spec for x in axis}
+    where: list[int | None] = []
+    partitions = list(wave.partitions)
+    for k, a in enumerate(wave.where):
+        label = made[a] if a is not None else None
+        where.append(seats.get(label) if label is not None else None)
+        if label in coefficients:
+            partitions[k] = partitions[k].spread
+    taken = {a for label, a in seats.items() if label not in made}
+    taken |= {seats[x] for a in wave.taken if (x := made[a]) is not None and x in seats}
+    return Wave(Kind.LINEAR, tuple(partitions), maker.operands[moving[0]], tuple(where), frozenset(taken))

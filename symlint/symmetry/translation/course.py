@@ -1,0 +1,87 @@
+"""Courses: a change of one weight, with the steps that it goes through and what takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from symlint.program.steps import Einsum, Normalise, Step
+from symlint.symmetry.translation.absorption import Way
+from symlint.symmetry.translation.null import Null
+from symlint.symmetry.translation.wave import Wave
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A step that a change goes through, and the operands by which it enters."""
+
+    step: Step
+    entering: tuple[int, ...]
+    made: Mapping[str, Wave]
+    ways: tuple[tuple[int, Way], ...]
+    """At a sum: the operand and the way by which it is taken back."""
+    averages: bool = False
+    """At a contraction with weights that depend on the input and sum to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere:
+    """A change of a weight along the null of what it reads: it contributes a number, or nothing."""
+
+    step: Einsum
+    way: Way
+    """From the contraction's operand back to the weight."""
+    tensor: str
+    axis: int
+    null: Null
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A change of one weight that the network's function does not see."""
+
+    weight: str
+    wave: Wave
+    visits: tuple[Visit, ...]
+    nowhere: Nowhere | None = None
+
+    @property
+    def dimension(self) -> int:
+        """How many independent changes there are."""
+        return prod(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of classes of each axis: a change is given by one number for each choice of them."""
+        return tuple(len(set(c[c >= 0].tolist())) for c in self.wave.classes)
+
+    @property
+    def full(self) -> bool:
+        """Whether any change of the weight is one."""
+        return self.nowhere is None and all(n == len(c) for n, c in zip(self.shape, self.wave.classes, strict=True))
+
+    @property
+    def free(self) -> bool:
+        """Whether elements of the weight change one by one, all of them or those of a part of an axis."""
+        return self.nowhere is None and all(
+            len(set(m)) == len(m) for c in self.wave.classes if (m := c[c >= 0].tolist())
+        )
+
+    @property
+    def absorbers(self) -> tuple[Way, ...]:
+        """How other weights take it back."""
+        return tuple(way for visit in self.visits for _, way in visit.ways)
+
+    @property
+    def sinks(self) -> frozenset[str]:
+        """The normalisations that do not see it."""
+        ends = {v.step.function for v in self.visits if isinstance(v.step, Normalise) and not v.made}
+        if self.nowhere is not None and not self.nowhere.null.total:
+            ends.add("standardise")
+        return frozenset(ends)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether it goes through an average, such as that of an attention."""
+        return any(isinstance(v.step, Einsum) and v.averages for v in self.visits)

@@ -1,0 +1,251 @@
+"""Elements of translations: the numbers of a change, and of what takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+
+import numpy as np
+
+from symlint.model.graph import Array
+from symlint.program.numbers import Labelled, Numbers, multiply, regroup, ungroup
+from symlint.program.steps import Einsum, Mix, Pointwise, Program, Slice, operands
+from symlint.symmetry.translation.absorption import Back, Way
+from symlint.symmetry.translation.course import Nowhere, Translation, Visit
+from symlint.symmetry.translation.null import alone, direction, total
+from symlint.symmetry.translation.wave import Kind, Wave, same
+
+
+def changes(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, Array]]:
+    """What to add to which weight of the program, given one number per class: shape of `translation.shape`."""
+    for name, parts in factors(translation, numbers, size):
+        yield name, reduce(np.multiply, parts)
+
+
+def factors(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
+    """The same changes, each as arrays whose product it is: a change along a null direction need not be written out."""
+    return _Element(translation, numbers).changes(size)
+
+
+class _Element:
+    def __init__(self, translation: Translation, numbers: Numbers) -> None:
+        self.translation, self.numbers = translation, numbers
+        self.program: Program = numbers.program
+        self.arrays: dict[str, Array] = {}
+        self.waves: dict[str, Wave] = {}
+        self.done: set[str] = set()
+
+    def changes(self, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
+        translation = self.translation
+        source = written(size, translation.wave)
+        if translation.nowhere is not None:
+            yield translation.weight, self._directed(translation.nowhere, source)
+        else:
+            self.arrays[translation.weight], self.waves[translation.weight] = source, translation.wave
+            yield translation.weight, (source,)
+        for visit in translation.visits:
+            for name, change in self._visit(visit):
+                yield name, (change,)
+
+    def _directed(self, nowhere: Nowhere, source: Array) -> tuple[Array, ...]:
+        """A change along the null of what the weight is read with, and the number that it contributes."""
+        step, null = nowhere.step, nowhere.null
+        k = step.operands.index(nowhere.tensor)
+        (label,) = alone(step.specs[k][nowhere.axis], step.sizes)
+        n = step.sizes[label]
+        for back in reversed(nowhere.way.steps):
+            source = self.numbers.apply(back.step, {operands(back.step)[back.operand]: source})[back.step.out]  # type: ignore[union-attr]
+        spec = step.specs[1 - k]
+        part = ungroup(source, spec, step.sizes)
+        along = Labelled(direction(null, self.numbers, n), (label,))
+        if not null.vanishes:
+            flat = Labelled(part.values.take([0], axis=part.labels.index(label)), part.labels)
+            kept = {x for axis in step.result for x in axis}
+            made = multiply(
+                [Labelled(flat.values.squeeze(flat.labels.index(label)), tuple(x for x in flat.labels if x != label))],
+                kept,
+                step.sizes,
+            )
+            self.arrays[step.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
+            self.waves[step.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[step.out])))
+        if part.values.shape[part.labels.index(label)] == 1 and all(len(axis) == 1 for axis in spec):
+            apart = np.expand_dims(along.values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
+            ways = [back.step for back in nowhere.way.steps]
+            if all(isinstance(way, Einsum) and len(way.operands) == 1 for way in ways):  # each may be turned alone
+                return self._back(regroup(part, spec, step.sizes), nowhere.way), self._back(apart, nowhere.way)
+        made = multiply([part, along], part.labels, step.sizes)
+        return (self._back(regroup(made, spec, step.sizes), nowhere.way),)
+
+    def _visit(self, visit: Visit) -> Iterator[tuple[str, Array]]:
+        step = visit.step
+        names = [operands(step)[k] for k in visit.entering]
+        after = next(iter(visit.made.values()), None)
+        if after is None or after.kind is Kind.ANY or any(n not in self.arrays for n in names):
+            return
+        lead = len(self.waves[names[0]].taken)
+        if isinstance(step, Einsum):
+            made = {step.out: self._contracted(step, visit.entering[0], after)}
+        elif isinstance(step, Pointwise):
+            made = self.numbers.apply(step, {n: self._ranked(n, step.out, lead) for n in names}, lead)
+        else:
+            made = self.numbers.apply(step, {n: self.arrays[n] for n in names}, lead)
+        for out, array in made.items():
+            if out not in visit.made:
+                continue
+            for k, way in visit.ways:
+                path = (Back(step, k, after), *way.steps)
+                shared = self.program.reads[way.weight] > 1 and isinstance(path[-1].step, Pointwise)
+                if not shared or way.weight not in self.done:
+                    yield way.weight, -self._back(array, Way(path, way.weight, way.wave))
+                self.done.add(way.weight)
+            if not visit.ways:
+                self.arrays[out], self.waves[out] = array, visit.made[out]
+
+    def _ranked(self, name: str, out: str, lead: int) -> Array:
+        """A change with as many axes behind the leading ones as the output has."""
+        x, rank = self.arrays[name], len(self.program.shapes[out])
+        return x.reshape((*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:]))
+
+    def _contracted(self, step: Einsum, k: int, after: Wave) -> Array:
+        """A contraction; the axes of the base that are summed over stay, in front."""
+        before = self.waves[step.operands[k]]
+        front = tuple((f"~{a}",) for a in sorted(before.taken))
+        spec = step.specs[k]
+        mine = ungroup(self.arrays[step.operands[k]], (*front, *spec), step.sizes)
+        fixed = self.numbers.program.fixed
+        parts = [mine]
+        for j, name in enumerate(step.operands):
+            if j != k and name in fixed:
+                parts.append(ungroup(self.numbers.value(name), step.specs[j], step.sizes))
+        named: dict[str, str] = {}
+        if after.kind is Kind.LINEAR and before.kind is Kind.CONSTANT:
+            j = step.operands.index(after.base)
+            named = {axis[0]: f"~{a}" for a, axis in enumerate(step.specs[j]) if axis and a in after.taken}
+        elif after.kind is Kind.LINEAR:
+            named = {
+                axis[0]: f"~{before.where[a]}"
+                for a, axis in enumerate(spec)
+                if len(axis) == 1 and before.where[a] in after.taken
+            }
+        elif any(n not in fixed for j, n in enumerate(step.operands) if j != k):
+            summed = {x for axis in spec for x in axis} - {x for axis in step.result for x in axis}
+            parts = [_squeezed(part, summed) for part in parts]
+        parts = [Labelled(p.values, tuple(named.get(x, x) for x in p.labels)) for p in parts]
+        result = (*((f"~{a}",) for a in sorted(after.taken)), *step.result)
+        return regroup(multiply(parts, {x for axis in result for x in axis}, step.sizes), result, step.sizes)
+
+    # -- backwards --------------------------------------------------------------------------------------------------
+    def _back(self, array: Array, way: Way) -> Array:
+        """The change of a weight that makes the first output of its way change by `array`."""
+        for back in way.steps:
+            array = self._undone(back, array)
+        return array
+
+    def _undone(self, back: Back, array: Array) -> Array:
+        step, k, lead = back.step, back.operand, len(back.wave.taken)
+        if isinstance(step, Pointwise):
+            return self._divided(step, k, array, lead)
+        if isinstance(step, Einsum) and len(step.operands) == 1:
+            return _rearranged(step, array, lead)
+        if isinstance(step, Einsum):
+            return self._coefficients(back, step, array)
+        if isinstance(step, Slice):
+            shape = list(array.shape)
+            shape[lead + step.axis] = self.program.shapes[step.x][step.axis]
+            made = np.zeros(shape)
+            made[(*(slice(None),) * (lead + step.axis), slice(step.start, step.stop))] = array
+            return made
+        if isinstance(step, Mix):
+            gone = tuple(a for a, source in enumerate(step.keep) if source is None)
+            kept = [source for source in step.keep if source is not None]
+            rank = len(self.program.shapes[step.x])
+            array = array[tuple(0 if a in gone else slice(None) for a in range(array.ndim))].transpose(np.argsort(kept))
+            return array.reshape([array.shape[sorted(kept).index(a)] if a in kept else 1 for a in range(rank)])
+        return array
+
+    def _divided(self, step: Pointwise, k: int, array: Array, lead: int) -> Array:
+        shape = self.program.shapes[step.operands[k]]
+        rank = array.ndim - lead
+        for a in range(rank):
+            if (a < rank - len(shape) or shape[a - rank + len(shape)] == 1) and array.shape[lead + a] > 1:
+                array = array.take([0], axis=lead + a)
+        array = array.reshape((*array.shape[:lead], *array.shape[lead + rank - len(shape) :]))
+        if step.function in ("Mul", "Div"):
+            factor = 1.0
+            for j, name in enumerate(step.operands):
+                factor *= float(self.program.tables[name].reshape(())) if j != k else 1.0
+            return array / factor if step.function == "Mul" else array * factor
+        sign = -1.0 if step.function == "Neg" or (step.function == "Sub" and k) else 1.0
+        return array * sign * (len(step.operands) if step.function == "Mean" else 1)
+
+    def _coefficients(self, back: Back, step: Einsum, array: Array) -> Array:
+        """The weight of a contraction with the base, of a change that is linear in it."""
+        wave = back.wave
+        labels: list[tuple[str, ...]] = [(f"~{a}",) for a in sorted(wave.taken)]
+        axes = [(f"={a}",) for a in range(array.ndim - len(labels))]
+        part = Labelled(array, tuple(x for (x,) in (*labels, *axes)))
+        where = dict(enumerate(wave.where))
+        for maker in back.bases:
+            part, where = _rebased(maker, part, where, self.numbers)
+        j = 1 - back.operand
+        seats = {a: axis[0] for a, axis in enumerate(step.specs[j]) if axis}
+        names = {f"~{a}": label for a, label in seats.items()}
+        names.update({f"={a}": axis[0] for a, axis in enumerate(step.result) if axis})
+        spec = step.specs[back.operand]
+        mine = {x for axis in spec for x in axis}
+        part = Labelled(part.values, tuple(names.get(x, x) for x in part.labels))
+        part = _first(part, {x for x in part.labels if x not in mine})
+        return regroup(part, spec, step.sizes)
+
+
+def _rebased(
+    maker: Einsum, part: Labelled, where: dict[int, int | None], numbers: Numbers
+) -> tuple[Labelled, dict[int, int | None]]:
+    """Coefficients for what `maker` makes, as coefficients for what it reads."""
+    j = next(j for j, n in enumerate(maker.operands) if n not in numbers.program.fixed)
+    seats = {axis[0]: a for a, axis in enumerate(maker.specs[j]) if axis}
+    made = [axis[0] if axis else "" for axis in maker.result]
+    along = {label: f"~{a}" for label, a in seats.items() if label not in made}
+    for a, label in enumerate(made):
+        out = [k for k, w in where.items() if w == a]
+        along[label] = f"={out[0]}" if out else f"~{seats[label]}" if label in seats else f"sum {label}"
+    labels = tuple(along[made[int(x[1:])]] if x.startswith("~") else x for x in part.labels)
+    factors = [Labelled(part.values, labels)]
+    for k, name in enumerate(maker.operands):
+        if k != j:
+            whole = ungroup(numbers.value(name), maker.specs[k], maker.sizes)
+            factors.append(Labelled(whole.values, tuple(along[x] for x in whole.labels)))
+    sizes = {new: maker.sizes[old] for old, new in along.items() if old in maker.sizes}
+    kept = {x for f in factors for x in f.labels if not x.startswith("sum ")}
+    after = {k: seats.get(made[w]) if w is not None else None for k, w in where.items()}
+    return multiply(factors, kept, sizes), after
+
+
+def written(size: Array, wave: Wave) -> Array:
+    """An array with one number per class, size 1 along axes of a single one; 0 where nothing changes."""
+    for axis, classes in enumerate(wave.classes):
+        if (classes == 0).all():
+            continue
+        size = np.where(
+            np.expand_dims(classes >= 0, tuple(range(1, size.ndim - axis))), size.take(classes, axis=axis), 0.0
+        )
+    return size
+
+
+def _rearranged(step: Einsum, array: Array, lead: int) -> Array:
+    front = tuple((f"~{a}",) for a in range(lead))
+    part = ungroup(array, (*front, *step.result), step.sizes)
+    held = {x for axis in step.specs[0] for x in axis} | {x for (x,) in front}
+    part = _first(part, {x for x in part.labels if x not in held})
+    return regroup(part, (*front, *step.specs[0]), step.sizes)
+
+
+def _first(part: Labelled, labels: set[str]) -> Labelled:
+    """The array without axes along which it is the same."""
+    cut = tuple(0 if x in labels else slice(None) for x in part.labels)
+    return Labelled(part.values[cut], tuple(x for x in part.labels if x not in labels))
+
+
+def _squeezed(part: Labelled, labels: set[str]) -> Labelled:
+    """An average along axes along which the array is the same."""
+    return _first(part, {x for x in part.labels if x in labels})

@@ -1,0 +1,183 @@
+"""Following: a change of one tensor, step by step, to where nothing sees it or something takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from heapq import heappop, heappush
+
+from symlint.program.numbers import SUMMING
+from symlint.program.steps import Affine, Concat, Einsum, Pointwise, Program, Step, operands
+from symlint.symmetry.translation.absorption import Absorbers, Way
+from symlint.symmetry.translation.course import Visit
+from symlint.symmetry.translation.null import Nulls
+from symlint.symmetry.translation.transition import Blocked, Transitions
+from symlint.symmetry.translation.wave import Kind, Wave, beside, together
+
+LONG = 24
+"""Steps after which a change is taken to be on its way through many layers."""
+Closed = Callable[[Way], bool]
+
+
+class Following:
+    """The courses of changes through one program."""
+
+    def __init__(self, program: Program, fixed: frozenset[str], nulls: Nulls) -> None:
+        self.program, self.fixed = program, fixed
+        self.reads = [operands(step) for step in program.steps]
+        self.makers = program.producers
+        self.readers = {name: [program.steps[k] for k in places] for name, places in program.readers.items()}
+        self.transitions = Transitions(program, fixed, nulls)
+        self.absorbers = Absorbers(program, fixed, self.makers, self.readers)
+        self.known: dict[object, tuple[list[Visit], int, bool]] = {}
+        """The way on from where only one step sees a change that nothing takes back, and whether it goes to an end."""
+        self.refused = False
+        """Whether what would take a change back was left out, as it is taken back by the change itself."""
+
+    @cached_property
+    def statistics(self) -> frozenset[str]:
+        """Running means and variances: they are no parameters."""
+        return frozenset(n for s in self.program.steps if isinstance(s, Affine) for n in (s.mean, s.var))
+
+    def follow(self, waves: dict[str, Wave], closed: Closed, start: int = 0) -> tuple[Visit, ...] | None:
+        """The steps through which a change goes to its end; None where it comes out somewhere.
+
+        `closed` says of what would take the change back that it is, in the end, taken back by the change itself.
+        """
+        waiting: list[int] = []
+        queued: set[int] = set()
+
+        def push(name: str) -> None:
+            for k in self.program.readers.get(name, ()):
+                if k not in queued and k >= start:
+                    queued.add(k)
+                    heappush(waiting, k)
+
+        for name in waves:
+            if name in self.program.outputs:
+                return None
+            push(name)
+        visits: list[Visit] = []
+        own: int | None = None
+        passed: list[tuple[object, int]] = []
+        ends, tried, self.refused = True, False, False
+        while waiting:
+            if len(waiting) == 1:
+                key = self._frontier(waiting[0], waves)
+                if key in self.known:
+                    tail, n, ends = self.known[key]
+                    own = len(visits)
+                    visits += tail[n:]
+                    break
+                if len(visits) >= LONG and not tried:
+                    # What is linear in which tensor matters to a weight nearby; the rest of the way is shared by all.
+                    tried, before = True, self.refused
+                    loosely = {n: w.loose() for n, w in self._entering(waiting[0], waves).items()}
+                    if (end := self.follow(loosely, closed, waiting[0])) is not None:
+                        visits += end
+                        break
+                    self.refused |= before
+                    if not self.refused and not any(map(self._shared, self._entering(waiting[0], waves).values())):
+                        ends = False
+                        break
+                passed.append((key, len(visits)))
+            place = heappop(waiting)
+            step = self.program.steps[place]
+            entering = tuple(k for k, n in enumerate(self.reads[place]) if n in waves)
+            try:
+                made = self._through(step, entering, waves)
+            except Blocked:
+                ends = False
+                break
+            ways = self._ways(step, entering, made, closed)
+            visits.append(Visit(step, entering, made, ways, self._averages(step, entering, made)))
+            for name, wave in made.items() if not ways else ():
+                if name in self.program.outputs:
+                    ends = False
+                waves[name] = wave
+                push(name)
+            if not ends:
+                break
+        mine = visits[:own]  # what is known of the way on takes nothing back
+        back = max((k + 1 for k, visit in enumerate(mine) if visit.ways), default=0)
+        self.known.update((key, (visits, n, ends)) for key, n in passed if n >= back and not self.refused)
+        return tuple(visits) if ends and self._even(mine) else None
+
+    def _even(self, visits: Sequence[Visit]) -> bool:
+        """Whether a weight that takes the change back where several steps read it does so in all of them alike."""
+        taken: dict[str, list[tuple[Step, object]]] = {}
+        for visit in visits:
+            for _, way in visit.ways:
+                reader = way.reader(visit.step)
+                if len(self.readers[way.weight]) > 1 and isinstance(reader, Pointwise):
+                    taken.setdefault(way.weight, []).append((reader, way.wave.key))
+        return all(
+            len({key for _, key in found}) == 1
+            and sorted(id(s) for s, _ in found) == sorted(map(id, self.readers[name]))
+            for name, found in taken.items()
+        )
+
+    def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
+        if not isinstance(step, Einsum) or all(w.kind is not Kind.CONSTANT for w in made.values()):
+            return False
+        return any(k not in entering and n not in self.fixed for k, n in enumerate(step.operands))
+
+    def _frontier(self, place: int, waves: Mapping[str, Wave]) -> object:
+        """What all that follows depends on, where a change goes through one step alone."""
+        return (place, *((n, waves[n]) for n in dict.fromkeys(self.reads[place]) if n in waves))
+
+    def _shared(self, wave: Wave) -> bool:
+        """Whether another weight reads that in which a change is linear, and so might take it back."""
+        base = wave.base
+        while len(self.readers.get(base, ())) == 1 and isinstance(maker := self.makers.get(base), Einsum):
+            moving = [name for name in maker.operands if name not in self.fixed]
+            if len(moving) != 1:
+                return False
+            (base,) = moving
+        return len(self.readers.get(base, ())) != 1
+
+    def _entering(self, place: int, waves: Mapping[str, Wave]) -> dict[str, Wave]:
+        return {n: waves[n] for n in self.reads[place] if n in waves}
+
+    def _through(self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave]) -> dict[str, Wave]:
+        read = operands(step)
+        if len(entering) == 1:
+            return self.transitions.step(step, entering[0], waves[read[entering[0]]])
+        names = [read[k] for k in entering]
+        apart = isinstance(step, Pointwise) and (
+            step.function in SUMMING or (step.function == "Where" and 0 not in entering)
+        )
+        if len(entering) > 1 and not apart and isinstance(step, (Einsum, Pointwise)):
+            raise Blocked
+        if isinstance(step, Concat) and len(entering) == len(step.operands):
+            whole = beside([waves[n] for n in names], step.axis)
+            if whole is not None:
+                return {step.out: whole}
+        found: dict[str, list[Wave]] = {}
+        for k, name in zip(entering, names, strict=True):
+            for out, wave in self.transitions.step(step, k, waves[name]).items():
+                found.setdefault(out, []).append(wave)
+        return {out: together(several) for out, several in found.items()}
+
+    def _ways(
+        self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], closed: Closed
+    ) -> tuple[tuple[int, Way], ...]:
+        """At a sum: another operand that takes the change back."""
+        if not isinstance(step, Pointwise) or step.function not in SUMMING or step.out not in made:
+            return ()
+        wave = made[step.out]
+        if wave.kind is Kind.ANY:
+            return ()
+        for k, name in enumerate(step.operands):
+            if k in entering:
+                continue
+            narrow = self.absorbers.operand(step, k, wave)
+            if narrow is None:
+                continue
+            way = self.absorbers.way(name, narrow)
+            if way is None or way.weight in self.statistics:
+                continue
+            if not closed(way):
+                return ((k, way),)
+            self.refused = True
+        return ()

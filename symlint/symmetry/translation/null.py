@@ -1,0 +1,148 @@
+"""Nulls: directions along an axis in which a tensor never moves, whatever the input.
+
+A tensor after a mean-subtracting norm sums to 0 along the axis, and after a softmax to 1; a gain divides the direction,
+a shift changes the sum by a number. ``n . x = total`` holds with ``n = 1 / product of gains``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from symlint.model.graph import Array
+from symlint.program.numbers import Numbers
+from symlint.program.steps import Einsum, Mix, Normalise, Pointwise, Program, Step
+
+Gains = tuple[tuple[str, int], ...]
+"""Constant tensors that scale the axis, each with its exponent."""
+
+LEAST = 1e-60
+"""A gain below this counts as zero; smaller than any stored number, and its powers are still numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """A direction of one axis along which the sum is a number."""
+
+    total: int
+    """The sum before anything was added."""
+    gains: Gains = ()
+    shifts: tuple[tuple[str, int, Gains, int], ...] = ()
+    """What was added: a constant tensor, its sign, and the gains and the places before it."""
+    times: int = 1
+    """Over how many places along other axes the sum was taken since."""
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether the sum is zero."""
+        return not self.total and not self.shifts
+
+    @property
+    def plain(self) -> bool:
+        """Whether the elements themselves sum to one."""
+        return self.total == 1 and not self.gains and not self.shifts and self.times == 1
+
+
+Nulls = dict[str, dict[int, Null]]
+"""Tensor -> axis -> its null."""
+
+
+def nulls(program: Program, fixed: frozenset[str]) -> Nulls:
+    """The nulls of every tensor; `fixed` are the tensors that depend on no input."""
+    found: Nulls = {}
+    for step in program.steps:
+        made = _after(step, found, program, fixed)
+        if made:
+            found[made[0]] = made[1]
+    return found
+
+
+def _after(step: Step, found: Nulls, program: Program, fixed: frozenset[str]) -> tuple[str, dict[int, Null]] | None:
+    if isinstance(step, Normalise):
+        whole = step.function in ("Softmax", "standardise") and len(step.axes) == 1
+        return (step.out, {step.axes[0]: Null(int(step.function == "Softmax"))}) if whole else None
+    if isinstance(step, Einsum) and len(step.operands) == 1 and step.operands[0] in found:
+        return step.out, dict(_carried(step, found[step.operands[0]]))
+    if isinstance(step, Mix) and step.x in found and step.linear:
+        old = found[step.x]
+        kept = {k: old[a] for k, a in enumerate(step.keep) if a in old and (step.steady or old[a].vanishes)}
+        return step.out, kept
+    if isinstance(step, Pointwise) and any(n in found for n in step.operands):
+        return step.out, _pointwise(step, found, program, fixed)
+    return None
+
+
+def alone(axis: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """The labels of an axis that have more than one index."""
+    return tuple(x for x in axis if sizes[x] > 1)
+
+
+def _carried(step: Einsum, old: dict[int, Null]) -> list[tuple[int, Null]]:
+    """A rearrangement keeps the nulls of the axes that it leaves whole, and a sum along others adds them up."""
+    result = [alone(axis, step.sizes) for axis in step.result]
+    seats: dict[tuple[str, ...], int] = {axis: k for k, axis in enumerate(result) if len(axis) == 1}
+    spec = tuple(alone(axis, step.sizes) for axis in step.specs[0])
+    kept = {x for axis in step.result for x in axis}
+    times = prod(step.sizes[x] for axis in spec for x in axis if x not in kept)
+    return [(seats[spec[k]], replace(null, times=null.times * times)) for k, null in old.items() if spec[k] in seats]
+
+
+def _pointwise(step: Pointwise, found: Nulls, program: Program, fixed: frozenset[str]) -> dict[int, Null]:
+    moving = [k for k, n in enumerate(step.operands) if n not in fixed]
+    if len(moving) != 1 or step.operands[moving[0]] not in found:
+        return {}
+    place = moving[0]
+    x, rank = step.operands[place], len(program.shapes[step.out])
+    if len(program.shapes[x]) != rank:
+        return {}
+    made: dict[int, Null] = {}
+    for axis, null in found[x].items():
+        new: Null | None = null if step.function in ("Identity", "Dropout") else None
+        others = [n for k, n in enumerate(step.operands) if k != place]
+        if step.function == "Mul" or (step.function == "Div" and place == 0):
+            power = 1 if step.function == "Mul" else -1
+            if all(_along(program, n, rank, axis) for n in others):
+                new = replace(null, gains=(*null.gains, *((n, power) for n in others)))
+        elif step.function in ("Add", "Sum") or (step.function == "Sub" and place == 0):
+            sign = -1 if step.function == "Sub" else 1
+            if all(_along(program, n, rank, axis) for n in others):
+                new = replace(null, shifts=(*null.shifts, *((n, sign, null.gains, null.times) for n in others)))
+        if new is not None:
+            made[axis] = new
+    return made
+
+
+def _along(program: Program, name: str, rank: int, axis: int) -> bool:
+    """Whether a tensor varies along no other axis than this one of `rank`."""
+    shape = program.shapes[name]
+    return all(n == 1 or k + rank - len(shape) == axis for k, n in enumerate(shape))
+
+
+def direction(null: Null, numbers: Numbers, size: int) -> Array:
+    """The direction, shape (size,), of largest element one."""
+    return _direction(null.gains, numbers, size) * _scale(null, numbers, size)
+
+
+def _scale(null: Null, numbers: Numbers, size: int) -> float:
+    return float(1 / np.abs(_direction(null.gains, numbers, size)).max())
+
+
+def _direction(gains: Gains, numbers: Numbers, size: int) -> Array:
+    made = np.ones(size)
+    for name, power in gains:
+        gain = numbers.value(name).reshape(-1)
+        # Where a gain is zero that unit alone is the direction: nothing of what comes before is left in it.
+        made = made / np.where(np.abs(gain) < LEAST, LEAST, gain) ** power
+    return made
+
+
+def total(null: Null, numbers: Numbers, size: int) -> float:
+    """What the direction and the tensor make together, for every input."""
+    found = float(null.total) * null.times
+    for name, sign, gains, before in null.shifts:
+        shift = np.broadcast_to(numbers.value(name).reshape(-1), (size,))
+        found += sign * float(_direction(gains, numbers, size) @ shift) * (null.times // before)
+    return found * _scale(null, numbers, size)

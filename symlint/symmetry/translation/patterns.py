@@ -1,0 +1,66 @@
+"""Patterns: the changes of a weight that its axes suggest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from symlint.axes.terms import Expansion
+from symlint.axes.walk import Axes
+from symlint.program.steps import Program
+from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, numbered, same
+
+MANY = 64
+"""Parts of an axis beyond which they are not tried one by one."""
+
+
+class Patterns:
+    """The patterns of the weights of one program; weights whose axes are one factor share those of the axis."""
+
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
+        self.program, self.axes, self.expansion = program, axes, expansion
+        self._along: dict[tuple[int, int], tuple[Partition, ...]] = {}
+
+    def of(self, name: str) -> Iterator[Wave]:
+        """Any change; then one of a part of an axis, or the same along an axis, a part or a factor of it."""
+        shape = self.program.shapes[name]
+        full = tuple(map(each, shape))
+        yield anything(self.program, name)
+        for axis, f in enumerate(self.axes.of[name]):
+            for option in self._options(f, shape[axis]) if shape[axis] != 1 else ():
+                yield Wave(Kind.CONSTANT, (*full[:axis], option, *full[axis + 1 :]), exact=True)
+
+    def _options(self, f: int, size: int) -> tuple[Partition, ...]:
+        """The classes that an axis suggests, but for one class for each index."""
+        root = self.axes.factors.find(f)
+        if (root, size) not in self._along:
+            terms = self.expansion.terms(root)
+            options: list[Partition] = []
+            for term in terms if len(terms) <= MANY else ():
+                for level in _levels(term.positions.ndim):
+                    grid = np.arange(term.positions.size).reshape(term.positions.shape)
+                    for at in level:
+                        grid = np.broadcast_to(grid.take([0], axis=at), grid.shape)
+                    line = np.full(size, -1)
+                    line[term.positions] = grid
+                    options.append(Partition(numbered(line)))
+                if len(terms) > 1:
+                    line = np.full(size, -1)
+                    line[term.positions] = 0
+                    options.append(Partition(line))
+            options.append(same(size))
+            self._along[root, size] = tuple(p for p in dict.fromkeys(options) if p != each(size))
+        return self._along[root, size]
+
+
+def _levels(rank: int) -> list[tuple[int, ...]]:
+    """Along which factors of a term a change may be the same: none, one, or all but one."""
+    ones: list[tuple[int, ...]] = [(k,) for k in range(rank)] if rank > 1 else []
+    others = [tuple(j for j in range(rank) if j != k) for k in range(rank)] if rank > 2 else []
+    return [(), *ones, *others]
+
+
+def anything(program: Program, name: str) -> Wave:
+    """Any change of a weight."""
+    return Wave(Kind.CONSTANT, tuple(map(each, program.shapes[name])), exact=True)

@@ -1,0 +1,248 @@
+"""Transitions: what a step makes of a change that enters by one of its operands."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from symlint.program.dispatch import dispatched
+from symlint.program.numbers import SUMMING
+from symlint.program.steps import (
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+)
+from symlint.symmetry.translation.null import Nulls
+from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
+
+PASSING = frozenset({"Identity", "Dropout", "Neg"})
+MASKED = -1e4
+"""A score this low has no weight in a softmax, whatever is added to others."""
+
+
+class _Entry(NamedTuple):
+    """What meets a change that enters a contraction by one operand."""
+
+    twice: bool
+    """Whether that operand is read twice."""
+    constants: frozenset[str]
+    """Labels of the other operands that depend on no input."""
+    moving: tuple[int, ...]
+    """The other operands that do."""
+    free: frozenset[str]
+    """Labels of the result."""
+
+
+class Blocked(Exception):
+    """The change comes out where nothing can take it back."""
+
+
+COPYING = frozenset({"Add", "Identity", "Sum"})
+"""Functions that hand a change of one operand on as it is."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The steps of a program as maps of waves."""
+
+    program: Program
+    fixed: frozenset[str]
+    """Tensors that depend on no input."""
+    nulls: Nulls
+    _entries: dict[tuple[int, int], _Entry] = field(default_factory=dict)
+    """Contraction, by its identity, and operand -> what meets a change that enters there."""
+
+    @dispatched
+    def step(self, step: Step, k: int, wave: Wave) -> dict[str, Wave]:
+        """What the outputs do when operand number `k` changes; those that do not change are left out.
+
+        Raises Blocked where that cannot be told.
+        """
+        raise Blocked
+
+    @step.register
+    def _(self, step: Einsum, k: int, wave: Wave) -> dict[str, Wave]:
+        twice, constants, moving, free = self._entry(step, k)
+        if twice:
+            raise Blocked
+        labels = labelled(wave, step.specs[k], step.sizes)
+        for label in constants:
+            labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
+        if not moving:
+            return self._product(step, labels, wave, step.specs[k])
+        if wave.kind is Kind.CONSTANT and len(moving) == 1:
+            j = moving[0]
+            if self._sums_to_one(step, j, labels, constants, free):
+                return self._made(step, labels, Wave(Kind.CONSTANT, ()))
+            if all(len(axis) < 2 for axis in step.specs[j]):
+                return self._based(step, labels, j, free)
+        dynamic = {x for j in moving for axis in step.specs[j] for x in axis}
+        if wave.kind is Kind.LINEAR:
+            labels = {**labelled(wave.loose(), step.specs[k], step.sizes), **{c: labels[c] for c in constants}}
+        for label in dynamic:
+            labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
+        return self._made(step, labels, Wave(Kind.ANY, ()))
+
+    def _entry(self, step: Einsum, k: int) -> _Entry:
+        found = self._entries.get((id(step), k))
+        if found is None:
+            others = [j for j in range(len(step.operands)) if j != k]
+            still = [step.specs[j] for j in others if step.operands[j] in self.fixed]
+            found = self._entries[id(step), k] = _Entry(
+                step.operands.count(step.operands[k]) > 1,
+                frozenset(x for spec in still for axis in spec for x in axis),
+                tuple(j for j in others if step.operands[j] not in self.fixed),
+                frozenset(x for axis in step.result for x in axis),
+            )
+        return found
+
+    def _sums_to_one(
+        self, step: Einsum, j: int, labels: dict[str, Partition], constants: Set[str], free: Set[str]
+    ) -> bool:
+        """Whether the other operand only averages a change that is the same along what is summed over."""
+        summed = {x for axis in step.specs[j] for x in axis} - free
+        if len(summed) != 1:
+            return False
+        (label,) = summed
+        axes = [a for a, axis in enumerate(step.specs[j]) if axis == (label,)]
+        null = self.nulls.get(step.operands[j], {}).get(axes[0]) if axes else None
+        flat = (label not in labels or labels[label].steady) and label not in constants
+        return null is not None and null.plain and flat
+
+    def _based(self, step: Einsum, labels: dict[str, Partition], j: int, free: Set[str]) -> dict[str, Wave]:
+        """A change that is linear in operand `j`."""
+        seats = {axis[0]: a for a, axis in enumerate(step.specs[j]) if axis}
+        where = [seats.get(axis[0]) if len(axis) == 1 else None for axis in step.result]
+        grouped = {x for axis in step.result if len(axis) > 1 for x in axis}
+        wave = Wave(
+            Kind.LINEAR, (), step.operands[j], tuple(where), frozenset(a for x, a in seats.items() if x not in free)
+        )
+        made = self._made(step, labels, wave)
+        return {n: w.loose() for n, w in made.items()} if grouped & set(seats) else made
+
+    def _product(
+        self, step: Einsum, labels: dict[str, Partition], wave: Wave, spec: tuple[tuple[str, ...], ...]
+    ) -> dict[str, Wave]:
+        """A change times constants."""
+        if wave.kind is not Kind.LINEAR:
+            return self._made(step, labels, wave)
+        based = {x: wave.where[a] for a, axis in enumerate(spec) for x in axis if wave.where[a] is not None}
+        if any(len(axis) > 1 and set(axis) & set(based) for axis in (*spec, *step.result)):
+            loose = labelled(wave.loose(), spec, step.sizes)
+            loose.update({x: p.spread for x, p in labels.items() if x not in loose})
+            return self._made(step, loose, Wave(Kind.ANY, ()))
+        kept = {x for axis in step.result for x in axis}
+        where = tuple(based.get(axis[0]) if len(axis) == 1 else None for axis in step.result)
+        taken = wave.taken | {a for x, a in based.items() if x not in kept and a is not None}
+        return self._made(step, labels, wave._replace(where=where, taken=taken))
+
+    def _made(self, step: Einsum, labels: dict[str, Partition], wave: Wave) -> dict[str, Wave]:
+        shape = self.program.shapes[step.out]
+        moved = len(step.operands) == 1 and all(len(axis) < 2 for axis in (*step.specs[0], *step.result))
+        partitions = regrouped(labels, step.result, shape, step.sizes)
+        return {step.out: wave._replace(partitions=partitions, exact=wave.exact and moved)}
+
+    @step.register
+    def _(self, step: Pointwise, k: int, wave: Wave) -> dict[str, Wave]:
+        wide = self._broadcast(step, k, wave)
+        others = [n for j, n in enumerate(step.operands) if j != k]
+        if step.function in SUMMING or step.function in PASSING:
+            return {step.out: wide}
+        if step.function == "Mul" or (step.function == "Div" and k == 0):
+            if step.operands.count(step.operands[k]) > 1:
+                raise Blocked
+            constant = all(n in self.fixed for n in others)
+            return {step.out: self._varied(step, others, wide if constant else wide.loose())}
+        if step.function == "Where" and k > 0 and len(step.operands) == 3:
+            other = step.operands[3 - k]
+            masked = other in self.program.tables and bool((self.program.tables[other] <= MASKED).all())
+            loose = wide.loose()
+            return {step.out: loose if masked else self._varied(step, [step.operands[0]], loose)}
+        raise Blocked
+
+    def _broadcast(self, step: Pointwise, k: int, wave: Wave) -> Wave:
+        """The change along the axes of the output."""
+        shape = self.program.shapes[step.out]
+        mine = self.program.shapes[step.operands[k]]
+        exact = wave.exact and step.function in COPYING
+        if mine == shape:
+            return wave if exact == wave.exact else wave._replace(exact=exact)
+        lead = len(shape) - len(mine)
+        partitions = tuple(
+            wave.partitions[a - lead] if a >= lead and mine[a - lead] == n else same(n) for a, n in enumerate(shape)
+        )
+        placed = (wave.where[a - lead] if a >= lead else None for a in range(len(shape)))
+        where = tuple(placed) if wave.kind is Kind.LINEAR else ()
+        return wave._replace(partitions=partitions, where=where, exact=exact)
+
+    def _varied(self, step: Pointwise, others: list[str], wave: Wave) -> Wave:
+        """The change where other operands tell the indices of their axes apart."""
+        partitions = list(wave.partitions)
+        for name in others:
+            shape = self.program.shapes[name]
+            for a, n in enumerate(shape, start=len(partitions) - len(shape)):
+                if n > 1:
+                    partitions[a] = partitions[a].spread
+        return wave._replace(partitions=tuple(partitions))
+
+    @step.register
+    def _(self, step: Slice, k: int, wave: Wave) -> dict[str, Wave]:
+        partitions = list(wave.partitions)
+        partitions[step.axis] = Partition(partitions[step.axis].values[step.start : step.stop])
+        made = wave._replace(partitions=tuple(partitions))
+        if wave.where and wave.where[step.axis] is not None:
+            made = made.loose()
+        return {} if made.empty else {step.out: made}
+
+    @step.register
+    def _(self, step: Concat, k: int, wave: Wave) -> dict[str, Wave]:
+        if step.operands.count(step.operands[k]) > 1:
+            raise Blocked
+        sizes = [self.program.shapes[n][step.axis] for n in step.operands]
+        partitions = list(wave.partitions)
+        pieces = [partitions[step.axis].values if j == k else np.full(n, -1) for j, n in enumerate(sizes)]
+        partitions[step.axis] = Partition(np.concatenate(pieces))
+        made = wave._replace(partitions=tuple(partitions))
+        return {step.out: made.loose() if wave.where and wave.where[step.axis] is not None else made}
+
+    @step.register
+    def _(self, step: Mix, k: int, wave: Wave) -> dict[str, Wave]:
+        if not step.linear:
+            raise Blocked
+        gone = [a for a in range(len(wave.partitions)) if a not in step.keep]
+        flat = step.steady and all(wave.same_along(a) for a in gone)
+        shape = self.program.shapes[step.out]
+        whole = wave if flat and wave.kind is Kind.CONSTANT else wave.loose()
+        partitions = tuple(
+            whole.partitions[a] if a is not None else same(n) if flat else each(n)
+            for a, n in zip(step.keep, shape, strict=True)
+        )
+        return {step.out: whole._replace(partitions=partitions)}
+
+    @step.register
+    def _(self, step: Normalise, k: int, wave: Wave) -> dict[str, Wave]:
+        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "Hardmin", "TopK", "standardise")
+        if shifts and all(wave.same_along(a) for a in step.axes):
+            return {}
+        raise Blocked
+
+    @step.register
+    def _(self, step: Affine, k: int, wave: Wave) -> dict[str, Wave]:
+        if k != 1:
+            raise Blocked
+        return {step.shift: wave}
+
+    @step.register
+    def _(self, step: Fold | Unknown, k: int, wave: Wave) -> dict[str, Wave]:
+        raise Blocked
