@@ -7,6 +7,6 @@ from symlint.runtime import child_process
 # ``-m`` imports from the folder that it runs in, where a model may lie beside a script called like a module.
 sys.path[:] = child_process.import_path()
 
-from symlint.cli.main import cli  # noqa: E402
+from symlint.cli.main import main  # noqa: E402
 
-cli(prog_name="symlint")
+main()

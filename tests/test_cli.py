@@ -396,6 +396,22 @@ def test_python_m_symlint(healthy):
     assert json.loads(done.stdout)["verdict"] == "pass"
 
 
+def test_the_process_ends_with_all_its_output_its_exit_code_and_what_others_left_to_do(healthy):
+    probe = "import atexit, sys; from symlint.cli.main import main; atexit.register(print, 'left to do'); main()"
+    command = [sys.executable, "-c", probe, "check", str(healthy), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left to do\n", "")
+    wrong = subprocess.run([*command, "--no-such-option"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "left to do\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
+def test_output_that_does_not_arrive_is_no_success(healthy):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "symlint", "check", str(healthy)]
+        assert subprocess.run(command, stdout=full, stderr=subprocess.DEVNULL, check=False).returncode != 0
+
+
 def test_sizes_of_a_run_do_not_depend_on_the_way_a_file_is_named(monkeypatch, healthy):
     monkeypatch.chdir(healthy.parent)
     models = json.loads(call("check", "healthy.onnx", healthy, Path("..") / healthy.parent.name, "-f", "json").stdout)

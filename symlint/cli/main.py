@@ -6,6 +6,7 @@ incomplete, 130 interrupted. `symlint.audit.engine.Run.exit_code` is the only pl
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import logging
@@ -120,5 +121,27 @@ def cli(debug: bool) -> None:
         logging.getLogger("symlint").setLevel(logging.DEBUG)
 
 
+def main() -> None:
+    """The process `symlint`: the command line, and an end without taking what it holds apart, object by object."""
+    try:
+        cli(prog_name="symlint")
+    except SystemExit as end:
+        atexit._run_exitfuncs()  # noqa: SLF001  (as the interpreter does at its end)
+        if isinstance(end.code, int) and _flushed():
+            os._exit(end.code)
+        raise
+
+
+def _flushed() -> bool:
+    """Whether all output has arrived; where it has not Python tells why in its own way."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    cli(prog_name="symlint")
+    main()

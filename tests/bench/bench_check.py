@@ -61,6 +61,8 @@ finally:
     pstats.Stats(watch).sort_stats("tottime").print_stats(40)
 """
 QUIET = {
+    # Every tool runs as it is installed, compiled: what an editable installation lacks its first run writes.
+    "PYTHONDONTWRITEBYTECODE": "",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
