@@ -27,7 +27,7 @@ from symlint.axes.terms import Expansion
 from symlint.axes.walk import walk
 from symlint.errors import UnreadableModel
 from symlint.model.load import load
-from symlint.program.registry import Entry, operators
+from symlint.model.operators import Operator, operators
 from symlint.program.steps import Program, Unknown
 from symlint.program.translate import _Translation
 from symlint.symmetry.inference import _Report
@@ -617,14 +617,14 @@ def schemas() -> Mapping[str, list[defs.OpSchema]]:
     return found
 
 
-def bound(op: str) -> tuple[Entry, list[defs.OpSchema]]:
+def bound(op: str) -> tuple[Operator, list[defs.OpSchema]]:
     """A rule and the schemas that it has to fit."""
     if op not in schemas():
         pytest.skip(f"{op} has no schema")
     return operators()[op], schemas()[op]
 
 
-def sharing(entry: Entry) -> list[defs.OpSchema]:
+def sharing(entry: Operator) -> list[defs.OpSchema]:
     """All versions of the schemas of all operators that have one rule."""
     return [schema for name, other in operators().items() if other.rule is entry.rule for schema in schemas()[name]]
 

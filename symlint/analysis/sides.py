@@ -15,7 +15,6 @@ from symlint.program.steps import Concat, Einsum, Mix, Pointwise, Slice, operand
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.structure import Action, Structure
 
-SUMS = frozenset({"Add", "Sub", "Sum"})
 NEAR = np.array([-1e-3, -1e-6, 0.0, 1e-6, 1e-3])
 STEEPEST = 4.0
 
@@ -40,7 +39,7 @@ def sides(
             if stored:
                 return None
         elif isinstance(step, Pointwise):
-            if step.function in SUMS:
+            if step.known.sums:
                 found.update(dict.fromkeys(stored, 1))
             elif stored or len(step.operands) > 1 or not _tame(step):
                 return None

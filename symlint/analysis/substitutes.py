@@ -28,7 +28,7 @@ def pointwise(step: Pointwise, inputs: Sequence[Array]) -> Array | None:
         choice = inputs[0] if inputs[0].dtype == bool else inputs[0] > 0
         # Where the other value is zero throughout, there is none.
         return np.where(choice, inputs[1], inputs[2] if len(inputs) > 2 else inputs[1].dtype.type(0))
-    if function in ("Identity", "Dropout"):
+    if function == "Identity":
         return inputs[0]
     attributes = step.node.attributes if step.function == step.node.op else {}
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 
 
 @op(

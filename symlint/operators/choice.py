@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 from symlint.program.steps import CONSTANT, NONE, RANKING, Einsum, Slice, Step
 
 CHOOSERS = ("TopK", "ArgMax", "ArgMin")

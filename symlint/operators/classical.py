@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import CONSTANT, NONE
 
 

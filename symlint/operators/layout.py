@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.operators import op
 from symlint.operators.choice import choice, looked_up
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 
 
 def known(x: Ref | None) -> Array:
@@ -23,25 +23,25 @@ def known(x: Ref | None) -> Array:
     return x.value
 
 
-@op("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", exact=True)
 def reshape(t: Tracer, x: Ref, shape: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Reshape.html"""
     return t.reshape(x, t.result())
 
 
-@op("Transpose")
+@op("Transpose", exact=True)
 def transpose(t: Tracer, x: Ref, *, perm: Sequence[int] | None = None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Transpose.html"""
     return t.transpose(x, perm if perm is not None else range(x.rank)[::-1])
 
 
-@op("Expand")
+@op("Expand", exact=True)
 def expand(t: Tracer, x: Ref, shape: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Expand.html"""
     return t.expand(x, t.result())
 
 
-@op("Tile")
+@op("Tile", exact=True)
 def tile(t: Tracer, x: Ref, repeats: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Tile.html"""
     times = known(repeats)
@@ -51,27 +51,27 @@ def tile(t: Tracer, x: Ref, repeats: Ref) -> Ref:
     )
 
 
-@op("DepthToSpace")
+@op("DepthToSpace", exact=True)
 def depth_to_space(t: Tracer, x: Ref, *, blocksize: int, mode: str = "DCR") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__DepthToSpace.html"""
     inner = "(u v c)" if mode == "DCR" else "(c u v)"
     return t.einsum(f"b {inner} h w -> b c (h u) (w v)", x, u=blocksize, v=blocksize)
 
 
-@op("SpaceToDepth")
+@op("SpaceToDepth", exact=True)
 def space_to_depth(t: Tracer, x: Ref, *, blocksize: int, mode: str = "DCR") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__SpaceToDepth.html"""
     inner = "(u v c)" if mode == "DCR" else "(c u v)"
     return t.einsum(f"b c (h u) (w v) -> b {inner} h w", x, u=blocksize, v=blocksize)
 
 
-@op("Concat")
+@op("Concat", exact=True)
 def concat(t: Tracer, *parts: Ref, axis: int) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Concat.html"""
     return t.concat(parts, axis % parts[0].rank)
 
 
-@op("Split")
+@op("Split", exact=True)
 def split(
     t: Tracer, x: Ref, sizes: Ref | None, *, axis: int = 0, split: Sequence[int] | None = None
 ) -> tuple[Ref, ...]:
@@ -86,7 +86,7 @@ def split(
     return tuple(t.slice(x, along, int(a), int(b)) for a, b in pairwise(ends))
 
 
-@op("Slice")
+@op("Slice", exact=True)
 def slice_(
     t: Tracer,
     x: Ref,
@@ -116,7 +116,7 @@ def slice_(
     return x
 
 
-@op("Gather")
+@op("Gather", exact=True)
 def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Gather.html"""
     along = axis % x.rank
@@ -131,7 +131,7 @@ def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     return t.mix(x, keep, "a lookup computed at run time", steady=True, shape=shape)
 
 
-@op("Pad", "com.microsoft.Pad")
+@op("Pad", "com.microsoft.Pad", exact=True)
 def pad(
     t: Tracer,
     x: Ref,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 
 
-@op("MatMul")
+@op("MatMul", exact=True)
 def matmul(t: Tracer, a: Ref, b: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__MatMul.html"""
     left, right = ("k" if a.rank == 1 else "... m k"), ("k" if b.rank == 1 else "... k n")
@@ -18,7 +18,7 @@ def matmul(t: Tracer, a: Ref, b: Ref) -> Ref:
     return t.einsum(f"{left}, {right} -> {made}", a, b)
 
 
-@op("Gemm")
+@op("Gemm", exact=True)
 def gemm(
     t: Tracer,
     a: Ref,
@@ -40,7 +40,7 @@ def times(t: Tracer, x: Ref, number: float) -> Ref:
     return x if number == 1 else t.multiply(x, t.constant(np.asarray(number, np.float32)))
 
 
-@op("Einsum")
+@op("Einsum", exact=True)
 def einsum(t: Tracer, *operands: Ref, equation: str) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Einsum.html"""
     left, arrow, right = equation.replace(" ", "").partition("->")
@@ -54,7 +54,7 @@ def einsum(t: Tracer, *operands: Ref, equation: str) -> Ref:
     return t.einsum(f"{', '.join(spaced[:-1])} -> {spaced[-1]}", *operands)
 
 
-@op("Conv")
+@op("Conv", exact=True)
 def conv(
     t: Tracer, x: Ref, w: Ref, b: Ref | None, *, group: int = 1, strides: Sequence[int] = (), pads: Sequence[int] = ()
 ) -> Ref:
@@ -86,7 +86,7 @@ def conv_transpose_padded(t: Tracer, x: Ref, w: Ref, pads: Ref | None, b: Ref | 
     return conv_transpose(t, x, w, b, group=group)
 
 
-@op("ConvTranspose")
+@op("ConvTranspose", exact=True)
 def conv_transpose(t: Tracer, x: Ref, w: Ref, b: Ref | None, *, group: int = 1) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ConvTranspose.html"""
     spatial = w.rank - 2

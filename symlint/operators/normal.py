@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 from symlint.program.steps import CONSTANT, NONE
 
 
-@op("Softmax", "LogSoftmax", "Hardmax")
+@op("Softmax", "LogSoftmax", "Hardmax", exact=True)
 def softmax(t: Tracer, x: Ref, *, axis: int | None = None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Softmax.html"""
     law = CONSTANT if t.node.op == "Hardmax" else NONE
@@ -20,7 +20,7 @@ def softmax(t: Tracer, x: Ref, *, axis: int | None = None) -> Ref:
     return t.normalise(x, [-1 if axis is None else axis], law=law)
 
 
-@op("BatchNormalization")
+@op("BatchNormalization", exact=True)
 def batch_norm(
     t: Tracer, x: Ref, gain: Ref, bias: Ref, mean: Ref, var: Ref, *, epsilon: float = 1e-5, training_mode: int = 0
 ) -> tuple[Ref, ...]:
@@ -36,14 +36,14 @@ def batch_norm(
     return (t.add(t.multiply(x, t.reshape(scale, wide)), t.reshape(shift, wide)),)
 
 
-@op("LayerNormalization")
+@op("LayerNormalization", exact=True)
 def layer_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref | None, *, axis: int = -1) -> tuple[Ref | None, ...]:
     """https://onnx.ai/onnx/operators/onnx__LayerNormalization.html"""
     axes = range(axis % x.rank, x.rank)
     return t.add(t.multiply(t.normalise(x, axes, function="standardise"), gain), bias), *moments(t, x, axes, 1, 2)
 
 
-@op("RMSNormalization", "SimplifiedLayerNormalization")
+@op("RMSNormalization", "SimplifiedLayerNormalization", exact=True)
 def rms_norm(t: Tracer, x: Ref, gain: Ref, *, axis: int = -1) -> tuple[Ref | None, ...]:
     """https://onnx.ai/onnx/operators/onnx__RMSNormalization.html"""
     axes = range(axis % x.rank, x.rank)
@@ -60,7 +60,7 @@ def moments(t: Tracer, x: Ref, axes: Sequence[int], *outputs: int) -> tuple[Ref 
     )
 
 
-@op("InstanceNormalization")
+@op("InstanceNormalization", exact=True)
 def instance_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html"""
     normed = t.normalise(x, range(2, x.rank), function="standardise")
@@ -68,7 +68,7 @@ def instance_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref) -> Ref:
     return t.add(t.multiply(normed, t.reshape(gain, wide)), t.reshape(bias, wide))
 
 
-@op("GroupNormalization")
+@op("GroupNormalization", exact=True)
 def group_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref, *, num_groups: int) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GroupNormalization.html"""
     apart = t.reshape(x, (x.shape[0], num_groups, x.shape[1] // num_groups, prod(x.shape[2:])))
@@ -80,7 +80,7 @@ def group_norm(t: Tracer, x: Ref, gain: Ref, bias: Ref, *, num_groups: int) -> R
     return t.add(t.multiply(normed, t.reshape(gain, wide)), t.reshape(bias, wide))
 
 
-@op("LpNormalization", "MeanVarianceNormalization")
+@op("LpNormalization", "MeanVarianceNormalization", exact=True)
 def lp_norm(t: Tracer, x: Ref, *, axis: int = -1, p: int = 2, axes: tuple[int, ...] = (0, 2, 3)) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__LpNormalization.html"""
     if t.node.op == "MeanVarianceNormalization":

@@ -8,9 +8,9 @@ from math import prod
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 from symlint.program.steps import NONE, SUM, Law
 
 
@@ -27,7 +27,8 @@ def averaged(t: Tracer, summed: Ref, count: int) -> Ref:
     return t.multiply(summed, t.constant(np.asarray(1 / max(count, 1), np.float32)))
 
 
-@op("ReduceSum", "ReduceMean", "com.microsoft.ReduceSumInteger")
+@op("ReduceSum", "ReduceMean", exact=True)
+@op("com.microsoft.ReduceSumInteger")
 def total(
     t: Tracer,
     x: Ref,
@@ -45,9 +46,8 @@ def total(
     return averaged(t, summed, prod(x.shape[k] for k in along)) if t.node.op.endswith("Mean") else summed
 
 
-@op(
-    "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"
-)
+@op("ReduceMax", "ReduceMin", exact=True)
+@op("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
 def fold(
     t: Tracer,
     x: Ref,

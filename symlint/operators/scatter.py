@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.operators import op
 from symlint.operators.choice import choice
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import NONE, SUM, Einsum, Law
 
 LOOKUP = "a lookup computed at run time"
@@ -50,7 +50,7 @@ def _read(step: Einsum, labels: Sequence[str]) -> bool:
     return not set(labels).isdisjoint(label for axis in step.specs[0] for label in axis)
 
 
-@op("GatherElements")
+@op("GatherElements", exact=True)
 def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherElements.html"""
     at, shape = axis % x.rank, indices.shape
@@ -59,7 +59,7 @@ def gather_elements(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
     return chosen(t, _addresses(t, indices, at, shape), _beside(t, x, at, shape))
 
 
-@op("ScatterElements", "Scatter")
+@op("ScatterElements", "Scatter", exact=True)
 def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int = 0, reduction: str = "none") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ScatterElements.html"""
     at, shape = axis % x.rank, x.shape
@@ -70,7 +70,8 @@ def scatter_elements(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, axis: int
     return chosen(t, index, _beside(t, x, at, shape), _beside(t, updates, at, shape), reduction=reduction)
 
 
-@op("GatherND", "com.microsoft.GatherND")
+@op("GatherND", exact=True)
+@op("com.microsoft.GatherND")
 def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GatherND.html"""
     line = _line(indices, batch_dims) if indices.rank == batch_dims + 2 and indices.shape[-1] == 1 else None
@@ -82,7 +83,7 @@ def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
     return t.mix(x, keep, LOOKUP, steady=True, shape=shape)
 
 
-@op("ScatterND")
+@op("ScatterND", exact=True)
 def scatter_nd(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, reduction: str = "none") -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ScatterND.html"""
     deep, lead = indices.shape[-1], indices.rank - 1
@@ -160,7 +161,8 @@ def compress(t: Tracer, x: Ref, condition: Ref, *, axis: int | None = None) -> R
     return t.mix(x, keep, "a choice computed at run time")
 
 
-@op("Trilu", "com.microsoft.Trilu")
+@op("Trilu", exact=True)
+@op("com.microsoft.Trilu")
 def triangle(t: Tracer, x: Ref, k: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Trilu.html"""
     return t.mix(x, [*range(x.rank - 2), None, None], "a triangle", shape=x.shape)

@@ -68,7 +68,7 @@ class Numbers:
             given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
             return {step.out: contract(step, given, [lead * (n in arrays) for n in step.operands])}
         if isinstance(step, Pointwise):
-            if step.function in SUMMING:
+            if step.known.sums:
                 return {step.out: _summed(step, [arrays.get(n) for n in step.operands])}
             given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
             made = compute(step, given, finite=False)
@@ -100,9 +100,6 @@ class Numbers:
             return {step.shift: arrays[step.bias]}
         scale = arrays[step.gain] / np.sqrt(arrays[step.var] + step.epsilon)
         return {step.scale: scale, step.shift: arrays[step.bias] - arrays[step.mean] * scale}
-
-
-SUMMING = frozenset({"Add", "Sub", "Sum", "Mean"})
 
 
 def contract(step: Einsum, given: Sequence[Array], leads: Sequence[int]) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.shapes.evaluate import listed
+from symlint.program.functions import Function, function
 
 Spec = tuple[tuple[str, ...], ...]
 
@@ -69,6 +70,16 @@ class Pointwise:
     function: str
     """The ONNX operator that computes it."""
     node: Node
+
+    @property
+    def known(self) -> Function:
+        """What is known of the function."""
+        return function(self.function)
+
+    @property
+    def linear(self) -> bool:
+        """Whether it adds its operands, or is its operand, perhaps with other signs."""
+        return self.known.sums or self.known.passes
 
 
 @dataclass(frozen=True, slots=True)

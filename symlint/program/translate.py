@@ -10,11 +10,12 @@ from functools import partial
 import numpy as np
 
 from symlint.model.graph import Graph, Model, Node, Shape
+from symlint.model.operators import known
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.norms.recognise import recognise
 from symlint.program.parameters import buffers, mask, settles
 from symlint.program.pruning import pruned
-from symlint.program.registry import call, operators
+from symlint.program.registry import call
 from symlint.program.steps import Program, Step, results
 
 
@@ -142,16 +143,16 @@ class _Translation:
         tracer = Tracer(node, results, self.tag)
         tracer.makers = self.makers
         tracer.body = partial(self._body, tracer)
-        entry = operators().get(node.op)
+        operator = known(node.op)
         made: tuple[Ref | None, ...]
         try:
-            if entry is None:
+            if operator.rule is None:
                 raise Unsupported(f"no rule for operator {node.op}")
             inputs = tuple(self._operand(tracer, name) if name else None for name in node.inputs)
             empty = any(ref is not None and ref.rank > 1 and 0 in ref.shape for ref in inputs)
             if empty and node.op != "Concat":
                 raise Unsupported("an operand has no elements")
-            made = call(entry, tracer, node, inputs)
+            made = call(operator, tracer, node, inputs)
             for ref, shape in zip(made, results, strict=False):
                 if ref is not None and shape is not None and ref.shape != shape:
                     raise Unsupported(f"its rule makes {list(ref.shape)} where {list(shape)} is inferred")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from symlint.model.graph import Graph, Node
+from symlint.model.operators import known
 from symlint.program.steps import Affine, Pointwise, Program, Step, Unknown, operands
 
 RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
@@ -20,38 +21,13 @@ NORMS = frozenset(
     }
 )
 """Operators that normalise with an epsilon that is not negative; the others are written out."""
-LAYOUT = frozenset(
-    {
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
-        *("Concat", "Split", "Slice", "Gather", "GatherND", "GatherElements", "ScatterND", "ScatterElements"),
-        *("Scatter", "Pad", "com.microsoft.Pad", "Identity", "Dropout", "Trilu", "ReverseSequence", "If"),
-    }
-)
-LINEAR = frozenset(
-    {
-        *("MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "BatchNormalization", "ReduceSum", "ReduceMean"),
-        *("GlobalAveragePool", "AveragePool", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Resize"),
-        *("Upsample", "com.microsoft.NhwcMaxPool", "com.microsoft.FusedConv"),
-    }
-)
-POINTWISE = frozenset(
-    {
-        *("Relu", "LeakyRelu", "Abs", "Neg", "Sqrt", "Sign", "IsInf", "IsNaN", "Asinh", "Atan", "Celu", "Ceil", "Cos"),
-        *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Not", "Round", "Selu", "Sigmoid"),
-        *("Sin", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu", "Cast", "CastLike", "Add", "Sum", "Sub"),
-        *("Max", "Min", "Mean", "Mul", "Div", "Pow", "PRelu", "Clip", "Where", "Equal", "Greater", "GreaterOrEqual"),
-        *("Less", "LessOrEqual", "And", "Or", "Xor", "Softmax", "LogSoftmax", "Hardmax", "DequantizeLinear"),
-        *("com.microsoft.Gelu", "com.microsoft.BiasGelu", "com.microsoft.FastGelu"),
-    }
-)
-EXACT = LAYOUT | LINEAR | POINTWISE | NORMS | RECURRENT
 
 
 def exactly(step: Step) -> bool:
     """Whether a step computes what its operator does there."""
     if isinstance(step, Pointwise) and step.node.op.startswith("Scatter"):
         return step.node.attributes.get("reduction", "none") in ("none", b"none")
-    return step.node.op in EXACT
+    return known(step.node.op).exact
 
 
 class Truth:

@@ -24,7 +24,7 @@ import stored_forms
 from laws import Failure
 from recipe import Recipe
 
-from symlint.program.registry import operators
+from symlint.model.operators import operators
 from symlint.symmetry import dimension
 
 FILLED = (images, sequences, stored_forms)

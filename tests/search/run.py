@@ -33,7 +33,7 @@ from cases import known  # noqa: E402
 from laws import LAWS, Failure  # noqa: E402
 from recipe import Recipe, read  # noqa: E402
 
-from symlint.program.registry import operators  # noqa: E402
+from symlint.model.operators import operators  # noqa: E402
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ import pytest
 from cases import KNOWN, MENDED, known
 from recipe import Part, Recipe, read
 
-from symlint.program.registry import operators
+from symlint.model.operators import operators
 
 COUNT = int(os.environ.get("SYMLINT_SEARCH_COUNT", "100"))
 

@@ -110,7 +110,7 @@ def scaled(step: Pointwise, values: Sequence[Interval], rank: int) -> Ball | Non
     others = [v for j, v in enumerate(values) if j != k]
     if ball is None or ball.gain.ndim != rank or any(v.low is not v.high for v in others):
         return None
-    if step.function in ("Identity", "Dropout"):
+    if step.function == "Identity":
         return ball
     if step.function == "Neg":
         return replace(ball, gain=-ball.gain, shift=-ball.shift)

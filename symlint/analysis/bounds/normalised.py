@@ -10,13 +10,12 @@ import numpy as np
 
 from symlint.analysis.bounds.radius import radii
 from symlint.model.graph import Array
-from symlint.program.numbers import SUMMING, Numbers
+from symlint.program.numbers import Numbers
 from symlint.program.steps import Einsum, Normalise, Pointwise, Program, Slice, Step, operands, results
 from symlint.program.true_values import NORMS, Truth, exactly
 
 WIDEST = 2048
 """Longer vectors are left alone: the cost grows with the cube of their length."""
-LINEAR = frozenset({*SUMMING, "Mul", "Div", "Identity", "Dropout"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +76,7 @@ class Normalised:
             step = self.makers.get(name)
             if isinstance(step, Normalise):
                 return step, steps[::-1]
-            linear = isinstance(step, (Einsum, Slice)) or (isinstance(step, Pointwise) and step.function in LINEAR)
+            linear = isinstance(step, (Einsum, Slice)) or _scales(step)
             if step is None or not linear or not (exactly(step) or step.node.op.endswith("Attention")):
                 return None
             moving = [n for n in operands(step) if n not in self.program.fixed]
@@ -96,3 +95,7 @@ class Normalised:
                 given |= {n: self.numbers.value(n) for n in operands(step) if n in self.program.fixed}
             arrays = self.numbers.apply(step, given, lead)
         return next(iter(arrays.values()))
+
+
+def _scales(step: Step | None) -> bool:
+    return isinstance(step, Pointwise) and (step.known.sums or step.function in ("Mul", "Div", "Identity"))

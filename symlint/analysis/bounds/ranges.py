@@ -7,9 +7,9 @@ from math import inf
 
 import numpy as np
 
-from symlint.analysis.bounds.curves import BOUNDED, DIPPING, RISING, Attributes
 from symlint.analysis.bounds.interval import Interval, between, joined, negated, paired, point, product, total, widened
 from symlint.model.graph import Array
+from symlint.program.functions import Attributes, Course, Dipping, Rising, function
 from symlint.program.steps import Pointwise
 
 CLAMPS = frozenset({"Relu", "Clip", "Min", "Max", "HardSigmoid", "HardSwish", "ThresholdedRelu"})
@@ -20,46 +20,45 @@ SLOPES = frozenset({"Relu", "LeakyRelu", "PRelu"})
 
 def ranged(step: Pointwise, values: Sequence[Interval]) -> Interval | None:
     """What the output of a step lies between; None where nothing is known of its function."""
-    function = step.function
-    own = step.node.attributes if function == step.node.op else {}
+    name = step.function
+    own = step.node.attributes if name == step.node.op else {}
     with np.errstate(all="ignore"):
-        if len(values) == 1 and function in _CLIPS:
-            return _CLIPS[function](values[0], own)
+        if len(values) == 1 and name in _CLIPS:
+            return _CLIPS[name](values[0], own)
         if len(values) == 1:
-            return _unary(function.rpartition(".")[2], values[0], own)
-        if function in _MANY:
-            return _MANY[function](step, values)
-    return between(0.0, 1.0, np.broadcast_shapes(*(v.shape for v in values))) if function in _TRUTHS else None
+            return _unary(name, values[0], own)
+        if name in _MANY:
+            return _MANY[name](step, values)
+    return between(0.0, 1.0, np.broadcast_shapes(*(v.shape for v in values))) if name in _TRUTHS else None
 
 
-def _unary(function: str, x: Interval, own: Attributes) -> Interval | None:
-    if function in ("Identity", "Dropout"):
+def _unary(name: str, x: Interval, own: Attributes) -> Interval | None:
+    if name == "Identity":
         return x
-    if function == "Neg":
+    if name == "Neg":
         return negated(x)
-    if function == "Complement":
+    if name == "Complement":
         return total([point(np.ones(())), negated(x)])
-    if function == "Cast" and own.get("to") == 9:
+    if name == "Cast" and own.get("to") == 9:
         return between(0.0, 1.0, x.shape)
-    if function in BOUNDED:
-        low, high = BOUNDED[function]
-        return between(low, high, x.shape)
-    if any(own.get(name, 1.0) < 0 for name in ("alpha", "gamma")) or (
-        function == "Swish" and own.get("alpha", 1.0) != 1
-    ):
+    if any(own.get(a, 1.0) < 0 for a in ("alpha", "gamma")) or (name == "Swish" and own.get("alpha", 1.0) != 1):
         return None
-    if function in RISING:
-        rule, low, high = RISING[function]
-        made = widened(rule(x.low, own), rule(x.high, own))
-        return Interval(np.clip(made.low, low, high), np.clip(made.high, low, high))
-    if function in DIPPING:
-        dip, place, least = DIPPING[function]
-        ends = dip(x.low), dip(x.high)
-        crossed = (x.low <= place) & (x.high >= place)
-        # Of Gelu there are two versions, which differ by less than a thousandth.
-        made = widened(np.where(crossed, least, np.minimum(*ends)), np.maximum(*ends), 1e-3 * (function == "Gelu"))
-        return Interval(np.maximum(made.low, 0.0), made.high) if least == 0 else made
-    return None
+    course = function(name).course
+    return None if course is None else _along(course, x, own)
+
+
+def _along(course: Course, x: Interval, own: Attributes) -> Interval:
+    if isinstance(course, Rising):
+        made = widened(course.of(x.low, own), course.of(x.high, own))
+        return Interval(
+            np.clip(made.low, course.least, course.largest), np.clip(made.high, course.least, course.largest)
+        )
+    if isinstance(course, Dipping):
+        ends = course.of(x.low), course.of(x.high)
+        crossed = (x.low <= course.place) & (x.high >= course.place)
+        made = widened(np.where(crossed, course.least, np.minimum(*ends)), np.maximum(*ends), course.slack)
+        return Interval(np.maximum(made.low, 0.0), made.high) if course.least == 0 else made
+    return between(course.least, course.largest, x.shape)
 
 
 def _clip(x: Interval, own: Attributes) -> Interval:

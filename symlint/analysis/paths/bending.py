@@ -10,7 +10,7 @@ import numpy as np
 from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array
-from symlint.program.parity import ODD
+from symlint.program.functions import Parity
 from symlint.program.passage import Passages
 from symlint.program.steps import Pointwise
 
@@ -18,7 +18,6 @@ SUMS = frozenset({"Add", "Sub", "Sum", "Mean", "Max", "Min", "Where"})
 GATES = frozenset({"Sigmoid", "HardSigmoid", "Exp", "Cos", "Sign", "Reciprocal", "Softplus"})
 UNBOUNDED = 1e6
 """Limits above this are none."""
-BOUNDED = GATES | ODD
 
 
 class Elements:
@@ -99,7 +98,7 @@ class Elements:
 
     def bound(self, step: Pointwise) -> float:
         """The largest value of a bounded function; 0 of others."""
-        if step.law.kind == "none" and step.function in BOUNDED:
+        if step.law.kind == "none" and (step.function in GATES or step.known.parity is Parity.ODD):
             return 1.0
         node, constants = step.node, self.program.model.constants
         limits = [node.attributes[x] for x in ("min", "max") if x in node.attributes]

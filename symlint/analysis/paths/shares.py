@@ -11,7 +11,6 @@ from symlint.analysis.paths.bending import root
 from symlint.analysis.paths.paths import SOFTMAX, Forward
 from symlint.model.graph import Array
 from symlint.program.dispatch import dispatched
-from symlint.program.parity import LINEAR
 from symlint.program.passage import Passages
 from symlint.program.steps import (
     Affine,
@@ -199,7 +198,7 @@ def uncentred(forward: Forward) -> frozenset[str]:
                 found.add(step.x)
         elif not isinstance(step, (Unknown, Affine, Mix, Fold)) and step.out in found:
             one = isinstance(step, (Slice, Concat)) or (isinstance(step, Einsum) and len(step.operands) == 1)
-            if one or (isinstance(step, Pointwise) and (step.function in LINEAR or _gained(forward, step))):
+            if one or (isinstance(step, Pointwise) and (step.linear or _gained(forward, step))):
                 found.update(operands(step))
     return frozenset(found)
 
@@ -215,7 +214,7 @@ def centred(forward: Forward) -> frozenset[str]:
                 made.add(step.out)
         elif not isinstance(step, (Normalise, Unknown, Affine, Fold)) and made.intersection(operands(step)):
             one = isinstance(step, (Slice, Mix)) or (isinstance(step, Einsum) and len(step.operands) == 1)
-            one |= isinstance(step, Pointwise) and (step.function in LINEAR or _gained(forward, step))
+            one |= isinstance(step, Pointwise) and (step.linear or _gained(forward, step))
             if one and sum(name in forward.moving for name in operands(step)) == 1:
                 made.add(step.out)
                 found.add(step.out)

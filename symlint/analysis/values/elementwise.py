@@ -12,11 +12,9 @@ from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, 
 from symlint.analysis.values.weights import Levels, Mask, Operand, Weight, absent
 from symlint.model.graph import Array, Shape
 from symlint.program.arithmetic import compute
-from symlint.program.parity import ODD
+from symlint.program.functions import Parity
 from symlint.program.steps import GRID, Pointwise
 
-SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
-STILL = frozenset({"Identity", "Dropout", "Neg"})
 LARGE = 1 << 14
 """Elements of a weight from which on what comes of it is worked out later."""
 LEVELLED: Mapping[str, Any] = {"Identity": None, "Sub": np.subtract, "Mul": np.multiply}
@@ -29,7 +27,7 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
         return _numbers(names, step, values)
     if len(values) == 1:
         return _unary(names, step, values[0])
-    if step.function in SUMS:
+    if step.known.sums:
         return _sum(names, step, values)
     if step.function == GRID:
         made = _any(names, step, values)
@@ -82,7 +80,7 @@ def _lifted(array: Array, rank: int) -> Array:
 def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
     scale = x.slim
-    if step.function in STILL:
+    if step.known.passes:
         return x if step.function != "Neg" else Value(x.bases, -scale, x.shape, x.off)
     constant = x.labels.constant & np.ones(scale.shape, bool)
     made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
@@ -90,7 +88,7 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     if step.law.kind == "product" and step.law.degrees[0] == 1:
         bases = names.derive(x.shape, [x.labels], [np.signbit(scale).astype(np.int64)], steady=True, clear=clear)
         scale = np.abs(scale)
-    elif step.function in ODD:
+    elif step.known.parity is Parity.ODD:
         bases = names.derive(x.shape, [x.labels], map(alike, [np.abs(scale)]), steady=True, clear=clear)
         scale = np.where(scale < 0, -1.0, 1.0)
     else:

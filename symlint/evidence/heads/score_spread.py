@@ -130,7 +130,7 @@ class _Search:
         if not isinstance(step, Pointwise) or len(self.program.shapes[step.out]) != len(self.program.shapes[name]):
             return None
         others = [n for n in step.operands if n != name]
-        if step.function in ("Identity", "Dropout", "Tanh"):
+        if step.function in ("Identity", "Tanh"):
             return step.out, place, 1.0
         if step.function in ("Mul", "Div") and len(others) == 1 and others[0] in self.program.fixed:
             number = np.abs(self.numbers.value(others[0]).astype(np.float64))

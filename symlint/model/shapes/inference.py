@@ -12,8 +12,9 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from symlint.model.element_types import CODES, WORDS
 from symlint.model.graph import Array, Graph, Node
+from symlint.model.operators import known
+from symlint.model.shapes import rules  # noqa: F401 - they enter their operators
 from symlint.model.shapes.call import GRID, Call, Found, Kind, Refused
-from symlint.model.shapes.rules import RULES
 
 _SCALED = frozenset({"Resize", "Upsample", "Range"})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -30,7 +31,7 @@ class Inference:
     def __call__(self, call: Call) -> list[Found] | None:
         """Dtype and shape of every output, or None where nothing is known. Raises Refused."""
         op = call.node.op
-        if rule := RULES.get(op):
+        if rule := known(op).shape:
             try:
                 result = rule(call)
             except (LookupError, TypeError, ZeroDivisionError):

@@ -6,6 +6,7 @@ Sources: the operator pages of onnxruntime (ContribOperators.md), of ONNX 1.4 fo
 from __future__ import annotations
 
 from symlint.model.graph import Shape
+from symlint.model.operators import enter
 from symlint.model.shapes.call import Call, Found, Refused
 from symlint.model.shapes.parts import Rule, dtype, kind, known, like, same, together
 from symlint.model.shapes.rules_attention import ATTENTION
@@ -183,7 +184,7 @@ _MICROSOFT: dict[str, Rule] = {
     "Unique": lambda call: [(dtype(call, 0), (None,)), ("int64", call.shape(0)), ("int64", (None,))],
     "BifurcationDetector": lambda call: [("int64", (None,)), ("int64", call.shape(2))],
 }
-RULES: dict[str, Rule] = {
+_RULES: dict[str, Rule] = {
     **{f"com.microsoft.{op}": rule for op, rule in _MICROSOFT.items()},
     **WINDOWS,
     **STANDARD,
@@ -205,3 +206,5 @@ RULES: dict[str, Rule] = {
     "Dropout": _dropout,
 }
 """Operators without a schema of ONNX's own: the kinds of their outputs, or the standard call they equal."""
+for _name, _rule in _RULES.items():
+    enter((_name,), shape=_rule)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.attention.heads import append, attend, cut, heads, key_mask, looked_up, merge, rotate
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 
 
 @op("com.microsoft.Attention")

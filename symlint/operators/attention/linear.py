@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.attention.heads import heads, merge
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import SUM, Law
 
 

@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.attention.contributed import group_query_attention, multi_head_attention, projected
 from symlint.operators.attention.heads import attend, cut, heads, merge
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import NONE, Law
 
 

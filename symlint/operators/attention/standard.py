@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from symlint.model.operators import op
 from symlint.operators.attention.heads import append, attend, heads, looked_up, merge, rotate
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import NONE
 
 

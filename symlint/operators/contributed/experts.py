@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+from symlint.model.operators import op
 from symlint.operators.quantised.blocks import unpack
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 
 HOMOGENEOUS = {"relu": "Relu", "identity": "Identity"}
 

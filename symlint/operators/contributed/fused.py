@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.linear import conv, convolve, gemm, matmul, times
 from symlint.operators.normal import moments
 from symlint.operators.pointwise import clip, prelu
 from symlint.operators.spatial.channels import first, last
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 
 DEFAULTS = {"LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5)}
 """Activation of a fused operator -> its parameters where none are given."""
 
 
-@op("com.microsoft.BiasGelu", "com.microsoft.FastGelu", "com.microsoft.BiasSoftmax")
+@op("com.microsoft.BiasGelu", "com.microsoft.FastGelu", exact=True)
+@op("com.microsoft.BiasSoftmax")
 def bias_gelu(t: Tracer, x: Ref, bias: Ref | None, *, axis: int = 1) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.BiasGelu"""
     if t.node.op.endswith("Softmax"):
@@ -38,7 +39,7 @@ def bias_add(t: Tracer, x: Ref, bias: Ref, skip: Ref | None) -> tuple[Ref, ...]:
     return (t.add(t.add(x, bias), skip),)
 
 
-@op("com.microsoft.SkipLayerNormalization")
+@op("com.microsoft.SkipLayerNormalization", exact=True)
 def skip_layer_norm(
     t: Tracer, x: Ref, skip: Ref, gain: Ref, beta: Ref | None, bias: Ref | None
 ) -> tuple[Ref | None, ...]:
@@ -48,14 +49,14 @@ def skip_layer_norm(
     return t.add(t.multiply(normed, gain), beta), *moments(t, whole, [-1], 1, 2), whole
 
 
-@op("com.microsoft.SkipSimplifiedLayerNormalization")
+@op("com.microsoft.SkipSimplifiedLayerNormalization", exact=True)
 def skip_rms_norm(t: Tracer, x: Ref, skip: Ref, gain: Ref, bias: Ref | None) -> tuple[Ref | None, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.SkipSimplifiedLayerNormalization"""
     whole = t.add(t.add(x, skip), bias)
     return t.multiply(t.normalise(whole, [-1], function="rms"), gain), *moments(t, whole, [-1], 1, 2), whole
 
 
-@op("com.microsoft.EmbedLayerNormalization")
+@op("com.microsoft.EmbedLayerNormalization", exact=True)
 def embed_layer_norm(
     t: Tracer,
     words: Ref,
@@ -116,7 +117,8 @@ def fused_gemm(
     return _activate(t, gemm(t, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB), activation)
 
 
-@op("com.microsoft.FusedConv", "com.microsoft.NhwcFusedConv", "com.microsoft.NhwcConv")
+@op("com.microsoft.FusedConv", exact=True)
+@op("com.microsoft.NhwcFusedConv", "com.microsoft.NhwcConv")
 def fused_conv(
     t: Tracer,
     x: Ref,

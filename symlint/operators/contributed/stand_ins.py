@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from symlint.model.operators import op
 from symlint.operators.attention.heads import cut, heads, merge, rotate
 from symlint.operators.layout import gather, known
 from symlint.operators.spatial.windows import pool
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import NONE, SUM
 
 

@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.model.graph import Graph
+from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import Law
 
 
@@ -31,7 +31,7 @@ def either(t: Tracer, *values: Ref) -> Ref:
     return t.expand(t.pointwise(law, choice, *moving, function="Where"), values[0].shape)
 
 
-@op("If")
+@op("If", exact=True)
 def branch(t: Tracer, condition: Ref, *, then_branch: Graph, else_branch: Graph) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__If.html"""
     if condition.value is not None and condition.fixed:

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 
 from symlint.model.graph import Graph
+from symlint.model.operators import op
 from symlint.operators.controlflow.control import body as lowered
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 
 
 def sequence(*items: Ref) -> Ref:

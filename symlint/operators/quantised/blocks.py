@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
+from symlint.model.operators import op
 from symlint.operators.layout import gather, known
 from symlint.operators.linear import matmul
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import NONE
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from symlint.model.operators import op
 from symlint.operators.linear import conv, matmul
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import GRID, NONE, RANGE
 
 
@@ -43,7 +43,8 @@ def lift_bias(t: Tracer, bias: Ref | None, x_scale: Ref, w_scale: Ref) -> Ref | 
     return None if bias is None else lift(t, bias, scale, None, bias.rank - 1)
 
 
-@op("DequantizeLinear", "com.microsoft.DequantizeLinear")
+@op("DequantizeLinear", exact=True)
+@op("com.microsoft.DequantizeLinear")
 def dequantize(t: Tracer, x: Ref, scale: Ref, zero: Ref | None, *, axis: int = 1, block_size: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html"""
     return lift(t, x, scale, zero, axis % max(x.rank, 1), block_size)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.contributed.fused import embedded
 from symlint.operators.linear import convolve, matmul
 from symlint.operators.pointwise import prelu
@@ -15,7 +16,6 @@ from symlint.operators.reduce import total
 from symlint.operators.spatial.channels import first, last, pool_last
 from symlint.operators.spatial.windows import global_average, pool
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 from symlint.program.steps import NONE
 
 

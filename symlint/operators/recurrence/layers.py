@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from symlint.model.operators import op
 from symlint.operators.quantised.grids import lift
 from symlint.operators.recurrence.cell import HOMOGENEOUS, Cell, State, apart, recur
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 from symlint.program.steps import NONE
 
 
@@ -40,7 +40,7 @@ def _lstm(cell: Cell, x: Ref, state: State, *, coupled: bool) -> tuple[Ref, ...]
     return t.multiply(o, t.apply(new, 1 if cell.functions[2].lower() in HOMOGENEOUS else None, cell.functions[2])), new
 
 
-@op("RNN")
+@op("RNN", exact=True)
 def rnn(
     t: Tracer,
     x: Ref,
@@ -58,7 +58,7 @@ def rnn(
     return recur(t, x, w, r, b, lengths, [h], None, _rnn, ["Tanh"], activations, clip, layout)
 
 
-@op("GRU")
+@op("GRU", exact=True)
 def gru(
     t: Tracer,
     x: Ref,
@@ -81,7 +81,7 @@ def gru(
     return recur(t, x, w, r, b, lengths, [h], None, step, ["Sigmoid", "Tanh"], activations, clip, layout)
 
 
-@op("LSTM")
+@op("LSTM", exact=True)
 def lstm(
     t: Tracer,
     x: Ref,

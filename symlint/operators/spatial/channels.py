@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from symlint.model.operators import op
 from symlint.operators.normal import group_norm
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 
 
 def first(t: Tracer, x: Ref) -> Ref:
@@ -25,7 +25,7 @@ def pool_last(t: Tracer, x: Ref) -> Ref:
     return t.mix(x, keep, "a pooling window", steady=not padded, linear=average)
 
 
-@op("com.microsoft.NhwcMaxPool")
+@op("com.microsoft.NhwcMaxPool", exact=True)
 def max_pool_last(t: Tracer, x: Ref) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.NhwcMaxPool"""
     return pool_last(t, x)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from symlint.model.operators import op
 from symlint.operators.linear import convolve
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import op
 from symlint.program.steps import NONE
 
 

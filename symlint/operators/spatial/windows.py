@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from math import prod
 
+from symlint.model.operators import op
 from symlint.operators.layout import known
 from symlint.operators.reduce import averaged
 from symlint.program.lower import Ref, Tracer
-from symlint.program.registry import op
 from symlint.program.steps import SUM
 
 
-@op("MaxPool", "AveragePool", "LpPool")
+@op("MaxPool", "AveragePool", exact=True)
+@op("LpPool")
 def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html"""
     op, attributes = t.node.op, t.node.attributes
@@ -25,7 +26,7 @@ def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     )
 
 
-@op("GlobalAveragePool")
+@op("GlobalAveragePool", exact=True)
 def global_average(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html"""
     places = " ".join(f"s{k}" for k in range(x.rank - 2))
@@ -33,13 +34,14 @@ def global_average(t: Tracer, x: Ref) -> Ref:
     return averaged(t, summed, prod(x.shape[2:]))
 
 
-@op("GlobalMaxPool", "GlobalLpPool")
+@op("GlobalMaxPool", exact=True)
+@op("GlobalLpPool")
 def global_extremum(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__GlobalMaxPool.html"""
     return t.fold(x, range(2, x.rank), keepdims=True, law=SUM, function=t.node.op)
 
 
-@op("Resize", "Upsample")
+@op("Resize", "Upsample", exact=True)
 def resize(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Resize.html"""
     made = t.result()
@@ -55,7 +57,7 @@ def cumulative(t: Tracer, x: Ref, axis: Ref) -> Ref:
     return t.mix(x, [None if k == along else k for k in range(x.rank)], "an ordered sum")
 
 
-@op("ReverseSequence")
+@op("ReverseSequence", exact=True)
 def reverse_sequence(t: Tracer, x: Ref, lengths: Ref, *, batch_axis: int = 1, time_axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ReverseSequence.html"""
     keep = [None if k in (batch_axis, time_axis) else k for k in range(x.rank)]

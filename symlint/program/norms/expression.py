@@ -126,7 +126,6 @@ _ARITHMETIC: Mapping[str, Callable[..., Expression | None]] = {
     "Abs": _absolute,
     "Add": _sum,
     "Div": _quotient,
-    "Dropout": lambda a: a,
     "Identity": lambda a: a,
     "Mul": _product,
     "Neg": _negated,

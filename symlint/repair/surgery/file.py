@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.model.graph import Array, Graph, Model, Node
+from symlint.model.operators import known
 from symlint.program.recorder import Ref
-from symlint.repair.surgery import heads, places  # noqa: F401 - they enter their operators
-from symlint.repair.surgery.layouts import ADAPTED, BROADCAST
+from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - they enter their operators
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, same
 from symlint.repair.surgery.site import Site, free_name, source_of, stored_value
 from symlint.repair.surgery.waste import Idle, discard, idle
@@ -52,7 +52,7 @@ class _Surgery:
         self._freeze()
         for first, node in self.nodes.items():
             place = self.places.get(first)
-            if place is not None and (adapt := ADAPTED.get(node.op)) is not None:
+            if place is not None and (adapt := known(node.op).resize) is not None:
                 site = Site(self.file, self.model, place, node, self.narrowing, self.tainted)
                 if site.touched:
                     adapt(site)
@@ -98,7 +98,7 @@ class _Surgery:
         if node.op == "Concat" and made is not None and 0 in ref.shape:
             along = int(node.attributes["axis"]) % len(ref.shape)
             return tuple(None if a == along else kept for a, kept in enumerate(self.narrowing.of(made.name)))
-        if made is None or (node.op not in BROADCAST and (k or "Scatter" not in node.op)):
+        if made is None or (not known(node.op).broadcasts and (k or "Scatter" not in node.op)):
             return rows
         met = zip(ref.shape[::-1], made.shape[::-1], self.narrowing.of(made.name)[::-1], strict=False)
         return tuple(kept if n == m else None for n, m, kept in met)[::-1]
@@ -199,12 +199,12 @@ class _Surgery:
                     continue
                 for k, value in enumerate(node.inputs):
                     if value is not None and (name := value.name or "") in self.tainted:
-                        known = self.model.constants.get(name)
-                        if known is not None and name not in self.model.moving:
+                        fixed = self.model.constants.get(name)
+                        if fixed is not None and name not in self.model.moving:
                             if name not in stored:
-                                stored[name] = Site.store(self.file, f"{name}.fixed", known)
+                                stored[name] = Site.store(self.file, f"{name}.fixed", fixed)
                             node.replace_input_with(k, stored[name])
-                        elif known is None or not (_uniform(known) or (node.op_type in ADAPTED and k > 0)):
+                        elif fixed is None or not (_uniform(fixed) or (known(node.op_type).resize and k > 0)):
                             raise Immovable(f"{name!r} is computed from their number")
 
     # -- declared shapes ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from symlint.repair.surgery.layouts import adapts
+from symlint.model.operators import resize
 from symlint.repair.surgery.narrowing import Immovable
 from symlint.repair.surgery.site import Site
 
@@ -30,7 +30,7 @@ def _heads(site: Site, k: int, count: int) -> int:
     return site.narrowing.lengths(halves[:1])[0]
 
 
-@adapts("com.microsoft.MultiHeadAttention", "com.microsoft.GroupQueryAttention", "Attention")
+@resize("com.microsoft.MultiHeadAttention", "com.microsoft.GroupQueryAttention", "Attention")
 def _attention(site: Site) -> None:
     """Numbers of heads; the scale of the scores stays what the old size of a head made it."""
     old = site.node.attributes
@@ -43,14 +43,14 @@ def _attention(site: Site) -> None:
         site.set("scale", float(width) ** -0.5)
 
 
-@adapts("LinearAttention", "com.microsoft.LinearAttention")
+@resize("LinearAttention", "com.microsoft.LinearAttention")
 def _linear_attention(site: Site) -> None:
     for name, k in (("q_num_heads", 0), ("kv_num_heads", 1)):
         if site.read(k)[-1] is not None:
             site.set(name, _heads(site, k, int(site.node.attributes[name])))
 
 
-@adapts("RotaryEmbedding")
+@resize("RotaryEmbedding")
 def _rotary(site: Site) -> None:
     """Whole heads may go; planes are told by where they stand in a head."""
     count, kept = int(site.node.attributes.get("num_heads", 0)), site.read(0)[-1]
@@ -64,7 +64,7 @@ def _rotary(site: Site) -> None:
     site.set("num_heads", left)
 
 
-@adapts("com.microsoft.MatMulNBits")
+@resize("com.microsoft.MatMulNBits")
 def _packed(site: Site) -> None:
     """The numbers of one row share bytes and scales; rows stand alone."""
     if site.read(0)[-1] is not None:
@@ -72,12 +72,12 @@ def _packed(site: Site) -> None:
     site.set("N", site.result()[-1])
 
 
-@adapts(*(f"com.microsoft.{word}" for word in PACKED))
+@resize(*(f"com.microsoft.{word}" for word in PACKED))
 def _unknown(site: Site) -> None:
     raise Immovable(f"{site.node.op} {site.node.name!r} keeps several things in one tensor")
 
 
-@adapts("com.microsoft.Attention")
+@resize("com.microsoft.Attention")
 def _joint_attention(site: Site) -> None:
     """Queries, keys and values of one weight: sizes of the three, and the number of heads."""
     old, kept = site.node.attributes, site.read(1)[1]
@@ -104,12 +104,12 @@ def _parts(site: Site, name: str, count: int, axis: int = -1) -> int:
     return site.narrowing.lengths(halves[:1])[0]
 
 
-@adapts("GroupNormalization")
+@resize("GroupNormalization")
 def _groups(site: Site) -> None:
     site.set("num_groups", _parts(site, site.node.outputs[0], int(site.node.attributes["num_groups"]), 1))
 
 
-@adapts("com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm")
+@resize("com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm")
 def _groups_last(site: Site) -> None:
     axis = -1 if site.node.attributes.get("channels_last", 1) else 1
     site.set("groups", _parts(site, site.node.outputs[0], int(site.node.attributes["groups"]), axis))

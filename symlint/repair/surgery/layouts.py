@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from symlint.model.operators import resize
 from symlint.repair.surgery.narrowing import Immovable
 from symlint.repair.surgery.site import Site
 
-Adapt = Callable[[Site], None]
-ADAPTED: dict[str, Adapt] = {}
-"""Operator -> what tells it the new sizes."""
 
-
-BROADCAST = frozenset(
-    (
-        *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Where", "PRelu"),
-        *("And", "Or", "Xor", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"),
-    )
-)
-"""Operators whose operands have the sizes of the result, or 1."""
-
-
-def adapts(*ops: str) -> Callable[[Adapt], Adapt]:
-    """Enter a function for operators."""
-
-    def enter(function: Adapt) -> Adapt:
-        ADAPTED.update(dict.fromkeys(ops, function))
-        return function
-
-    return enter
-
-
-@adapts("Reshape", "Expand")
+@resize("Reshape", "Expand")
 def _shape(site: Site) -> None:
     """A wanted shape names the narrowed axes; lengths that a run decides are left to be found out."""
     given = site.known(1)
@@ -65,7 +41,7 @@ def _same_axis(site: Site, axis: int) -> bool:
     return axis < len(before) and site.after(0)[axis] == site.result()[axis] and after[axis] is not None
 
 
-@adapts("Conv", "ConvInteger", "QLinearConv", "com.microsoft.QLinearConv", "com.microsoft.FusedConv")
+@resize("Conv", "ConvInteger", "QLinearConv", "com.microsoft.QLinearConv", "com.microsoft.FusedConv")
 def _convolution(site: Site) -> None:
     weight = 3 if "QLinear" in site.node.op else 1
     group = int(site.node.attributes.get("group", 1))
@@ -73,21 +49,21 @@ def _convolution(site: Site) -> None:
         _grouped(site, group, site.after(0)[1], site.after(weight)[1])
 
 
-@adapts("DeformConv")
+@resize("DeformConv")
 def _deformed_convolution(site: Site) -> None:
     if int(site.node.attributes.get("offset_group", 1)) > 1 and site.read(0)[1] is not None:
         raise Immovable(f"DeformConv {site.node.name!r} moves groups of them, each in its own way")
     _convolution(site)
 
 
-@adapts("com.microsoft.NhwcConv", "com.microsoft.NhwcFusedConv")
+@resize("com.microsoft.NhwcConv", "com.microsoft.NhwcFusedConv")
 def _last_convolution(site: Site) -> None:
     group = int(site.node.attributes.get("group", 1))
     if group > 1:
         _grouped(site, group, site.after(0)[-1], site.after(1)[1])
 
 
-@adapts("ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads")
+@resize("ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads")
 def _transposed_convolution(site: Site) -> None:
     group = int(site.node.attributes.get("group", 1))
     if group > 1:
@@ -101,13 +77,13 @@ def _grouped(site: Site, old: int, channels: int, each: int) -> None:
         site.set("group", channels // each)
 
 
-@adapts("LSTM", "GRU", "RNN")
+@resize("LSTM", "GRU", "RNN")
 def _cell(site: Site) -> None:
     if "hidden_size" in site.node.attributes:
         site.set("hidden_size", site.after(2)[2])
 
 
-@adapts("Resize")
+@resize("Resize")
 def _resize(site: Site) -> None:
     if site.known(3) is not None:
         axes = site.node.attributes.get("axes") or range(len(site.made()))
@@ -115,13 +91,13 @@ def _resize(site: Site) -> None:
         site.override(3, entries)
 
 
-@adapts("MaxUnpool")
+@resize("MaxUnpool")
 def _unpool(site: Site) -> None:
     if site.known(2) is not None:
         site.override(2, {k: n for k, n in enumerate(site.result()) if site.made()[k] is not None})
 
 
-@adapts("Tile")
+@resize("Tile")
 def _tile(site: Site) -> None:
     times = site.known(1)
     if times is None or site.shifty(1):

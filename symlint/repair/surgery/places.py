@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.model.graph import Array
-from symlint.repair.surgery.layouts import adapts
+from symlint.model.operators import resize
 from symlint.repair.surgery.narrowing import Immovable, Left, same
 from symlint.repair.surgery.site import Site
 
 
-@adapts("Split")
+@resize("Split")
 def _split(site: Site) -> None:
     axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
     sizes = [site.result(k)[axis] for k in range(len(site.node.outputs))]
@@ -48,7 +48,7 @@ def _split_less(site: Site, sizes: list[int]) -> None:
     raise Immovable(f"Split {site.node.name!r} would have an empty part")
 
 
-@adapts("SplitToSequence")
+@resize("SplitToSequence")
 def _split_to_sequence(site: Site) -> None:
     """One size for all parts leaves another rest when some are narrower: each is given its own."""
     axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
@@ -62,7 +62,7 @@ def _split_to_sequence(site: Site) -> None:
     site.put(1, np.asarray(sizes, np.int64))
 
 
-@adapts("Slice")
+@resize("Slice")
 def _slice(site: Site) -> None:
     old, shape, left = site.node.attributes, site.before(0), site.read(0)
     starts, ends, axes, steps = (site.known(k) for k in range(1, 5))
@@ -93,7 +93,7 @@ def _slice(site: Site) -> None:
     site.override(2, last)
 
 
-@adapts("Gather")
+@resize("Gather")
 def _gather(site: Site) -> None:
     axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
     kept = site.read(0)[axis]
@@ -111,7 +111,7 @@ def _gather(site: Site) -> None:
     site.put(1, np.asarray(np.cumsum(kept) - 1, indices.dtype)[wanted])
 
 
-@adapts("GatherND", "com.microsoft.GatherND", "Compress")
+@resize("GatherND", "com.microsoft.GatherND", "Compress")
 def _chosen(site: Site) -> None:
     """Fixed indices along one axis, each of which may stand in a row of its own; with units that go they go as well."""
     deep, scatters, compresses = "ND" in site.node.op, "Scatter" in site.node.op, site.node.op == "Compress"
@@ -134,7 +134,7 @@ def _chosen(site: Site) -> None:
     site.put(1, indices)
 
 
-@adapts("ScatterND")
+@resize("ScatterND")
 def _scatter(site: Site) -> None:
     """What is written over need not be there before, so its units belong to the result alone."""
     made, indices, shape = site.made(), site.known(1), site.before(1)
@@ -172,7 +172,7 @@ def _places(indices: Array, made: Left) -> Array:
     return np.asarray(fresh, order="C")
 
 
-@adapts("GatherElements", "Scatter", "ScatterElements")
+@resize("GatherElements", "Scatter", "ScatterElements")
 def _addressed(site: Site) -> None:
     """Indices that are repeated for units are repeated for fewer; those that are stored are cut."""
     if site.known(1) is not None and site.node.inputs[1] not in site.model.moving:
@@ -191,7 +191,7 @@ def _addressed(site: Site) -> None:
     site.insert(1, "Slice", [np.asarray(n, np.int64) for n in numbers])
 
 
-@adapts("Pad")
+@resize("Pad")
 def _pad(site: Site) -> None:
     """What is padded along a narrowed axis are units as well."""
     shape, axes, given = site.before(0), site.known(3), site.known(1)
@@ -214,7 +214,7 @@ def _pad(site: Site) -> None:
         site.override(1, {k: n for k, n in fresh.items() if n != amounts[k]})
 
 
-@adapts("CenterCropPad")
+@resize("CenterCropPad")
 def _centred(site: Site) -> None:
     """Of an axis that keeps all its units the wanted size is the new one; elsewhere the middle is another."""
     rank = len(site.read(0))

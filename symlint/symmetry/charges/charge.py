@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
-from symlint.program.parity import EVEN, LINEAR, ODD
+from symlint.program.functions import Parity
 from symlint.program.steps import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise
 from symlint.symmetry.charges.charge_system import System
 from symlint.symmetry.charges.unknowns import ONE, Charge, Slots, Variables
@@ -43,11 +43,10 @@ class Sign(System):
 
     def law(self, step: Pointwise) -> Law:
         """Sums and products of any operands, odd and even functions of one."""
-        if step.function in EVEN:
-            return CONSTANT
-        if step.function in ODD:
-            return SAME
-        if step.function in ("Add", "Sub", "Sum", "Mean", "Where"):
+        parity = step.known.parity
+        if parity is not Parity.NEITHER:
+            return SAME if parity is Parity.ODD else CONSTANT
+        if step.known.sums or step.function == "Where":
             return step.law
         if step.function in ("Mul", "Div"):
             return Law("product", (ONE,) * len(step.operands))
@@ -75,7 +74,7 @@ class Linear(System):
 
     def law(self, step: Pointwise) -> Law:
         """Linear functions; a product is one where a single operand has the units."""
-        if step.function in LINEAR:
+        if step.linear:
             return SUM if len(step.operands) > 1 else SAME
         return step.law if step.function in ("Mul", "Div", "Where") else NONE
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from symlint.program.numbers import SUMMING
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, operands
-from symlint.symmetry.translation.transition import COPYING, PASSING
+from symlint.symmetry.translation.transition import COPYING
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
 
 
@@ -127,7 +126,7 @@ class Absorbers:
             or (n in self.program.tables and self.program.tables[n].size == 1 and bool(self.program.tables[n].all()))
             for j, n in enumerate(step.operands)
         )
-        if not (step.function in SUMMING or step.function in PASSING or (scaled and (step.function == "Mul" or not k))):
+        if not (step.linear or (scaled and (step.function == "Mul" or not k))):
             return None
         exact = wave.exact and step.function in COPYING
         shape = self.program.shapes[step.operands[k]]

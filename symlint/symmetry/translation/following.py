@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
 
-from symlint.program.numbers import SUMMING
 from symlint.program.steps import Affine, Concat, Einsum, Pointwise, Program, Step, operands
 from symlint.symmetry.translation.absorption import Absorbers, Way
 from symlint.symmetry.translation.course import Visit
@@ -144,9 +143,7 @@ class Following:
         if len(entering) == 1:
             return self.transitions.step(step, entering[0], waves[read[entering[0]]])
         names = [read[k] for k in entering]
-        apart = isinstance(step, Pointwise) and (
-            step.function in SUMMING or (step.function == "Where" and 0 not in entering)
-        )
+        apart = isinstance(step, Pointwise) and (step.known.sums or (step.function == "Where" and 0 not in entering))
         if len(entering) > 1 and not apart and isinstance(step, (Einsum, Pointwise)):
             raise Blocked
         if isinstance(step, Concat) and len(entering) == len(step.operands):
@@ -163,7 +160,7 @@ class Following:
         self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], closed: Closed
     ) -> tuple[tuple[int, Way], ...]:
         """At a sum: another operand that takes the change back."""
-        if not isinstance(step, Pointwise) or step.function not in SUMMING or step.out not in made:
+        if not isinstance(step, Pointwise) or not step.known.sums or step.out not in made:
             return ()
         wave = made[step.out]
         if wave.kind is Kind.ANY:

@@ -100,7 +100,7 @@ def _pointwise(step: Pointwise, found: Nulls, program: Program, fixed: frozenset
         return {}
     made: dict[int, Null] = {}
     for axis, null in found[x].items():
-        new: Null | None = null if step.function in ("Identity", "Dropout") else None
+        new: Null | None = null if step.function == "Identity" else None
         others = [n for k, n in enumerate(step.operands) if k != place]
         if step.function == "Mul" or (step.function == "Div" and place == 0):
             power = 1 if step.function == "Mul" else -1

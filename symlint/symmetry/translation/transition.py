@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from symlint.program.dispatch import dispatched
-from symlint.program.numbers import SUMMING
 from symlint.program.steps import (
     Affine,
     Concat,
@@ -26,7 +25,6 @@ from symlint.program.steps import (
 from symlint.symmetry.translation.null import Nulls
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
 
-PASSING = frozenset({"Identity", "Dropout", "Neg"})
 MASKED = -1e4
 """A score this low has no weight in a softmax, whatever is added to others."""
 
@@ -157,7 +155,7 @@ class Transitions:
     def _(self, step: Pointwise, k: int, wave: Wave) -> dict[str, Wave]:
         wide = self._broadcast(step, k, wave)
         others = [n for j, n in enumerate(step.operands) if j != k]
-        if step.function in SUMMING or step.function in PASSING:
+        if step.linear:
             return {step.out: wide}
         if step.function == "Mul" or (step.function == "Div" and k == 0):
             if step.operands.count(step.operands[k]) > 1:

@@ -1,0 +1,79 @@
+"""Elementwise functions: what analyses know of each, in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Any
+
+from symlint.model.graph import Array
+
+Attributes = Mapping[str, Any]
+
+
+class Parity(Enum):
+    """What a function does to a sign."""
+
+    ODD = "odd"
+    EVEN = "even"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Rising:
+    """A function that never falls, with the least and the largest value."""
+
+    of: Callable[[Array, Attributes], Array]
+    least: float = -inf
+    largest: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class Dipping:
+    """A function that falls to one lowest point and then rises: place and value of that point."""
+
+    of: Callable[[Array], Array]
+    place: float
+    least: float
+    slack: float = 0.0
+    """How far versions of the function that go by one name are apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A function of which only the least and the largest value are told."""
+
+    least: float
+    largest: float
+
+
+Course = Rising | Dipping | Within
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What holds of an elementwise function, whatever it gets."""
+
+    parity: Parity = Parity.NEITHER
+    course: Course | None = None
+    """None where it is told otherwise, or not at all."""
+    sums: bool = False
+    """Whether it adds its operands, each perhaps with another sign or divided by their number."""
+    passes: bool = False
+    """Whether it is its operand, perhaps with another sign."""
+
+
+_PLAIN = Function()
+_FUNCTIONS: dict[str, Function] = {}
+
+
+def enter(names: tuple[str, ...], function: Function) -> None:
+    """Enter what is known of the functions called `names`."""
+    _FUNCTIONS.update(dict.fromkeys(names, function))
+
+
+def function(name: str) -> Function:
+    """What is known of the function of a `Pointwise`."""
+    return _FUNCTIONS.get(name, _PLAIN)
