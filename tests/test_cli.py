@@ -77,7 +77,7 @@ def test_exit_code_is_the_same_in_every_format(request, tmp_path, names, flags, 
 
 def test_json_is_the_documented_shape(broken):
     document = json.loads(call("check", broken, "--format", "json").stdout)
-    assert list(document) == ["schema_version", "verdict", "exit_code", "symlint", "models"]
+    assert list(document) == ["schema_version", "verdict", "exit_code", "symlint", "models", "acceptance"]
     (model,) = document["models"]
     assert list(model) == ["path", "sha256", "coverage", "findings", "skipped"]
     assert model["skipped"] == []
@@ -85,8 +85,10 @@ def test_json_is_the_documented_shape(broken):
     (finding,) = (finding for finding in model["findings"] if finding["rule"] == "SYM005")
     assert list(finding) == [
         *("rule", "name", "level", "evidence", "message", "space", "units", "tensors", "facts", "saves"),
-        *("fingerprint", "fixable"),
+        *("fingerprint", "fixable", "accepted", "worse_than"),
     ]
+    assert finding["accepted"] is None
+    assert document["acceptance"] == {"baseline": None, "gone": [], "unused": [], "expired": []}
     assert finding["facts"]["NaN"] == 1
     assert finding["tensors"] == ["first.weight"]
     assert finding["saves"] == {"parameters": 0}

@@ -6,14 +6,16 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from symlint.audit.outcome import Report, Run
 from symlint.errors import UnreadableModel
 from symlint.evidence.context import Context
+from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.fingerprint import stamp
 from symlint.lint.rule import STORING, Rule
@@ -22,11 +24,9 @@ from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped,
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
-from symlint.symmetry.spaces import Coverage, Space
 
 _log = logging.getLogger(__name__)
 
-_NOTHING = Coverage(0, 0, 0, 0)
 _MEMORY = "the audit needs more memory than there is"
 
 REMOVING = ("remove", "fold", "merge", "factor")
@@ -36,95 +36,52 @@ REMOVING = ("remove", "fold", "merge", "factor")
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What the audit of one file has found."""
-
-    path: str
-    """As given by the caller, with forward slashes."""
-    hashed: Callable[[], str] = str
-    """Gives the hash of the file; nobody waits for it whose report does not show it."""
-    coverage: Coverage = _NOTHING
-    findings: tuple[Finding, ...] = ()
-    spaces: Mapping[str, Space] = field(default_factory=dict)
-    """The spaces that findings speak of, by id."""
-    incomplete: str = ""
-    """Why the audit could not be finished; empty when it could."""
-    skipped: tuple[Skipped, ...] = ()
-    """The phase and the rules that a budget, the memory or Ctrl-C has cut short."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the file's bytes; empty when they could not be read, or have changed since the audit."""
-        return self.hashed()
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The reports of one call, and what they amount to."""
-
-    reports: tuple[Report, ...]
-    rules: tuple[Rule, ...]
-    """The rules that took part."""
-    missing: tuple[str, ...] = ()
-    """Paths at which there is no model."""
-    fail_on: str = "warning"
-    seconds: float = 0.0
-    interrupted: bool = False
-    """Whether Ctrl-C has left anything out."""
-
-    @property
-    def findings(self) -> Iterator[Finding]:
-        """All findings of all models."""
-        return (finding for report in self.reports for finding in report.findings)
-
-    @property
-    def exit_code(self) -> int:
-        """The first of 130 interrupted, 4 incomplete, 1 findings at or above the threshold, 3 no model, 0 clean."""
-        if self.interrupted:
-            return 130
-        if any(report.incomplete for report in self.reports):
-            return 4
-        if self.fail_on != "never" and any(f.level >= Level[self.fail_on.upper()] for f in self.findings):
-            return 1
-        return 0 if self.reports else 3
-
-    @property
-    def verdict(self) -> str:
-        """The exit code in a word."""
-        return {0: "pass", 1: "fail"}.get(self.exit_code, "incomplete")
-
-
 def run(
     files: Iterable[str],
     missing: Sequence[str],
     rules: Sequence[Rule],
-    settings: Settings,
+    settings: Configurations,
     watch: Watch | None = None,
 ) -> Run:
-    """Audit the files one after another, until the watch is interrupted.
+    """Audit the files one after another, each under its own settings, until the watch is interrupted.
 
     Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
     """
     start = time.perf_counter()
     watch = watch or Watch()
-    chosen = settings.chosen(rules)
-    reports = [_unbegun(file) if watch.interrupted else audit(file, chosen, settings, watch) for file in files]
+    reports = [_unbegun(file) if watch.interrupted else _under(file, settings.of(file), rules, watch) for file in files]
     cut = watch.interrupted and any(report.skipped for report in reports)
     if reports:
         reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
-    return Run(tuple(reports), chosen, tuple(missing), settings.fail_on, time.perf_counter() - start, cut)
+    seconds = time.perf_counter() - start
+    return Run(
+        tuple(reports), _taking_part(reports, settings, rules), tuple(missing), settings.run.fail_on, seconds, cut
+    )
 
 
-def find(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _under(file: str, settings: Settings, rules: Sequence[Rule], watch: Watch) -> Report:
+    return replace(audit(file, settings.chosen(rules), settings, watch), settings=settings)
+
+
+def _taking_part(reports: Iterable[Report], settings: Configurations, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules that one of the models was judged by, or would have been."""
+    codes = {rule.code for report in reports if report.settings for rule in report.settings.chosen(rules)}
+    codes |= {rule.code for rule in settings.run.chosen(rules)}
+    return tuple(rule for rule in rules if rule.code in codes)
+
+
+def find(
+    paths: Sequence[str], excluded: Callable[[str], bool] = lambda _: False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The model files that paths name, and the paths that name none.
 
-    A file is taken whatever it is called; below a folder, every ``*.onnx`` outside hidden folders and environments.
+    A file that is named is taken whatever it is called; below a folder, every ``*.onnx`` outside hidden folders and
+    environments that is not excluded.
     """
     files: dict[str, str] = {}
     missing = []
     for path in paths:
-        found = _below(path) if Path(path).is_dir() else [path] if os.path.lexists(path) else []
+        found = _below(path, excluded) if Path(path).is_dir() else [path] if os.path.lexists(path) else []
         if not found:
             missing.append(path)
         for file in found:
@@ -136,7 +93,7 @@ def _absence(path: str) -> str:
     return "no *.onnx in this folder" if Path(path).is_dir() else "no such file"
 
 
-def _below(folder: str) -> list[str]:
+def _below(folder: str, excluded: Callable[[str], bool]) -> list[str]:
     found = []
     for where, folders, files in os.walk(folder):
         if "pyvenv.cfg" in files and where != folder:
@@ -144,7 +101,7 @@ def _below(folder: str) -> list[str]:
             continue
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
         found += [str(Path(where, file)) for file in sorted(files) if file.lower().endswith(".onnx")]
-    return found
+    return [file for file in found if not excluded(file)]
 
 
 def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | None = None) -> Report:
@@ -178,6 +135,7 @@ def judged(path: str, context: Context, rules: Sequence[Rule], settings: Setting
     """What the rules find in a model that was read."""
     findings, crashed, skipped = _check(context, rules, settings)
     symmetry = context.symmetry
+    unfinished = {*(item.name for item in skipped), *crashed}
     spoken_of = {finding.space for finding in findings}
     return Report(
         path=path,
@@ -185,14 +143,15 @@ def judged(path: str, context: Context, rules: Sequence[Rule], settings: Setting
         coverage=symmetry.coverage,
         findings=findings,
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
-        incomplete=crashed or _short(skipped, rules) or symmetry.coverage.unreached,
+        incomplete=_stopped(crashed) or _short(skipped, rules) or symmetry.coverage.unreached,
         skipped=skipped,
+        finished=frozenset(rule.code for rule in rules if not rule.on_failure and rule.code not in unfinished),
     )
 
 
 def _check(
     context: Context, rules: Sequence[Rule], settings: Settings
-) -> tuple[tuple[Finding, ...], str, tuple[Skipped, ...]]:
+) -> tuple[tuple[Finding, ...], list[str], tuple[Skipped, ...]]:
     """The findings of all rules, the rules that stopped, and those that were cut short."""
     symmetry, budget = context.symmetry, context.budget
     findings: list[Finding] = []
@@ -223,7 +182,13 @@ def _check(
     budget.lift()
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
-    return stamp(findings, symmetry), f"{', '.join(crashed)} stopped" if crashed else "", tuple(skipped)
+    names = {space.id: space.name for space in symmetry.spaces}
+    placed = [replace(finding, layer=names.get(finding.space or "", "")) for finding in findings]
+    return stamp(placed, symmetry), crashed, tuple(skipped)
+
+
+def _stopped(crashed: Sequence[str]) -> str:
+    return f"{', '.join(crashed)} stopped" if crashed else ""
 
 
 def _promised(context: Context, rules: Sequence[Rule], findings: Sequence[Finding]) -> list[Finding]:

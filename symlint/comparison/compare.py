@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from symlint.audit.engine import REMOVING, Report, judged
+from symlint.audit.engine import REMOVING, judged
+from symlint.audit.outcome import Report
 from symlint.comparison.change.folded_norms import Fold, folded, told
 from symlint.comparison.change.repaired import repaired
 from symlint.comparison.change.resized import resized, with_cuts

@@ -53,7 +53,7 @@ def verdicts(
             continue
         before = waiting.pop(0)
         grown = _grown(before, finding, in_place=placed(before.space or ""))
-        size = _amount(finding) - _amount(before)
+        size = finding.amount - before.amount
         if grown.added or size > 0:
             worse.append(grown)
         elif grown.removed or size < 0:
@@ -74,8 +74,3 @@ def _grown(before: Finding, after: Finding, *, in_place: bool) -> Grown:
         return Grown(before, after)
     one, two = set(before.units), set(after.units)
     return Grown(before, after, tuple(sorted(two - one)), tuple(sorted(one - two)))
-
-
-def _amount(finding: Finding) -> int:
-    """How much a finding speaks of: units, or what repairing it would save."""
-    return len(finding.units) or finding.saves

@@ -1,10 +1,12 @@
 """The configuration file: the nearest ``symlint.toml``, or ``pyproject.toml`` with a table ``[tool.symlint]``.
 
-It is looked for in the working directory and above; flags of the command line win over it.
+It is looked for beside each model and above, and else in the working directory and above; flags of the command line win
+over it.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +16,8 @@ from typing import Any
 from symlint.errors import UsageProblem, suggestion
 from symlint.evidence.options import TARGETS, Mirror
 from symlint.evidence.options import surface as parts
-from symlint.lint.settings import LEVELS, THRESHOLDS, Settings
+from symlint.lint.acceptance import Acceptance
+from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
 from symlint.model.amounts import duration, memory
 
 _MIRROR = ("name", "tensors", "surface", "axes")
@@ -28,6 +31,43 @@ def read(start: Path) -> Settings:
             if file.is_file() and (values := _table(file, table)) is not None:
                 return _settings(file, values)
     return Settings()
+
+
+class Configurations:
+    """The settings of each model of a run: those of the configuration nearest to it, under what the flags say."""
+
+    def __init__(self, file: str | None = None, **flags: Any) -> None:
+        """Read the configuration of the run.
+
+        Args:
+            file: the configuration of every model, whatever stands beside it.
+            flags: fields of `Settings` that win over it; None for what was not given.
+
+        Raises `UsageProblem` for a configuration that cannot be followed.
+        """
+        self._flags = flags
+        self._only = file is not None
+        self._folders: dict[Path, Settings] = {}
+        self.run = (read(Path.cwd()) if file is None else _named(Path(file))).override(COMMAND, **flags)
+        """The settings where no model is: of the file, or of the working directory."""
+
+    def of(self, path: str) -> Settings:
+        """The settings of one model."""
+        folder = Path(path).absolute().parent
+        if folder not in self._folders:
+            near = Settings() if self._only else read(folder)
+            self._folders[folder] = near.override(COMMAND, **self._flags) if near.file else self.run
+        return self._folders[folder].at(path)
+
+
+def _named(file: Path) -> Settings:
+    keys = ("tool", "symlint") if file.name == "pyproject.toml" else ()
+    if not file.is_file():
+        raise UsageProblem(f"{file}: no such configuration")
+    values = _table(file.absolute(), keys)
+    if values is None:
+        raise UsageProblem(f"{file} has no table [tool.symlint] that could be read")
+    return _settings(file.absolute(), values)
 
 
 def _table(file: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
@@ -60,6 +100,10 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
         "max-memory": memory,
         "time-budget": duration,
         "mirrors": partial(_mirrors, file.parent),
+        "exclude": _patterns,
+        "per-file-ignores": partial(_by_file, _selectors),
+        "per-file-levels": partial(_by_file, _levels),
+        "accept": partial(_accept, str(file)),
     }
     given: dict[str, Any] = {}
     for key, value in values.items():
@@ -71,13 +115,62 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
             given[key.replace("-", "_")] = readers[key](value)
         except ValueError as error:
             raise UsageProblem(f"{file}: {key}: {error}") from None
-    return Settings(**given, origins=dict.fromkeys(given, str(file)))
+    return Settings(**given, origins=dict.fromkeys(given, str(file)), file=str(file))
 
 
 def _selectors(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"expected a list of codes or names, not {value!r}")
     return tuple(value)
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"expected a list of patterns of files, not {value!r}")
+    return tuple(value)
+
+
+def _by_file(read: Callable[[object], Any], value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table with patterns of files for keys, not {value!r}")
+    return {pattern: read(item) for pattern, item in value.items()}
+
+
+_ACCEPT = ("fingerprint", "rule", "layer", "reason", "expires")
+
+
+def _accept(file: str, value: object) -> tuple[Acceptance, ...]:
+    tables = value if isinstance(value, list) else [value]
+    return tuple(_acceptance(file, table) for table in tables)
+
+
+def _acceptance(file: str, table: object) -> Acceptance:
+    if not isinstance(table, dict) or not table.keys() <= {*_ACCEPT}:
+        unknown = [key for key in table if key not in _ACCEPT] if isinstance(table, dict) else []
+        more = f"{unknown[0]!r}{suggestion(unknown[0], _ACCEPT)}" if unknown else repr(table)
+        raise ValueError(f"expected tables with {', '.join(_ACCEPT)}, not {more}")
+    words = {key: item for key, item in table.items() if key != "expires"}
+    if not all(isinstance(item, str) and item for item in words.values()):
+        raise ValueError(f"expected words in quotes, not {table!r}")
+    if ("fingerprint" in words) == ("rule" in words) or ("fingerprint" in words and "layer" in words):
+        raise ValueError(f"give either a fingerprint, or a rule and perhaps a layer, not {table!r}")
+    if "reason" not in words:
+        raise ValueError(f"{words.get('fingerprint') or words['rule']}: give a reason, for whoever reads the report")
+    return Acceptance(**words, expires=_day(table.get("expires")), origin=file)
+
+
+def _day(value: object) -> str:
+    """A date of TOML, or one in quotes, as YYYY-MM-DD."""
+    if value is None:
+        return ""
+    try:
+        if isinstance(value, str):
+            return dt.date.fromisoformat(value).isoformat()
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            return value.isoformat()
+    except ValueError:
+        pass
+    raise ValueError(f"expires: expected a day like 2027-06-30, not {value!r}")
 
 
 def _threshold(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from symlint.evidence.level import Level
 
-__all__ = ["Evidence", "Finding", "Level", "Skipped"]
+__all__ = ["Accepted", "Evidence", "Finding", "Level", "Skipped"]
 
 Evidence = Literal["exact", "bounded", "heuristic", "gauge"]
 
@@ -24,6 +24,18 @@ class Skipped:
     tensor: str = ""
     """The tensor that did not fit into the memory, where it is one."""
     phase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Why a finding does not fail a run."""
+
+    by: str
+    """``baseline`` or ``configuration``."""
+    reason: str = ""
+    """In the words of whoever accepted it."""
+    expires: str = ""
+    """The last day on which that holds, as YYYY-MM-DD; empty for no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +63,14 @@ class Finding:
     """How many units over all copies, or directions, that takes away; 0 where the repair takes none, or is none."""
     fingerprint: str = ""
     """Stable across renaming of nodes and tensors and across retraining; set by the audit."""
+    layer: str = ""
+    """The layer that it speaks of; set by the audit."""
+    accepted: Accepted | None = None
+    """By whom and why it is no fault; it is reported all the same."""
+    worse_than: str = ""
+    """What a baseline has accepted in its place, where it is worse than that: ``3 units, warning``."""
+
+    @property
+    def amount(self) -> int:
+        """How much it speaks of: units, or what repairing it would save."""
+        return len(self.units) or self.saves

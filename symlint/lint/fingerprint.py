@@ -2,8 +2,10 @@
 
 A fingerprint is made of the rule's code and of the structure of the space: sizes, shapes, layouts and the operators
 around it. Names, weights, units, paths and messages are left out, so that it outlives an exporter that renames and a
-training that starts again. Places that look alike are numbered in the order of the spaces, whether or not they have a
-finding, so that one place's repair does not rename another.
+training that starts again. Places that look alike are numbered from the input to the output, whether or not they have a
+finding, so that one place's repair does not rename another; that is a matter of the wires, not of the order in which a
+file lists its nodes. Which of two that stand side by side comes first says nothing: whoever compares two files counts
+the fingerprints that are equal up to their number (`structure`).
 """
 
 from __future__ import annotations
@@ -25,36 +27,73 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 def stamp(findings: Sequence[Finding], symmetry: Symmetry | None = None) -> tuple[Finding, ...]:
     """The findings with their fingerprints: 16 hexadecimal digits, a colon, and the number among equals."""
-    places = _places(symmetry) if symmetry and any(finding.space for finding in findings) else {}
+    places = _Places(symmetry) if symmetry and findings else None
     seen: dict[str, int] = defaultdict(int)
     stamped = []
     for finding in findings:
-        structure, ordinal = places.get(finding.space or "", (str(finding.facts.get("op", "")), 1))
-        key = f"{_digest([SCHEME, finding.rule, structure])}:{ordinal}"
+        where, ordinal = places.of(finding) if places else ("", 1)
+        key = f"{_digest([SCHEME, finding.rule, where])}:{ordinal}"
         seen[key] += 1
         stamped.append(replace(finding, fingerprint=key if seen[key] == 1 else f"{key}.{seen[key]}"))
     return tuple(stamped)
 
 
-def _places(symmetry: Symmetry) -> dict[str, tuple[str, int]]:
-    """Structure of each space and its number among those of equal structure."""
-    surroundings = _surroundings(symmetry.model.graph)
-    counts: dict[str, int] = defaultdict(int)
-    places = {}
-    for space in symmetry.spaces:
-        structure = _structure(space, symmetry, surroundings)
-        counts[structure] += 1
-        places[space.id] = structure, counts[structure]
-    return places
+def structure(fingerprint: str) -> str:
+    """A fingerprint without its number among equals."""
+    return fingerprint.partition(":")[0]
 
 
-def _structure(space: Space, symmetry: Symmetry, surroundings: dict[str, list[str]]) -> str:
-    places = []
-    for place in space.places:
-        tensor = symmetry.model.tensors.get(place.tensor)
-        shape = list(tensor.shape) if tensor else []
-        places.append([place.axis, _WORD.sub("_", place.layout), shape, sorted(surroundings.get(place.tensor, ()))])
-    return _digest([space.size, space.copies, sorted(places, key=json.dumps)])
+class _Places:
+    """What stands around each space and each weight, and its number among its equals."""
+
+    def __init__(self, symmetry: Symmetry) -> None:
+        self._symmetry = symmetry
+        self._surroundings = _surroundings(symmetry.model.graph)
+        self._spaces: dict[str, tuple[str, int]] = {}
+        depth = _depths(symmetry.model.graph)
+        alike: dict[str, list[Space]] = defaultdict(list)
+        for space in symmetry.spaces:
+            alike[self._structure(space)].append(space)
+        for words, spaces in alike.items():
+            spaces.sort(key=lambda space: sorted(depth.get(place.tensor, (0, 0)) for place in space.places))
+            self._spaces |= {space.id: (words, number) for number, space in enumerate(spaces, 1)}
+
+    def of(self, finding: Finding) -> tuple[str, int]:
+        """The structure around a finding's space, or else around its weights, and the number among equals."""
+        if finding.space in self._spaces:
+            return self._spaces[finding.space]
+        around = [self._weight(name) for name in finding.tensors]
+        return _digest([str(finding.facts.get("op", "")), sorted(around, key=json.dumps)]), 1
+
+    def _structure(self, space: Space) -> str:
+        places = [[p.axis, _WORD.sub("_", p.layout), *self._weight(p.tensor)] for p in space.places]
+        return _digest([space.size, space.copies, sorted(places, key=json.dumps)])
+
+    def _weight(self, name: str) -> list[object]:
+        tensor = self._symmetry.model.tensors.get(name)
+        return [list(tensor.shape) if tensor else [], sorted(self._surroundings.get(name, ()))]
+
+
+def _depths(graph: Graph) -> dict[str, tuple[int, int]]:
+    """For each value that a node reads, the longest ways from the input and to the output; a body's are its own."""
+    found: dict[str, tuple[int, int]] = {}
+    graphs = [graph]
+    while graphs:
+        here = graphs.pop()
+        above: dict[str, int] = defaultdict(int)
+        below: dict[str, int] = defaultdict(int)
+        for node in here.nodes:
+            deep = 1 + max((above[name] for name in filter(None, node.inputs)), default=0)
+            above.update(dict.fromkeys(filter(None, node.outputs), deep))
+            graphs += [value for value in node.attributes.values() if isinstance(value, Graph)]
+        for node in reversed(here.nodes):
+            rest = 1 + max((below[name] for name in filter(None, node.outputs)), default=0)
+            below.update({name: max(below[name], rest) for name in filter(None, node.inputs)})
+        for node in here.nodes:
+            deep = max((above[name] for name in filter(None, node.outputs)), default=0)
+            for name in filter(None, node.inputs):
+                found[name] = min(found.get(name, (deep, -below[name])), (deep, -below[name]))
+    return found
 
 
 def _surroundings(graph: Graph) -> dict[str, list[str]]:

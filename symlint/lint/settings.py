@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from symlint.errors import UsageProblem, suggestion
 from symlint.evidence.options import Asked, Mirror
+from symlint.lint.acceptance import Acceptance
+from symlint.lint.file_patterns import named
 from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
 
@@ -40,6 +43,18 @@ class Settings:
     """Seconds that the audit of one model may take; 0 for no limit."""
     mirrors: tuple[Mirror, ...] = ()
     """Reflections that the user declares, for SYM801."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files that a search of a folder passes over."""
+    per_file_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Pattern of files -> rules that say nothing of them."""
+    per_file_levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Pattern of files -> `levels` of them, before those of every file."""
+    accept: tuple[Acceptance, ...] = ()
+    """Findings that are accepted, with a reason."""
+    silent: tuple[str, ...] = ()
+    """Selectors of rules that say nothing of the file at hand, whatever else is selected; see `at`."""
+    file: str = field(default="", compare=False)
+    """The configuration that these were read from; empty for none."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Field -> the file or flag that set it."""
 
@@ -49,14 +64,31 @@ class Settings:
         origins = {**self.origins, **dict.fromkeys(given, origin)}
         return replace(self, **given, origins=origins)
 
+    def at(self, path: str) -> Settings:
+        """These settings for one file: what its name makes silent, and the levels that it has."""
+        root = Path(self.file).parent
+        silent = [s for pattern, found in self.per_file_ignores.items() if named(path, pattern, root) for s in found]
+        levels = [found for pattern, found in self.per_file_levels.items() if named(path, pattern, root)]
+        if not silent and not levels:
+            return self
+        merged = dict(self.levels)
+        for table in levels:
+            merged |= table
+        return replace(self, silent=(*self.silent, *silent), levels=merged)
+
+    def excludes(self, path: str) -> bool:
+        """Whether a search is to pass over a file."""
+        root = Path(self.file).parent
+        return any(named(path, pattern, root) for pattern in self.exclude)
+
     def chosen(self, rules: Sequence[Rule]) -> tuple[Rule, ...]:
         """The rules to run: of two selectors that match, the narrower one wins, and ``ignore`` wins a tie.
 
         Rules of unreadable files are always among them: what was not audited cannot be silenced. Raises `UsageProblem`
         for a selector that matches no rule.
         """
-        for place in ("select", "ignore", "levels", "rules"):
-            for selector in getattr(self, place):
+        for place, selectors in self._selectors():
+            for selector in selectors:
                 with self._origin(place):
                     _known(selector, rules)
         for selector in self.select:
@@ -65,6 +97,13 @@ class Settings:
         self.asked(rules)
         return tuple(rule for rule in rules if rule.on_failure or self._wants(rule))
 
+    def _selectors(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """All selectors, each field's with its name."""
+        yield from ((place, getattr(self, place)) for place in ("select", "ignore", "levels", "rules"))
+        yield from (("per_file_ignores", selectors) for selectors in self.per_file_ignores.values())
+        yield from (("per_file_levels", table) for table in self.per_file_levels.values())
+        yield "accept", [item.rule for item in self.accept if item.rule]
+
     @contextmanager
     def _origin(self, place: str) -> Iterator[None]:
         """Faults of a configuration are told with the name of its file."""
@@ -72,7 +111,8 @@ class Settings:
         try:
             yield
         except UsageProblem as problem:
-            raise UsageProblem(f"{'' if file == COMMAND else f'{file}: {place}: '}{problem}") from None
+            where = "" if file == COMMAND else f"{file}: {place.replace('_', '-')}: "
+            raise UsageProblem(f"{where}{problem}") from None
 
     def _silent(self, selector: str, rules: Iterable[Rule]) -> None:
         """Raises `UsageProblem` for a selector that names nothing but rules of targets that are not asked for."""
@@ -88,7 +128,8 @@ class Settings:
             return False
         wanted = max((_narrowness(selector, rule) for selector in self.select), default=default)
         unwanted = max((_narrowness(selector, rule) for selector in self.ignore), default=0)
-        return wanted > unwanted and self._level(rule) != "off"
+        silent = any(_narrowness(selector, rule) for selector in self.silent)
+        return wanted > unwanted and not silent and self._level(rule) != "off"
 
     def asked(self, rules: Sequence[Rule]) -> Asked:
         """What the rules are asked; of two selectors that set one threshold the narrower one wins.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 import threading
@@ -12,17 +13,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from symlint.cli.commands.terminal import color_option, style_for
+from symlint.cli.commands.terminal import color_option, config_option, style_for
 from symlint.cli.report import FORMATS, Style, reporter
+from symlint.cli.report.words import count, printable
 from symlint.errors import UsageProblem
 from symlint.evidence.options import TARGETS
-from symlint.lint.configuration import read
-from symlint.lint.settings import COMMAND, THRESHOLDS
+from symlint.lint.configuration import Configurations
+from symlint.lint.settings import THRESHOLDS
 from symlint.model import amounts
 from symlint.model.budget import Watch
 
 if TYPE_CHECKING:
-    from symlint.audit.engine import Run
+    from symlint.audit.baseline import Baseline
+    from symlint.audit.outcome import Run
 
 _PATIENCE = 2.0  # seconds after which a wait is worth a word
 
@@ -76,8 +79,12 @@ def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 @click.option(
     "-o", "--output", multiple=True, callback=_outputs, metavar="FORMAT=FILE", help="Write this file as well."
 )
+@config_option
+@click.option("--baseline", type=click.Path(dir_okay=False), help="What stands in this file does not fail the run.")
+@click.option("--write-baseline", type=click.Path(dir_okay=False), help="Accept all that is found: write that file.")
+@click.option("--prune-baseline", is_flag=True, help="Take what is gone or better out of --baseline.")
 @color_option
-@click.option("-v", "--verbose", is_flag=True, help="Show notes in full.")
+@click.option("-v", "--verbose", is_flag=True, help="Show notes, and what is accepted, in full.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing but findings.")
 @click.pass_context
 def command(
@@ -91,6 +98,10 @@ def command(
     time_budget: float | None,
     form: str,
     output: tuple[tuple[str, Path], ...],
+    config: str | None,
+    baseline: str | None,
+    write_baseline: str | None,
+    prune_baseline: bool,
     color: str,
     verbose: bool,
     quiet: bool,
@@ -103,31 +114,72 @@ def command(
     shows what was found by then.
     """
     status = _Status(quiet)
+    accepted = _Acceptance(baseline, write_baseline, prune_baseline)
     with Watch(status) as watch:
         # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
         from symlint.audit.engine import find, run
         from symlint.lint.rule import rules
 
-        settings = read(Path.cwd()).override(
-            COMMAND,
-            select=select,
-            ignore=ignore,
-            fail_on=fail_on,
-            target=target,
-            max_memory=max_memory,
-            time_budget=time_budget,
-        )
+        flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
+        settings = Configurations(config, **flags, max_memory=max_memory, time_budget=time_budget)
         installed = rules()
-        settings.chosen(installed)  # a selector that names nothing is told before the work
-        files, missing = find(paths or (".",))
+        settings.run.chosen(installed)  # a selector that names nothing is told before the work
+        files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))
+        for file in files:
+            settings.of(file).chosen(installed)
         with status.of(files):
-            result = run(files, missing, installed, settings, watch)
+            result = accepted.of(run(files, missing, installed, settings, watch), quiet=quiet)
         _write(result, output, verbose)
         style = style_for(color, verbose=verbose, quiet=quiet)
         click.echo(reporter(form)(result, style), nl=False, color=style.color)
     if result.exit_code == 3 and (quiet or form in ("json", "sarif")):
         click.echo(f"symlint: no model found at {', '.join(missing)}", err=True)
     ctx.exit(result.exit_code)
+
+
+class _Acceptance:
+    """What the flags on baselines ask for."""
+
+    def __init__(self, read: str | None, write: str | None, prune: bool) -> None:
+        if read is not None and write is not None:
+            raise UsageProblem("choose one of --baseline and --write-baseline, which accepts all that stands")
+        if prune and read is None:
+            raise UsageProblem("--prune-baseline needs --baseline FILE")
+        from symlint.audit import baseline
+
+        self._prune = prune
+        self._write = Path(write) if write is not None else None
+        if self._write and not self._write.absolute().parent.is_dir():
+            raise UsageProblem(f"{write}: its folder does not exist")
+        old = self._write if self._write and self._write.exists() else Path(read) if read is not None else None
+        self._old = baseline.read(old) if old else None
+
+    def of(self, run: Run, *, quiet: bool) -> Run:
+        """The run with what is accepted; writes what is asked for."""
+        from symlint.audit.acceptance import settled
+        from symlint.audit.baseline import taken
+
+        today = dt.date.today().isoformat()
+        if self._write is None:
+            result, pruned = settled(run, self._old, today)
+            if self._prune and pruned and not run.interrupted:
+                _deliver(pruned, f"{count(len(result.standing.gone), 'entry', 'entries')} taken out", quiet=quiet)
+            return result
+        if run.interrupted:
+            return run
+        unread = frozenset(rule.code for rule in run.rules if rule.on_failure)
+        new = taken(self._write, run.reports, self._old, unread, today)
+        _deliver(new, f"{count(sum(map(len, new.models.values())), 'finding')} accepted", quiet=quiet)
+        return settled(run, new, today)[0]
+
+
+def _deliver(baseline: Baseline, done: str, *, quiet: bool) -> None:
+    try:
+        baseline.file.write_text(baseline.text(), encoding="utf-8")
+    except OSError as error:
+        raise UsageProblem(f"{baseline.file}: cannot write the baseline: {error.strerror}") from error
+    if not quiet:
+        click.echo(f"symlint: {printable(str(baseline.file))}: {done}", err=True)
 
 
 def _write(result: Run, outputs: Iterable[tuple[str, Path]], verbose: bool) -> None:
@@ -175,8 +227,6 @@ class _Status:
             return
         from rich.console import Console
         from rich.text import Text
-
-        from symlint.cli.report.words import printable
 
         def line() -> Text:
             return Text(printable(self._line), overflow="ellipsis", no_wrap=True)

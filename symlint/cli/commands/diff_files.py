@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
-from symlint.cli.commands.terminal import color_option, style_for, waiting
+from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.errors import UnreadableModel
 
 EVENTS = ("new", "worse", "changed", "unchanged", "never")
@@ -34,6 +33,7 @@ def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str
     " operator or attribute of a node.",
 )
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
+@config_option
 @color_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every weight and every space.")
 @click.pass_context
@@ -45,6 +45,7 @@ def command(
     ignore: tuple[str, ...] | None,
     fail_on: tuple[str, ...],
     form: str,
+    config: str | None,
     color: str,
     verbose: bool,
 ) -> None:
@@ -59,10 +60,10 @@ def command(
     from symlint.cli.report.differences.document import as_json, unread
     from symlint.cli.report.differences.text import as_text
     from symlint.comparison.compare import compare
-    from symlint.lint.configuration import read
+    from symlint.lint.configuration import Configurations
     from symlint.lint.rule import rules
 
-    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore)
+    settings = Configurations(config, select=select, ignore=ignore).of(new)
     missing = [path for path in (old, new) if not os.path.lexists(path)]
     try:
         if missing:

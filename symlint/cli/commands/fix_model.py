@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
-from symlint.cli.commands.terminal import color_option, style_for, waiting
+from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.errors import UsageProblem
 from symlint.evidence.options import TARGETS
 
@@ -48,6 +48,7 @@ def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
+@config_option
 @color_option
 @click.pass_context
 def command(
@@ -66,6 +67,7 @@ def command(
     inputs: dict[str, Path],
     seed: int,
     form: str,
+    config: str | None,
     color: str,
 ) -> None:
     """Write a smaller network that computes the same function.
@@ -77,13 +79,13 @@ def command(
     when no repair held.
     """
     from symlint.cli.report.repairs import as_json, as_text
-    from symlint.lint.configuration import read
+    from symlint.lint.configuration import Configurations
     from symlint.lint.rule import rules
     from symlint.repair.fixing import fix
     from symlint.repair.result import Wish
 
     out = _output(model, output, in_place, dry_run)
-    settings = read(Path.cwd()).override("command line", select=select, ignore=ignore, target=target)
+    settings = Configurations(config, select=select, ignore=ignore, target=target).of(model)
     given = {name: read_array(file) for name, file in inputs.items()}
     chosen, asked = _rules(settings, safety, drops=absorb or bool(select)), settings.asked(rules())
     wish = Wish(chosen, align, seed, given, absorb, balance, SAFETY[safety], asked)

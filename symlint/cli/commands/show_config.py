@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 import click
 
+from symlint.cli.commands.terminal import config_option
 from symlint.cli.report.words import printable
 from symlint.evidence.options import Mirror
-from symlint.lint.configuration import read
+from symlint.lint.acceptance import Acceptance
+from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
 
 
 @click.command("config")
-def command() -> None:
-    """Show the settings in force and where each comes from."""
-    settings = read(Path.cwd())
+@click.argument("model", required=False, type=click.Path())
+@config_option
+def command(model: str | None, config: str | None) -> None:
+    """Show the settings in force and where each comes from.
+
+    They are those of MODEL, from the configuration nearest to it, or those of the working directory.
+    """
+    found = Configurations(config)
+    settings = found.run if model is None else found.of(model)
     chosen = settings.chosen(rules())
     for item in fields(settings):
-        if item.name == "origins":
+        if item.name in ("origins", "file", "silent"):
             continue
         value = getattr(settings, item.name)
         origin = settings.origins.get(item.name, "default")
@@ -33,8 +40,8 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         pairs = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
-    if isinstance(value, Mirror):
-        return _toml({item.name: getattr(value, item.name) for item in fields(value)})
+    if isinstance(value, (Mirror, Acceptance)):
+        return _toml({item.name: getattr(value, item.name) for item in fields(value) if getattr(value, item.name)})
     if isinstance(value, (int, float)):
         return str(value)
     return f'"{printable(str(value))}"'

@@ -19,6 +19,10 @@ color_option: Callable[[Any], Any] = click.option(
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True, help="When to colour."
 )
 
+config_option: Callable[[Any], Any] = click.option(
+    "--config", type=click.Path(dir_okay=False), help="Read this configuration, and none beside the models."
+)
+
 
 def style_for(color: str, *, verbose: bool = False, quiet: bool = False) -> Style:
     """The style for stdout: plain in pipes, in CI, under NO_COLOR and on dumb terminals unless colour is asked for."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from symlint.audit.engine import Run
+    from symlint.audit.outcome import Run
 
 # format -> module; imported when it is asked for, since rich takes its time
 FORMATS = {

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from symlint.audit.engine import Run
+from symlint.audit.outcome import Run
 from symlint.cli.report import Style
+from symlint.cli.report.acceptances import acceptance, standing
 from symlint.cli.report.full import COLOR, left_out, shown, summary, typeset
 from symlint.cli.report.words import printable
 
@@ -28,10 +29,13 @@ def _lines(run: Run, style: Style) -> Iterator[Text]:
                 f": {finding.rule} ",
                 (f"[{finding.level}]", COLOR[finding.level]),
                 f" {printable(finding.message)}",
+                f" ({acceptance(finding)})" if finding.accepted else "",
+                f" (the baseline has accepted {finding.worse_than})" if finding.worse_than else "",
             )
         if item.incomplete and not any(finding.message == item.incomplete for finding in item.findings):
             yield Text(f"{printable(item.path)}: incomplete: {printable(item.incomplete)}")
         for line in left_out(item):
             yield Text(f"{printable(item.path)}: {line}")
     if not style.quiet:
+        yield from map(Text, standing(run))
         yield summary(run)

@@ -11,8 +11,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from symlint.audit.engine import Report, Run
+from symlint.audit.outcome import Report, Run
 from symlint.cli.report import Style
+from symlint.cli.report.acceptances import acceptance, standing
 from symlint.cli.report.words import count, listed, number, printable, ranges, share
 from symlint.lint.finding import Finding, Level
 from symlint.symmetry.spaces import Coverage
@@ -47,9 +48,9 @@ def typeset(blocks: Iterator[RenderableType], style: Style, *, wrap: bool = True
 
 
 def shown(report: Report, run: Run, style: Style) -> list[Finding]:
-    """The findings that people are shown: notes when they ask for them, or when these can fail the run."""
-    lowest = Level.WARNING if run.fail_on != "note" else Level.NOTE
-    return [f for f in report.findings if style.verbose or (f.level >= lowest and not _fact(f))]
+    """The findings that people are shown: notes and what is accepted when they ask for them, or when these can fail."""
+    lowest = Level.WARNING if run.threshold(report) != "note" else Level.NOTE
+    return [f for f in report.findings if style.verbose or (f.level >= lowest and not _fact(f) and not f.accepted)]
 
 
 def _fact(finding: Finding) -> bool:
@@ -76,7 +77,9 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
             shown_already = set(map(id, found))
             yield from _counted([f for f in item.findings if id(f) not in shown_already], item)
     if not style.quiet:
-        if reparable := sum(f.fixable and f.level > Level.NOTE for f in run.findings):
+        for line in standing(run):
+            yield Text(line, style="yellow")
+        if reparable := sum(f.fixable and f.level > Level.NOTE and not f.accepted for f in run.findings):
             yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT{_target(run)}")
         yield summary(run)
 
@@ -93,7 +96,9 @@ def left_out(report: Report) -> Iterator[str]:
 
 def _target(run: Run) -> str:
     """The options without which `symlint fix` leaves some of the findings alone."""
-    bounded = any(f.fixable and f.level > Level.NOTE and f.evidence == "bounded" for f in run.findings)
+    bounded = any(
+        f.fixable and f.level > Level.NOTE and not f.accepted and f.evidence == "bounded" for f in run.findings
+    )
     safety = " --safety bounded" if bounded else ""
     found = {finding.rule for finding in run.findings if finding.fixable}
     return safety + next((f" --target {r.targets[0]}" for r in run.rules if r.targets and r.code in found), "")
@@ -101,8 +106,13 @@ def _target(run: Run) -> str:
 
 def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
     """Notes that are not shown, in a line; what the architecture leaves free, in another."""
-    facts = [finding for finding in notes if _fact(finding)]
-    others = [finding for finding in notes if not _fact(finding)]
+    accepted = [finding for finding in notes if finding.accepted]
+    facts = [finding for finding in notes if not finding.accepted and _fact(finding)]
+    others = [finding for finding in notes if not finding.accepted and not _fact(finding)]
+    for line in _acceptances(accepted):
+        yield Text(f"  {line}", style="dim")
+    if accepted:
+        yield Text("")
     if others:
         yield Text(f"  {count(len(others), 'note')} not shown: {_names(others)} (-v shows them)\n", style="dim")
     if facts:
@@ -110,6 +120,14 @@ def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
         part = f"; {count(saves, 'parameter')}, {share(saves, report.coverage.total)} of the model" if saves else ""
         words = f"redundant by architecture, whatever the weights: {_names(facts)}{part} (-v shows them)"
         yield Text(f"  {words}\n", style="dim")
+
+
+def _acceptances(findings: list[Finding]) -> Iterator[str]:
+    """What is accepted, a line for each reason."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(acceptance(finding), []).append(finding)
+    return (f"{why}: {_names(found)} (-v shows them)" for why, found in groups.items())
 
 
 def _names(findings: list[Finding]) -> str:
@@ -164,6 +182,10 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
+    if finding.worse_than:
+        yield "=", f"worse than the baseline has accepted: {finding.worse_than}"
+    if finding.accepted:
+        yield "=", acceptance(finding)
     yield "=", f"help: symlint rule {finding.rule}"
 
 
@@ -181,7 +203,8 @@ def summary(run: Run) -> Text:
     """The last line: the verdict, and how much was found."""
     if not run.reports and not run.interrupted:
         return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
-    levels = Counter(finding.level for finding in run.findings)
+    levels = Counter(finding.level for finding in run.findings if not finding.accepted)
+    accepted = sum(finding.accepted is not None for finding in run.findings)
     found = listed(count(levels[level], str(level)) for level in sorted(Level, reverse=True) if levels[level])
     unfinished = sum(bool(item.incomplete) for item in run.reports)
     outcome, color = {
@@ -191,4 +214,5 @@ def summary(run: Run) -> Text:
         130: (f"interrupted, {count(unfinished, 'audit')} not finished", "bold red"),
     }[run.exit_code]
     where = f"in {count(len(run.reports), 'model')}, {run.seconds:.1f} s"
-    return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}")
+    beside = f"; {accepted:,} accepted" if accepted else ""
+    return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}{beside}")

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from symlint import __version__
-from symlint.audit.engine import Report, Run
+from symlint.audit.outcome import Report, Run, Standing
 from symlint.cli.report import Style
+from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Finding, Skipped
 
 
@@ -22,6 +23,7 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
         "exit_code": run.exit_code,
         "symlint": __version__,
         "models": [_model(report) for report in run.reports],
+        "acceptance": _standing(run.standing),
     }
     return dump(document)
 
@@ -54,6 +56,19 @@ def _model(report: Report) -> dict[str, Any]:
     }
 
 
+def _standing(standing: Standing) -> dict[str, Any]:
+    return {
+        "baseline": standing.baseline or None,
+        "gone": [asdict(gone) for gone in standing.gone],
+        "unused": [_acceptance(item) for item in standing.unused],
+        "expired": [_acceptance(item) for item in standing.expired],
+    }
+
+
+def _acceptance(item: Acceptance) -> dict[str, Any]:
+    return {key: value or None for key, value in asdict(item).items()}
+
+
 def _skipped(item: Skipped) -> dict[str, Any]:
     return {"phase" if item.phase else "rule": item.name, "tensor": item.tensor or None, "reason": item.reason}
 
@@ -73,4 +88,15 @@ def written(finding: Finding) -> dict[str, Any]:
         "saves": {"parameters": finding.saves},
         "fingerprint": finding.fingerprint,
         "fixable": finding.fixable,
+        "accepted": _accepted(finding),
+        "worse_than": finding.worse_than or None,
     }
+
+
+def _accepted(finding: Finding) -> dict[str, Any] | None:
+    accepted = finding.accepted
+    return (
+        {"by": accepted.by, "reason": accepted.reason or None, "expires": accepted.expires or None}
+        if accepted
+        else None
+    )

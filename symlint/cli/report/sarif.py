@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from symlint import __version__
-from symlint.audit.engine import Report, Run
+from symlint.audit.outcome import Report, Run
 from symlint.cli.report import Style
+from symlint.cli.report.acceptances import acceptance, standing
 from symlint.cli.report.json import dump, plain
 from symlint.cli.report.words import printable, ranges
 from symlint.lint.finding import Finding, Skipped
@@ -39,11 +40,15 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
     uris = [_uri(item.path, root) for item in run.reports]
     places = _LogicalLocations()
     indices = {rule.code: index for index, rule in enumerate(run.rules)}
+    suppressed = any(finding.accepted for finding in run.findings)
     results = [
         _result(finding, indices, number, uri, places)
         for number, (item, uri) in enumerate(zip(run.reports, uris, strict=True))
         for finding in item.findings
     ]
+    if suppressed:  # all results say so, or none
+        for result, finding in zip(results, run.findings, strict=True):
+            result["suppressions"] = _suppressions(finding)
     content: dict[str, Any] = {
         "tool": {
             "driver": {
@@ -106,6 +111,13 @@ def _result(
     }
 
 
+def _suppressions(finding: Finding) -> list[dict[str, Any]]:
+    if finding.accepted is None:
+        return []
+    words = _text(acceptance(finding))
+    return [{"kind": "external", "status": "accepted", "justification": words}]
+
+
 def _invocation(run: Run, uris: list[str], indices: dict[str, int]) -> dict[str, Any]:
     notifications: list[dict[str, Any]] = []
     for number, (item, uri) in enumerate(zip(run.reports, uris, strict=True)):
@@ -114,6 +126,7 @@ def _invocation(run: Run, uris: list[str], indices: dict[str, int]) -> dict[str,
             words = {"text": _text(f"{item.path}: {item.incomplete}")}
             notifications.append({"level": "error", "message": words, "locations": locations})
         notifications += [_left_out(part, indices) | {"locations": locations} for part in item.skipped]
+    notifications += [{"level": "note", "message": {"text": _text(line)}} for line in standing(run)]
     if not run.reports:
         message = f"no model found at {', '.join(run.missing) or 'the given paths'}"
         notifications.append({"level": "error", "message": {"text": _text(message)}})

@@ -1,0 +1,112 @@
+"""What an audit has come to: a report per model, and the verdict on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from symlint.lint.acceptance import Acceptance
+from symlint.lint.finding import Finding, Level, Skipped
+from symlint.lint.rule import Rule
+from symlint.lint.settings import Settings
+from symlint.symmetry.spaces import Coverage, Space
+
+_NOTHING = Coverage(0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A finding that a baseline has accepted and that is there no more."""
+
+    path: str
+    rule: str
+    layer: str
+    amount: str
+    """``3 units``, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of all that was accepted beforehand."""
+
+    baseline: str = ""
+    """The file of the baseline; empty where there is none."""
+    gone: tuple[Gone, ...] = ()
+    unused: tuple[Acceptance, ...] = ()
+    """Acceptances that no finding needs."""
+    expired: tuple[Acceptance, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the audit of one file has found."""
+
+    path: str
+    """As given by the caller, with forward slashes."""
+    hashed: Callable[[], str] = str
+    """Gives the hash of the file; nobody waits for it whose report does not show it."""
+    coverage: Coverage = _NOTHING
+    findings: tuple[Finding, ...] = ()
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    """The spaces that findings speak of, by id."""
+    incomplete: str = ""
+    """Why the audit could not be finished; empty when it could."""
+    skipped: tuple[Skipped, ...] = ()
+    """The phase and the rules that a budget, the memory or Ctrl-C has cut short."""
+    finished: frozenset[str] = frozenset()
+    """Codes of the rules that have looked at all of it."""
+    settings: Settings | None = None
+    """What it was judged by, where that is not what the run was asked."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; empty when they could not be read, or have changed since the audit."""
+        return self.hashed()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The reports of one call, and what they amount to."""
+
+    reports: tuple[Report, ...]
+    rules: tuple[Rule, ...]
+    """The rules that took part."""
+    missing: tuple[str, ...] = ()
+    """Paths at which there is no model."""
+    fail_on: str = "warning"
+    seconds: float = 0.0
+    interrupted: bool = False
+    """Whether Ctrl-C has left anything out."""
+    standing: Standing = Standing()
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """All findings of all models."""
+        return (finding for report in self.reports for finding in report.findings)
+
+    def threshold(self, report: Report) -> str:
+        """The level from which findings of one report fail the run, or ``never``."""
+        return report.settings.fail_on if report.settings else self.fail_on
+
+    def failing(self, report: Report) -> list[Finding]:
+        """The findings of one report that fail the run."""
+        lowest = self.threshold(report)
+        if lowest == "never":
+            return []
+        return [f for f in report.findings if f.accepted is None and f.level >= Level[lowest.upper()]]
+
+    @property
+    def exit_code(self) -> int:
+        """The first of 130 interrupted, 4 incomplete, 1 findings at or above the threshold, 3 no model, 0 clean."""
+        if self.interrupted:
+            return 130
+        if any(report.incomplete for report in self.reports):
+            return 4
+        if any(map(self.failing, self.reports)):
+            return 1
+        return 0 if self.reports else 3
+
+    @property
+    def verdict(self) -> str:
+        """The exit code in a word."""
+        return {0: "pass", 1: "fail"}.get(self.exit_code, "incomplete")

@@ -1,0 +1,29 @@
+"""What is accepted, in words: by whom, until when and why, and what of it is needed no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symlint.audit.outcome import Run
+from symlint.cli.report.words import printable
+from symlint.lint.finding import Finding
+
+
+def acceptance(finding: Finding) -> str:
+    """By whom a finding is accepted, until when and why; empty where it is not."""
+    if finding.accepted is None:
+        return ""
+    until = f" until {finding.accepted.expires}" if finding.accepted.expires else ""
+    why = f" ({printable(finding.accepted.reason)})" if finding.accepted.reason else ""
+    return f"accepted by the {finding.accepted.by}{until}{why}"
+
+
+def standing(run: Run) -> Iterator[str]:
+    """What was accepted beforehand and is no longer needed, a line each."""
+    for gone in run.standing.gone:
+        where = f" at {printable(gone.layer)}" if gone.layer else ""
+        yield f"gone: {gone.rule}{where} of {printable(gone.path)}, {gone.amount}; --prune-baseline takes it out"
+    for item in run.standing.expired:
+        yield f"accepted until {item.expires} only: {printable(f'{item.place}, in {item.origin}')}"
+    for item in run.standing.unused:
+        yield f"accepted and not found: {printable(f'{item.place}, in {item.origin}')}"
