@@ -27,7 +27,7 @@ from symlint.axes.terms import Expansion
 from symlint.axes.walk import walk
 from symlint.errors import UnreadableModel
 from symlint.model.load import load
-from symlint.model.operators import Operator, operators
+from symlint.model.operators import Operator, known, operators
 from symlint.program.steps import Program, Unknown
 from symlint.program.translate import _Translation
 from symlint.symmetry.inference import _Report
@@ -671,3 +671,16 @@ def test_a_rule_is_documented_by_its_specification(op):
     rule = operators()[op].rule
     if "<locals>" not in rule.__qualname__:
         assert SPECIFICATION in (rule.__doc__ or "")
+
+
+WHOLE = {"tensor(int64)", "tensor(int32)"}
+
+
+@pytest.mark.parametrize("op", ONNX)
+def test_an_operator_that_is_told_whole_numbers_is_told_new_ones(op):
+    """Places, sizes and axes: whoever has such an operand says how it is resized, or that nothing has to be told."""
+    import symlint.repair.surgery.file  # noqa: F401 - enters what resizes operators
+
+    newest = {schema.name: schema for schema in defs.get_all_schemas() if schema.domain == ""}
+    operands = newest[op].inputs if op in newest else ()
+    assert known(op).resize or not any(operand.types and set(operand.types) <= WHOLE for operand in operands)

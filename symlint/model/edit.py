@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from symlint.model.convert import unused
 from symlint.model.file.saving import opened, outside, save, stored
 from symlint.model.graph import Array
+from symlint.model.inlining import inline
 
 _SMALL = 257
 """Bytes of the smallest tensors that are stored beside a file."""
@@ -28,7 +28,7 @@ def rewrite(path: str | Path, values: Mapping[str, Array]) -> ir.Model:
     """
     model = opened(path)
     if model.functions:
-        InlinePass()(model)
+        inline(model)
     distinguish(model.graph)
     left = set(values)
     for graph in model.graphs():

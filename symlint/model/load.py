@@ -52,7 +52,8 @@ def _inlined(proto: onnx.ModelProto, key: str) -> tuple[onnx.ModelProto, str]:
     import logging
 
     import onnx_ir as ir
-    from onnx_ir.passes.common import InlinePass
+
+    from symlint.model.inlining import inline
 
     # Its warnings about a file would reach the terminal unescaped; what matters of them is checked by the guard.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -64,7 +65,7 @@ def _inlined(proto: onnx.ModelProto, key: str) -> tuple[onnx.ModelProto, str]:
             model.opset_imports.setdefault(domain, version)
         # Each node now knows its version, so a function may differ from the model; the inliner would refuse that.
         function.opset_imports.clear()
-    InlinePass()(model)
+    inline(model)
     for node in model.graph.all_nodes():
         if node.version:
             node.metadata_props[key] = str(node.version)

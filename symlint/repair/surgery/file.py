@@ -12,7 +12,7 @@ import onnx_ir as ir
 from symlint.model.graph import Array, Graph, Model, Node
 from symlint.model.operators import known
 from symlint.program.recorder import Ref
-from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - they enter their operators
+from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - the others enter their operators
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, same
 from symlint.repair.surgery.site import Site, free_name, source_of, stored_value
 from symlint.repair.surgery.waste import Idle, discard, idle
@@ -52,10 +52,10 @@ class _Surgery:
         self._freeze()
         for first, node in self.nodes.items():
             place = self.places.get(first)
-            if place is not None and (adapt := known(node.op).resize) is not None:
+            if place is not None:
                 site = Site(self.file, self.model, place, node, self.narrowing, self.tainted)
                 if site.touched:
-                    adapt(site)
+                    (known(node.op).resize or layouts.unknown)(site)
         self._store()
         self._declare()
         discard(self.file, before)

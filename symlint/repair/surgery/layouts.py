@@ -109,3 +109,27 @@ def _tile(site: Site) -> None:
                 raise Immovable(f"Tile {site.node.name!r} repeats some of them only")
             fresh[axis] = m // n
     site.override(1, fresh)
+
+
+@resize(
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
+    *("ReduceSum", "ReduceSumSquare", "Squeeze", "Unsqueeze", "com.microsoft.ExpandDims", "CumSum", "CumProd", "TopK"),
+    *("SequenceAt", "SequenceErase", "SequenceInsert", "ReverseSequence", "Loop", "DFT", "STFT", "Trilu"),
+    *("com.microsoft.Trilu", "AffineGrid", "Col2Im", "ConstantOfShape", "RoiAlign", "NonMaxSuppression"),
+    *("TensorScatter", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"),
+    *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "ai.onnx.ml.ArrayFeatureExtractor"),
+)
+def _as_it_was(_: Site) -> None:
+    """Their whole numbers are axes, counts and places along axes whose units never go."""
+
+
+def unknown(site: Site) -> None:
+    """An operator of which nobody says how it is resized must not be told places or sizes by a stored number.
+
+    Raises `Immovable` where it is.
+    """
+    weights = site.narrowing.whole.lowering.program.weights
+    for k, name in enumerate(site.node.inputs):
+        value = site.known(k) if name and name not in weights else None
+        if value is not None and value.dtype.name in ("int32", "int64"):
+            raise Immovable(f"{site.node.op} {site.node.name!r} is told {name!r}, and nothing says how it is resized")

@@ -93,7 +93,7 @@ def _slice(site: Site) -> None:
     site.override(2, last)
 
 
-@resize("Gather")
+@resize("Gather", "com.microsoft.TorchEmbedding")
 def _gather(site: Site) -> None:
     axis = int(site.node.attributes.get("axis", 0)) % len(site.read(0))
     kept = site.read(0)[axis]
@@ -191,7 +191,7 @@ def _addressed(site: Site) -> None:
     site.insert(1, "Slice", [np.asarray(n, np.int64) for n in numbers])
 
 
-@resize("Pad")
+@resize("Pad", "com.microsoft.Pad")
 def _pad(site: Site) -> None:
     """What is padded along a narrowed axis are units as well."""
     shape, axes, given = site.before(0), site.known(3), site.known(1)
