@@ -24,6 +24,7 @@ from symlint.program.steps import (
     Einsum,
     Fold,
     Mix,
+    MixKind,
     Normalise,
     Pointwise,
     Slice,
@@ -52,6 +53,9 @@ ODD_AT_ZERO = {
     "Swish", "Tanh", "ThresholdedRelu",
 }  # fmt: skip
 """Functions that map zero to zero."""
+
+LOOKUPS = {MixKind.LOOKUP, MixKind.FIXED_LOOKUP, MixKind.RELATIVE_LOOKUP}
+WINDOWS = {MixKind.CONVOLUTION, MixKind.POOLING, MixKind.NEIGHBOURS, MixKind.OVERLAPPING, MixKind.RESIZING}
 
 
 class State(IntEnum):
@@ -380,7 +384,7 @@ class Network:
         """Tensors that depend on the input."""
         found = set(self.program.inputs)
         for step in self.program.steps:
-            chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and step.reason.startswith("a lookup"))
+            chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and step.kind in LOOKUPS)
             if chosen or any(name in found for name in operands(step)):
                 found.update(results(step))
         return found
@@ -423,7 +427,7 @@ class Network:
                 states[step.out] = _applied(step, [of(n) for n in step.operands])
         elif isinstance(step, Mix):
             x = of(step.x)
-            chosen = x != State.ZERO and "window" not in step.reason and step.reason != "resizing"
+            chosen = x != State.ZERO and step.kind not in WINDOWS
             pads = x == State.CONSTANT and not step.steady
             states[step.out] = State.VARYING if chosen else State.BORDERED if pads else x
         elif isinstance(step, Slice):

@@ -16,12 +16,12 @@ from symlint.axes.unify import collapse, unify
 from symlint.program.dispatch import dispatched
 from symlint.program.meeting import meetings
 from symlint.program.steps import (
-    RANKING,
     Affine,
     Concat,
     Einsum,
     Fold,
     Mix,
+    MixKind,
     Normalise,
     Pointwise,
     Program,
@@ -236,7 +236,7 @@ class _Walker:
         if step.chosen is not None and self._chosen(step, *step.chosen):
             return
         self.contexts.append(tuple(axes[k] for k in step.keep if k is not None))
-        reason = f"{step.reason} at {_place(step)}"
+        reason = f"{step.kind.value} at {_place(step)}"
         for k, f in enumerate(axes):
             if k not in step.keep:
                 self.factors.pin(f, reason)
@@ -245,7 +245,7 @@ class _Walker:
             step.out,
             [self.factors.leaf(n, reason) if k is None else axes[k] for k, n in zip(step.keep, shape, strict=True)],
         )
-        if step.reason == RANKING:
+        if step.kind is MixKind.RANKING:
             self.choices.append((self.of[step.out][:-1], axes[-1]))
 
     def _chosen(self, step: Mix, axis: int, indices: tuple[int, ...]) -> bool:

@@ -167,14 +167,14 @@ class _Uses:
         if not self.fixed.issuperset(operands(step)):
             return False
         if isinstance(step, Mix):
-            return step.linear and "run time" not in step.reason
+            return step.linear and not step.kind.at_run_time
         return isinstance(step, (Slice, Concat, Pointwise)) or (isinstance(step, Einsum) and len(step.operands) == 1)
 
     def _does(self, step: Step, name: str) -> Role | None:
         if isinstance(step, Affine):
             return "gain" if name == step.gain else "bias" if name == step.bias else None
         if isinstance(step, Mix):
-            return "weight" if "run time" in step.reason else None
+            return "weight" if step.kind.at_run_time else None
         if self.fixed.issuperset(operands(step)):
             return None
         if isinstance(step, Einsum):

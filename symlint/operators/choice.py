@@ -12,10 +12,9 @@ import numpy as np
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import CONSTANT, NONE, RANKING, Einsum, Slice, Step
+from symlint.program.steps import CONSTANT, NONE, Einsum, MixKind, Slice, Step
 
 CHOOSERS = ("TopK", "ArgMax", "ArgMin")
-UNSORTED = "a choice in any order"
 
 
 @op("TopK")
@@ -24,11 +23,12 @@ def top_k(t: Tracer, x: Ref, k: Ref, *, axis: int = -1, sorted: int = 1) -> tupl
     at = axis % x.rank
     if not sorted:  # in an order that may depend on where the largest stand
         keep = [None if a == at else a for a in range(x.rank)]
-        return t.mix(x, keep, UNSORTED, linear=False), t.mix(x, keep, UNSORTED, law=NONE, shape=t.result(1))
+        values = t.mix(x, keep, MixKind.UNSORTED, linear=False)
+        return values, t.mix(x, keep, MixKind.UNSORTED, law=NONE, shape=t.result(1))
     last = t.transpose(x, [*(a for a in range(x.rank) if a != at), at])
     ranked = t.normalise(last, [-1], law=CONSTANT, function="TopK")
     shape = (*last.shape[:-1], t.result(1)[at], x.shape[at])
-    chosen = t.mix(ranked, [*range(x.rank - 1), None, x.rank - 1], RANKING, law=NONE, shape=shape)
+    chosen = t.mix(ranked, [*range(x.rank - 1), None, x.rank - 1], MixKind.RANKING, law=NONE, shape=shape)
     order = [*range(at), x.rank - 1, *range(at, x.rank - 1)]
     largest = t.einsum("... k e, ... e -> ... k", chosen, last)
     return t.transpose(largest, order), t.transpose(_numbered(t, chosen), order)

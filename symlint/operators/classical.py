@@ -10,7 +10,7 @@ import numpy as np
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import CONSTANT, NONE
+from symlint.program.steps import CONSTANT, NONE, MixKind
 
 
 @op("ai.onnx.ml.Scaler")
@@ -50,7 +50,7 @@ def extractor(t: Tracer, x: Ref, indices: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx_aionnxml_ArrayFeatureExtractor.html"""
     if indices.value is None or not indices.fixed:
         t.unknown([indices], [], "it is an index", opaque=False)
-        return t.mix(x, [*range(x.rank - 1), None], "a lookup computed at run time")
+        return t.mix(x, [*range(x.rank - 1), None], MixKind.LOOKUP)
     return t.reshape(t.take(x, x.rank - 1, indices.value.reshape(-1)), t.result())
 
 
@@ -85,9 +85,7 @@ def regressor(
 def fitted(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     """https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleClassifier.html"""
     shapes = [shape for shape in t.results if shape is not None]
-    return tuple(
-        t.mix(x, [0, *[None] * (len(shape) - 1)], "a model in attributes", law=NONE, shape=shape) for shape in shapes
-    )
+    return tuple(t.mix(x, [0, *[None] * (len(shape) - 1)], MixKind.MODEL, law=NONE, shape=shape) for shape in shapes)
 
 
 @op(

@@ -11,6 +11,7 @@ from symlint.model.graph import Array
 from symlint.model.operators import op
 from symlint.operators.choice import choice, looked_up
 from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.steps import MixKind
 
 
 def known(x: Ref | None) -> Array:
@@ -81,7 +82,7 @@ def split(
     if sizes is not None and (sizes.value is None or not sizes.fixed):
         keep = [None if k == along else k for k in range(x.rank)]
         t.unknown([sizes], [], "it is an index", opaque=False)
-        return tuple(t.mix(x, keep, "a split computed at run time", shape=shape) for shape in shapes)
+        return tuple(t.mix(x, keep, MixKind.SPLIT, shape=shape) for shape in shapes)
     ends = np.cumsum([0, *(shape[along] for shape in shapes)])
     return tuple(t.slice(x, along, int(a), int(b)) for a, b in pairwise(ends))
 
@@ -110,7 +111,7 @@ def slice_(
             keep = [None if k == axis % x.rank else k for k in range(x.rank)]
             shape = list(x.shape)
             shape[axis] = len(range(a, b, c))
-            x = t.mix(x, keep, "a cut whose place is known at run time" if moving else "a reversed axis", shape=shape)
+            x = t.mix(x, keep, MixKind.MOVING_CUT if moving else MixKind.REVERSED_AXIS, shape=shape)
         else:
             x = t.slice(x, axis % x.rank, a, b, c)
     return x
@@ -128,7 +129,22 @@ def gather(t: Tracer, x: Ref, indices: Ref, *, axis: int = 0) -> Ref:
         t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*range(along), *[None] * indices.rank, *range(along + 1, x.rank)]
     shape = (*x.shape[:along], *indices.shape, *x.shape[along + 1 :])
-    return t.mix(x, keep, "a lookup computed at run time", steady=True, shape=shape)
+    return t.mix(x, keep, MixKind.LOOKUP, steady=True, shape=shape)
+
+
+_PADDINGS = {
+    "edge": MixKind.PADDING_EDGE,
+    "reflect": MixKind.PADDING_REFLECT,
+    "wrap": MixKind.PADDING_WRAP,
+}
+"""What is made of the values beside the padding, by mode; a constant is put there by a concatenation."""
+_MOVING_PADDINGS = {
+    "constant": MixKind.MOVING_PADDING_CONSTANT,
+    "edge": MixKind.MOVING_PADDING_EDGE,
+    "reflect": MixKind.MOVING_PADDING_REFLECT,
+    "wrap": MixKind.MOVING_PADDING_WRAP,
+}
+"""The same where the length is known at run time."""
 
 
 @op("Pad", "com.microsoft.Pad", exact=True)
@@ -147,17 +163,13 @@ def pad(
     along = [int(a) % x.rank for a in known(axes)] if axes else list(range(x.rank))
     fill = t.constant(np.asarray(old.get("value", 0.0), np.float32)) if value is None else t.reshape(value, ())
     fill = fill if value is None or value.value is None else t.constant(value.value.astype(np.float32).reshape(()))
+    kinds = _PADDINGS if pads is None or pads.fixed else _MOVING_PADDINGS
     for k, axis in enumerate(along):
         before, after = amounts[k], amounts[k + len(along)]
-        if (mode != "constant" or not (pads is None or pads.fixed)) and (before or after):
+        if mode in kinds and (before or after):
             keep = [None if a == axis else a for a in range(x.rank)]
             shape = (*x.shape[:axis], x.shape[axis] + before + after, *x.shape[axis + 1 :])
-            x = t.mix(
-                x,
-                keep,
-                f"{mode} padding{'' if pads is None or pads.fixed else ' of a length known at run time'}",
-                shape=shape,
-            )
+            x = t.mix(x, keep, kinds[mode], shape=shape)
             continue
         x = t.slice(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
         parts = [_filled(t, fill, (*x.shape[:axis], n, *x.shape[axis + 1 :])) for n in (before, after) if n > 0]

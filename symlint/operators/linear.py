@@ -8,6 +8,7 @@ import numpy as np
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.steps import MixKind
 
 
 @op("MatMul", exact=True)
@@ -92,7 +93,7 @@ def conv_transpose(t: Tracer, x: Ref, w: Ref, b: Ref | None, *, group: int = 1) 
     spatial = w.rank - 2
     shape = (*x.shape[:2], *w.shape[2:], *t.result()[2:])
     keep = [0, 1, *[None] * (2 * spatial)]
-    patches = t.mix(x, keep, "a convolution's window", shape=shape)
+    patches = t.mix(x, keep, MixKind.CONVOLUTION, shape=shape)
     axes = " ".join(f"k{i}" for i in range(spatial))
     here = " ".join(f"o{i}" for i in range(spatial))
     y = t.einsum(f"b (g i) {axes} {here}, (g i) o {axes} -> b (g o) {here}", patches, w, g=group)
@@ -109,4 +110,4 @@ def windows(
     plain = [same and not edges[i] and not edges[i + spatial] for i, same in enumerate(plain)]
     keep = [0, 1, *[None] * spatial, *[2 + i if same else None for i, same in enumerate(plain)]]
     steady = not any(pads) and t.node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    return t.mix(x, keep, "a convolution's window", shape=(*x.shape[:2], *kernel, *places), steady=steady)
+    return t.mix(x, keep, MixKind.CONVOLUTION, shape=(*x.shape[:2], *kernel, *places), steady=steady)

@@ -7,7 +7,7 @@ from math import prod
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import CONSTANT, NONE
+from symlint.program.steps import CONSTANT, NONE, MixKind
 
 
 @op("Softmax", "LogSoftmax", "Hardmax", exact=True)
@@ -92,4 +92,4 @@ def lp_norm(t: Tracer, x: Ref, *, axis: int = -1, p: int = 2, axes: tuple[int, .
 def lrn(t: Tracer, x: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__LRN.html"""
     keep = [0, None, *range(2, x.rank)]
-    return t.mix(x, keep, "a window over neighbouring channels", law=NONE, shape=x.shape)
+    return t.mix(x, keep, MixKind.NEIGHBOURS, law=NONE, shape=x.shape)

@@ -11,9 +11,7 @@ from symlint.model.graph import Array
 from symlint.model.operators import op
 from symlint.operators.choice import choice
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, SUM, Einsum, Law
-
-LOOKUP = "a lookup computed at run time"
+from symlint.program.steps import NONE, SUM, Einsum, Law, MixKind
 
 
 def chosen(t: Tracer, index: Ref, *values: Ref, reduction: str = "none") -> Ref:
@@ -29,7 +27,7 @@ def _beside(t: Tracer, x: Ref, axis: int, shape: Sequence[int], law: Law = SUM) 
     if x.value is not None and not np.any(x.value):
         return t.constant(np.zeros(shape, x.value.dtype))
     keep = [k if k != axis and x.shape[k] == n else None for k, n in enumerate(shape)]
-    return t.mix(x, keep, LOOKUP, law=law, shape=shape)
+    return t.mix(x, keep, MixKind.LOOKUP, law=law, shape=shape)
 
 
 def _addresses(t: Tracer, indices: Ref, axis: int, shape: Sequence[int]) -> Ref:
@@ -80,7 +78,7 @@ def gather_nd(t: Tracer, x: Ref, indices: Ref, *, batch_dims: int = 0) -> Ref:
     t.unknown([indices], [], "it is an index", opaque=False)
     keep = [*[None] * (indices.rank - 1), *range(batch_dims + indices.shape[-1], x.rank)]
     shape = (*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :])
-    return t.mix(x, keep, LOOKUP, steady=True, shape=shape)
+    return t.mix(x, keep, MixKind.LOOKUP, steady=True, shape=shape)
 
 
 @op("ScatterND", exact=True)
@@ -96,8 +94,8 @@ def scatter_nd(t: Tracer, x: Ref, indices: Ref, updates: Ref, *, reduction: str 
     if reduction == "none" and lead == deep == 1 and (line := _line(indices, 0)) is not None:
         return _written(t, x, 0, line, updates)
     t.unknown([indices], [], "it is an index", opaque=False)
-    old = t.mix(x, [*[None] * deep, *range(deep, x.rank)], LOOKUP, shape=x.shape) if not _zero(x) else x
-    new = t.mix(updates, [*[None] * deep, *range(lead, updates.rank)], LOOKUP, shape=x.shape)
+    old = t.mix(x, [*[None] * deep, *range(deep, x.rank)], MixKind.LOOKUP, shape=x.shape) if not _zero(x) else x
+    new = t.mix(updates, [*[None] * deep, *range(lead, updates.rank)], MixKind.LOOKUP, shape=x.shape)
     (index,) = t.unknown([], [()], "it is an index", opaque=False)
     return chosen(t, index, old, new, reduction=reduction)
 
@@ -146,7 +144,7 @@ def one_hot(t: Tracer, indices: Ref, depth: Ref, values: Ref, *, axis: int = -1)
     keep: list[int | None] = list(range(indices.rank))
     keep.insert(at, None)
     t.unknown([values], [], "two numbers", opaque=False)
-    return t.mix(indices, keep, "a class index", law=NONE)
+    return t.mix(indices, keep, MixKind.CLASS_INDEX, law=NONE)
 
 
 @op("Compress")
@@ -158,14 +156,14 @@ def compress(t: Tracer, x: Ref, condition: Ref, *, axis: int | None = None) -> R
         return t.take(x, axis % x.rank, np.flatnonzero(condition.value))
     t.unknown([condition], [], "it is an index", opaque=False)
     keep = [None if k == axis % x.rank else k for k in range(x.rank)]
-    return t.mix(x, keep, "a choice computed at run time")
+    return t.mix(x, keep, MixKind.CHOICE)
 
 
 @op("Trilu", exact=True)
 @op("com.microsoft.Trilu")
 def triangle(t: Tracer, x: Ref, k: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Trilu.html"""
-    return t.mix(x, [*range(x.rank - 2), None, None], "a triangle", shape=x.shape)
+    return t.mix(x, [*range(x.rank - 2), None, None], MixKind.TRIANGLE, shape=x.shape)
 
 
 @op("TensorScatter")
@@ -174,5 +172,5 @@ def tensor_scatter(t: Tracer, x: Ref, updates: Ref, places: Ref | None, *, axis:
     if places is not None:
         t.unknown([places], [], "it is an index", opaque=False)
     keep = [None if k in (0, axis % x.rank) else k for k in range(x.rank)]
-    old, new = (t.mix(y, keep, "a cache", shape=x.shape) for y in (x, updates))
+    old, new = (t.mix(y, keep, MixKind.CACHE, shape=x.shape) for y in (x, updates))
     return chosen(t, t.unknown([], [()], "it is an index", opaque=False)[0], old, new)

@@ -10,7 +10,7 @@ import numpy as np
 from symlint.model.graph import Array, Shape
 from symlint.program.notation import regroup
 from symlint.program.recorder import Recorder, Ref, Unsupported
-from symlint.program.steps import Slice, Spec
+from symlint.program.steps import MixKind, Slice, Spec
 
 __all__ = ["Ref", "Tracer", "Unsupported"]
 
@@ -37,7 +37,7 @@ class Tracer(Recorder):
             self.steps.append(Slice(out, x.name, axis, start, stop, self.node))
             return Ref(out, shape)
         if step < 1 or size % step or start >= step or stop <= size - step:
-            return self.mix(x, [None if k == axis else k for k in range(x.rank)], "a strided slice")
+            return self.mix(x, [None if k == axis else k for k in range(x.rank)], MixKind.STRIDED)
         rows = self.reshape(x, (*x.shape[:axis], size // step, step, *x.shape[axis + 1 :]))
         picked = self.slice(rows, axis + 1, start, start + 1)
         return self.reshape(picked, (*x.shape[:axis], size // step, *x.shape[axis + 1 :]))
@@ -58,7 +58,7 @@ class Tracer(Recorder):
             keep = [None if k == axis else k for k in range(x.rank)]
             shape = (*x.shape[:axis], len(flat), *x.shape[axis + 1 :])
             chosen = (axis, tuple(flat)) if len(flat) <= UNITS and indices.ndim == 1 else None
-            picked = self.mix(x, keep, "a lookup in a fixed order", shape=shape, steady=True, chosen=chosen)
+            picked = self.mix(x, keep, MixKind.FIXED_LOOKUP, shape=shape, steady=True, chosen=chosen)
         else:
             picked = self.concat([self.slice(x, axis, a, b) for a, b in runs], axis)
         return self.reshape(picked, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
@@ -100,7 +100,7 @@ class Tracer(Recorder):
                 if i - start == 1 and x.shape[start] == size:
                     keep[-1] = start
                 start = i
-        return self.mix(x, keep, "a reshape without a common grouping", shape=shape)
+        return self.mix(x, keep, MixKind.RESHAPE, shape=shape)
 
     def expand(self, x: Ref, shape: Sequence[int]) -> Ref:
         """`x` repeated along new axes and along axes of size 1."""

@@ -20,6 +20,7 @@ from symlint.program.steps import (
     Fold,
     Law,
     Mix,
+    MixKind,
     Normalise,
     Pointwise,
     Spec,
@@ -156,7 +157,7 @@ class Recorder:
         self,
         x: Ref,
         keep: Sequence[int | None],
-        reason: str,
+        kind: MixKind,
         *,
         law: Law = SUM,
         shape: Sequence[int] | None = None,
@@ -168,7 +169,7 @@ class Recorder:
         shape = self.result() if shape is None else tuple(shape)
         out = self._new(shape)
         plain = linear and law is SUM
-        self.steps.append(Mix(out, x.name, tuple(keep), law, reason, steady, plain, self.node, chosen))
+        self.steps.append(Mix(out, x.name, tuple(keep), law, kind, steady, plain, self.node, chosen))
         return Ref(out, tuple(shape))
 
     def normalise(self, x: Ref, axes: Sequence[int], *, law: Law = NONE, function: str | None = None) -> Ref:

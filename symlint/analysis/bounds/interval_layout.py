@@ -9,26 +9,7 @@ import numpy as np
 
 from symlint.analysis.bounds.interval import Ball, Interval, fitted, hull, joined, paired, widened
 from symlint.model.graph import Array, Shape
-from symlint.program.steps import Mix, Pointwise, Slice
-
-CHOSEN = frozenset(
-    {
-        "a lookup computed at run time",
-        "a lookup in a fixed order",
-        "a reshape without a common grouping",
-        "a strided slice",
-        "a reversed axis",
-        "a reversed sequence",
-        "a cut whose place is known at run time",
-        "a recurrence",
-        "reflect padding",
-        "edge padding",
-        "wrap padding",
-    }
-)
-"""Maps that make elements of what they get, and nothing else."""
-FILLED = frozenset({"a convolution's window", "a triangle", "the last of a recurrence"})
-"""Maps that make zeros beside them."""
+from symlint.program.steps import Mix, MixKind, Pointwise, Slice
 
 
 def concatenated(parts: Sequence[Interval], sizes: Sequence[int], axis: int, shape: Shape) -> Interval:
@@ -67,11 +48,11 @@ def mixed(step: Mix, x: Interval) -> Interval | None:
     flat = hull(x, dropped, keepdims=False) if dropped else x
     made = Interval(moved(flat.low), moved(flat.high))
     made = joined([made], zero=True) if filled else made
-    if step.reason not in CHOSEN and step.node.op not in ("Conv", "ConvTranspose", "MaxPool"):
+    if not step.kind.chooses and step.node.op not in ("Conv", "ConvTranspose", "MaxPool"):
         made = widened(made.low, made.high)
         made = joined([made], zero=True) if filled else made
     ball = x.ball
-    if ball is None or filled or step.reason == "a pooling window" or set(ball.axes) & set(dropped):
+    if ball is None or filled or step.kind is MixKind.POOLING or set(ball.axes) & set(dropped):
         return made
     if any(a.shape[k] > 1 for a in (ball.gain, ball.shift) for k in dropped):
         return made
@@ -85,19 +66,19 @@ def mixed(step: Mix, x: Interval) -> Interval | None:
 def _filled(step: Mix) -> bool | None:
     """Whether a map may make zeros beside elements of what it gets; None where it makes anything else."""
     op, attributes = step.node.op, step.node.attributes
-    if step.reason == "a pooling window":
+    if step.kind is MixKind.POOLING:
         average = op == "AveragePool"
         padded = not step.steady or bool(attributes.get("ceil_mode", 0))
         return None if not average and "MaxPool" not in op else average and padded
-    if step.reason == "resizing":
+    if step.kind is MixKind.RESIZING:
         mode = attributes.get("mode", "nearest")
         plain = step.steady and mode in ("nearest", "linear", b"nearest", b"linear")
         return False if plain else None
-    if step.reason == "a convolution's window":
+    if step.kind is MixKind.CONVOLUTION:
         return not step.steady
-    if step.reason in CHOSEN:
+    if step.kind.chooses:
         return op.startswith("Scatter")
-    return True if step.reason in FILLED else None
+    return True if step.kind.fills else None
 
 
 def scaled(step: Pointwise, values: Sequence[Interval], rank: int) -> Ball | None:

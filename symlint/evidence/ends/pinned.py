@@ -102,7 +102,7 @@ class Ends:
     def vocabularies(self) -> frozenset[int]:
         """The lengths of the tables in which something is looked up at run time."""
         program = self.structure.program
-        lookups = [s for s in program.steps if isinstance(s, Mix) and "run time" in s.reason and s.x in program.fixed]
+        lookups = [s for s in program.steps if isinstance(s, Mix) and s.kind.at_run_time and s.x in program.fixed]
         return frozenset(n for s in lookups for k, n in enumerate(program.shapes[s.x]) if k not in s.keep)
 
     # -- other weights --------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Ends:
         found: set[str] = set()
         values, names = self._values
         for step in self.structure.program.steps:
-            if isinstance(step, Unknown) or (isinstance(step, Mix) and "run time" in step.reason):
+            if isinstance(step, Unknown) or (isinstance(step, Mix) and step.kind.at_run_time):
                 continue
             read = [n for n in operands(step) if n not in self.structure.program.fixed]
             for name in results(step) if read else ():

@@ -16,7 +16,7 @@ from symlint.evidence.heads.twins import Group, close, same_rows
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.side import orthonormal
 from symlint.model.graph import Array
-from symlint.program.steps import RANKING, Einsum, Mix, Normalise, Step, Unknown, operands, results
+from symlint.program.steps import Einsum, Mix, MixKind, Normalise, Step, Unknown, operands, results
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.structure import Action, Structure
@@ -82,7 +82,7 @@ class _Mixture:
         leaves = self.structure.axes.factors.leaves
         if isinstance(step, Normalise) and step.x in self.moving:
             return any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes)
-        return isinstance(step, Mix) and step.reason == RANKING and self._holds(step.out, {self.action.leaf})
+        return isinstance(step, Mix) and step.kind is MixKind.RANKING and self._holds(step.out, {self.action.leaf})
 
     def _leaves(self, step: Step) -> bool:
         """Whether a step puts together what the experts have computed."""

@@ -13,7 +13,6 @@ from math import prod, sqrt
 
 import numpy as np
 
-from symlint.analysis.bounds.interval_layout import CHOSEN, FILLED
 from symlint.analysis.bounds.normalised import Normalised
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import general_linear
@@ -70,7 +69,7 @@ class _Search:
         """What is computed of whole numbers alone, and not in the order of places, as masks are."""
         given = self.program.fixed - self.learned
         for step in self.program.steps:
-            ordered = isinstance(step, Mix) and step.reason not in CHOSEN | FILLED
+            ordered = isinstance(step, Mix) and not step.kind.chooses and not step.kind.fills
             unknown = isinstance(step, Unknown) and (step.opaque or len(step.operands) > 0)
             known = all(name in self.flags or name in given for name in operands(step))
             if not ordered and not unknown and known:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import NONE, SUM, Law
+from symlint.program.steps import NONE, SUM, Law, MixKind
 
 
 def attend(
@@ -66,7 +66,7 @@ def append(t: Tracer, past: Ref | None, x: Ref, k: int | None, *, shared: bool =
     if past is None or past.shape[2] == 0:
         made = x
     elif shared or (total is not None and total[2] == past.shape[2]):
-        made = t.mix(t.pointwise(NONE, x, t.slice(past, 2, 0, 1)), [0, 1, None, 3], "a cache", shape=past.shape)
+        made = t.mix(t.pointwise(NONE, x, t.slice(past, 2, 0, 1)), [0, 1, None, 3], MixKind.CACHE, shape=past.shape)
     else:
         made = t.concat([past, x], 2)
     return made
@@ -106,6 +106,4 @@ def looked_up(t: Tracer, table: Ref, places: Ref | None, batch: int, length: int
         batch = 1
     if places is not None:
         t.unknown([places], [], "it is an index", opaque=False)
-    return t.mix(
-        table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]), steady=True
-    )
+    return t.mix(table, [None, None, 1], MixKind.LOOKUP, shape=(batch, length, table.shape[1]), steady=True)

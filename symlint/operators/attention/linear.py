@@ -9,7 +9,7 @@ import numpy as np
 from symlint.model.operators import op
 from symlint.operators.attention.heads import heads, merge
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import SUM, Law
+from symlint.program.steps import SUM, Law, MixKind
 
 
 @op("LinearAttention", "com.microsoft.LinearAttention")
@@ -47,7 +47,7 @@ def linear_attention(
     states = t.pointwise(Law("sum", (None, Fraction(1), Fraction(1))), later, second, first, function="Where")
     few, many = ("h", "(h r)") if q_num_heads >= kv_num_heads else ("(h r)", "h")
     made = t.einsum(f"b {many} s k, b {few} s k v -> b (h r) s v", q, states, h=min(q_num_heads, kv_num_heads))
-    return merge(t, made), t.mix(states, [0, 1, 3, 4], "the last of a recurrence", shape=_less(states.shape, 2))
+    return merge(t, made), t.mix(states, [0, 1, 3, 4], MixKind.LAST_STATE, shape=_less(states.shape, 2))
 
 
 def _step(t: Tracer, k: Ref, v: Ref, state: Ref | None, decay: Ref | None, beta: Ref | None, rule: str) -> Ref:
@@ -61,7 +61,7 @@ def _step(t: Tracer, k: Ref, v: Ref, state: Ref | None, decay: Ref | None, beta:
 
 def _still(t: Tracer, x: Ref) -> Ref:
     """``b h s d`` whose places have their order."""
-    return t.mix(x, [0, 1, None, 3], "a recurrence", shape=x.shape)
+    return t.mix(x, [0, 1, None, 3], MixKind.RECURRENCE, shape=x.shape)
 
 
 def _less(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -87,13 +87,13 @@ def causal_conv(
     whole = x if past is None else t.concat([past, x], x.rank - 1)
     spatial = x.rank - 2
     shape = (*x.shape[:2], *w.shape[2:], *x.shape[2:])
-    patches = t.mix(whole, [0, 1, *[None] * (2 * spatial)], "a convolution's window", shape=shape)
+    patches = t.mix(whole, [0, 1, *[None] * (2 * spatial)], MixKind.CONVOLUTION, shape=shape)
     axes, here = " ".join(f"k{i}" for i in range(spatial)), " ".join(f"o{i}" for i in range(spatial))
     made = t.einsum(f"b c {axes} {here}, c 1 {axes} -> b c {here}", patches, w)
     made = t.add(made, bias and t.reshape(bias, (1, w.shape[0], *[1] * spatial)))
     made = made if activation == "none" else t.apply(made, None, "Swish")
     state = (*x.shape[:-1], (w.shape[-1] - 1) * dilation)
-    return made, t.mix(whole, [*range(x.rank - 1), None], "the last of a recurrence", shape=state)
+    return made, t.mix(whole, [*range(x.rank - 1), None], MixKind.LAST_STATE, shape=state)
 
 
 @op("com.microsoft.LinearAttentionGate")

@@ -12,7 +12,7 @@ from symlint.operators.attention.contributed import group_query_attention, multi
 from symlint.operators.attention.heads import attend, cut, heads, merge
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, Law
+from symlint.program.steps import NONE, Law, MixKind
 
 
 def _packed_bias(t: Tracer, extra: Ref | None, offsets: Ref, ends: Ref, tokens: int) -> Ref | None:
@@ -21,7 +21,7 @@ def _packed_bias(t: Tracer, extra: Ref | None, offsets: Ref, ends: Ref, tokens: 
     if extra is None:
         return None
     shape = (1, extra.shape[1], tokens, tokens)
-    return t.mix(extra, [None, 1, None, None], "packed tokens", law=NONE, shape=shape)
+    return t.mix(extra, [None, 1, None, None], MixKind.PACKED_TOKENS, law=NONE, shape=shape)
 
 
 @op("com.microsoft.PackedAttention")
@@ -85,7 +85,7 @@ def decoder_attention(
 ) -> tuple[Ref, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.DecoderMaskedMultiHeadAttention"""
     t.unknown([x for x in (width, beams) if x is not None], [], "it is an index", opaque=False)
-    old_k, old_v = [x and t.mix(x, [None, 1, None, None], "a cache", shape=x.shape) for x in (past_k, past_v)]
+    old_k, old_v = [x and t.mix(x, [None, 1, None, None], MixKind.CACHE, shape=x.shape) for x in (past_k, past_v)]
     return multi_head_attention(t, q, k, v, bias, mask, extra, old_k, old_v, past_length, num_heads=num_heads)
 
 
@@ -147,7 +147,7 @@ def relative_position_bias(t: Tracer, table: Ref, queries: Ref, keys: Ref) -> Re
     count = table.shape[1]
     shape = (1, count, *(int(known(n).reshape(())) for n in (queries, keys)))
     turned = t.reshape(table, (count, table.shape[0]))
-    return t.mix(turned, [None, 0, None, None], "a lookup by relative positions", shape=shape, steady=True)
+    return t.mix(turned, [None, 0, None, None], MixKind.RELATIVE_LOOKUP, shape=shape, steady=True)
 
 
 @op("com.microsoft.GatedRelativePositionBias")

@@ -12,6 +12,7 @@ from symlint.operators.normal import moments
 from symlint.operators.pointwise import clip, prelu
 from symlint.operators.spatial.channels import first, last
 from symlint.program.lower import Ref, Tracer
+from symlint.program.steps import MixKind
 
 DEFAULTS = {"LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5)}
 """Activation of a fused operator -> its parameters where none are given."""
@@ -90,9 +91,7 @@ def embedded(
     batch, length = words.shape
     index = t.unknown(indices, [(batch,)], "it is an index", opaque=False)[0]
     looked = [
-        t.mix(
-            table, [None, None, 1], "a lookup computed at run time", shape=(batch, length, table.shape[1]), steady=True
-        )
+        t.mix(table, [None, None, 1], MixKind.LOOKUP, shape=(batch, length, table.shape[1]), steady=True)
         for table in tables
         if table is not None
     ]

@@ -7,7 +7,7 @@ from symlint.operators.attention.heads import cut, heads, merge, rotate
 from symlint.operators.layout import gather, known
 from symlint.operators.spatial.windows import pool
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, SUM
+from symlint.program.steps import NONE, SUM, MixKind
 
 
 @op("com.microsoft.ExpandDims")
@@ -48,7 +48,7 @@ def crop_and_resize(t: Tracer, x: Ref, boxes: Ref, batch: Ref, size: Ref, *, ext
     t.unknown([boxes, batch], [], "it is an index", opaque=False)
     shape = (boxes.shape[0], x.shape[1], *(int(n) for n in known(size)))
     law = NONE if extrapolation_value else SUM
-    return t.mix(x, [None, 1, None, None], "places computed at run time", law=law, shape=shape)
+    return t.mix(x, [None, 1, None, None], MixKind.PLACES, law=law, shape=shape)
 
 
 @op("com.microsoft.UnfoldTensor")
@@ -57,7 +57,7 @@ def unfold(t: Tracer, x: Ref, *, size: int, dim: int = -1, step: int = 1) -> Ref
     at = dim % x.rank
     shape = (*x.shape[:at], (x.shape[at] - size) // step + 1, *x.shape[at + 1 :], size)
     keep = [*(None if k == at else k for k in range(x.rank)), None]
-    return t.mix(x, keep, "overlapping windows", shape=shape, steady=True)
+    return t.mix(x, keep, MixKind.OVERLAPPING, shape=shape, steady=True)
 
 
 @op("com.microsoft.ComplexMul", "com.microsoft.ComplexMulConj")
@@ -76,14 +76,14 @@ def remove_padding(t: Tracer, x: Ref, counts: Ref) -> tuple[Ref, ...]:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.RemovePadding"""
     batch, length, _ = x.shape
     lengths = t.unknown([counts], [(batch, length), (batch + 1,), (1,)], "it is a length", opaque=False)
-    return t.mix(x, [None, 2], "padding left out", steady=True), *lengths
+    return t.mix(x, [None, 2], MixKind.PADDING_LEFT_OUT, steady=True), *lengths
 
 
 @op("com.microsoft.RestorePadding")
 def restore_padding(t: Tracer, x: Ref, offsets: Ref) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.RestorePadding"""
     t.unknown([offsets], [], "it is an index", opaque=False)
-    return t.mix(x, [None, None, 1], "padding put back", shape=(*offsets.shape, x.shape[1]))
+    return t.mix(x, [None, None, 1], MixKind.PADDING_PUT_BACK, shape=(*offsets.shape, x.shape[1]))
 
 
 @op("com.microsoft.GemmaRotaryEmbedding")
@@ -114,7 +114,7 @@ def sectioned_rotary(
     apart = heads(t, x, num_heads or x.shape[-1] // (2 * cos.shape[-1]))
     # Sections of the planes are looked up at places of their own.
     shape = (*places.shape[1:], cos.shape[1])
-    c, s = (t.mix(r, [None] * 3, "a lookup computed at run time", shape=shape, steady=True) for r in (cos, sin))
+    c, s = (t.mix(r, [None] * 3, MixKind.LOOKUP, shape=shape, steady=True) for r in (cos, sin))
     made = rotate(t, apart, c, s, interleaved=bool(interleaved), width=rotary_embedding_dim)
     return made if x.rank == 4 else merge(t, made)
 

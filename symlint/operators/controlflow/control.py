@@ -11,7 +11,7 @@ import numpy as np
 from symlint.model.graph import Graph
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import Law
+from symlint.program.steps import Law, MixKind
 
 
 def body(t: Tracer, graph: Graph, inputs: Mapping[str, Ref]) -> tuple[Ref, ...]:
@@ -61,7 +61,7 @@ def loop(t: Tracer, *inputs: Ref | None, body: Graph) -> tuple[Ref, ...]:
     return (
         *carried,
         *(
-            t.mix(y, [None, *range(y.rank)], "the rounds of a loop", shape=(t.result(k)[0], *y.shape))
+            t.mix(y, [None, *range(y.rank)], MixKind.ROUNDS, shape=(t.result(k)[0], *y.shape))
             for k, y in enumerate(gathered, start=len(start))
         ),
     )
@@ -100,10 +100,10 @@ def scan(
 
 def _slice(t: Tracer, x: Ref, axis: int) -> Ref:
     keep = [k for k in range(x.rank) if k != axis]
-    return t.mix(x, keep, "a recurrence", shape=[x.shape[k] for k in keep])
+    return t.mix(x, keep, MixKind.RECURRENCE, shape=[x.shape[k] for k in keep])
 
 
 def _stack(t: Tracer, y: Ref, axis: int, output: int) -> Ref:
     keep: list[int | None] = list(range(y.rank))
     keep.insert(axis % (y.rank + 1), None)
-    return t.mix(y, keep, "a recurrence", shape=t.result(output))
+    return t.mix(y, keep, MixKind.RECURRENCE, shape=t.result(output))

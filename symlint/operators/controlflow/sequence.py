@@ -11,6 +11,7 @@ from symlint.model.operators import op
 from symlint.operators.controlflow.control import body as lowered
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer, Unsupported
+from symlint.program.steps import MixKind
 
 
 def sequence(*items: Ref) -> Ref:
@@ -96,7 +97,7 @@ def split_to_sequence(t: Tracer, x: Ref, split: Ref | None, *, axis: int = 0, ke
         even = [each + (k < more) for k in range(split.shape[0])]
         lengths = even if split.value is None else split.value.tolist()
         shapes = [(*x.shape[:along], int(n), *x.shape[along + 1 :]) for n in lengths]
-        return sequence(*(t.mix(x, keep, "a split computed at run time", shape=shape) for shape in shapes))
+        return sequence(*(t.mix(x, keep, MixKind.SPLIT, shape=shape) for shape in shapes))
     length, sizes = x.shape[along], np.asarray(1) if split is None else known(split)
     ends = [0, *sizes.cumsum().tolist()] if sizes.ndim else [*range(0, length, int(sizes)), length]
     parts = [_cut(t, x, along, a, b) for a, b in pairwise(ends)]

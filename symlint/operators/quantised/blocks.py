@@ -9,14 +9,14 @@ from symlint.operators.layout import gather, known
 from symlint.operators.linear import matmul
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE
+from symlint.program.steps import NONE, MixKind
 
 
 def unpack(t: Tracer, x: Ref, width: int, each: int) -> Ref:
     """`width` numbers along the last axis, of which every byte holds `each`."""
     if each == 1:
         return x
-    apart = t.mix(x, [*range(x.rank), None], "several numbers in one byte", law=NONE, shape=(*x.shape, each))
+    apart = t.mix(x, [*range(x.rank), None], MixKind.PACKED_BYTES, law=NONE, shape=(*x.shape, each))
     return t.slice(t.reshape(apart, (*x.shape[:-1], x.shape[-1] * each)), x.rank - 1, 0, width)
 
 
@@ -136,7 +136,7 @@ def matmul_bnb4(
 def matmul_blob(t: Tracer, x: Ref, blob: Ref, shape: Ref) -> Ref:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulFpQ4"""
     made = [int(n) for n in known(shape)]
-    return matmul(t, x, t.mix(blob, [None] * len(made), "a layout of the processor's own", law=NONE, shape=made))
+    return matmul(t, x, t.mix(blob, [None] * len(made), MixKind.PACKED_WEIGHTS, law=NONE, shape=made))
 
 
 @op("com.microsoft.GatherBlockQuantized")

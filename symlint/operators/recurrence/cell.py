@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import Law
+from symlint.program.steps import Law, MixKind
 
 State = Sequence[Ref | None]
 Step = Callable[["Cell", Ref, State], tuple[Ref, ...]]
@@ -84,7 +84,7 @@ def recur(
     if lengths is not None and lengths.value is None:
         t.unknown([lengths], [], "it is a length", opaque=False)
     # Lengths tell the examples of a batch apart.
-    x = t.mix(x, [None, 1 if lengths is None else None, 2], "a recurrence", shape=x.shape)
+    x = t.mix(x, [None, 1 if lengths is None else None, 2], MixKind.RECURRENCE, shape=x.shape)
     hidden, count = r.shape[2], len(functions)
     names = list(activations) or list(functions) * w.shape[0]
     later = t.constant((np.arange(x.shape[0]) > 0).reshape(-1, 1, 1))
@@ -111,7 +111,7 @@ def recur(
     shape = found[0][0].shape
     whole = t.concat([t.reshape(s[0], (shape[0], 1, *shape[1:])) for s in found], 1)
     last = [
-        t.concat([t.mix(s[k], [None, 1, 2], "the last of a recurrence", shape=(1, *shape[1:])) for s in found], 0)
+        t.concat([t.mix(s[k], [None, 1, 2], MixKind.LAST_STATE, shape=(1, *shape[1:])) for s in found], 0)
         for k in range(len(states))
     ]
     if layout:

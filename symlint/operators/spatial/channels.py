@@ -5,6 +5,7 @@ from __future__ import annotations
 from symlint.model.operators import op
 from symlint.operators.normal import group_norm
 from symlint.program.lower import Ref, Tracer
+from symlint.program.steps import MixKind
 
 
 def first(t: Tracer, x: Ref) -> Ref:
@@ -22,7 +23,7 @@ def pool_last(t: Tracer, x: Ref) -> Ref:
     average = t.node.op.endswith("AveragePool")
     padded = average and any(t.node.attributes.get("pads", ()))
     keep = [0, *[None] * (x.rank - 2), x.rank - 1]
-    return t.mix(x, keep, "a pooling window", steady=not padded, linear=average)
+    return t.mix(x, keep, MixKind.POOLING, steady=not padded, linear=average)
 
 
 @op("com.microsoft.NhwcMaxPool", exact=True)

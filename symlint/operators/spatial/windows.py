@@ -8,7 +8,7 @@ from symlint.model.operators import op
 from symlint.operators.layout import known
 from symlint.operators.reduce import averaged
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import SUM
+from symlint.program.steps import SUM, MixKind
 
 
 @op("MaxPool", "AveragePool", exact=True)
@@ -22,7 +22,7 @@ def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     steady = op == "MaxPool" or (op == "AveragePool" and not counted)
     x = t.apply(x, 1, "Abs") if t.node.op == "LpPool" else x
     return (
-        t.mix(x, [0, 1, *[None] * (x.rank - 2)], "a pooling window", steady=steady, linear=t.node.op == "AveragePool"),
+        t.mix(x, [0, 1, *[None] * (x.rank - 2)], MixKind.POOLING, steady=steady, linear=t.node.op == "AveragePool"),
     )
 
 
@@ -47,18 +47,18 @@ def resize(t: Tracer, x: Ref) -> Ref:
     made = t.result()
     keep = [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))]
     cropped = t.node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    return t.mix(x, keep, "resizing", steady=not cropped)
+    return t.mix(x, keep, MixKind.RESIZING, steady=not cropped)
 
 
 @op("CumSum")
 def cumulative(t: Tracer, x: Ref, axis: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__CumSum.html"""
     along = int(known(axis).reshape(-1)[0]) % x.rank
-    return t.mix(x, [None if k == along else k for k in range(x.rank)], "an ordered sum")
+    return t.mix(x, [None if k == along else k for k in range(x.rank)], MixKind.SUM)
 
 
 @op("ReverseSequence", exact=True)
 def reverse_sequence(t: Tracer, x: Ref, lengths: Ref, *, batch_axis: int = 1, time_axis: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__ReverseSequence.html"""
     keep = [None if k in (batch_axis, time_axis) else k for k in range(x.rank)]
-    return t.mix(x, keep, "a reversed sequence")
+    return t.mix(x, keep, MixKind.REVERSED_SEQUENCE)
