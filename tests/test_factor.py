@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symlint.axes.factor import ONE, Factors, Form
+from symlint.axes.pins import INPUT, OUTPUT, Pin, PinKind
 from symlint.axes.terms import Expansion, meet
 from symlint.axes.unify import collapse, unify
 
+HERE = Pin(PinKind.JOINED, op="Add", node="here")
 Shown = list[tuple[tuple[int, ...], list[int]]]
 
 
@@ -124,7 +126,7 @@ def test_unify_makes_two_factors_one(data, size):
     """After unify(f, g) both have the same terms, unless they clash, and then all of both is frozen."""
     factors = Factors()
     f, g = data.draw(expressions(factors, size)), data.draw(expressions(factors, size))
-    unify(factors, f, g, "here")
+    unify(factors, f, g, HERE)
     if factors.rigid:
         return
     assert shown(factors, f) == shown(factors, g)
@@ -143,7 +145,7 @@ def replay(plan: list[tuple[str, int]], size: int, pairs: list[tuple[int, int]])
             factors.cut(f, n)
         axes.append(f)
     for a, b in pairs:
-        unify(factors, axes[a], axes[b], "here")
+        unify(factors, axes[a], axes[b], HERE)
     return factors, axes
 
 
@@ -239,7 +241,7 @@ def test_one_factor_twice_in_a_sum():
     first, second = units(factors, total)[:4], units(factors, total)[4:]
     assert first == second
     other = factors.leaf(8)
-    unify(factors, other, total, "here")
+    unify(factors, other, total, HERE)
     assert units(factors, other)[:4] == units(factors, other)[4:]
 
 
@@ -255,7 +257,7 @@ def test_fused_queries_keys_and_values():
     assert len({factors.find(f) for row in parts for f in row}) == 6
     q, k, v = parts
     for a, b in zip(q, k, strict=True):
-        unify(factors, a, b, "q k")
+        unify(factors, a, b, HERE)
     assert [factors.find(f) for f in q] == [factors.find(f) for f in k]
     assert factors.find(v[0]) != factors.find(q[0])
     assert factors.find(v[1]) != factors.find(q[1])
@@ -276,9 +278,9 @@ def test_a_family_that_meets_itself_terminates():
     x, y, z = (factors.leaf(4) for _ in range(3))
     inner = factors.family(index, (0, 2, 5), (x, y))
     nested = factors.family(outer, (0, 3, 5), (inner, z))
-    unify(factors, nested, inner, "here")
+    unify(factors, nested, inner, HERE)
     assert factors.find(nested) == factors.find(inner)
-    unify(factors, inner, x, "here")
+    unify(factors, inner, x, HERE)
     assert factors.find(inner) == factors.find(x) == factors.find(y)
 
 
@@ -298,24 +300,37 @@ def test_groupings_without_a_common_refinement_are_frozen():
     """(3 4) against (4 3): all four factors are frozen, with the place in the reason."""
     factors = Factors()
     f, g = (factors.product((factors.leaf(a), factors.leaf(b))) for a, b in ((3, 4), (4, 3)))
-    unify(factors, f, g, "Add 'here'")
+    unify(factors, f, g, HERE)
     assert set(factors.rigid) == {*factors.leaves(f), *factors.leaves(g)}
-    assert all("Add 'here'" in reason for reason in factors.rigid.values())
+    assert all(pin.kind is PinKind.GROUPING and pin.place == "Add 'here'" for pin in factors.rigid.values())
     assert set(factors.rigid) <= set(factors.pins)
+
+
+@pytest.mark.parametrize("text", ["no rule", "opaque: a name of theirs", "cut at Add 'there'", "in place"])
+def test_the_words_of_a_pin_decide_nothing(text):
+    """A pin of a missing rule gives way to a true one, and no other does, whatever either says."""
+    missing = Pin(PinKind.OPAQUE, text, "Odd", "it's at 'x'")
+    true = Pin(PinKind.OBSTACLE, text, "Odd", "it's at 'x'")
+    for first, second, kept in ((missing, true, true), (true, missing, true), (true, OUTPUT, true)):
+        factors = Factors()
+        f = factors.leaf(3, first)
+        factors.pin(f, second)
+        assert factors.pins[f] == kept
+    assert str(missing) == f"opaque: {true}" == f"""opaque: {text} at Odd "it's at 'x'\""""
 
 
 def test_pins_pass_to_what_a_leaf_becomes():
     """A pinned leaf that is split, cut or unified leaves its reason with every part; holders and reasons as well."""
     factors = Factors()
-    f = factors.leaf(12, "a graph input")
+    f = factors.leaf(12, INPUT)
     factors.holders[f] = {"x"}
     factors.split(f, 3)
     first, second = factors.parts(f)
     factors.cut(first, 1)
-    assert {factors.pins[x] for x in factors.leaves(f)} == {"a graph input"}
+    assert {factors.pins[x] for x in factors.leaves(f)} == {INPUT}
     other = factors.leaf(4)
-    unify(factors, other, second, "there")
-    assert factors.pins[factors.find(other)] == "a graph input"
+    unify(factors, other, second, HERE)
+    assert factors.pins[factors.find(other)] == INPUT
     assert all(factors.holders[x] == {"x"} for x in factors.leaves(second))
 
 
@@ -339,7 +354,7 @@ def test_a_long_chain_of_unify():
     factors = Factors()
     leaves = [factors.leaf(8) for _ in range(20_000)]
     for a, b in pairwise(leaves):
-        unify(factors, a, b, "here")
+        unify(factors, a, b, HERE)
     assert {factors.find(f) for f in leaves} == {factors.find(leaves[0])}
 
 
@@ -366,7 +381,7 @@ def test_two_thousand_nested_concatenations(seen):
     assert sum(t.positions.size for t in Expansion(factors).terms(total)) == 4_002
     left, _ = factors.cut(total, 1)
     assert factors.size(left) == 1
-    unify(factors, total, factors.leaf(4_002), "here")
+    unify(factors, total, factors.leaf(4_002), HERE)
 
 
 def test_two_thousand_nested_cuts():

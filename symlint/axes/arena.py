@@ -9,6 +9,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.axes.pins import Pin, PinKind
+
 ONE = 0
 REASONS = 12
 """How many reasons are kept for one leaf."""
@@ -38,13 +40,13 @@ class Arena:
         self._indices: set[int] = set()
         self._leaves: dict[int, tuple[int, ...]] = {}
         """Root -> its leaves, until classes are joined."""
-        self.pins: dict[int, str] = {}
+        self.pins: dict[int, Pin] = {}
         """Leaf -> why its units cannot be permuted."""
-        self.rigid: dict[int, str] = {}
+        self.rigid: dict[int, Pin] = {}
         """Leaf -> why nothing at all may act on it."""
         self.holders: dict[int, set[str]] = {}
         """Leaf -> the tensors that hold it."""
-        self.why: dict[int, list[str]] = {}
+        self.why: dict[int, list[Pin]] = {}
         """Leaf -> what joined or limited it, in order."""
 
     # -- making ---------------------------------------------------------------------------------------------------
@@ -55,7 +57,7 @@ class Arena:
         self._children.append(children)
         return len(self._parent) - 1
 
-    def leaf(self, size: int, pin: str | None = None) -> int:
+    def leaf(self, size: int, pin: Pin | None = None) -> int:
         """A fresh leaf of `size` units; `pin` is the reason why they cannot be permuted."""
         if size == 1:
             return ONE
@@ -238,25 +240,25 @@ class Arena:
                 mine = self.why.setdefault(part, [])
                 mine.extend(r for r in reasons if r not in mine and len(mine) < REASONS)
 
-    def explain(self, f: int, reason: str) -> None:
+    def explain(self, f: int, reason: Pin) -> None:
         """Note why the leaves of `f` are joined or limited."""
         for part in self.leaves(f):
             reasons = self.why.setdefault(part, [])
             if reason not in reasons and len(reasons) < REASONS:
                 reasons.append(reason)
 
-    def pin(self, f: int, reason: str) -> None:
+    def pin(self, f: int, reason: Pin) -> None:
         """Forbid permutations of every leaf of `f`."""
         for part in self._ends(f):
             self._note(self.pins, part, reason)
 
     @staticmethod
-    def _note(notes: dict[int, str], leaf: int, reason: str) -> None:
+    def _note(notes: dict[int, Pin], leaf: int, reason: Pin) -> None:
         """Keep the first reason, but a true one before a missing rule."""
-        if leaf not in notes or notes[leaf].startswith("opaque"):
+        if leaf not in notes or notes[leaf].kind is PinKind.OPAQUE:
             notes[leaf] = reason
 
-    def freeze(self, f: int, reason: str) -> None:
+    def freeze(self, f: int, reason: Pin) -> None:
         """Forbid every generator on every leaf of `f`."""
         for part in self._ends(f):
             self.pins.setdefault(part, reason)

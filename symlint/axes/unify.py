@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from symlint.axes.arena import Form
 from symlint.axes.factor import Factors
+from symlint.axes.pins import UNSEEN, Pin, clashing
 from symlint.axes.presence import repeated, unsure
 
 
-def unify(factors: Factors, f: int, g: int, reason: str) -> None:
+def unify(factors: Factors, f: int, g: int, reason: Pin) -> None:
     """Make `f` and `g` one factor; where no common refinement exists, freeze both and say so in `reason`."""
     todo = [(f, g)]
     while todo:
@@ -20,13 +21,13 @@ def unify(factors: Factors, f: int, g: int, reason: str) -> None:
         todo.extend(_meet(factors, a, b, reason))
 
 
-def clash(factors: Factors, f: int, g: int, reason: str) -> None:
+def clash(factors: Factors, f: int, g: int, reason: Pin) -> None:
     """Freeze two factors that cannot be written in one way."""
     for x in (f, g):
-        factors.freeze(x, f"two groupings without a common refinement meet at {reason}")
+        factors.freeze(x, clashing(reason))
 
 
-def _meet(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]]:
+def _meet(factors: Factors, a: int, b: int, reason: Pin) -> list[tuple[int, int]]:
     """One step of unification: what is left to unify."""
     forms = factors.form(a), factors.form(b)
     if Form.LEAF in forms:
@@ -55,7 +56,7 @@ def _meet(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]
     return _meet_products(factors, a, b, reason)
 
 
-def _dissolve(factors: Factors, leaf: int, other: int, reason: str) -> list[tuple[int, int]]:
+def _dissolve(factors: Factors, leaf: int, other: int, reason: Pin) -> list[tuple[int, int]]:
     """A leaf that meets an expression which holds it: only a family can be that, and its members are then equal."""
     if factors.form(other) is not Form.FAMILY:
         clash(factors, leaf, other, reason)
@@ -65,7 +66,7 @@ def _dissolve(factors: Factors, leaf: int, other: int, reason: str) -> list[tupl
     return [(leaf, m) for m in members]
 
 
-def _meet_family(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]]:
+def _meet_family(factors: Factors, a: int, b: int, reason: Pin) -> list[tuple[int, int]]:
     """A family against anything: member by member where both depend on one index, else through a common refinement."""
     members = factors.parts(a)
     for outer, inner in ((a, b), (b, a)):
@@ -90,7 +91,7 @@ def _meet_family(factors: Factors, a: int, b: int, reason: str) -> list[tuple[in
     return [(a, b)]
 
 
-def _meet_products(factors: Factors, a: int, b: int, reason: str) -> list[tuple[int, int]]:
+def _meet_products(factors: Factors, a: int, b: int, reason: Pin) -> list[tuple[int, int]]:
     """Two groupings: align them from the front, splitting the larger factor each time."""
     left, right = list(factors.parts(a)), list(factors.parts(b))
     pairs: list[tuple[int, int]] = []
@@ -135,6 +136,6 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
                     members = factors.parts(g)
                     factors.become(g, members[0])
                     for member in members[1:]:
-                        unify(factors, members[0], member, "a use that does not see the index")
+                        unify(factors, members[0], member, UNSEEN)
                     changed = True
                     below.clear()

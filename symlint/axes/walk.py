@@ -12,6 +12,7 @@ from symlint.axes.arena import Form
 from symlint.axes.cutting import cut
 from symlint.axes.factor import Factors
 from symlint.axes.interleave import interleave
+from symlint.axes.pins import INPUT, OUTPUT, TABLE, UNFIT, Pin, PinKind
 from symlint.axes.unify import collapse, unify
 from symlint.program.dispatch import dispatched
 from symlint.program.meeting import meetings
@@ -29,9 +30,6 @@ from symlint.program.steps import (
     Step,
     Unknown,
 )
-
-OPAQUE = "opaque: "
-"""How the reason of a pin begins that a missing rule caused."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def walk(program: Program) -> Axes:
         walker.step(step)
     for name in program.outputs:
         for f in walker.of.get(name, ()):
-            walker.factors.pin(f, "a graph output")
+            walker.factors.pin(f, OUTPUT)
     while True:
         walker.settle()
         tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
@@ -110,7 +108,7 @@ class _Walker:
         self.joint: list[tuple[int, ...]] = []
         """What all operands of a contraction hold together."""
         for name in program.inputs:
-            self._set(name, [self.factors.leaf(n, "a graph input") for n in program.shapes[name]])
+            self._set(name, [self.factors.leaf(n, INPUT) for n in program.shapes[name]])
         for name in program.weights:
             self._set(name, [self.factors.leaf(n) for n in program.shapes[name]])
         for name, value in program.tables.items():
@@ -119,7 +117,7 @@ class _Walker:
     def _table_axis(self, value: np.ndarray, axis: int) -> int:
         first = value.take([0], axis=axis) if value.shape[axis] else value
         same = value.shape[axis] > 0 and bool(np.all(value == first))
-        return self.factors.leaf(value.shape[axis], None if same else "a constant table")
+        return self.factors.leaf(value.shape[axis], None if same else TABLE)
 
     def _set(self, name: str, axes: Sequence[int]) -> None:
         self.of[name] = tuple(axes)
@@ -127,7 +125,7 @@ class _Walker:
             for leaf in self.factors.leaves(f):
                 self.factors.holders.setdefault(leaf, set()).add(name)
 
-    def _unify(self, pairs: Sequence[tuple[int, int]], reason: str) -> None:
+    def _unify(self, pairs: Sequence[tuple[int, int]], reason: Pin) -> None:
         """Unify axes; families come last, when their indices are known to be one."""
         for f, g in sorted(pairs, key=lambda p: Form.FAMILY in (self.factors.form(p[0]), self.factors.form(p[1]))):
             unify(self.factors, f, g, reason)
@@ -139,7 +137,7 @@ class _Walker:
 
     @step.register
     def _(self, step: Einsum) -> None:
-        factors, reason = self.factors, _place(step)
+        factors, reason = self.factors, _pin(step)
         labels: dict[str, int] = {}
         pairs: list[tuple[int, int]] = []
         for name, spec in zip(step.operands, step.specs, strict=True):
@@ -185,8 +183,8 @@ class _Walker:
         for label in axis[:-1]:
             halves = self.factors.split(rest, step.sizes[label])
             if halves is None:
-                self.factors.freeze(f, f"it has no such grouping at {_place(step)}")
-                return [self.factors.leaf(step.sizes[a], "a grouping that does not fit") for a in axis]
+                self.factors.freeze(f, _pin(step, PinKind.GROUPING, "it has no such grouping"))
+                return [self.factors.leaf(step.sizes[a], UNFIT) for a in axis]
             parts.append(halves[0])
             rest = halves[1]
         return [*parts, rest] if axis else []
@@ -205,7 +203,7 @@ class _Walker:
                     axes[k] = f
                 else:
                     pairs.append((axes[k], f))
-        self._unify(pairs, _place(step))
+        self._unify(pairs, _pin(step))
         self._set(step.out, [self.factors.leaf(n) if f < 0 else f for f, n in zip(axes, shape, strict=True)])
 
     @step.register
@@ -219,7 +217,7 @@ class _Walker:
             if k == step.axis:
                 axes.append(index)
             elif any(leaf in factors.pins for m in members for leaf in factors.leaves(m)):
-                self._unify([(members[0], m) for m in members[1:]], _place(step))
+                self._unify([(members[0], m) for m in members[1:]], _pin(step))
                 axes.append(members[0])
             else:
                 axes.append(factors.family(index, cuts, members))
@@ -236,7 +234,7 @@ class _Walker:
         if step.chosen is not None and self._chosen(step, *step.chosen):
             return
         self.contexts.append(tuple(axes[k] for k in step.keep if k is not None))
-        reason = f"{step.kind.value} at {_place(step)}"
+        reason = _pin(step, PinKind.ORDER, step.kind.value)
         for k, f in enumerate(axes):
             if k not in step.keep:
                 self.factors.pin(f, reason)
@@ -288,13 +286,13 @@ class _Walker:
     @step.register
     def _(self, step: Affine) -> None:
         first, *others = ((self.of[name][0]) for name in (step.gain, step.bias, step.mean, step.var))
-        self._unify([(first, f) for f in others], _place(step))
+        self._unify([(first, f) for f in others], _pin(step))
         self._set(step.scale, [first])
         self._set(step.shift, [first])
 
     @step.register
     def _(self, step: Unknown) -> None:
-        reason = f"{OPAQUE if step.opaque else ''}{step.reason} at {_place(step)}"
+        reason = _pin(step, PinKind.OPAQUE if step.opaque else PinKind.OBSTACLE, step.reason)
         for name in step.operands:
             for f in self.of[name]:
                 self.factors.pin(f, reason)
@@ -302,7 +300,7 @@ class _Walker:
             self._set(name, [self.factors.leaf(n, reason) for n in self.program.shapes[name]])
 
 
-def _place(step: Step) -> str:
-    """A node as users know it."""
+def _pin(step: Step, kind: PinKind = PinKind.JOINED, text: str = "") -> Pin:
+    """What a step does to units, as a reason."""
     node = step.node
-    return f"{node.op} {node.name or node.first!r}"
+    return Pin(kind, text, node.op, node.name or node.first)

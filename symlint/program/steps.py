@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, unique
 from fractions import Fraction
 from functools import cached_property
 from typing import Literal
@@ -47,6 +47,7 @@ RANGE = "range"
 """The function of a Fold that sees how far its numbers reach from zero: zeros do not count."""
 
 
+@unique
 class MixKind(Enum):
     """What a Mix does along the axes that it does not keep; the value says so to people, and is never read back."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from symlint.axes.walk import OPAQUE, Axes
+from symlint.axes.pins import Pin, PinKind
+from symlint.axes.walk import Axes
 from symlint.program.parameters import parameters
 from symlint.program.steps import Program
 from symlint.symmetry.spaces import Coverage, Opaque
+
+UNREAD = Pin(PinKind.OPAQUE, "nothing that symlint follows reads it")
 
 
 def coverage(program: Program, axes: Axes, moved: Collection[str]) -> tuple[Coverage, tuple[Opaque, ...]]:
@@ -20,17 +23,15 @@ def coverage(program: Program, axes: Axes, moved: Collection[str]) -> tuple[Cove
     for stored, size in parameters(program).items():
         total += size
         mine = {x for name in held.get(stored, ()) for f in axes.of[name] for x in axes.factors.leaves(f)}
-        reasons = [axes.factors.pins.get(x, "") for x in sorted(mine)]
-        missing = next((r for r in reasons if r.startswith(OPAQUE)), None)
-        if stored in moved or "" in reasons:
+        pins = [axes.factors.pins.get(x) for x in sorted(mine)]
+        missing = next((p for p in pins if p and p.kind is PinKind.OPAQUE), None)
+        if stored in moved or None in pins:
             covered += size
         elif missing is not None or stored not in held:
             hidden += size
-            lost.append(_opaque(stored, size, missing or f"{OPAQUE}nothing that symlint follows reads it at "))
+            lost.append(_opaque(stored, size, missing or UNREAD))
     return Coverage(total, covered, total - covered - hidden, hidden), tuple(lost)
 
 
-def _opaque(stored: str, size: int, reason: str) -> Opaque:
-    text, _, place = reason.removeprefix(OPAQUE).rpartition(" at ")
-    op, _, node = place.partition(" ")
-    return Opaque(stored, size, node, op, text)
+def _opaque(stored: str, size: int, pin: Pin) -> Opaque:
+    return Opaque(stored, size, repr(pin.node) if pin.op else "", pin.op, pin.text)

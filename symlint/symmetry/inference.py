@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import prod
 
 from symlint.axes.arena import Form
+from symlint.axes.pins import WHOLE
 from symlint.axes.recurrences import directions
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes, walk
@@ -148,20 +149,18 @@ class _Report:
             mine = list(self.program.weights)[-1 - leaf]
             name = self.program.weights[mine]
             places = tuple(Place(name, k, self._layout(f)) for k, f in enumerate(self.axes.of[mine]))
-            return Space(self.names[leaf], 1, 1, _stem(name), places, ("it is moved as a whole",))
+            return Space(self.names[leaf], 1, 1, _stem(name), places, (WHOLE,))
         places = tuple(
             Place(self.program.weights[name], k, self._layout(f))
             for name in self.bearers[leaf]
             for k, f in enumerate(self.axes.of[name])
             if leaf in set(self.factors.leaves(f))
         )
-        why = list(self.factors.why.get(leaf, ()))
-        if leaf in self.factors.pins:
-            why.append(f"its units stay in place: {self.factors.pins[leaf]}")
+        why, pin = tuple(self.factors.why.get(leaf, ())), self.factors.pins.get(leaf)
         name = _stem(places[0].tensor)
         if direction := self.directions.get(leaf):
             name = f"{name} ({direction})"
-        return Space(self.names[leaf], self.factors.size(leaf), count, name, places, tuple(why))
+        return Space(self.names[leaf], self.factors.size(leaf), count, name, places, why, pin)
 
     def _layout(self, f: int) -> str:
         """An axis in factor notation."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from symlint.axes.pins import Pin
 from symlint.model.graph import Model
 
 Kind = Literal["permutation", "rescaling", "sign", "rotation", "translation"]
@@ -33,8 +34,16 @@ class Space:
     name: str
     """A readable name from the tensor that writes the space."""
     places: tuple[Place, ...]
-    why: tuple[str, ...]
-    """The nodes that joined or limited the space."""
+    why: tuple[Pin, ...]
+    """The nodes that joined the space."""
+    pin: Pin | None = None
+    """What keeps its units in place."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Both in words."""
+        held = () if self.pin is None else (f"its units stay in place: {self.pin}",)
+        return (*map(str, self.why), *held)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ def document(symmetry: Symmetry) -> str:
             "copies": space.copies,
             "name": space.name,
             "tensors": [{"name": place.tensor, "axis": place.axis, "layout": place.layout} for place in space.places],
-            "why": list(space.why),
+            "why": list(space.reasons),
         }
         for space in symmetry.spaces
     ]

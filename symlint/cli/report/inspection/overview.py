@@ -98,14 +98,14 @@ class _Overview:
         for row in self.rows[:limit]:
             space = row.spaces[0]
             size = count(space.size, "unit") + (f" in {space.copies:,} copies" if space.copies > 1 else "")
-            size += ", pinned" if any("stay in place" in reason for reason in space.why) else ""
+            size += ", pinned" if space.pin else ""
             ids = [printable(item.id) for item in row.spaces]
             named = ids if len(ids) <= _IDS_SHOWN else [*ids[:3], "..", ids[-1]]
             line = Text.assemble((", ".join(named), "cyan"), f"  {size}  ", (listed(row.names, _NAMES_SHOWN), "bold"))
             grid.add_row(Text(row.symbol, style="bold cyan"), line)
             grid.add_row("", self._symmetries(row))
-            if self.style.verbose and space.why:
-                grid.add_row("", Text(f"joined by {listed(map(printable, space.why))}", style="dim"))
+            if self.style.verbose and space.reasons:
+                grid.add_row("", Text(f"joined by {listed(map(printable, space.reasons))}", style="dim"))
         self._more(grid, len(self.rows), limit, "spaces")
         return grid
 

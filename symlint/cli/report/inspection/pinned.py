@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from symlint.program.parameters import parameters
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure
-
-_NODE = re.compile(r" at [\w.]+ (['\"]).*\1$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +32,8 @@ def pinned(symmetry: Symmetry, structure: Structure) -> tuple[Pinned, ...]:
         if stored in elsewhere or stored not in held:
             continue
         leaves = [x for name in held[stored] for f in axes.of[name] for x in axes.factors.leaves(f)]
-        reasons = [axes.factors.pins.get(x, "") for x in leaves if axes.factors.size(x) > 1]
-        if "" not in reasons:
-            found.append(Pinned(stored, size, _joined(reasons)))
+        pins = [axes.factors.pins.get(x) for x in leaves if axes.factors.size(x) > 1]
+        words = [pin.text for pin in pins if pin is not None]
+        if len(words) == len(pins):
+            found.append(Pinned(stored, size, ", ".join(dict.fromkeys(words)) or "a single number"))
     return tuple(found)
-
-
-def _joined(reasons: list[str]) -> str:
-    words = dict.fromkeys(_NODE.sub("", reason) for reason in reasons)
-    return ", ".join(words) or "a single number"

@@ -30,7 +30,6 @@ MEANING = {
 ID = re.compile(r"\bS\d+\b")
 _ROLES: tuple[Role, Role] = ("writes", "reads")
 _ATTENTION = re.compile(r"attn|attention|qkv|q_proj|query", re.IGNORECASE)
-_CONVOLUTION = re.compile(r"\S*Conv\S* ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,10 @@ def _letter(space: Space, context: _Context) -> str:
         if not attention:
             return "d"
         return "dv" if any("reads" in flow.get((p.tensor, p.axis), ()) for p in space.places) else "dk"
-    if context.sums.intersection(space.why) and all(_matrices(space, context, role) > 1 for role in _ROLES):
+    summed = any((pin.op, pin.node) in context.sums for pin in space.why)
+    if summed and all(_matrices(space, context, role) > 1 for role in _ROLES):
         return "e"
-    convolved = any(_CONVOLUTION.match(reason) for reason in space.why)
+    convolved = any("Conv" in pin.op for pin in space.why)
     return "c" if convolved or not context.filters.isdisjoint(place.tensor for place in space.places) else "n"
 
 
@@ -129,9 +129,9 @@ class _Context:
         stored = {*symmetry.model.tensors, *symmetry.model.constants}
         every = list(nodes(symmetry.model.graph))
         self.sums = frozenset(
-            f"{node.op} {node.name or node.outputs[0]!r}"
+            (node.op, node.name or node.outputs[0])
             for node in every
             if (node.op in ("Add", "Sum") and stored.isdisjoint(node.inputs)) or ".Skip" in node.op
         )
-        """The nodes that add two computed values, in the words of ``Space.why``."""
+        """The nodes that add two computed values, by operator and name."""
         self.filters = frozenset(name for node in every if "Conv" in node.op for name in node.inputs)
