@@ -54,7 +54,7 @@ from symlint.lint.severity import SHARES, by_share
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space with such experts; its groups are in the facts."""
     for space in context.spaces:
-        action = context.structure.actions[f"{space.id}.permutation"]
+        action = context.structure.permutation(space.id)
         if not context.bundled(space) or action.copies:
             continue
         found = experts(context.structure, action, context.moving)

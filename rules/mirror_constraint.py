@@ -88,7 +88,7 @@ def _judged(context: Context, mirror: Mirror, verdict: Verdict) -> Finding:
     if verdict.reason:
         message = f"it is not shown to be a symmetry of this network: {verdict.reason}"
         return _said(mirror, Level.WARNING, message)
-    owner = next(a.id.split(".")[0] for a in context.structure.actions.values() if a.leaf == verdict.leaf)
+    owner = next(a.space for a in context.structure.actions.values() if a.leaf == verdict.leaf)
     space = next(s for s in context.symmetry.spaces if s.id == owner)
     facts: dict[str, object] = {"distance": _short(verdict.distance), "tolerance": _short(verdict.tolerance)}
     level, message = (

@@ -308,7 +308,7 @@ class Network:
         named = {s.id: s for s in self.symmetry.spaces}
         uses = Counter(self.program.weights.values())
         for action in [a for a in self.structure.actions.values() if invertible(a)]:
-            space, rule = named[action.id.split(".")[0]], self.rule(action.leaf)
+            space, rule = named[action.space], self.rule(action.leaf)
             lines = {side: self.lines(action, side) for side in (1, -1)}
             if not all(lines.values()) or any({n for n, _ in one} <= self.loose for one in lines.values()):
                 continue

@@ -65,7 +65,7 @@ class Trial:
     def site(self, space: str) -> planting.Site:
         """A space with the roles of its tensors."""
         found = next(s for s in self.network.symmetry.spaces if s.id == space)
-        action = self.network.structure.actions[f"{space}.permutation"]
+        action = self.network.structure.permutation(space)
         return planting.Site(found, action, self.network.roles(action))
 
     def removed(self, site: planting.Site, units: list[int]) -> dict[str, Array]:

@@ -362,7 +362,7 @@ def test_mirrors_of_networks(name, kind, shared, tmp_path):
         axis = axis_of(structure, action, tensors[0])
         mirror = Mirror("m", tensors, words, (axis,))
         (before,) = said(path, mirror)
-        assert (before.level, before.space) == (Level.NOTE, action.id.split(".")[0]), before.message
+        assert (before.level, before.space) == (Level.NOTE, action.space), before.message
         image = reflected(structure, action, element)
         stored = {t: structure.program.model.tensors[t].read() for t in tensors}
         planted = {t: ((stored[t] + image[t]) / 2).astype(stored[t].dtype) for t in tensors}

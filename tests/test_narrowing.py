@@ -37,7 +37,7 @@ def wrecked(path: Path, out: Path) -> int:
     structure, count = context.structure, 0
     weights, rng = fresh_weights(structure), np.random.default_rng(0)
     for space in context.spaces:
-        action = structure.actions[f"{space.id}.permutation"]
+        action = structure.permutation(space.id)
         size = structure.axes.factors.size(action.leaf)
         shape = [*(structure.axes.factors.size(c) for c in action.copies), size]
         names = structure.axes.factors.holders.get(action.leaf, set()) & structure.program.weights.keys()

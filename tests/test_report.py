@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlint.audit.engine import Report, Run
+from symlint.axes.pins import OUTPUT, Pin, PinKind
 from symlint.cli.report import Style, reporter
 from symlint.cli.report.alike import merged
 from symlint.cli.report.inspection import graphviz, overview, spreadsheet
@@ -28,7 +29,8 @@ from symlint.lint.rule import rules
 from symlint.model.graph import Graph, Model, Node, Tensor
 from symlint.symmetry.spaces import Coverage, Generator, Opaque, Place, Space, Symmetry
 
-SPACE = Space("s0", 64, 1, "fc1", (Place("fc1.weight", 0, "n"), Place("fc2.weight", 1, "n")), ("fc1", "fc2"))
+JOINED = tuple(Pin(PinKind.JOINED, op="Gemm", node=name) for name in ("fc1", "fc2"))
+SPACE = Space("s0", 64, 1, "fc1", (Place("fc1.weight", 0, "n"), Place("fc2.weight", 1, "n")), JOINED)
 DEAD = Finding(
     rule="SYM101",
     name="dead-unit",
@@ -344,7 +346,7 @@ def transformer(blocks: int, stem: str = "h.") -> Symmetry:
         acts(h, "permutation", "S_2", 0, [qkv, bias, out])
         acts(dk, "rotation", "GL(4)^2", 32, [qkv, bias])
         acts(dv, "rotation", "O(4)^2", 12, [qkv, bias, out], exact=False)
-    spaces.insert(0, Space("S1", 8, 1, "wte", tuple(stream), ("its units stay in place: a graph output",)))
+    spaces.insert(0, Space("S1", 8, 1, "wte", tuple(stream), (), OUTPUT))
     acts("S1", "rotation", "Stab(1) of O(8)", 21, ["wte"])
     acts("", "translation", "R^8", 8, [bias])
     graph = Graph(tuple(nodes), ("x",), ())

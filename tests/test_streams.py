@@ -99,7 +99,7 @@ def said(path: Path) -> list[tuple[str, str | None, list[int], list[int]]]:
 def wanted(rule: str, projection: Projection) -> list[object]:
     """What the audit has to say of a stream that lost directions at one end."""
     n = len(projection.basis) - (projection.action.group == "Stab")
-    return [(rule, projection.action.id.split(".")[0], [n - LOST], [n])]
+    return [(rule, projection.action.space, [n - LOST], [n])]
 
 
 PATHS = [

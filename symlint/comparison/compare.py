@@ -246,7 +246,7 @@ def _changes(shown: _Shown) -> tuple[Matching, tuple[Change, ...], Sequence[Mapp
 
 def _placed(space: str, context: Context, matching: Matching, found: Sequence[Change]) -> bool:
     """Whether some weight of a space is still itself, unit by unit."""
-    leaves = {a.leaf for a in context.structure.actions.values() if a.id.split(".")[0] == space}
+    leaves = {a.leaf for a in context.structure.actions.values() if a.space == space}
     near = {c.index for c in found if c.status != "moved" and c.relative is not None and c.relative < 1}
     return not leaves or any(b.weight in near and any(d.leaf in leaves for d in b.dims) for b in matching.blocks)
 

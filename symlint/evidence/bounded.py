@@ -47,7 +47,7 @@ class Bounded(Context):
 
     def margins(self, space: Space) -> dict[int, float]:
         """Unit of a space -> the smallest margin by which an activation of it is one number."""
-        action = self.plain(self.structure.actions[f"{space.id}.permutation"])
+        action = self.plain(self.structure.permutation(space.id))
         axes, factors = self.structure.axes.of, self.structure.axes.factors
         least: dict[int, float] = {}
         for name, one in self.settled.items():

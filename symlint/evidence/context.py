@@ -70,17 +70,17 @@ class Context:
         They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`). What is
         written and never read is dead in any basis.
         """
-        permuted = {a.id.split(".")[0] for a in self.structure.permutations}
-        linear = {a.id for a in self.structure.actions.values() if general_linear(a) or a.group in ORTHOGONAL}
-        mixed = {g.space for g in self.symmetry.generators if g.id in linear}
+        permuted = {a.space for a in self.structure.permutations}
+        actions = self.structure.actions.values()
+        mixed = {a.space for a in actions if general_linear(a) or a.group in ORTHOGONAL}
         return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
 
     @cached_property
     def products(self) -> tuple[tuple[Space, Product], ...]:
         """Linear spaces through which less gets than width, writers and readers allow."""
-        by_id = {s.id: s for s in self.symmetry.spaces}
-        spaces = {g.id: by_id[g.space] for g in self.symmetry.generators if g.space in by_id}
-        return tuple((spaces[product.generator], product) for product in products(self.structure, self._passages))
+        spaces, actions = {s.id: s for s in self.symmetry.spaces}, self.structure.actions
+        found = products(self.structure, self._passages)
+        return tuple((spaces[actions[product.generator].space], product) for product in found)
 
     def tensors(self, space: Space) -> tuple[str, ...]:
         """Names of all stored tensors of a space, sorted."""
@@ -102,7 +102,7 @@ class Context:
     def units(self, space: Space) -> Units:
         """The state of every unit of a space."""
         self.budget.tick()
-        action = self.structure.actions[f"{space.id}.permutation"]
+        action = self.structure.permutation(space.id)
         found = self._inspect(action)
         found = replace(found, dead=found.dead & ~self._lost_with(action))
         if self.bundled(space):
@@ -112,7 +112,7 @@ class Context:
 
     def bundled(self, space: Space) -> bool:
         """Whether the units of a space are made of units of others, as heads, groups and experts are."""
-        leaf = self.structure.actions[f"{space.id}.permutation"].leaf
+        leaf = self.structure.permutation(space.id).leaf
         return any(a.kind == "permutation" and not a.branches for a in self.structure.nested.get(leaf, ()))
 
     def dead(self, action: Action) -> NDArray[np.bool_]:
@@ -121,7 +121,7 @@ class Context:
 
     def unbroken(self, space: Space) -> bool:
         """Whether all units of a space, in each of its copies, are the same one."""
-        action, found = self.structure.actions[f"{space.id}.permutation"], self.units(space)
+        action, found = self.structure.permutation(space.id), self.units(space)
         if action.leaf in self._pooled or self.bundled(space):
             return False
         if found.groups:

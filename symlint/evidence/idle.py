@@ -22,7 +22,7 @@ def idle(context: Bounded) -> Iterator[tuple[Space, dict[str, NDArray[np.bool_]]
     axes, factors = structure.axes.of, structure.axes.factors
     found = {step.out: (step, where) for step, where in _unchanged(context)}
     for space in context.spaces if found else ():
-        action = context.plain(structure.actions[f"{space.id}.permutation"])
+        action = context.plain(structure.permutation(space.id))
         count = space.size * space.copies
         masks: dict[str, NDArray[np.bool_]] = {}
         for name, (step, where) in found.items():

@@ -46,7 +46,7 @@ class Bundles:
 
 def lost(context: Context, space: Space) -> bool:
     """Whether a space is a bundle, or all of its units are dead: then nothing is told of single units."""
-    return context.bundled(space) or _dead(context, context.structure.actions[f"{space.id}.permutation"])
+    return context.bundled(space) or _dead(context, context.structure.permutation(space.id))
 
 
 def branches(context: Context) -> Iterator[Branch]:
@@ -80,7 +80,7 @@ def _whole(context: Context) -> Iterator[tuple[str, Action]]:
     found: dict[str, list[Action]] = {}
     freedom = Freedom(context.structure)
     for action in context.structure.actions.values():
-        found.setdefault(action.id.split(".")[0], []).append(action)
+        found.setdefault(action.space, []).append(action)
     for space in context.symmetry.spaces:
         mine = found.get(space.id, ())
         chosen = [a for a in mine if a.kind in ("permutation", "rotation") and a.leaf >= 0 and not a.branches]

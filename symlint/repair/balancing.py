@@ -46,7 +46,7 @@ def _actions(context: Context, spaces: set[str]) -> set[str]:
     scales = Scales(context.structure, two_sided(context.structure))
     found: set[str] = set()
     for chain in chains(scales):
-        ids = {scales.actions[k].id for k in chain}
-        if spaces & {i.split(".")[0] for i in ids}:
-            found |= ids
+        actions = [scales.actions[k] for k in chain]
+        if not spaces.isdisjoint(action.space for action in actions):
+            found |= {action.id for action in actions}
     return found

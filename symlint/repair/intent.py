@@ -134,7 +134,7 @@ class Forecast:
         return wanted
 
     def _claim(self, wanted: _Wanted, key: Key, space: str, units: Sequence[int], *, waits: bool = False) -> None:
-        action = self.structure.actions[f"{space}.permutation"]
+        action = self.structure.permutation(space)
         if space not in wanted.dead:
             size = self.structure.axes.factors.size
             wanted.dead[space] = np.zeros(size(action.leaf) * prod(map(size, action.copies)), bool)

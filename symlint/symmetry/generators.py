@@ -59,24 +59,26 @@ class Generators:
         for leaf, space in self.names.items():
             if leaf >= 0 and leaf not in self.factors.pins:
                 beside = copies(self.axes, self.expansion, leaf, None, self.bearers[leaf][0])
-                yield Action(f"{space}.permutation", "permutation", leaf, beside, {})
+                yield Action(f"{space}.permutation", space, "permutation", leaf, beside, {})
             turns = self.rotations.get(leaf, [])
             turned = self.planes.get(leaf, [])
             for charge, suffix in zip(turned, _suffixes(len(turned)), strict=True):
-                yield Action(f"{space}.plane{suffix}", "rotation", leaf, self._beside(leaf, charge), charge, "SO2")
+                beside = self._beside(leaf, charge)
+                yield Action(f"{space}.plane{suffix}", space, "rotation", leaf, beside, charge, "SO2")
             for kind, by_leaf in self.charges.items():
                 found = [c for c in by_leaf.get(leaf, []) if kind != "rotation" or _invertible(c)]
                 suffixes = _suffixes(len(found) + len(turns) * (kind == "rotation"))
                 for charge, suffix in zip(found, suffixes, strict=False):
                     group = "GL" if kind == "rotation" else ""
-                    made = Action(f"{space}.{kind}{suffix}", kind, leaf, self._beside(leaf, charge), charge, group)
+                    beside = self._beside(leaf, charge)
+                    made = Action(f"{space}.{kind}{suffix}", space, kind, leaf, beside, charge, group)
                     yield made
                     yield from unseen(made, self.program, self.axes, self.expansion) if group else ()
                 for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
-                    yield self._turn(f"{space}.rotation{suffix}", leaf, turn)
+                    yield self._turn(f"{space}.rotation{suffix}", space, leaf, turn)
             shifts = self.translations.get(leaf, [])
             for shift, suffix in zip(shifts, _suffixes(len(shifts)), strict=True):
-                yield Action(f"{space}.translation{suffix}", "translation", leaf, (), {}, translation=shift)
+                yield Action(f"{space}.translation{suffix}", space, "translation", leaf, (), {}, translation=shift)
 
     def nearly(self) -> Iterator[Action]:
         """Rescalings of units that only an epsilon breaks."""
@@ -87,7 +89,7 @@ class Generators:
             numbers[leaf] += 1
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             name = f"{space}.rescaling.nearly.{numbers[leaf]}"
-            yield Action(name, "rescaling", leaf, self._beside(leaf, charge), charge)
+            yield Action(name, space, "rescaling", leaf, self._beside(leaf, charge), charge)
 
     def whole(self, scalings: Sequence[Charge], suffix: str = "") -> Iterator[Action]:
         """The scalings of whole tensors."""
@@ -96,21 +98,22 @@ class Generators:
             name = self.program.affines[first].gain if first in self.program.affines else first
             leaf = self._single(name)
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
-            yield Action(f"{space}.rescaling.{first}{suffix}", "rescaling", leaf, (), charge)
+            yield Action(f"{space}.rescaling.{first}{suffix}", space, "rescaling", leaf, (), charge)
 
     def exchanges(self) -> Iterator[Action]:
         """The permutations of parts of the network that compute alike."""
         for number, found in enumerate(branches(self.program, self.axes), start=1):
             leaf = -len(self.program.weights) - number
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
-            yield Action(f"{space}.branches", "permutation", leaf, (), {}, branches=found)
+            yield Action(f"{space}.branches", space, "permutation", leaf, (), {}, branches=found)
 
     def _single(self, name: str) -> int:
         """What stands for a weight that is moved as a whole."""
         return -1 - list(self.program.weights).index(name)
 
-    def _turn(self, name: str, leaf: int, turn: Rotation) -> Action:
-        return Action(name, "rotation", leaf, self._beside(leaf, turn.charge), turn.charge, turn.group, turn.frames)
+    def _turn(self, name: str, space: str, leaf: int, turn: Rotation) -> Action:
+        beside = self._beside(leaf, turn.charge)
+        return Action(name, space, "rotation", leaf, beside, turn.charge, turn.group, turn.frames)
 
     def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
         """The factors on whose index the gauge may depend."""

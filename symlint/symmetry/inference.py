@@ -102,8 +102,7 @@ class _Report:
     def _generator(self, action: Action, actions: Sequence[Action], *, counted: bool) -> Generator:
         group, dimension = self._group(action, actions)
         names = tuple(sorted(self._moved(action)))
-        space = self.names[action.leaf]
-        return Generator(action.id, action.kind, space, group, dimension if counted else 0, True, names)
+        return Generator(action.id, action.kind, action.space, group, dimension if counted else 0, True, names)
 
     def _group(self, action: Action, actions: Sequence[Action]) -> tuple[str, int]:
         """The group in words of the field, and the dimension of its orbit."""

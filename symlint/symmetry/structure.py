@@ -21,6 +21,8 @@ class Action:
     """A generator as data: on which leaf it acts, and how far its elements may differ from copy to copy."""
 
     id: str
+    space: str
+    """The id of the space that it moves."""
     kind: Kind
     leaf: int
     """Negative where weights are moved as a whole."""
@@ -60,6 +62,15 @@ class Structure:
     def permutations(self) -> tuple[Action, ...]:
         """The permutations of units."""
         return tuple(a for a in self.actions.values() if a.kind == "permutation" and not a.branches)
+
+    @cached_property
+    def _permuted(self) -> dict[str, Action]:
+        """Space -> the permutation of its units."""
+        return {action.space: action for action in self.permutations}
+
+    def permutation(self, space: str) -> Action:
+        """The permutation of the units of a space."""
+        return self._permuted[space]
 
     @cached_property
     def nested(self) -> dict[int, list[Action]]:

@@ -40,7 +40,7 @@ class SpaceChange:
 
 def counterparts(contexts: Sequence[Context], matching: Matching) -> dict[str, str]:
     """Space of the old network -> that of the new one."""
-    mine, theirs = ({a.leaf: a.id.split(".")[0] for a in c.structure.actions.values() if a.leaf >= 0} for c in contexts)
+    mine, theirs = ({a.leaf: a.space for a in c.structure.actions.values() if a.leaf >= 0} for c in contexts)
     found = {mine[a]: theirs[b] for a, b in matching.leaves.items() if a in mine and b in theirs}
     for index, other in matching.resized.items():
         dims = ([d for b in w.blocks for d in b.dims] for w in (matching.old.all[index], matching.new.all[other]))

@@ -68,7 +68,7 @@ class _States:
         actions: dict[str, list[Action]] = defaultdict(list)
         for action in self.structure.actions.values():
             if action.leaf >= 0:
-                actions[action.id.split(".")[0]].append(action)
+                actions[action.space].append(action)
         first = {k: min((self._order(b) for b in self.holders[a[0].leaf]), default=LAST) for k, a in actions.items()}
         for space in sorted(self.context.symmetry.spaces, key=lambda s: first.get(s.id, LAST)):
             mine, units = actions[space.id], space.size * space.copies

@@ -83,8 +83,8 @@ class Likeness:
         fan, _ = weights(self.structure, action.leaf)
         if fan * letters(self.structure, action.leaf) <= 2 * np.log2(max(len(told), 2)) + 20 or not np.isfinite(fan):
             return None
-        free = any(g.kind == "rescaling" and g.space == action.id.split(".")[0] for g in self.symmetry.generators)
-        odd = any(g.kind == "sign" and g.space == action.id.split(".")[0] for g in self.symmetry.generators)
+        free = any(g.kind == "rescaling" and g.space == action.space for g in self.symmetry.generators)
+        odd = any(g.kind == "sign" and g.space == action.space for g in self.symmetry.generators)
         distances = cosines = None
         for moments in self.moments(action):
             found, cosine = _distances(moments, free=free, odd=odd)
@@ -149,7 +149,7 @@ class Likeness:
         stored = {
             t
             for g in self.symmetry.generators
-            if g.kind == "translation" and g.space == action.id.split(".")[0]
+            if g.kind == "translation" and g.space == action.space
             for t in g.tensors
         }
         return {name for name, own in self.structure.program.weights.items() if own in stored}

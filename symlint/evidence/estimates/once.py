@@ -37,7 +37,7 @@ class Estimates:
 
     def action(self, space: Space) -> Action:
         """The permutation of the units of a space."""
-        return self.context.plain(self.context.structure.actions[f"{space.id}.permutation"])
+        return self.context.plain(self.context.structure.permutation(space.id))
 
     def share(self, space: Space) -> NDArray[np.float64] | None:
         """The share of each unit in all paths, relative to an equal one; None where paths do not tell."""

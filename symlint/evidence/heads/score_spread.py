@@ -74,10 +74,9 @@ class _Search:
             known = all(name in self.flags or name in given for name in operands(step))
             if not ordered and not unknown and known:
                 self.flags.update(set(results(step)) - self.program.fixed)
-        names = {g.id: g.space for g in context.symmetry.generators}
         spaces = {s.id: s for s in reversed(context.symmetry.spaces)}
         actions = context.structure.actions.values()
-        linear = [(a.leaf, spaces.get(names.get(a.id, ""))) for a in actions if general_linear(a)]
+        linear = [(a.leaf, spaces.get(a.space)) for a in actions if general_linear(a)]
         self.linear = [(leaf, space) for leaf, space in linear if space is not None]
         """The leaves on which all invertible matrices act, with their spaces."""
         self.readers: dict[str, list[Step]] = {}

@@ -23,9 +23,8 @@ OPTIONAL = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "LayerNormalization": 2}
 def redundant(context: Context, space: str, tensors: Collection[str]) -> Iterator[Action]:
     """The translations of a space that take a whole tensor to zero."""
     program = context.structure.program
-    groups = {g.id for g in context.symmetry.generators if g.space == space and g.exact}
-    for name in sorted(groups):
-        action = context.structure.actions[name]
+    actions = (action for action in context.structure.actions.values() if action.space == space)
+    for action in sorted(actions, key=lambda action: action.id):
         moved = action.translation
         if moved is not None and whole(context.structure, moved) and program.weights[moved.weight] in tensors:
             yield action

@@ -51,7 +51,7 @@ class Fold:
 
 def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
     """What can become of constant units."""
-    action = context.structure.actions[f"{space}.permutation"]
+    action = context.structure.permutation(space)
     found = readings(context.structure, action.leaf, context.moving)
     if not found:
         return Fold((), (), UNREADABLE)
@@ -85,7 +85,7 @@ def fold(context: Context, weights: Weights, space: str, units: Sequence[int]) -
         units: copy-major, as `foldable` tells them.
     """
     structure = context.structure
-    action = structure.actions[f"{space}.permutation"]
+    action = structure.permutation(space)
     factors = structure.axes.factors
     shape = [*(factors.size(c) for c in action.copies), factors.size(action.leaf)]
     found = readings(structure, action.leaf, context.moving) or ()

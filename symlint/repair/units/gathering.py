@@ -26,7 +26,7 @@ def gather(context: Context, weights: Weights, space: str) -> tuple[int, ...]:
         weights: change in place.
         space: its permutation tells where the units lie.
     """
-    action = context.structure.actions[f"{space}.permutation"]
+    action = context.structure.permutation(space)
     found = readings(context.structure, action.leaf, context.moving)
     same = twins(context.structure, action, context.moving)
     if not found or same is None:
@@ -46,7 +46,7 @@ def gather(context: Context, weights: Weights, space: str) -> tuple[int, ...]:
 
 def gatherable(context: Context, space: str) -> tuple[int, ...]:
     """The units of which a twin can do the work, without a change; none where that is not possible."""
-    action = context.structure.actions[f"{space}.permutation"]
+    action = context.structure.permutation(space)
     same = twins(context.structure, action, context.moving)
     if not readings(context.structure, action.leaf, context.moving) or same is None:
         return ()

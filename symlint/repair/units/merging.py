@@ -29,7 +29,7 @@ def merge(context: Context, weights: Weights, space: str, groups: Sequence[Group
         space: its permutation tells where the units lie.
         groups: units, copy-major, that are multiples of their first wherever they are read.
     """
-    action = context.structure.actions[f"{space}.permutation"]
+    action = context.structure.permutation(space)
     size = context.structure.axes.factors.size(action.leaf)
     found = _multiplied(context, action, groups)
     for reading, factor in found:
@@ -47,7 +47,7 @@ def merge(context: Context, weights: Weights, space: str, groups: Sequence[Group
 
 def mergeable(context: Context, space: str, groups: Sequence[Group]) -> tuple[int, ...]:
     """The units of which others can do the work, without a change; none where that is not possible."""
-    found = _multiplied(context, context.structure.actions[f"{space}.permutation"], groups)
+    found = _multiplied(context, context.structure.permutation(space), groups)
     return _others(groups) if found else ()
 
 

@@ -63,7 +63,7 @@ def _rows(context: Context, dead: Mapping[str, Dead]) -> Iterator[tuple[Action, 
     """The permutations of spaces, and which of their units are dead, shape (copies..., units)."""
     size = context.structure.axes.factors.size
     for space, mask in dead.items():
-        action = context.structure.actions[f"{space}.permutation"]
+        action = context.structure.permutation(space)
         yield action, mask.reshape(*map(size, action.copies), size(action.leaf))
 
 

@@ -95,8 +95,8 @@ def halved(structure: Structure, most: float) -> Iterator[Halved]:
             fixed += before.items()
             continue
         furthest = max(chain, key=lambda k: float(np.abs(found.logs[scales.numbers[k]]).max(initial=0)))
-        space = scales.actions[furthest].id.split(".")[0]
-        own = [scales.numbers[k].ravel() for k in chain if scales.actions[k].id.split(".")[0] == space]
+        space = scales.actions[furthest].space
+        own = [scales.numbers[k].ravel() for k in chain if scales.actions[k].space == space]
         units = sorted({int(u) for numbers in own for u in np.flatnonzero(np.isin(numbers, [*first.units]))})
         yield Halved(space, tuple(units), tuple(sorted(n for n, loss in before.items() if loss)), first, last)
     shifts = statistics | {program.weights[n] for n in added(structure) if n in program.weights}

@@ -45,7 +45,7 @@ class Rounded:
     @property
     def spaces(self) -> int:
         """How many spaces share the weights."""
-        return len({a.id.split(".")[0] for a in self.actions})
+        return len({a.space for a in self.actions})
 
 
 def noise(sizes: Array, seen: Array) -> float:
@@ -77,7 +77,7 @@ def rounded(structure: Structure) -> Iterator[Rounded]:
         widest = max(spreads, key=spreads.__getitem__)
         yield Rounded(
             tuple(scales.actions[k] for k in chain),
-            scales.actions[widest].id.split(".")[0],
+            scales.actions[widest].space,
             spreads[widest],
             len(seen),
             structure.program.weights[max(errors, key=lambda n: errors[n][0])],

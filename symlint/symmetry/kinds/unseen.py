@@ -38,7 +38,7 @@ def unseen(action: Action, program: Program, axes: Axes, expansion: Expansion) -
         for k, name in enumerate(dict.fromkeys(o.tensor for o in mine), start=1):
             charge: Charge = {o: abs(c) for o, c in mine.items() if o.tensor == name}
             label = f"{action.id}.{word}.{k}"
-            yield Action(label, "translation", action.leaf, action.copies, charge, across=across)
+            yield Action(label, action.space, "translation", action.leaf, action.copies, charge, across=across)
 
 
 def hidden(structure: Structure, action: Action, change: Array, read: Callable[[str], Array]) -> Array:

@@ -131,7 +131,8 @@ class _Overview:
         groups: dict[tuple[str, str], list[Generator]] = defaultdict(list)
         for generator in self.symmetry.generators:
             if generator.space not in known:
-                groups[generator.kind, _group(generator)].append(generator)
+                parts = " of parts" if generator.kind == "permutation" else ""
+                groups[generator.kind, _group(generator, parts)].append(generator)
         if not groups:
             return
         yield self._title("elsewhere", "symmetries that need no space of their own")
@@ -200,11 +201,10 @@ class _Overview:
             grid.add_row(*[""] * (len(grid.columns) - 1), Text(f"{total - limit} more {noun} ({_MORE})", style="dim"))
 
 
-def _group(generator: Generator) -> str:
-    """The group, how many directions it has, and whether it holds to the letter."""
+def _group(generator: Generator, parts: str = "") -> str:
+    """The group, of which parts if not units, how many directions it has, and whether it holds to the letter."""
     size = f", dim {generator.dimension:,}" if generator.dimension else ""
-    size += " of parts" if generator.id.endswith(".branches") else ""
-    return f"{printable(generator.group)}{size}{'' if generator.exact else ' (approximate)'}"
+    return f"{printable(generator.group)}{size}{parts}{'' if generator.exact else ' (approximate)'}"
 
 
 def _grid(indent: int) -> Table:
