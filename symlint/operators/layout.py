@@ -163,6 +163,8 @@ def pad(
     along = [int(a) % x.rank for a in known(axes)] if axes else list(range(x.rank))
     fill = t.constant(np.asarray(old.get("value", 0.0), np.float32)) if value is None else t.reshape(value, ())
     fill = fill if value is None or value.value is None else t.constant(value.value.astype(np.float32).reshape(()))
+    if mode not in _MOVING_PADDINGS:
+        raise Unsupported(f"it pads in the mode {mode!r}")
     kinds = _PADDINGS if pads is None or pads.fixed else _MOVING_PADDINGS
     for k, axis in enumerate(along):
         before, after = amounts[k], amounts[k + len(along)]
