@@ -12,6 +12,7 @@ from symlint.analysis.bounds.certificates import Settled, certify, settled
 from symlint.analysis.bounds.interval import Interval
 from symlint.analysis.need import Mask, needs
 from symlint.analysis.values.lattice import Names, Value
+from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.evidence.context import Context
 from symlint.evidence.level import Level
@@ -48,16 +49,24 @@ class Bounded(Context):
     def margins(self, space: Space) -> dict[int, float]:
         """Unit of a space -> the smallest margin by which an activation of it is one number."""
         action = self.plain(self.structure.permutation(space.id))
-        axes, factors = self.structure.axes.of, self.structure.axes.factors
         least: dict[int, float] = {}
-        for name, one in self.settled.items():
-            if not any(action.leaf in factors.leaves(f) for f in axes[name]):
-                continue
-            rows = members(self.structure, action, axes[name], one.where.shape)
+        for name in self._settled_along.get(action.leaf, ()):
+            one = self.settled[name]
+            rows = members(self.structure, action, self.structure.axes.of[name], one.where.shape)
             for unit, row in enumerate(() if rows is None else rows):
                 if one.where.reshape(-1)[row].all():
                     least[unit] = min(least.get(unit, np.inf), float(one.margin.reshape(-1)[row].min()))
         return least
+
+    @cached_property
+    def _settled_along(self) -> dict[int, list[str]]:
+        """Leaf -> the settled activations that hold it, in order."""
+        of, leaves = self.structure.axes.of, self.structure.axes.factors.leaves
+        found: dict[int, list[str]] = {}
+        for name in self.settled:
+            for leaf in {x for f in of[name] for x in leaves(f)}:
+                found.setdefault(leaf, []).append(name)
+        return found
 
     def level(self, space: Space, units: Collection[int], level: Level) -> Level:
         """A level, or a note where weights of one sign, which chance makes where they are few, explain the units."""
@@ -76,6 +85,11 @@ class Bounded(Context):
     def silent(self) -> dict[str, Mask]:
         """What counts as zero of the weights that are judged."""
         return super().silent if self.plain_context is None else self.plain_context.silent
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """What was found of the rows of the weights, which are those of the other context."""
+        return super().verdicts if self.plain_context is None else self.plain_context.verdicts
 
     @property
     def _exact(self) -> dict[str, Value]:

@@ -20,15 +20,16 @@ def idle(context: Bounded) -> Iterator[tuple[Space, dict[str, NDArray[np.bool_]]
     """The spaces with such units, and activation -> the units of which it changes nothing, copy-major."""
     structure = context.structure
     axes, factors = structure.axes.of, structure.axes.factors
-    found = {step.out: (step, where) for step, where in _unchanged(context)}
+    found: dict[int, list[tuple[Pointwise, NDArray[np.bool_]]]] = {}
+    for step, where in {s.out: (s, where) for s, where in _unchanged(context)}.values():
+        for leaf in {x for f in axes[step.out] for x in factors.leaves(f)}:
+            found.setdefault(leaf, []).append((step, where))
     for space in context.spaces if found else ():
         action = context.plain(structure.permutation(space.id))
         count = space.size * space.copies
         masks: dict[str, NDArray[np.bool_]] = {}
-        for name, (step, where) in found.items():
-            if not any(action.leaf in factors.leaves(f) for f in axes[name]):
-                continue
-            rows = members(structure, action, axes[name], where.shape)
+        for step, where in found.get(action.leaf, ()):
+            rows = members(structure, action, axes[step.out], where.shape)
             if rows is None or len(rows) != count:
                 continue
             on = np.asarray(where.reshape(-1)[rows].all(axis=1))

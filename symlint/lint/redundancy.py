@@ -48,6 +48,7 @@ def redundancies(context: Context) -> dict[str, list[Redundancy]]:
 
 def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool], message: str) -> Iterator[Finding]:
     """One finding per space with redundancies of the kind that is `chosen`."""
+    spaces = {space.id: space for space in context.symmetry.spaces}
     for space, all_of_it in redundancies(context).items():
         mine = [r for r in all_of_it if chosen(r)]
         if not mine:
@@ -57,7 +58,6 @@ def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool]
         directions = sum(r.directions for r in mine)
         text = message.format(directions=directions, tensors=_named(tensors), absorbers=_named(absorbers))
         facts = {"directions": directions, "tensors": tensors, "absorbers": absorbers}
-        whole = {t.id: t for t in context.symmetry.spaces}[space]
         yield Finding(
             rule.code,
             rule.name,
@@ -66,7 +66,7 @@ def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool]
             text,
             space,
             (),
-            context.tensors(whole),
+            context.tensors(spaces[space]),
             facts,
             saves=directions,
         )

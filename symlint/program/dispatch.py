@@ -12,8 +12,21 @@ else:
     class dispatched(singledispatchmethod):  # noqa: N801  (a decorator)
         """`functools.singledispatchmethod` without a new wrapper for every call, which cost more than most of them."""
 
+        def __init__(self, func: Any) -> None:
+            super().__init__(func)
+            self.chosen: dict[type, Any] = {}
+            """What was chosen for each type that has come by: methods are registered before any is called."""
+
         def __get__(self, instance: Any, owner: type | None = None) -> Any:
             if instance is None:
                 return self
-            choose = self.dispatcher.dispatch
-            return lambda step, *rest: choose(step.__class__)(instance, step, *rest)
+            chosen, choose = self.chosen, self.dispatcher.dispatch
+
+            def call(step: Any, *rest: Any) -> Any:
+                kind = step.__class__
+                method = chosen.get(kind)
+                if method is None:
+                    method = chosen[kind] = choose(kind)
+                return method(instance, step, *rest)
+
+            return call

@@ -145,7 +145,9 @@ def multiply(parts: Sequence[Labelled], kept: Collection[str], sizes: Mapping[st
         whole = np.broadcast_to(part.values, [widths[label] for label in part.labels])
         spread += [whole, [index[label] for label in part.labels]]
     left = tuple(label for label in widths if label in kept)
-    made = np.einsum(*spread, [index[label] for label in left], optimize=True)
+    # Of what is not summed over, no order of two factors is better than another.
+    ordered = len(parts) > 2 or (len(parts) > 1 and len(left) < len(widths))
+    made = np.einsum(*spread, [index[label] for label in left], optimize=ordered)
     repeats = prod(sizes[x] for x in widths if x not in kept and widths[x] == 1)
     return Labelled(np.asarray(made) * float(repeats), left)
 

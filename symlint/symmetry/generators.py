@@ -32,6 +32,8 @@ class Generators:
     def __init__(self, program: Program, axes: Axes, expansion: Expansion) -> None:
         self.program, self.axes, self.expansion = program, axes, expansion
         self.factors = axes.factors
+        self._places = {name: k for names in (program.weights, program.affines) for k, name in enumerate(names)}
+        """The place of each weight among the weights, and of each scale and shift among those."""
         self.variables = Variables(program, axes, expansion)
         solved = {kind: charges(self.variables, system) for kind, system in SYSTEMS.items()}
         self.rotations = rotations(self.variables, solved["rotation"])
@@ -109,7 +111,7 @@ class Generators:
 
     def _single(self, name: str) -> int:
         """What stands for a weight that is moved as a whole."""
-        return -1 - list(self.program.weights).index(name)
+        return -1 - self._places[name]
 
     def _turn(self, name: str, space: str, leaf: int, turn: Rotation) -> Action:
         beside = self._beside(leaf, turn.charge)
@@ -125,8 +127,11 @@ class Generators:
     def _start(self, leaf: int, charge: Charge) -> str:
         """The first tensor that a charge moves; none where it scales nothing but the uses of shared zeros."""
         moved = {o.tensor for o in charge}
-        bearers = (*self.bearers.get(leaf, ()), *self.program.affines, *sorted(self.program.tied))
-        return next((n for n in bearers if n in moved), "")
+        weight = next((n for n in self.bearers.get(leaf, ()) if n in moved), "")
+        if weight:
+            return weight
+        affine = min(moved & self.program.affines.keys(), key=self._places.__getitem__, default="")
+        return affine or min(moved & self.program.tied, default="")
 
     def _bearing(self, translation: Translation) -> int:
         """The leaf of which a translation speaks: of an axis along which it is the same, else of any."""

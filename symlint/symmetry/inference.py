@@ -59,6 +59,7 @@ class _Report:
             if step.gain in program.weights and step.bias in program.weights:
                 moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
                 self.stored[name] = tuple(program.weights[n] for n in moved)
+        self._numbered = tuple(program.weights)
         self.overlaps = Overlaps(program, axes, expansion, self.stored)
         self.directions = directions(program, axes, expansion)
 
@@ -145,7 +146,7 @@ class _Report:
     # -- spaces ---------------------------------------------------------------------------------------------------
     def _space(self, leaf: int, count: int) -> Space:
         if leaf < 0:
-            mine = list(self.program.weights)[-1 - leaf]
+            mine = self._numbered[-1 - leaf]
             name = self.program.weights[mine]
             places = tuple(Place(name, k, self._layout(f)) for k, f in enumerate(self.axes.of[mine]))
             return Space(self.names[leaf], 1, 1, _stem(name), places, (WHOLE,))

@@ -190,7 +190,8 @@ def _linear(
     shared = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
     within = (*dims[: len(batch) + len(passing)], *shared[len(batch) + len(passing) :])
     found = _named(names, rows, within, shared, [k for k in free if bases.steps[k]])
-    done = Grid(found, rows.scale.reshape(within), (*batch, *passing, *out))
+    scale = np.ones((1,) * len(within)) if (rows.scale == 1).all() else rows.scale.reshape(within)
+    done = Grid(found, scale, (*batch, *passing, *out))
     missing = tuple(label for label in made if label not in done.order)
     return together(names, done.align([*done.order, *missing]), step, shape)
 
@@ -226,12 +227,21 @@ def _named(names: Names, rows: Rows, within: Shape, shape: Shape, free: Sequence
     steps, size = [0] * len(shape), 1
     for k in reversed(free):
         steps[k], size = size, size * shape[k]
-    found = Bases((rows.base * many + names.count).reshape(within), tuple(steps), shape)
+    order = rows.base.reshape(-1)
+    apart = order.size > 1 and not rows.still.any() and bool((order == np.arange(order.size)).all())
+    if apart:  # every row makes a base of its own, so that their labels are in steps
+        size, start = many, np.full((1,) * len(shape), names.count)
+        for k in reversed(range(len(shape))):
+            if within[k] > 1:
+                steps[k], size = size, size * within[k]
+        found = Bases(start, tuple(steps), shape)
+    else:
+        found = Bases((rows.base * many + names.count).reshape(within), tuple(steps), shape)
     names.count += (int(rows.base.max(initial=-1)) + 1) * many
     quiet = (rows.steady & ~rows.still).reshape(within)
     if quiet.any():
         names.settle(found, None if quiet.all() else quiet)
-    return Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
+    return found if apart else Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
 
 
 def _blocks(

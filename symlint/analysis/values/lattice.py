@@ -90,9 +90,9 @@ class Bases:
     @property
     def telling(self) -> bool:
         """Whether every element surely has a label of its own, and none is 0."""
-        whole = zip(self.starts.shape, self.steps, self.shape, strict=True)
-        if any(n > 1 and size == 1 and not step for size, step, n in whole):
-            return False
+        for size, step, n in zip(self.starts.shape, self.steps, self.shape, strict=True):
+            if not step and size == 1 and n > 1:
+                return False
         starts = self.starts.reshape(-1)
         if len(starts) == 1:
             return bool(starts[0])
@@ -195,24 +195,46 @@ def tidy(bases: Bases, scale: Array) -> Value:
     return Value(bases.clear(zero), np.where(zero, 0.0, scale), bases.shape)
 
 
+class _Ranges:
+    """Ranges of labels in order, at first that of the constant 1 alone; nearly all come behind those before them."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.ends = np.array([[0] * 8, [1] * 8])
+        """First and last label, the last one excluded, and room for more."""
+
+    def add(self, start: int, stop: int) -> None:
+        """One more range; of two that begin alike the longer one counts."""
+        if self.count == self.ends.shape[1]:
+            self.ends = np.concatenate([self.ends, np.empty_like(self.ends)], axis=1)
+        starts, stops = self.ends[:, : self.count]
+        place = self.count if start > starts[-1] else int(np.searchsorted(starts, start))
+        if place < self.count and starts[place] == start:
+            stops[place] = max(stop, int(stops[place]))
+            return
+        self.ends[:, place + 1 : self.count + 1] = self.ends[:, place : self.count].copy()
+        self.ends[:, place] = start, stop
+        self.count += 1
+
+    def hold(self, labels: Labels) -> Mask:
+        """Which labels are in a range."""
+        if self.count == 1 and self.ends[1, 0] == 1:
+            return np.asarray(labels == 0)
+        starts, stops = self.ends[:, : self.count]
+        return np.asarray(labels < stops[np.searchsorted(starts, labels, "right") - 1])
+
+
 @dataclass
 class Names:
     """The numbering of bases."""
 
     count: int = 1
-    _still: list[tuple[int, int]] = field(default_factory=lambda: [(0, 1)])
-    """First and last label, the last one excluded, of functions that depend on no input."""
-    _sorted: tuple[int, NDArray[np.int64]] = (0, np.zeros((0, 2), np.int64))
+    _still: _Ranges = field(default_factory=_Ranges)
+    """The labels of functions that depend on no input."""
 
     def still(self, labels: Labels) -> Mask:
         """Which labels are of functions that depend on no input."""
-        if len(self._still) == 1:
-            return np.asarray(labels == 0)
-        if self._sorted[0] != len(self._still):
-            self._sorted = len(self._still), np.array(sorted(self._still), np.int64)
-        known = self._sorted[1]
-        at = np.searchsorted(known[:, 0], labels, "right") - 1
-        return np.asarray(labels < known[at, 1])
+        return self._still.hold(labels)
 
     def settle(self, bases: Bases, where: Mask | None = None) -> None:
         """Remember that these bases depend on no input: all, or those of which a mask says so.
@@ -222,7 +244,7 @@ class Names:
         if where is None and bases.starts.size:
             first = bases.starts[bases.starts != 0]
             if len(first):
-                self._still.append((int(first.min()), int(first.max()) + bases.extent))
+                self._still.add(int(first.min()), int(first.max()) + bases.extent)
         elif where is not None and where.any():
             labels = np.unique(bases.written[np.broadcast_to(where, bases.shape)])
             labels = labels[labels != 0]
@@ -231,7 +253,8 @@ class Names:
                 labels[[0, *(breaks + 1)]] if len(labels) else [],
                 labels[[*breaks, -1]] if len(labels) else [],
             )
-            self._still += [(int(a), int(b) + 1) for a, b in zip(firsts, lasts, strict=True)]
+            for a, b in zip(firsts, lasts, strict=True):
+                self._still.add(int(a), int(b) + 1)
 
     def fresh(self, shape: Sequence[int]) -> Value:
         """A value of which nothing is known: every element is a base of its own."""

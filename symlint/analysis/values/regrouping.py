@@ -33,11 +33,15 @@ class Grid:
 
     def turn(self, order: Sequence[str]) -> Grid:
         """The axes in another order."""
+        if self.order == tuple(order):
+            return self
         places = [self.order.index(label) for label in order]
         return Grid(self.bases.turn(places), self.scale.transpose(places), tuple(order))
 
     def align(self, order: Sequence[str]) -> Grid:
         """The axes in another order, of size 1 for a label that is new; one of size 1 may be left out."""
+        if self.order == tuple(order):
+            return self
         kept = [label for label in order if label in self.order]
         there = self.turn([*kept, *(label for label in self.order if label not in order)])
         cut = [kept.index(label) if label in kept else -1 for label in order]
@@ -53,20 +57,30 @@ def pieces(shape: Shape, spec: Spec, sizes: Mapping[str, int]) -> list[list[int]
     """Into which sizes each axis is cut, an axis of size 1 into such ones; None where it cannot be cut."""
     found: list[list[int]] = []
     for size, axis in zip(shape, spec, strict=True):
-        full = prod(sizes[label] for label in axis)
-        if size not in (1, full):
+        parts = [sizes[label] for label in axis]
+        full = parts[0] if len(parts) == 1 else prod(parts)
+        if size == full:
+            found.append(parts)
+        elif size == 1:
+            found.append([1] * len(parts))
+        else:
             return None
-        found.append([sizes[label] if size == full else 1 for label in axis])
     return found
 
 
 def apart(array: Array, shape: Shape, spec: Spec, sizes: Mapping[str, int]) -> Array | None:
     """An array of a tensor's shape, or with size 1 along some of its axes, with one axis per label."""
     cuts = pieces(shape, spec, sizes)
-    if cuts is None:
-        return None
-    wanted = [m for n, cut in zip(array.shape, cuts, strict=True) for m in (cut if n > 1 else [1] * len(cut))]
-    return array.reshape(wanted)
+    return None if cuts is None else _cut(array, cuts)
+
+
+def _cut(array: Array, cuts: Sequence[Sequence[int]]) -> Array:
+    """An array whose axes are cut, but for those of size 1, which become several of size 1."""
+    if all(len(cut) == 1 for cut in cuts):
+        return array
+    return array.reshape(
+        [m for n, cut in zip(array.shape, cuts, strict=True) for m in (cut if n > 1 else [1] * len(cut))]
+    )
 
 
 def grid(value: Value, spec: Spec, sizes: Mapping[str, int]) -> Grid | None:
@@ -76,11 +90,12 @@ def grid(value: Value, spec: Spec, sizes: Mapping[str, int]) -> Grid | None:
         return None
     bases, steps = value.labels, list[int]()
     for step, cut in zip(bases.steps, cuts, strict=True):
+        if len(cut) == 1:
+            steps.append(step if cut[0] > 1 else 0)
+            continue
         inner = [step * prod(cut[k + 1 :]) for k in range(len(cut))]
         steps += [s if n > 1 else 0 for s, n in zip(inner, cut, strict=True)]
-    starts, scale = (apart(a, value.shape, spec, sizes) for a in (bases.starts, value.slim))
-    assert starts is not None
-    assert scale is not None
+    starts, scale = _cut(bases.starts, cuts), _cut(value.slim, cuts)
     shape = tuple(n for cut in cuts for n in cut)
     return Grid(Bases(starts, tuple(steps), shape), scale, tuple(label for axis in spec for label in axis))
 
@@ -90,6 +105,9 @@ def together(names: Names, found: Grid, step: Einsum, shape: Shape) -> Value:
     wanted = [label for axis in step.result for label in axis]
     found = found.turn(wanted)
     bases, scale = found.bases, found.scale
+    if bases.shape == shape and 0 not in shape and all(len(axis) == 1 for axis in step.result):
+        steps = tuple(s if n > 1 else 0 for s, n in zip(bases.steps, shape, strict=True))
+        return tidy(Bases(bases.starts, steps, shape), scale)
     plain = tuple(k for j, size in enumerate(shape) if size == 1 for k in _places(step.result, j) if found.shape[k] > 1)
     if plain:
         bases, scale = collapse(names, bases, scale, plain)
@@ -127,7 +145,7 @@ def joined(array: Array, shape: Shape, groups: Sequence[Sequence[int]]) -> Array
     """
     made: list[int] = []
     for group in groups:
-        if any(array.shape[k] > 1 for k in group):
+        if len(group) > 1 and any(array.shape[k] > 1 for k in group):
             array = np.broadcast_to(array, [shape[k] if k in group else n for k, n in enumerate(array.shape)])
         made.append(prod(array.shape[k] for k in group))
     return array.reshape(made)

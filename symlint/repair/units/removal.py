@@ -70,7 +70,7 @@ def _rows(context: Context, dead: Mapping[str, Dead]) -> Iterator[tuple[Action, 
 def aligned(structure: Structure, leaf: int, width: int, align: int) -> int:
     """A width as the next multiple of `align`; heads and groups are counted, not aligned: what is in them is."""
     size = structure.axes.factors.size(leaf)
-    if any(leaf in action.copies for action in structure.actions.values()):
+    if leaf in structure.nested:
         return width
     return min(size, -(-width // align) * align)
 
@@ -78,10 +78,9 @@ def aligned(structure: Structure, leaf: int, width: int, align: int) -> int:
 def _beside(context: Context, leaf: int) -> bool:
     """Whether the axes of all weights that hold a leaf hold others beside it."""
     structure = context.structure
-    terms, of = structure.expansion.terms, structure.axes.of
-    held = [
-        terms(f) for name in structure.program.weights for f in of[name] if leaf in structure.axes.factors.leaves(f)
-    ]
+    terms, of, factors = structure.expansion.terms, structure.axes.of, structure.axes.factors
+    holders = factors.holders.get(leaf, set()) & structure.program.weights.keys()
+    held = [terms(f) for name in holders for f in of[name] if leaf in factors.leaves(f)]
     return all(any(leaf not in term.leaves for term in row) for row in held)
 
 

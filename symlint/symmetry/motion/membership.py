@@ -23,6 +23,11 @@ def members(structure: Structure, action: Action, axes: Sequence[int], shape: Sh
     """
     factors = structure.axes.factors
     size = factors.size(action.leaf)
+    alone = _alone(structure, action, axes)
+    if alone is not None:
+        if shape[alone] != size or 0 in shape:
+            return None
+        return np.moveaxis(np.arange(prod(shape)).reshape(shape), alone, 0).reshape(size, -1)
     count = size * prod(factors.size(c) for c in action.copies)
     written = [k for k, f in enumerate(axes) if shape[k] == factors.size(f)]
     owner = np.full(shape, -1)
@@ -43,3 +48,13 @@ def members(structure: Structure, action: Action, axes: Sequence[int], shape: Sh
     if not each or np.any(np.bincount(flat[order], minlength=count) != each):
         return None
     return order.reshape(count, -1)
+
+
+def _alone(structure: Structure, action: Action, axes: Sequence[int]) -> int | None:
+    """The axis that is the units themselves, where it alone holds them, whatever stands beside; None where none is."""
+    factors, terms = structure.axes.factors, structure.expansion.terms
+    held = [k for k, f in enumerate(axes) if action.leaf in factors.leaves(f)]
+    if action.copies or len(held) != 1 or factors.find(axes[held[0]]) != action.leaf:
+        return None
+    plain = all(len(row := terms(f)) == 1 and not row[0].condition for f in axes)
+    return held[0] if plain else None
