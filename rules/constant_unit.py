@@ -44,6 +44,7 @@ import numpy as np
 from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Fold
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
 from symlint.symmetry.spaces import Space
@@ -70,6 +71,7 @@ def check(context: Context) -> Iterator[Finding]:
             context.tensors(space),
             {"constant": len(constant), "units": total, "tolerance": context.asked.faint},
             saves=saves,
+            repair=Fold(),
         )
     for space in context.spaces:
         yield from _saturated(context, space)
@@ -97,4 +99,5 @@ def _saturated(context: Context, space: Space) -> Iterator[Finding]:
         context.tensors(space),
         {"constant": len(still), "units": total, "margin": least},
         saves=saves,
+        repair=Fold(),
     )

@@ -54,6 +54,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.evidence.lost import Branch, Bundles, branches, bundles
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Remove
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
 
@@ -80,6 +81,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "tolerance": context.asked.faint,
             },
             saves=branch.parameters,
+            repair=Remove(),
         )
     for found in bundles(context):
         space, total = found.space, found.space.size * found.space.copies
@@ -95,6 +97,7 @@ def check(context: Context) -> Iterator[Finding]:
             context.tensors(space),
             {"dead": len(found.lost), "units": total, "tolerance": context.asked.faint},
             saves=saves,
+            repair=Remove(),
         )
 
 

@@ -57,6 +57,7 @@ from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
 from symlint.evidence.lost import lost
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Remove
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
 from symlint.symmetry.spaces import Space
@@ -82,6 +83,7 @@ def check(context: Context) -> Iterator[Finding]:
             context.tensors(space),
             {"dead": len(dead), "units": total, "tolerance": context.asked.faint},
             saves=saves,
+            repair=Remove(),
         )
     for space in context.spaces:
         yield from _always_off(context, space)
@@ -111,4 +113,5 @@ def _always_off(context: Context, space: Space) -> Iterator[Finding]:
             "margin": min((margins[u] for u in off.tolist() if u in margins), default=0),
         },
         saves=saves,
+        repair=Remove(),
     )

@@ -50,6 +50,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.evidence.heads.twins import Twins, twins
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import MergeHeads
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
 
@@ -83,6 +84,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "tolerance": 1e-5,
             },
             saves=saves,
+            repair=MergeHeads(),
         )
 
 

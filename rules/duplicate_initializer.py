@@ -39,6 +39,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Share, grouped
 from symlint.lint.rule import rule
 from symlint.model.redundant_tensors import copies, size
 
@@ -66,4 +67,5 @@ def check(context: Context) -> Iterator[Finding]:
         tensors=tuple(sorted(name for group in groups for name in group)),
         facts={"bytes": saved, "groups": [list(group) for group in groups], "spare": spare},
         saves=sum(context.parameters.get(name, 0) for name in spare),
+        repair=Share(grouped(groups), tuple(spare), saved),
     )

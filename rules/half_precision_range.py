@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Balance
 from symlint.lint.rule import rule
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "after_error": float(f"{after.error:.2g}"),
                 "tolerance": most,
             },
+            repair=Balance() if one.space else None,
         )
 
 

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Balance
 from symlint.lint.rule import rule
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "spaces": one.spaces,
                 "worst": one.worst,
             },
+            repair=Balance(),
         )
 
 

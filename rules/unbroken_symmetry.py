@@ -39,6 +39,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Merge, grouped
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
 
@@ -65,4 +66,5 @@ def check(context: Context) -> Iterator[Finding]:
             context.tensors(space),
             {"groups": groups, "spare": spare, "units": total, "tolerance": 4.8e-07},
             saves=saves,
+            repair=Merge(grouped(groups)),
         )

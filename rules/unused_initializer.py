@@ -34,6 +34,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Discard
 from symlint.lint.rule import rule
 from symlint.model.redundant_tensors import size, unread
 
@@ -58,4 +59,5 @@ def check(context: Context) -> Iterator[Finding]:
         f"{what} read by no node and {taken:,} bytes large: {', '.join(names[:SHOWN])}{more}",
         tensors=tuple(sorted(names)),
         facts={"bytes": taken, "elements": sum(model.tensors[name].size for name in names), "spare": [*names]},
+        repair=Discard(tuple(names), taken),
     )

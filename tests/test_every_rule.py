@@ -17,6 +17,7 @@ import pytest
 from symlint.audit.engine import audit
 from symlint.evidence.options import Mirror
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import remedy
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
 from symlint.model.edit import write
@@ -120,6 +121,17 @@ def test_gauge_is_not_seen(rule, kind, tmp_path):
         out = tmp_path / f"{seed}.onnx"
         write(file, teleport(structure, select(structure, None, None), seed), out)
         assert [invariant(f) for f in findings(out, asked)] == [invariant(f) for f in found]
+
+
+@pytest.mark.parametrize("rule", [rule for rule in READ if rule.repair], ids=lambda rule: rule.code)
+def test_findings_carry_their_repairs(rule, tmp_path):
+    """What a finding carries is what the word of its rule and its facts tell, as of packages that carry none."""
+    _, _, found, _ = said(rule, "flagged", tmp_path)
+    mine = [finding for finding in found if finding.rule == rule.code]
+    assert any(finding.repair for finding in mine)
+    for finding in mine:
+        assert finding.repair == remedy(rule.repair, finding.space, finding.facts)
+        assert remedy("", finding.space, finding.facts) is None
 
 
 def invariant(finding: Finding) -> tuple[object, ...]:

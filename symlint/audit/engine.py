@@ -18,7 +18,8 @@ from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.fingerprint import stamp
-from symlint.lint.rule import STORING, Rule
+from symlint.lint.repairs import Balance, Removing, Storing
+from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.model.file.stored import StoredFile
@@ -29,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 _MEMORY = "the audit needs more memory than there is"
 
-REMOVING = ("remove", "fold", "merge", "factor")
 """Repairs that a fix carries out unless it is told otherwise; what is free in every network it drops when asked to."""
 
 # Folders of packages and build products, in which models of others lie.
@@ -163,7 +163,7 @@ def _check(
             # Of weights that are huge or no numbers all that follows is neither: a rule finds it where it matters.
             with budget.watch.interruptible(), np.errstate(all="ignore"):
                 budget.enter(rule.code, done / (len(running) + 2))
-                found.extend(rule.check(context))
+                found.extend(rule.findings(context))
         except UnreadableModel:
             raise
         except Stopped as stop:
@@ -197,18 +197,11 @@ def _promised(context: Context, rules: Sequence[Rule], findings: Sequence[Findin
     Where time or memory are used up, or what a fix would do cannot be told, nothing is promised.
     """
     by_code = {rule.code: rule for rule in rules}
-    verbs = [_verb(by_code[f.rule], f) for f in findings]
-    taken = _taken(context, by_code, [f for f, verb in zip(findings, verbs, strict=True) if verb in REMOVING])
+    taken = _taken(context, by_code, [f for f in findings if isinstance(f.repair, Removing)])
     return [
-        replace(f, fixable=verb in ("balance", *STORING) or id(f) in taken, repairs=taken.get(id(f), 0))
-        for f, verb in zip(findings, verbs, strict=True)
+        replace(f, fixable=isinstance(f.repair, Balance | Storing) or id(f) in taken, repairs=taken.get(id(f), 0))
+        for f in findings
     ]
-
-
-def _verb(rule: Rule, finding: Finding) -> str:
-    """How a fix acts on a finding; empty where it speaks neither of a space nor of what could be spared."""
-    spoken = finding.space is not None or (rule.repair in STORING and "spare" in finding.facts)
-    return rule.repair if spoken else ""
 
 
 def _taken(context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]) -> dict[int, int]:

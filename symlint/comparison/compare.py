@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from symlint.audit.engine import REMOVING, judged
+from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
 from symlint.comparison.change.folded_norms import Fold, folded, told
 from symlint.comparison.change.repaired import repaired
@@ -25,7 +25,8 @@ from symlint.comparison.verdict import Verdicts, verdicts
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
 from symlint.lint.finding import Level
-from symlint.lint.rule import STORING, Rule
+from symlint.lint.repairs import REMOVING, STORING
+from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.file.stored import same_bytes
 from symlint.model.graph import Array, Graph

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from symlint.evidence.level import Level
+from symlint.lint.repairs import Remedy
 
 __all__ = ["Accepted", "Evidence", "Finding", "Level", "Skipped"]
 
@@ -65,6 +66,8 @@ class Finding:
     """Stable across renaming of nodes and tensors and across retraining; set by the audit."""
     layer: str = ""
     """The layer that it speaks of; set by the audit."""
+    repair: Remedy | None = None
+    """What `symlint fix` would do about it; where that is None, the rule's word and the facts tell it."""
     accepted: Accepted | None = None
     """By whom and why it is no fault; it is reported all the same."""
     worse_than: str = ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import Product
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Factor
 from symlint.lint.rule import Rule
 from symlint.lint.severity import by_share
 from symlint.program.passage import Passage
@@ -79,6 +80,7 @@ def shortfalls(
                 "tolerance": [short(r.tolerance) for r in low.values()],
             },
             saves=saves,
+            repair=Factor(),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
+from symlint.lint.repairs import Drop
 from symlint.lint.rule import Rule
 
 
@@ -69,6 +70,7 @@ def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool]
             context.tensors(spaces[space]),
             facts,
             saves=directions,
+            repair=Drop(tuple(tensors)) if rule.repair else None,
         )
 
 

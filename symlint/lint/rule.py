@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from symlint.errors import UsageProblem
 from symlint.lint.finding import Evidence, Finding, Level
+from symlint.lint.repairs import Verb, remedy
 
 if TYPE_CHECKING:
     from symlint.evidence.context import Context
 
 Check = Callable[["Context"], Iterator[Finding]]
-Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance", "discard", "share"]
-"""How `symlint fix` acts on a finding: it removes the units, folds them into biases, merges the groups in
-``facts["groups"]`` (whole heads, where the facts have ``multiples``), factors the product of the space, drops what a
-translation makes redundant, or balances the scales of the spaces that share its weights. Of what is stored it discards
-the tensors in ``facts["spare"]``, or lets the readers of each group in ``facts["groups"]`` share one."""
-STORING: tuple[Verb, ...] = ("discard", "share")
-"""Repairs of what is stored for nothing: ``facts["bytes"]`` are needless, and no space is concerned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +40,7 @@ class Rule:
     on_failure: bool = False
     """Whether the rule speaks of files that could not be read, so that its check is never called."""
     repair: Verb = ""
+    """How `symlint fix` acts on its findings, in a word; they carry the repair itself, or facts that tell it."""
     options: Mapping[str, float] = field(default_factory=dict)
     """The rule's own thresholds, which a configuration may change: kebab name -> default."""
     targets: tuple[str, ...] = ()
@@ -55,6 +50,12 @@ class Rule:
     def summary(self) -> str:
         """The first line of the page."""
         return self.page.strip().splitlines()[0]
+
+    def findings(self, context: Context) -> Iterator[Finding]:
+        """What the check finds, with the repairs that are asked for."""
+        for finding in self.check(context):
+            asked = finding.repair or remedy(self.repair, finding.space, finding.facts)
+            yield finding if asked is finding.repair else replace(finding, repair=asked)
 
 
 def rule(

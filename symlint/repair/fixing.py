@@ -12,7 +12,7 @@ import numpy as np
 from symlint.errors import UsageProblem
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
-from symlint.lint.rule import STORING
+from symlint.lint.repairs import STORING, Drop, Merge, MergeHeads, Storing
 from symlint.model.edit import write
 from symlint.model.file.saving import opened
 from symlint.model.graph import Model
@@ -153,7 +153,7 @@ class _Fix:
         context = Context(symmetry, structure)
         more = [r for r in self._found(context) if (r.key, r.finding.units) not in seen]
         # How far numbers are off is no more known once they are written, so units are compared before.
-        chosen = [r for r in more if r.rule.repair == "merge"] or more
+        chosen = [r for r in more if isinstance(r.remedy, (Merge, MergeHeads))] or more
         if not chosen:
             return worker, None
         tensors = {name for repair in chosen for name in repair.finding.tensors}
@@ -213,9 +213,12 @@ class _Fix:
             model = load(path)
             if not spare(model):
                 break
-            for finding in rule.check(Context(*examine(model))):
-                repair, out = Repair(rule, finding, ", ".join(finding.facts["spare"]), 0), self._next()
-                save(shared(path, rule, finding), out, self.least)
+            for finding in rule.findings(Context(*examine(model))):
+                asked = finding.repair
+                if not isinstance(asked, Storing):
+                    continue
+                repair, out = Repair(rule, finding, ", ".join(asked.spare), 0), self._next()
+                save(shared(path, asked), out, self.least)
                 proof = self._proven(out)
                 if proof.outcome == "held":
                     path, self.proof = out, proof
@@ -345,6 +348,6 @@ def _told(proof: Proof) -> str:
 
 def _done(repair: Repair, removed: int) -> Done:
     finding = repair.finding
-    units = 0 if repair.rule.repair == "drop" else repair.units
-    taken = finding.facts["bytes"] if repair.rule.repair in STORING else 0
+    units = 0 if isinstance(repair.remedy, Drop) else repair.units
+    taken = repair.remedy.bytes if isinstance(repair.remedy, Storing) else 0
     return Done(repair.rule.code, repair.rule.name, repair.where, removed, units, finding.message, taken)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.evidence.context import Context
+from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.repair.plan import Key, Pending, Repair, ordinal
 from symlint.repair.stage import narrowed
 from symlint.repair.surgery.narrowing import Immovable, Whole, agreed
@@ -91,7 +92,7 @@ class Forecast:
             reasons |= {
                 c.key: removal.refused.get(c.leaf) or self._reason(c.leaf, wanted) for c, n in granted.items() if not n
             }
-            vain = {r.key for r in left if r.key not in taken and r.rule.repair != "remove"}
+            vain = {r.key for r in left if r.key not in taken and not isinstance(r.remedy, Remove)}
             if not vain:
                 return Intent(removal, taken, waiting, reasons)
             left = [r for r in left if r.key not in vain]
@@ -107,15 +108,18 @@ class Forecast:
 
     def _units(self, repair: Repair) -> tuple[tuple[int, ...], str]:
         """The same, and why there are none."""
-        facts, space = repair.finding.facts, repair.space
-        if repair.rule.repair == "remove":
-            return repair.finding.units, LAST
-        if repair.rule.repair == "fold":
-            found = foldable(self.context, space, repair.finding.units)
-            return found.spare, found.reason or BORDER
-        if "multiples" in facts:
-            return gatherable(self.context, space), UNREADABLE
-        return mergeable(self.context, space, facts["groups"]), UNREADABLE
+        space = repair.space
+        match repair.remedy:
+            case Remove():
+                return repair.finding.units, LAST
+            case Fold():
+                found = foldable(self.context, space, repair.finding.units)
+                return found.spare, found.reason or BORDER
+            case MergeHeads():
+                return gatherable(self.context, space), UNREADABLE
+            case Merge(groups):
+                return mergeable(self.context, space, groups), UNREADABLE
+        return (), ""
 
     def _wanted(self, chosen: Sequence[Repair], pending: Sequence[Pending], reasons: dict[Key, str]) -> _Wanted:
         wanted, waiting = _Wanted(), defaultdict[str, set[int]](set)
@@ -123,9 +127,9 @@ class Forecast:
             self._claim(wanted, wait.repair.key, space, [u for u in units if u not in waiting[space]], waits=True)
             waiting[space].update(units)
         for repair in chosen:
-            if repair.rule.repair == "factor":
+            if isinstance(repair.remedy, Factor):
                 self._factored(wanted, repair, reasons)
-            elif repair.rule.repair in ("remove", "fold", "merge"):
+            elif isinstance(repair.remedy, Removing):
                 units, why = self._found(repair)
                 if units:
                     self._claim(wanted, repair.key, repair.space, [u for u in units if u not in waiting[repair.space]])

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
+from symlint.lint.repairs import Remedy
 from symlint.lint.rule import Rule
 from symlint.symmetry.spaces import Space
 
@@ -33,6 +34,12 @@ class Repair:
     def space(self) -> str:
         """The space."""
         return self.finding.space or ""
+
+    @property
+    def remedy(self) -> Remedy:
+        """What is to be done."""
+        assert self.finding.repair is not None
+        return self.finding.repair
 
     @property
     def whole(self) -> bool:
@@ -71,14 +78,14 @@ def repairs(context: Context, rules: Iterable[Rule], evidence: Collection[str]) 
     """What the rules find and can repair, of the evidence that is acted on."""
     for rule in rules:
         if rule.repair and not rule.on_failure and (rule.evidence != "gauge" or "gauge" in evidence):
-            yield from repairable(context, rule, (f for f in rule.check(context) if f.evidence in evidence))
+            yield from repairable(context, rule, (f for f in rule.findings(context) if f.evidence in evidence))
 
 
 def repairable(context: Context, rule: Rule, findings: Iterable[Finding]) -> Iterator[Repair]:
-    """Findings of a rule as repairs: those that speak of a space."""
+    """Findings of a rule as repairs: those that speak of a space and ask for one."""
     spaces = {space.id: space for space in context.symmetry.spaces}
     for finding in findings:
-        if finding.space is not None:
+        if finding.space is not None and finding.repair is not None:
             space = spaces[finding.space]
             yield Repair(rule, finding, space.name, space.size * space.copies, ordinal(context, space))
 

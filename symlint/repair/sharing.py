@@ -7,19 +7,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from symlint.lint.finding import Finding
-from symlint.lint.rule import Rule
+from symlint.lint.repairs import Discard, Share, Storing
 from symlint.model.edit import rewrite
 
 
-def shared(path: Path, rule: Rule, finding: Finding) -> ir.Model:
-    """The file without the tensors that a finding says it can do without."""
+def shared(path: Path, asked: Storing) -> ir.Model:
+    """The file without the tensors that it can do without."""
     file = rewrite(path, {})
-    if rule.repair == "discard":
-        _discard(file, finding.facts["spare"])
-    else:
-        for group in finding.facts["groups"]:
-            _share(file, group)
+    match asked:
+        case Discard(spare):
+            _discard(file, spare)
+        case Share(groups):
+            for group in groups:
+                _share(file, group)
     return file
 
 

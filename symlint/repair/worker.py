@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from symlint.evidence.context import Context
+from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads
 from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Key, Pending, Repair, Stage
 from symlint.repair.stage import fresh_weights, narrowed, stored
@@ -13,6 +14,7 @@ from symlint.repair.units.gathering import gather
 from symlint.repair.units.merging import merge
 from symlint.repair.units.removal import arrange
 from symlint.repair.units.settling import Settling
+from symlint.symmetry.motion.motion import Weights
 
 
 class Worker:
@@ -47,19 +49,22 @@ class Worker:
             return None
         weights, done = fresh_weights(self.structure), list[tuple[Repair, int]]()
         for repair in chosen:
-            if repair.key not in intent.taken or repair.rule.repair == "fold":
+            if repair.key not in intent.taken or isinstance(repair.remedy, Fold):
                 continue
-            if repair.rule.repair == "merge":
-                facts = repair.finding.facts
-                if "multiples" in facts:
-                    gather(self.context, weights, repair.space)
-                else:
-                    merge(self.context, weights, repair.space, facts["groups"])
-            elif repair.rule.repair == "factor":
-                factor(self.context, weights, next(p for s, p in self.context.products if s.id == repair.space))
+            self._passes_on(weights, repair)
             done.append((repair, intent.taken[repair.key]))
         arrange(weights, intent.removal)
         widths = intent.removal.widths
         taken = {wait.repair.key: intent.waiting.get(wait.repair.key, 0) for wait in pending}
         file = narrowed(self.structure, stored(weights), widths, self.forecast.whole)
         return Stage(file, tuple(done), cut=True, taken=taken)
+
+    def _passes_on(self, weights: Weights, repair: Repair) -> None:
+        """Let others do the work of what goes."""
+        match repair.remedy:
+            case MergeHeads():
+                gather(self.context, weights, repair.space)
+            case Merge(groups):
+                merge(self.context, weights, repair.space, groups)
+            case Factor():
+                factor(self.context, weights, next(p for s, p in self.context.products if s.id == repair.space))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from symlint.evidence.context import Context
+from symlint.lint.repairs import Drop, Fold, Remove
 from symlint.repair.intent import Forecast
 from symlint.repair.plan import Key, Pending, Repair, Stage
 from symlint.repair.stage import fresh_weights, narrowed, stored
@@ -28,7 +29,7 @@ class Settling:
     # -- branches -------------------------------------------------------------------------------------------------
     def bypasses(self, chosen: Sequence[Repair]) -> Stage | None:
         """Leave out branches of which nothing is alive, and that end in a sum."""
-        dead = [r for r in chosen if r.rule.repair == "remove" and r.whole]
+        dead = [r for r in chosen if isinstance(r.remedy, Remove) and r.whole]
         if not dead:
             return None
         file, values = narrowed(self.context.structure, {}, {}), self.context.values
@@ -48,8 +49,8 @@ class Settling:
             taken: those whose units can be taken away afterwards; no others are folded.
         """
         # What is folded may go into a bias that is to be dropped.
-        folded = [r for r in chosen if r.rule.repair == "fold" and r.key in taken]
-        return self._settled(folded) or self._settled([r for r in chosen if r.rule.repair == "drop"])
+        folded = [r for r in chosen if isinstance(r.remedy, Fold) and r.key in taken]
+        return self._settled(folded) or self._settled([r for r in chosen if isinstance(r.remedy, Drop)])
 
     def _settled(self, chosen: Sequence[Repair]) -> Stage | None:
         if not chosen:
@@ -61,8 +62,8 @@ class Settling:
         done: list[tuple[Repair, int]] = []
         waiting: list[Pending] = []
         for repair in chosen:
-            if repair.rule.repair == "drop":
-                dropped = self._drops(file, weights, repair, gone)
+            if isinstance(repair.remedy, Drop):
+                dropped = self._drops(file, weights, repair.space, repair.remedy, gone)
                 gone += dropped
                 sizes = [structure.program.model.tensors[name].size for name in dropped]
                 done += [(repair, sum(sizes))] if dropped else []
@@ -87,10 +88,10 @@ class Settling:
             merge(self.context, weights, repair.space, found.groups)
         return found.spare
 
-    def _drops(self, file: ir.Model, weights: Weights, repair: Repair, gone: Sequence[str]) -> list[str]:
+    def _drops(self, file: ir.Model, weights: Weights, space: str, asked: Drop, gone: Sequence[str]) -> list[str]:
         """The tensors that a repair takes to zero, of those that the file can do without and that are still there."""
         program, found = self.context.structure.program, list[str]()
-        for action in redundant(self.context, repair.space, repair.finding.facts["tensors"]):
+        for action in redundant(self.context, space, asked.tensors):
             moved = action.translation
             takers = {program.weights[way.weight] for way in moved.absorbers} if moved is not None else set()
             if moved is None or takers & {*gone, *found}:
