@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from corpora import ROOT, SHARED, sample_seed
 from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
-ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("SYMLINT_SHARED", ROOT.parent / "shared"))
 WHOLE = ("test_soundness.py", "test_confirmed.py")
 """Files of which every slow test runs each time."""
 
@@ -34,10 +33,16 @@ NOT_YET = {
 """What is wrong on networks that the corpora were given to show it, and not mended yet."""
 
 
+def pytest_report_header() -> str:
+    """Which of the slow tests run."""
+    return f"SYMLINT_SAMPLE={sample_seed()}" if SHARED.is_dir() else ""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the corpora are skipped where these are missing; of slow ones on single networks one in three runs.
 
-    Which one is told by its name; all run with ``SYMLINT_ALL=1``, and one that is asked for by name always does.
+    Which one changes with the sources and is told as ``SYMLINT_SAMPLE``, which may be set to run the same again; all
+    run with ``SYMLINT_ALL=1``, and one that is asked for by name always does.
     """
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("corpus"):
@@ -46,14 +51,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             # In front, since an empty set of networks is a reason that says nothing.
             item.add_marker(pytest.mark.skip(reason=_missing()), append=False)
     for item in items:
-        if reason := NOT_YET.get(item.nodeid.rpartition("tests/")[2]):
+        if reason := NOT_YET.get(f"{item.path.name}::{item.nodeid.partition('::')[2]}"):
             item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
     if os.environ.get("SYMLINT_ALL") or any("::" in argument for argument in config.args):
         return
-    kept, left = [], []
+    seed, kept, left = sample_seed(), [], []
     for item in items:
         thin = item.get_closest_marker("slow") and "[" in item.name and item.path.name not in WHOLE
-        (left if thin and zlib.crc32(item.name.encode()) % 3 else kept).append(item)
+        (left if thin and zlib.crc32(f"{seed} {item.name}".encode()) % 3 else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
 

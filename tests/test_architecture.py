@@ -8,8 +8,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from corpora import ROOT
 
-ROOT = Path(__file__).parents[1]
 ENGINE = sorted((ROOT / "symlint").rglob("*.py"))
 RULES = sorted((ROOT / "rules").rglob("*.py"))
 LONGEST = 600

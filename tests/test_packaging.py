@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from corpora import ROOT
 
 import symlint
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = {"symlint": ROOT / "symlint", "symlint_rules": ROOT / "rules"}
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 

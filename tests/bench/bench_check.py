@@ -8,7 +8,7 @@
 The networks are made by `sizes.py`, which knows their names, with random weights. The table goes to stdout as Markdown,
 a row for each tool; CPU seconds, seconds on the clock and peak megabytes for each model. `--quick` needs no PyTorch and
 has smaller networks and few tools. `--growth` draws CPU and memory over parameters, width and nodes. No figure is
-asserted: what guards against regressions counts (`tests/test_counts.py`), since a time is another on every machine.
+asserted: what guards against regressions counts (`tests/analysis/test_counts.py`), since no two machines take one time.
 """
 
 # ruff: noqa: T201  (a script talks)

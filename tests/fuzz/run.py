@@ -41,7 +41,7 @@ import onnx
 from onnx import TensorProto
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), *map(str, HERE.parent.glob("[a-z]*/"))]
 
 from mutations import mutate  # noqa: E402
 from own_models import write_all  # noqa: E402

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 import planting
 import pytest
+from corpora import SHARED
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.evidence.context import Context
@@ -22,7 +22,6 @@ from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 HEURISTIC = {rule.code: rule for rule in rules() if rule.evidence == "heuristic"}
 NETWORKS = [
     "mlp_relu", "mlp_tanh", "mlp_gelu", "mlp_batchnorm", "gated_swiglu", "resnet18", "vgg13_bn", "densenet",

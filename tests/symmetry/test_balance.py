@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import SHARED
 
 from symlint.errors import UnreadableModel
 from symlint.model.edit import write
@@ -19,7 +19,6 @@ from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport
 from symlint.symmetry.structure import Structure
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 ZOO = sorted(p for p in (SHARED / "zoo").glob("*.onnx") if "." not in p.stem)
 QUICK = ("deep_linear", "gated_reglu", "mlp_batchnorm.raw", "mlp_relu", "rnn_relu", "siamese")
 LONGER = ("autoencoder_kl", "lora_gpt2", "mobilenet_v2", "resnext")

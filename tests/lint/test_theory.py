@@ -14,8 +14,9 @@ from statistics import median
 from typing import Any
 
 import pytest
+from corpora import ROOT
 
-BENCH = Path(__file__).parent / "bench" / "theory"
+BENCH = ROOT / "tests" / "bench" / "theory"
 EXPERIMENTS = (
     "diagonal",
     "factorisation",

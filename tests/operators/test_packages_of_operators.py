@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from corpora import FIXTURES
 from onnx import numpy_helper
 
 import symlint
@@ -146,7 +147,7 @@ def test_rules_hold_the_public_laws(code, tmp_path):
     (rule,) = (rule for rule in rules() if rule.code == code)
     paths = []
     for kind in ("flagged", "clean"):
-        text = (Path(__file__).parents[1] / "fixtures" / "rules" / f"{code}.{kind}.txt").read_text()
+        text = (FIXTURES / "rules" / f"{code}.{kind}.txt").read_text()
         paths.append(tmp_path / f"{kind}.onnx")
         onnx.save(onnx.parser.parse_model(text), paths[-1])
     check_rule(rule, *paths)

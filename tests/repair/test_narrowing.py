@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import SHARED
 
 from symlint.evidence.context import Context
 from symlint.model.edit import write
@@ -20,7 +20,6 @@ from symlint.runtime.verify import same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import scale, stands
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 ZOO, MODELS = ((SHARED / folder).glob("*.onnx") for folder in ("zoo", "models"))
 KINDS = ("int8_qdq", "int8_qoperator", "fp16", "ort_transformer", "opset11")
 FILES = sorted([*(p for p in ZOO if "." not in p.stem or p.stem.endswith(KINDS)), *MODELS])

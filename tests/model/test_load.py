@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from corpora import ROOT, SHARED
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.audit.engine import Run, audit
@@ -29,7 +30,6 @@ from symlint.model.load import load
 from symlint.model.shapes.evaluate import evaluate
 from symlint.model.shapes.reference import reference
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FLOAT = TensorProto.FLOAT
 Save = Callable[..., Path]
 
@@ -787,7 +787,7 @@ def test_a_file_is_hashed_once_and_only_for_reports_that_show_it(
 
 def test_onnxruntime_is_never_imported(save: Save) -> None:
     code = "import sys; from symlint.model.load import load; load(sys.argv[1]); assert 'onnxruntime' not in sys.modules"
-    root = Path(__file__).parents[1]
+    root = ROOT
     subprocess.run([sys.executable, "-c", code, str(save(linear()))], check=True, cwd=root)
 
 

@@ -6,7 +6,6 @@ stored tensor belong to them.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import onnx
 import planting
 import pytest
+from corpora import SHARED
 
 from symlint.audit.engine import audit
 from symlint.lint.finding import Level
@@ -24,7 +24,6 @@ from symlint.repair.fixing import Fixed, Wish, fix
 from symlint.runtime.verify import same_function
 from symlint.symmetry.inference import examine
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 FAST = {
     "mlp_relu", "mlp_prelu", "mlp_crelu", "mlp_gelu", "mlp_batchnorm.raw", "mlp_relu.constant_weights",
     "mlp_relu.function_whole", "mlp_relu.weights_as_inputs", "gated_swiglu", "deep_linear_bias", "lora_linear",

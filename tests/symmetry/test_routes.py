@@ -8,7 +8,6 @@ reason has to go when the difference goes.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from corpora import SHARED
 from networks import SMALL, Arrays
 
 from symlint.model.load import load
 from symlint.symmetry.inference import infer
 
-ZOO = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared")) / "zoo"
+ZOO = SHARED / "zoo"
 ENTRIES = json.loads((ZOO / "INDEX.json").read_text()) if ZOO.is_dir() else []
 FIRST = {e["architecture"]: e["name"] for e in sorted(ENTRIES, key=lambda e: e["name"], reverse=True)}
 DERIVED = [(FIRST[e["architecture"]], e["name"]) for e in ENTRIES if e["name"] not in FIRST.values()]

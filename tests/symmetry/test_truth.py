@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from corpora import SHARED
 from networks import SMALL, Arrays, Net
 from onnx.reference import ReferenceEvaluator
 from routed_networks import ROUTED
@@ -19,7 +19,6 @@ from symlint.model.load import load
 from symlint.symmetry.dimension import _generic, dimension, tangents
 from symlint.symmetry.inference import examine, infer
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 NETWORKS = sorted(p.stem for p in (SHARED / "truth").glob("*.onnx"))
 NETS = {**SMALL, **ROUTED}
 FLOOR = 0.98

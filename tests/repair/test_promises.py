@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import onnx
 import planting
 import pytest
 from click.testing import CliRunner
+from corpora import SHARED
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.audit.engine import Report, audit
@@ -23,7 +23,6 @@ from symlint.lint.settings import Settings
 from symlint.repair.fixing import Fixed, Wish, fix
 
 RULES = [r for r in rules() if r.repair and r.repair not in ("drop", "balance")]
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 Weights = dict[str, np.ndarray]
 
 

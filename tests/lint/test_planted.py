@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 import planting
 import pytest
+from corpora import SHARED
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.audit.engine import audit
@@ -18,7 +18,6 @@ from symlint.lint.finding import Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 QUANTISED = ("int8", "int4", "fp16")
 WHOLE = [p for p in sorted((SHARED / "zoo").glob("*.onnx")) if not any(word in p.name for word in QUANTISED)]
 FAST = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from corpora import SHARED
 from networks import Net
 from routed_networks import ROUTED
 
@@ -21,7 +21,6 @@ from symlint.runtime.verify import compare, verify
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 TRUTH = sorted((SHARED / "truth").glob("*.onnx"))
 ZOO = sorted((SHARED / "zoo").glob("*.onnx"))
 MODELS = sorted((SHARED / "models").rglob("*.onnx"))

@@ -11,6 +11,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from bounded_networks import NETWORKS, OFF, UNITS, WIDTH, Net
+from corpora import ROOT
 from test_planted import SHARED
 
 from symlint.analysis.bounds.certificates import certify
@@ -36,7 +37,7 @@ ZOO = (
 )
 MODELS = ("fastenhancer-b-layernorm", "silero-vad-v3-old", "ultraface-slim-320", "dtln-model-1-lstm", "mjx-g1-policy")
 RULES = {rule.code: rule for rule in rules()}
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "rules"
+FIXTURES = ROOT / "fixtures" / "rules"
 
 
 def context(path: Path) -> Context:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from corpora import SHARED
 from onnx import numpy_helper
 
 from symlint.audit.engine import audit
@@ -24,7 +24,6 @@ from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 
-SHARED = Path(os.environ.get("SYMLINT_SHARED", Path(__file__).parents[2] / "shared"))
 ENDS = ("SYM011", "SYM012", "SYM013")
 FAST = {
     "conv_vae", "deep_linear", "deep_sets", "gated_glu", "gpt2", "lora_linear", "lstm", "mixture_density",

@@ -9,6 +9,7 @@ import onnx
 import onnx.parser
 import planting
 import pytest
+from corpora import ROOT
 from test_planted import SHARED, ZOO, Found, found, normal, params, written
 
 from symlint.audit.engine import audit
@@ -261,7 +262,7 @@ FLAGGED = [
 def test_every_exact_rule_says_the_same_after_translations(rule, tmp_path):
     """On the example of its manual page."""
     path, out = tmp_path / "flagged.onnx", tmp_path / "moved.onnx"
-    text = Path(__file__).parents[1] / "fixtures" / "rules" / f"{rule.code}.flagged.txt"
+    text = ROOT / "fixtures" / "rules" / f"{rule.code}.flagged.txt"
     if not text.exists():
         pytest.skip("its example is no network")
     onnx.save(onnx.parser.parse_model(text.read_text()), path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import onnx.parser
 import pytest
+from corpora import ROOT
 
 from symlint.audit.engine import audit
 from symlint.evidence.options import Mirror
@@ -31,7 +32,7 @@ READ = [rule for rule in RULES if not rule.on_failure]
 """The rules of files that could be read; test_load.py has the others'."""
 FIXED = {"SYM014", "SYM016", "SYM801"}
 """Rules that speak of stored numbers as training began with them or of copies, or of units that the user named here."""
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "rules"
+FIXTURES = ROOT / "fixtures" / "rules"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
@@ -56,7 +57,7 @@ def test_codes_and_names_are_unique():
 
 def test_one_rule_per_file():
     names = {rule.name.replace("-", "_") for rule in RULES}
-    files = {file.stem for file in (Path(__file__).parents[1] / "rules").glob("*.py")}
+    files = {file.stem for file in (ROOT / "rules").glob("*.py")}
     assert names <= files
 
 
