@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from symlint.evidence.context import Context
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.repair.plan import Key, Pending, Repair, ordinal
-from symlint.repair.stage import narrowed
-from symlint.repair.surgery.narrowing import Immovable, Whole, agreed
+from symlint.repair.surgery.narrowing import Immovable, Narrowing, Whole, agreed
+from symlint.repair.surgery.planned import plan as planned
 from symlint.repair.units.factoring import narrowest
 from symlint.repair.units.folding import BORDER, foldable
 from symlint.repair.units.gathering import gatherable
@@ -189,10 +189,14 @@ class Forecast:
 
     def _refusal(self, widths: Mapping[int, int]) -> str | None:
         try:
-            narrowed(self.structure, {}, widths, self.whole)
+            self.attempt(widths)
         except Immovable as reason:
             return str(reason)
         return None
+
+    def attempt(self, widths: Mapping[int, int]) -> None:
+        """Try whether the file can be given these widths. Raises `Immovable` where it cannot."""
+        planned(self.structure.program.model, Narrowing(self.structure, self.whole, widths))
 
     def _reason(self, leaf: int, wanted: _Wanted) -> str:
         """Why a leaf keeps its width."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
 from symlint.lint.repairs import Remedy
 from symlint.lint.rule import Rule
 from symlint.symmetry.spaces import Space
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Key = tuple[str, str, tuple[str, ...]]
 """Of a repair: rule, with how it is known, space, by its name and its number among those of one name, and tensors."""

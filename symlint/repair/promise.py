@@ -8,7 +8,7 @@ from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.repair.intent import Forecast
 from symlint.repair.plan import Key, Repair
-from symlint.repair.units.settling import Settling
+from symlint.repair.units.branches import bypassed
 
 
 def promises(context: Context, found: Sequence[Repair]) -> Mapping[Key, int]:
@@ -20,6 +20,8 @@ def promises(context: Context, found: Sequence[Repair]) -> Mapping[Key, int]:
             repaired without.
     """
     told: dict[Key, int] = {}
+    if context.symmetry.model.tables:  # such a file cannot be written back
+        return told
     for evidence in (("exact",), ("exact", "bounded")):
         mine = [r for r in found if r.finding.evidence in evidence]
         if any(r.finding.evidence == evidence[-1] for r in mine):
@@ -29,6 +31,5 @@ def promises(context: Context, found: Sequence[Repair]) -> Mapping[Key, int]:
 
 def _promised(context: Context, chosen: Sequence[Repair]) -> dict[Key, int]:
     forecast = Forecast(context)
-    stage = Settling(context, forecast).bypasses(chosen)
-    gone = {repair.key: removed for repair, removed in stage.done} if stage is not None else {}
+    gone = {repair.key: removed for repair, removed in bypassed(context, forecast.whole, chosen)}
     return {**forecast.of([r for r in chosen if r.key not in gone]).taken, **gone}

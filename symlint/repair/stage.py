@@ -18,11 +18,6 @@ from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 
 
-def fresh_weights(structure: Structure) -> Weights:
-    """The weights of a network as it has them: as its file stores them, or settled."""
-    return Weights(structure, lambda name: structure.program.model.tensors[name].read())
-
-
 def stored(weights: Weights) -> dict[str, Array]:
     """The present values of all weights that have moved, in the types of the file."""
     tensors = weights.structure.program.model.tensors

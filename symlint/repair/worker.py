@@ -8,13 +8,13 @@ from symlint.evidence.context import Context
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads
 from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Key, Pending, Repair, Stage
-from symlint.repair.stage import fresh_weights, narrowed, stored
+from symlint.repair.stage import narrowed, stored
 from symlint.repair.units.factoring import factor
 from symlint.repair.units.gathering import gather
 from symlint.repair.units.merging import merge
 from symlint.repair.units.removal import arrange
 from symlint.repair.units.settling import Settling
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, fresh_weights
 
 
 class Worker:

@@ -13,12 +13,13 @@ from symlint.evidence.context import Context
 from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.repair.intent import Forecast
-from symlint.repair.stage import fresh_weights, narrowed, stored
+from symlint.repair.stage import narrowed, stored
 from symlint.repair.storage import save
 from symlint.repair.units.removal import arrange, plan
 from symlint.runtime.verify import same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import scale, stands
+from symlint.symmetry.motion.motion import fresh_weights
 
 ZOO, MODELS = ((SHARED / folder).glob("*.onnx") for folder in ("zoo", "models"))
 KINDS = ("int8_qdq", "int8_qoperator", "fp16", "ort_transformer", "opset11")

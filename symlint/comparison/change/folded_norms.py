@@ -13,7 +13,7 @@ import onnx_ir as ir
 from symlint.comparison.change.weights import SAME, Change
 from symlint.model.edit import rewrite
 from symlint.model.graph import Array, Model
-from symlint.repair.surgery.site import Site, source_of, stored_value
+from symlint.repair.surgery.tensors import overwrite, source_of, store, stored_value
 from symlint.repair.surgery.waste import discard, idle
 
 LINEAR = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
@@ -122,14 +122,14 @@ def _fold(file: ir.Model, linear: ir.Node, norm: ir.Node, added: ir.Node | None)
     held = stored_value(weight)
     assert held is not None
     unit = ROUNDINGS * HALF.get(held.dtype.itemsize, 2.0**-24)
-    Site.overwrite(weight, _scaled(linear, held, factor))
+    overwrite(weight, _scaled(linear, held, factor))
     typed = (((bias - mean) * factor + shift) / beta).astype(held.dtype)
     names = [source_of(_value(value)).name or "" for value in norm.inputs[1:5]]
     if old is not None:
-        Site.overwrite(old, typed.reshape([*(1,) * (_wide(old).ndim - 1), len(typed)]))
+        overwrite(old, typed.reshape([*(1,) * (_wide(old).ndim - 1), len(typed)]))
         kept, out = source_of(old), holder.outputs[0]
     else:
-        kept = Site.store(file, f"{names[1]}.bias", typed)
+        kept = store(file, f"{names[1]}.bias", typed)
         out = _shifted(linear, kept, norm)
     assert norm.graph is not None
     ir.convenience.replace_all_uses_with(norm.outputs[0], out, replace_graph_outputs=True)

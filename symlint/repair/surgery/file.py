@@ -1,20 +1,19 @@
-"""Surgery: a model file with fewer units, every stored tensor and every operator that speaks of sizes adapted."""
+"""Surgery on a file: every stored tensor and every operator that speaks of sizes adapted."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from symlint.model.graph import Array, Graph, Model, Node
-from symlint.model.operators import known
-from symlint.program.recorder import Ref
-from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - the others enter their operators
-from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, same
-from symlint.repair.surgery.site import Site, free_name, source_of, stored_value
+from symlint.model.graph import Array, Model, Node
+from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
+from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
+from symlint.repair.surgery.site import Place
+from symlint.repair.surgery.tensors import free_name, overwrite, replace, source_of, store, stored_value
 from symlint.repair.surgery.waste import Idle, discard, idle
 
 
@@ -27,86 +26,125 @@ def narrow(file: ir.Model, model: Model, narrowing: Narrowing) -> None:
         narrowing: what is left of every value.
     Raises `Immovable` where an operator cannot be told the new sizes.
     """
-    _Surgery(file, model, narrowing).run()
+    _FileSurgery(file, model, narrowing).run()
 
 
-class _Surgery:
+@dataclass(frozen=True, slots=True)
+class _FilePlace(Place):
+    """A node of a file under surgery."""
+
+    file: ir.Model
+    at: ir.Node
+    node: Node
+
+    def reads(self, k: int) -> bool:
+        """Whether there is an operand `k`."""
+        return self.at.inputs[k] is not None
+
+    def stored(self, k: int) -> Array | None:
+        """The stored tensor that the file holds for operand `k` by now."""
+        value = self.at.inputs[k]
+        return None if value is None else stored_value(value)
+
+    def needed(self, k: int) -> bool:
+        """Whether anything reads result `k`."""
+        return bool(self.at.outputs[k].uses())
+
+    def ends(self, k: int) -> bool:
+        """Whether result `k` is one of the network."""
+        return self.at.outputs[k] in self.file.graph.outputs
+
+    def set(self, name: str, value: Any) -> None:
+        """Give an attribute another value; None takes it away."""
+        if value is None:
+            self.at.attributes.pop(name, None)
+        else:
+            self.at.attributes[name] = ir.convenience.convert_attribute(name, value)
+
+    def put(self, k: int, value: Array) -> None:
+        """Let the node read a stored value as operand `k`."""
+        if k >= len(self.at.inputs):
+            self.at.resize_inputs(k + 1)
+        source = self.at.inputs[k]
+        base = source.name if source is not None and source.name else f"{self.node.outputs[0]}.{k}"
+        self.at.replace_input_with(k, store(self.file, f"{base}.narrow", value))
+
+    def choose(self, k: int, mask: Array, numbers: Array) -> None:
+        """Let entries of operand `k` be other numbers, where the mask says so, once a run has computed it."""
+        source = self.at.inputs[k]
+        assert source is not None
+        chosen = store(self.file, f"{source.name}.mask", mask)
+        given = store(self.file, f"{source.name}.narrow", numbers)
+        where = ir.Node("", "Where", [chosen, given, source], num_outputs=1, name=f"{self.node.name}.sizes")
+        where.outputs[0].name = free_name(self.file, f"{source.name}.sizes")
+        where.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        assert self.at.graph is not None
+        self.at.graph.insert_before(self.at, where)
+        self.at.replace_input_with(k, where.outputs[0])
+
+    def insert(self, k: int, op: str, numbers: Sequence[Array], **attributes: int) -> None:
+        """Let operand `k` pass through another operator first, which reads stored numbers besides."""
+        source, graph = self.at.inputs[k], self.at.graph
+        assert source is not None
+        assert graph is not None
+        given = [store(self.file, f"{source.name}.{op}", value) for value in numbers]
+        fresh = ir.node(op, [source, *given], attributes)
+        fresh.name = fresh.outputs[0].name = free_name(self.file, f"{source.name}.narrow")
+        graph.insert_before(self.at, fresh)
+        self.at.replace_input_with(k, fresh.outputs[0])
+
+    def skip(self, k: int) -> None:
+        """Leave the node out: what reads result `k` reads its first operand instead."""
+        source, graph = self.at.inputs[0], self.at.graph
+        assert source is not None
+        assert graph is not None
+        ir.convenience.replace_all_uses_with(self.at.outputs[k], source)
+        graph.remove(self.at, safe=True)
+
+
+class _FileSurgery(Surgery):
     def __init__(self, file: ir.Model, model: Model, narrowing: Narrowing) -> None:
-        self.file, self.model, self.narrowing = file, model, narrowing
-        self.uses = narrowing.whole.lowering.uses
-        self.nodes = {node.outputs[0]: node for node in _all(model.graph) if node.outputs}
+        super().__init__(model, narrowing)
+        self.file = file
         self.places: dict[str, ir.Node] = {}
-        self.tainted: set[str] = set()
-        """Values that the file computes from the size of something narrowed."""
+        self._called: list[ir.Node] = []
+        self._fixed: dict[str, ir.Value] = {}
 
     def run(self) -> None:
-        """Layouts first, while all values still have their old names; then what is stored."""
+        """All of it, less what nothing reads any more."""
         before = idle(self.file)
-        if any(not kept.any() for kept in self.narrowing.masks.values()):
-            # What nothing reads would be asked for a part of no units.
+        if self.empties:
             before = Idle(frozenset(), before.tensors)
             discard(self.file, before)
-        self.places = {
-            out.name: n for n in self.file.graph.all_nodes() for out in n.outputs[:1] if out.name is not None
-        }
-        self._freeze()
-        for first, node in self.nodes.items():
-            place = self.places.get(first)
-            if place is not None:
-                site = Site(self.file, self.model, place, node, self.narrowing, self.tainted)
-                if site.touched:
-                    (known(node.op).resize or layouts.unknown)(site)
-        self._store()
+        self._called = list(self.file.graph.all_nodes())
+        self.places = {out.name: n for n in self._called for out in n.outputs[:1] if out.name is not None}
+        self.operate()
         self._declare()
         discard(self.file, before)
 
+    def calls(self) -> Iterator[tuple[int, Call]]:
+        """The nodes of the file, bodies included, in order, each with a number of its own."""
+        for number, node in enumerate(self._called):
+            inputs = ["" if value is None else source_of(value).name or "" for value in node.inputs]
+            yield number, Call(node.op_type, inputs, [out.name or "" for out in node.outputs])
+
+    def fix(self, number: int, k: int, name: str, known: Array) -> None:
+        """Let operand `k` of a call be stored, which the file computes so far."""
+        if name not in self._fixed:
+            self._fixed[name] = store(self.file, f"{name}.fixed", known)
+        self._called[number].replace_input_with(k, self._fixed[name])
+
+    def place(self, first: str) -> Place | None:
+        """Where the node with this first output stands; None where the file has it no more."""
+        at = self.places.get(first)
+        return None if at is None else _FilePlace(self.file, at, self.nodes[first])
+
     # -- stored tensors and known values --------------------------------------------------------------------------
-    def _store(self) -> None:
-        """Cut stored tensors; one that is read in several ways is stored as often."""
-        wanted: defaultdict[str, list[tuple[Node, int, Left]]] = defaultdict(list)
-        for first, node in self.nodes.items():
-            for k, name in enumerate(node.inputs):
-                ref = self.uses.get((first, k))
-                if (
-                    first in self.places
-                    and ref is not None
-                    and ref.items is None
-                    and (name in self.model.tensors or name in self.model.constants)
-                ):
-                    wanted[name].append((node, k, self._rows(node, k, ref)))
-        for name, uses in wanted.items():
-            ways: list[tuple[Left, list[tuple[Node, int]]]] = []
-            for node, k, rows in uses:
-                for way, sites in ways:
-                    if same(way, rows):
-                        sites.append((node, k))
-                        break
-                else:
-                    ways.append((rows, [(node, k)]))
-            if self._runs(name) or any(kept is not None for way, _ in ways for kept in way):
-                self._write(name, ways)
-
-    def _rows(self, node: Node, k: int, ref: Ref) -> Left:
-        """What is left of an operand; one number throughout takes the sizes of what it meets."""
-        rows = self.narrowing.of(ref.name)
-        if (0 not in ref.shape and ref.value is None) or any(kept is not None for kept in rows):
-            return rows
-        if node.op in ("LSTM", "GRU", "RNN") and k > 4:
-            weight = self.uses[node.outputs[0], 2]
-            return (*rows[:-1], self.narrowing.of(weight.name)[2])
-        made = self.narrowing.whole.lowering.values.get(node.outputs[0])
-        if node.op == "Concat" and made is not None and 0 in ref.shape:
-            along = int(node.attributes["axis"]) % len(ref.shape)
-            return tuple(None if a == along else kept for a, kept in enumerate(self.narrowing.of(made.name)))
-        if made is None or (not known(node.op).broadcasts and (k or "Scatter" not in node.op)):
-            return rows
-        met = zip(ref.shape[::-1], made.shape[::-1], self.narrowing.of(made.name)[::-1], strict=False)
-        return tuple(kept if n == m else None for n, m, kept in met)[::-1]
-
-    def _write(self, name: str, ways: Sequence[tuple[Left, list[tuple[Node, int]]]]) -> None:
+    def cut(self, name: str, ways: Sequence[tuple[Left, list[Use]]]) -> None:
+        """Cut a stored tensor or a known value as often as it is read in several ways."""
         whole = name in self.model.graph.outputs or len(ways) > 1
         for way, sites in ways:
-            if all(kept is None for kept in way) and not self._runs(name):
+            if all(kept is None for kept in way) and not self.runs(name):
                 continue
             node, k = sites[0]
             place = self.places[node.outputs[0]]
@@ -114,24 +152,24 @@ class _Surgery:
             assert value is not None
             held = source_of(value).const_value
             if not whole and isinstance(held, ir.LazyTensor):
-                Site.replace(value, self._cut_later(held, way))
+                replace(value, self._cut_later(held, way))
                 continue
             stored = stored_value(value)
             if stored is None:
                 self._make(name, way, sites)
             elif whole:
-                fresh = Site.store(self.file, f"{name}.{len(sites)}", self._cut(stored, way))
+                fresh = store(self.file, f"{name}.{len(sites)}", _cut(stored, way))
                 self._rewire(sites, fresh)
             else:
-                Site.overwrite(value, self._cut(stored, way))
+                overwrite(value, _cut(stored, way))
 
-    def _make(self, name: str, way: Left, sites: Sequence[tuple[Node, int]]) -> None:
+    def _make(self, name: str, way: Left, sites: Sequence[Use]) -> None:
         """A known value that the file computes: stored from now on, or made with other sizes."""
         known = self.model.constants[name]
         place, k = self.places[sites[0][0].outputs[0]], sites[0][1]
         if name not in self.model.moving:
-            fresh = Site.store(self.file, f"{name}.narrow", self._cut(known, way))
-        elif (value := place.inputs[k]) is not None and _uniform(known):
+            fresh = store(self.file, f"{name}.narrow", _cut(known, way))
+        elif (value := place.inputs[k]) is not None and uniform(known):
             fresh = self._filled(place, value, known, way)
         else:
             raise Immovable(f"{name!r} is computed at run time")
@@ -143,8 +181,8 @@ class _Surgery:
         fixed = [kept is not None or all(n % p for p in primes) for n, kept in zip(known.shape, way, strict=True)]
         mask = np.asarray(fixed)
         sizes = np.asarray([n if kept is None else int(kept.sum()) for n, kept in zip(known.shape, way, strict=True)])
-        number = Site.store(self.file, f"{value.name}.number", known.reshape(-1)[:1].reshape(()))
-        chosen = [Site.store(self.file, f"{value.name}.{word}", x) for word, x in (("mask", mask), ("sizes", sizes))]
+        number = store(self.file, f"{value.name}.number", known.reshape(-1)[:1].reshape(()))
+        chosen = [store(self.file, f"{value.name}.{word}", x) for word, x in (("mask", mask), ("sizes", sizes))]
         measured = ir.Node("", "Shape", [value])
         where = ir.Node("", "Where", [*chosen, measured.outputs[0]])
         filled = ir.Node("", "Expand", [number, where.outputs[0]])
@@ -154,15 +192,7 @@ class _Surgery:
             place.graph.insert_before(place, node)
         return filled.outputs[0]
 
-    def _runs(self, name: str) -> bool:
-        """Whether a value of one number has a shape that a run decides and that was taken from something narrowed."""
-        known = self.model.constants.get(name)
-        layout = known is not None and known.ndim == 1 and known.dtype.kind == "i"
-        return (
-            known is not None and name in self.tainted and name in self.model.moving and _uniform(known) and not layout
-        )
-
-    def _rewire(self, sites: Sequence[tuple[Node, int]], value: ir.Value) -> None:
+    def _rewire(self, sites: Sequence[Use], value: ir.Value) -> None:
         for node, k in sites:
             self.places[node.outputs[0]].replace_input_with(k, value)
 
@@ -172,40 +202,9 @@ class _Surgery:
         sizes = [int(kept.sum()) if kept is not None and n == len(kept) else n for n, kept in pairs]
 
         def made() -> ir.Tensor[Any]:
-            return ir.Tensor(self._cut(held.numpy(), way), dtype=held.dtype, name=held.name)
+            return ir.Tensor(_cut(held.numpy(), way), dtype=held.dtype, name=held.name)
 
         return ir.LazyTensor(made, held.dtype, ir.Shape(sizes), name=held.name)
-
-    @staticmethod
-    def _cut(values: Array, way: Left) -> Array:
-        for axis, kept in enumerate(way):
-            if kept is not None and values.shape[axis] == len(kept):
-                values = values.compress(kept, axis=axis)
-        return np.asarray(values, order="C")
-
-    # -- numbers that are computed from sizes ---------------------------------------------------------------------
-    def _freeze(self) -> None:
-        """Store what is computed from the size of something narrowed: scales, lengths, masks, sizes of layouts."""
-        stored: dict[str, ir.Value] = {}
-        for node in list(self.file.graph.all_nodes()):
-            first = node.outputs[0].name or ""
-            if node.op_type in ("Shape", "Size") and node.inputs[0] is not None:
-                ref = self.narrowing.whole.lowering.values.get(node.inputs[0].name or "")
-                cut = ref is not None and ref.items is None and any(k is not None for k in self.narrowing.of(ref.name))
-                self.tainted.update(o.name or "" for o in node.outputs if cut)
-            elif any(v is not None and v.name in self.tainted for v in node.inputs):
-                if first in self.model.constants or node.op_type == "Identity":
-                    self.tainted.update(o.name or "" for o in node.outputs)
-                    continue
-                for k, value in enumerate(node.inputs):
-                    if value is not None and (name := value.name or "") in self.tainted:
-                        fixed = self.model.constants.get(name)
-                        if fixed is not None and name not in self.model.moving:
-                            if name not in stored:
-                                stored[name] = Site.store(self.file, f"{name}.fixed", fixed)
-                            node.replace_input_with(k, stored[name])
-                        elif fixed is None or not (_uniform(fixed) or (known(node.op_type).resize and k > 0)):
-                            raise Immovable(f"{name!r} is computed from their number")
 
     # -- declared shapes ------------------------------------------------------------------------------------------
     def _declare(self) -> None:
@@ -226,16 +225,8 @@ class _Surgery:
                 out.shape = ir.Shape(dims)
 
 
-def _uniform(values: Array) -> bool:
-    return values.size > 0 and bool((values == values.reshape(-1)[0]).all())
-
-
-def _all(graph: Graph) -> list[Node]:
-    found: list[Node] = []
-    for node in graph.nodes:
-        found.append(node)
-        for value in node.attributes.values():
-            for body in value if isinstance(value, tuple) else (value,):
-                if isinstance(body, Graph):
-                    found += _all(body)
-    return found
+def _cut(values: Array, way: Left) -> Array:
+    for axis, kept in enumerate(way):
+        if kept is not None and values.shape[axis] == len(kept):
+            values = values.compress(kept, axis=axis)
+    return np.asarray(values, order="C")

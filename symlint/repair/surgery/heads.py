@@ -36,18 +36,18 @@ def _attention(site: Site) -> None:
     old = site.node.attributes
     for name, k in (("num_heads", 0), ("q_num_heads", 0), ("kv_num_heads", 1)):
         if name in old and site.read(k) and site.read(k)[-1] is not None:
-            site.set(name, _heads(site, k, int(old[name])))
+            site.place.set(name, _heads(site, k, int(old[name])))
     heads = next((int(old[n]) for n in ("num_heads", "q_num_heads") if n in old), 0)
     width = site.before(0)[-1] // heads if heads and len(site.before(0)) == 3 else site.before(0)[-1]
     if site.read(0)[-1] is not None and not old.get("scale"):
-        site.set("scale", float(width) ** -0.5)
+        site.place.set("scale", float(width) ** -0.5)
 
 
 @resize("LinearAttention", "com.microsoft.LinearAttention")
 def _linear_attention(site: Site) -> None:
     for name, k in (("q_num_heads", 0), ("kv_num_heads", 1)):
         if site.read(k)[-1] is not None:
-            site.set(name, _heads(site, k, int(site.node.attributes[name])))
+            site.place.set(name, _heads(site, k, int(site.node.attributes[name])))
 
 
 @resize("RotaryEmbedding")
@@ -61,7 +61,7 @@ def _rotary(site: Site) -> None:
     left = _heads(site, 0, count)
     if site.after(0)[-1] * count != left * site.before(0)[-1]:
         raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
-    site.set("num_heads", left)
+    site.place.set("num_heads", left)
 
 
 @resize("com.microsoft.MatMulNBits")
@@ -69,7 +69,7 @@ def _packed(site: Site) -> None:
     """The numbers of one row share bytes and scales; rows stand alone."""
     if site.read(0)[-1] is not None:
         raise Immovable(f"{site.node.op} {site.node.name!r} packs several units into a byte")
-    site.set("N", site.result()[-1])
+    site.place.set("N", site.result()[-1])
 
 
 @resize(*(f"com.microsoft.{word}" for word in PACKED))
@@ -88,11 +88,11 @@ def _joint_attention(site: Site) -> None:
     ends = np.cumsum([0, *sizes])
     fresh = [int(kept[a:b].sum()) for a, b in pairwise(ends)]
     halves = _parts(site, site.node.outputs[0], heads)
-    site.set("num_heads", halves)
+    site.place.set("num_heads", halves)
     if len(set(fresh)) > 1 or "qkv_hidden_sizes" in old:
-        site.set("qkv_hidden_sizes", fresh)
+        site.place.set("qkv_hidden_sizes", fresh)
     if not old.get("scale"):
-        site.set("scale", float(sizes[0] // heads) ** -0.5)
+        site.place.set("scale", float(sizes[0] // heads) ** -0.5)
 
 
 def _parts(site: Site, name: str, count: int, axis: int = -1) -> int:
@@ -106,10 +106,10 @@ def _parts(site: Site, name: str, count: int, axis: int = -1) -> int:
 
 @resize("GroupNormalization")
 def _groups(site: Site) -> None:
-    site.set("num_groups", _parts(site, site.node.outputs[0], int(site.node.attributes["num_groups"]), 1))
+    site.place.set("num_groups", _parts(site, site.node.outputs[0], int(site.node.attributes["num_groups"]), 1))
 
 
 @resize("com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm")
 def _groups_last(site: Site) -> None:
     axis = -1 if site.node.attributes.get("channels_last", 1) else 1
-    site.set("groups", _parts(site, site.node.outputs[0], int(site.node.attributes["groups"]), axis))
+    site.place.set("groups", _parts(site, site.node.outputs[0], int(site.node.attributes["groups"]), axis))

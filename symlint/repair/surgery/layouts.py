@@ -74,13 +74,13 @@ def _grouped(site: Site, old: int, channels: int, each: int) -> None:
     if channels % each:
         raise Immovable(f"the groups of {site.node.op} {site.node.name!r} would not be equal")
     if channels // each != old:
-        site.set("group", channels // each)
+        site.place.set("group", channels // each)
 
 
 @resize("LSTM", "GRU", "RNN")
 def _cell(site: Site) -> None:
     if "hidden_size" in site.node.attributes:
-        site.set("hidden_size", site.after(2)[2])
+        site.place.set("hidden_size", site.after(2)[2])
 
 
 @resize("Resize")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import onnx_ir as ir
 
 from symlint.model.graph import Array
 from symlint.model.operators import resize
@@ -22,30 +21,25 @@ def _split(site: Site) -> None:
     if 0 in sizes:
         _split_less(site, sizes)
     elif site.node.opset < 13 and "split" in site.node.attributes:
-        site.set("split", sizes)
+        site.place.set("split", sizes)
     elif len(site.node.inputs) > 1 and site.node.inputs[1]:
-        site.put(1, np.asarray(sizes, np.int64))
+        site.place.put(1, np.asarray(sizes, np.int64))
     elif len(set(sizes)) > 1:
         if site.node.opset < 13:
-            site.set("split", sizes)
+            site.place.set("split", sizes)
             return
-        site.place.resize_inputs(2)
-        site.put(1, np.asarray(sizes, np.int64))
-        site.place.attributes.pop("num_outputs", None)
+        site.place.put(1, np.asarray(sizes, np.int64))
+        site.place.set("num_outputs", None)
 
 
 def _split_less(site: Site, sizes: list[int]) -> None:
     """Without the parts of which nothing is left, and without the split where one part is all."""
-    old = site.place
-    assert old.graph is not None
-    parts = [(out, n) for out, n in zip(old.outputs, sizes, strict=True) if n]
-    if any(out.uses() for out, n in zip(old.outputs, sizes, strict=True) if not n):
+    parts = [k for k, n in enumerate(sizes) if n]
+    if any(site.place.needed(k) for k, n in enumerate(sizes) if not n):
         raise Immovable(f"nothing would be left of a part of Split {site.node.name!r} that is read")
-    if len(parts) == 1 and old.inputs[0] is not None and parts[0][0] not in site.file.graph.outputs:
-        ir.convenience.replace_all_uses_with(parts[0][0], old.inputs[0])
-        old.graph.remove(old, safe=True)
-        return
-    raise Immovable(f"Split {site.node.name!r} would have an empty part")
+    if len(parts) != 1 or site.place.ends(parts[0]):
+        raise Immovable(f"Split {site.node.name!r} would have an empty part")
+    site.place.skip(parts[0])
 
 
 @resize("SplitToSequence")
@@ -59,7 +53,7 @@ def _split_to_sequence(site: Site) -> None:
     sizes = [n if kept is None else int(kept.sum()) for kept, n in rows]
     if 0 in sizes:
         raise Immovable(f"nothing would be left of a part of SplitToSequence {site.node.name!r}")
-    site.put(1, np.asarray(sizes, np.int64))
+    site.place.put(1, np.asarray(sizes, np.int64))
 
 
 @resize("Slice")
@@ -86,8 +80,8 @@ def _slice(site: Site) -> None:
             raise Immovable(f"what Slice {site.node.name!r} takes would not be evenly spaced")
         first[k], last[k] = chosen[0], chosen[-1] + 1
     if "starts" in old:
-        site.set("starts", [first.get(k, int(n)) for k, n in enumerate(starts)])
-        site.set("ends", [last.get(k, int(n)) for k, n in enumerate(ends)])
+        site.place.set("starts", [first.get(k, int(n)) for k, n in enumerate(starts)])
+        site.place.set("ends", [last.get(k, int(n)) for k, n in enumerate(ends)])
         return
     site.override(1, first)
     site.override(2, last)
@@ -108,7 +102,7 @@ def _gather(site: Site) -> None:
         wanted = wanted[over[0]]
     if not kept[wanted].all():
         raise Immovable(f"Gather {site.node.name!r} takes one of them")
-    site.put(1, np.asarray(np.cumsum(kept) - 1, indices.dtype)[wanted])
+    site.place.put(1, np.asarray(np.cumsum(kept) - 1, indices.dtype)[wanted])
 
 
 @resize("GatherND", "com.microsoft.GatherND", "Compress")
@@ -122,7 +116,7 @@ def _chosen(site: Site) -> None:
     if scatters and not same((kept,), (site.made()[axis],)):
         raise Immovable(f"{site.node.op} {site.node.name!r} writes over some of them")
     if compresses:
-        site.put(1, indices if kept is None else indices[kept[: len(indices)]])
+        site.place.put(1, indices if kept is None else indices[kept[: len(indices)]])
         return
     for k, rows in enumerate(site.read(2) if scatters else site.made()):
         if rows is not None and k < indices.ndim - deep:
@@ -131,7 +125,7 @@ def _chosen(site: Site) -> None:
         if not kept[indices % len(kept)].all():
             raise Immovable(f"{site.node.op} {site.node.name!r} takes one of them")
         indices = np.asarray(np.cumsum(kept) - 1, indices.dtype)[indices % len(kept)]
-    site.put(1, indices)
+    site.place.put(1, indices)
 
 
 @resize("ScatterND")
@@ -139,7 +133,7 @@ def _scatter(site: Site) -> None:
     """What is written over need not be there before, so its units belong to the result alone."""
     made, indices, shape = site.made(), site.known(1), site.before(1)
     along = [k for k in range(shape[-1]) if made[k] is not None]
-    data = site.stored(0)
+    data = site.place.stored(0)
     for axis, (there, kept) in enumerate(zip(site.read(0), made, strict=True)):
         if data is not None:
             data = data if kept is None else data.compress(kept, axis=axis)
@@ -147,14 +141,14 @@ def _scatter(site: Site) -> None:
             if there is not None and not there[kept].all():
                 raise Immovable(f"{site.node.op} {site.node.name!r} writes into some of them only")
             places = np.flatnonzero(kept) if there is None else (np.cumsum(there) - 1)[kept]
-            site.insert(0, "Gather", [places.astype(np.int64)], axis=axis)
+            site.place.insert(0, "Gather", [places.astype(np.int64)], axis=axis)
     if data is not None:
-        site.put(0, data)
+        site.place.put(0, data)
     if not along and all(kept is None for kept in site.read(2)[: len(shape) - 1]):
         return
     if indices is None or site.node.inputs[1] in site.model.moving:
         raise Immovable(f"{site.node.op} {site.node.name!r} writes at places that are computed at run time")
-    site.put(1, _places(indices, made))
+    site.place.put(1, _places(indices, made))
 
 
 def _places(indices: Array, made: Left) -> Array:
@@ -188,7 +182,7 @@ def _addressed(site: Site) -> None:
     if not ends:
         return
     numbers = ([0] * len(ends), list(ends.values()), list(ends))
-    site.insert(1, "Slice", [np.asarray(n, np.int64) for n in numbers])
+    site.place.insert(1, "Slice", [np.asarray(n, np.int64) for n in numbers])
 
 
 @resize("Pad", "com.microsoft.Pad")
@@ -209,7 +203,7 @@ def _pad(site: Site) -> None:
         fresh[k] = int(kept[:before].sum())
         fresh[k + len(along)] = int(kept[len(kept) - after :].sum())
     if given is None:
-        site.set("pads", [fresh.get(k, int(n)) for k, n in enumerate(amounts)])
+        site.place.set("pads", [fresh.get(k, int(n)) for k, n in enumerate(amounts)])
     else:
         site.override(1, {k: n for k, n in fresh.items() if n != amounts[k]})
 

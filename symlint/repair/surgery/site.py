@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.program.recorder import Ref
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
 
 
+class Place(ABC):
+    """Where a node stands in a file that is edited, or whose edit is planned."""
+
+    @abstractmethod
+    def reads(self, k: int) -> bool:
+        """Whether there is an operand `k`."""
+
+    @abstractmethod
+    def stored(self, k: int) -> Array | None:
+        """The stored tensor that the file holds for operand `k` by now."""
+
+    @abstractmethod
+    def needed(self, k: int) -> bool:
+        """Whether anything reads result `k`."""
+
+    @abstractmethod
+    def ends(self, k: int) -> bool:
+        """Whether result `k` is one of the network."""
+
+    @abstractmethod
+    def set(self, name: str, value: Any) -> None:
+        """Give an attribute another value; None takes it away."""
+
+    @abstractmethod
+    def put(self, k: int, value: Array) -> None:
+        """Let the node read a stored value as operand `k`."""
+
+    @abstractmethod
+    def choose(self, k: int, mask: Array, numbers: Array) -> None:
+        """Let entries of operand `k` be other numbers, where the mask says so, once a run has computed it."""
+
+    @abstractmethod
+    def insert(self, k: int, op: str, numbers: Sequence[Array], **attributes: int) -> None:
+        """Let operand `k` pass through another operator first, which reads stored numbers besides."""
+
+    @abstractmethod
+    def skip(self, k: int) -> None:
+        """Leave the node out: what reads result `k` reads its first operand instead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A node of the file with what the narrowing says of its operands and results."""
 
-    file: ir.Model
     model: Model
-    place: ir.Node
+    place: Place
     node: Node
     narrowing: Narrowing
     tainted: Set[str]
@@ -73,11 +112,6 @@ class Site:
         tensor = self.model.tensors.get(name)
         return None if tensor is None else tensor.read()
 
-    def stored(self, k: int) -> Array | None:
-        """The stored tensor that the file holds for operand `k` by now."""
-        value = self.place.inputs[k]
-        return None if value is None else stored_value(value)
-
     def shifty(self, k: int) -> bool:
         """Whether operand `k` is computed from the size of something narrowed, and of lengths that a run decides."""
         return self.node.inputs[k] in self.tainted and self.node.inputs[k] in self.model.moving
@@ -94,23 +128,11 @@ class Site:
         )
 
     # -- writing --------------------------------------------------------------------------------------------------
-    def set(self, name: str, value: Any) -> None:
-        """Give an attribute of the node another value."""
-        self.place.attributes[name] = ir.convenience.convert_attribute(name, value)
-
-    def put(self, k: int, value: Array) -> None:
-        """Let the node read a stored value as operand `k`."""
-        source = self.place.inputs[k]
-        base = source.name if source is not None and source.name else f"{self.node.outputs[0]}.{k}"
-        self.place.replace_input_with(k, self.store(self.file, f"{base}.narrow", value))
-
     def override(self, k: int, entries: dict[int, int]) -> None:
         """Let entries of a list of sizes, operand `k`, be other numbers; the others stay as the file computes them."""
-        source = self.place.inputs[k]
-        old = self.known(k)
-        if source is None or not entries:
+        if not entries or not self.place.reads(k):
             return
-        stored = stored_value(source)
+        old, stored = self.known(k), self.place.stored(k)
         if stored is None and old is not None and self.node.inputs[k] not in self.model.moving:
             stored = old
         if stored is not None:
@@ -118,95 +140,11 @@ class Site:
             for position, number in entries.items():
                 fresh.reshape(-1)[position] = number
             if not np.array_equal(fresh, stored):
-                self.put(k, fresh)
+                self.place.put(k, fresh)
             return
         if old is None:
             raise Immovable(f"the sizes that {self.node.op} {self.node.name!r} is given are computed at run time")
         mask, numbers = np.zeros(old.shape, bool), np.zeros(old.shape, np.int64)
         for position, number in entries.items():
             mask.reshape(-1)[position], numbers.reshape(-1)[position] = True, number
-        chosen = self.store(self.file, f"{source.name}.mask", mask)
-        given = self.store(self.file, f"{source.name}.narrow", numbers)
-        where = ir.Node("", "Where", [chosen, given, source], num_outputs=1, name=f"{self.node.name}.sizes")
-        where.outputs[0].name = free_name(self.file, f"{source.name}.sizes")
-        where.outputs[0].type = ir.TensorType(ir.DataType.INT64)
-        assert self.place.graph is not None
-        self.place.graph.insert_before(self.place, where)
-        self.place.replace_input_with(k, where.outputs[0])
-
-    def insert(self, k: int, op: str, numbers: Sequence[Array], **attributes: int) -> None:
-        """Let operand `k` pass through another operator first, which reads stored numbers besides."""
-        source, graph = self.place.inputs[k], self.place.graph
-        assert source is not None
-        assert graph is not None
-        given = [self.store(self.file, f"{source.name}.{op}", value) for value in numbers]
-        fresh = ir.node(op, [source, *given], attributes)
-        fresh.name = fresh.outputs[0].name = free_name(self.file, f"{source.name}.narrow")
-        graph.insert_before(self.place, fresh)
-        self.place.replace_input_with(k, fresh.outputs[0])
-
-    @staticmethod
-    def store(file: ir.Model, name: str, value: Array) -> ir.Value:
-        """A new stored tensor of the file."""
-        name = free_name(file, name)
-        tensor = ir.Tensor(np.asarray(value, order="C"), name=name)
-        fresh = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        file.graph.register_initializer(fresh)
-        if file.ir_version < 4:  # there every stored tensor is listed as an input
-            file.graph.inputs.append(fresh)
-        return fresh
-
-    @staticmethod
-    def replace(value: ir.Value, tensor: ir.TensorProtocol) -> None:
-        """Give an initializer another tensor."""
-        value = source_of(value)
-        value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
-
-    @staticmethod
-    def overwrite(value: ir.Value, array: Array) -> None:
-        """Give a stored tensor another value, wherever the file keeps it."""
-        value = source_of(value)
-        maker = value.producer()
-        old = value.const_value if maker is None else maker.attributes["value"].as_tensor()
-        same = old is not None and old.dtype.itemsize == array.dtype.itemsize
-        tensor = ir.Tensor(array, dtype=old.dtype if old is not None and same else None, name=value.name)
-        if maker is None:
-            value.const_value = tensor
-        else:
-            for name in list(maker.attributes):
-                del maker.attributes[name]
-            maker.attributes["value"] = ir.AttrTensor("value", tensor)
-        value.shape = ir.Shape(array.shape)
-
-
-def source_of(value: ir.Value) -> ir.Value:
-    """What a value is an Identity of."""
-    while (maker := value.producer()) is not None and maker.op_type == "Identity" and maker.inputs[0] is not None:
-        value = maker.inputs[0]
-    return value
-
-
-def stored_value(value: ir.Value) -> Array | None:
-    """The numbers of a stored tensor; None for a computed value."""
-    value = source_of(value)
-    maker = value.producer()
-    if maker is None:
-        return None if value.const_value is None else value.const_value.numpy()
-    if maker.op_type != "Constant":
-        return None
-    if "value" in maker.attributes:
-        return maker.attributes["value"].as_tensor().numpy()
-    key, attribute = next(iter(maker.attributes.items()))
-    return np.asarray(attribute.value, np.int64 if "int" in key else np.float32)
-
-
-def free_name(file: ir.Model, name: str) -> str:
-    """A name that no value of the file has yet."""
-    taken = {*file.graph.initializers}
-    taken.update(v.name for node in file.graph.all_nodes() for v in node.outputs if v.name)
-    taken.update(v.name for v in file.graph.inputs if v.name)
-    count, found = 1, name
-    while found in taken:
-        count += 1
-        found = f"{name}_{count}"
-    return found
+        self.place.choose(k, mask, numbers)

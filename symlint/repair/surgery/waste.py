@@ -32,7 +32,7 @@ def discard(file: ir.Model, spared: Idle) -> None:
 
 
 def _nodes(file: ir.Model) -> Iterator[ir.Node]:
-    outputs = {*file.graph.outputs}
+    outputs = {out for graph in file.graphs() for out in graph.outputs}  # a body may hand out a value of an outer graph
     return (node for node in file.graph if not any(o.uses() or o in outputs for o in node.outputs))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from symlint.repair.stage import fresh_weights, narrowed, stored
+from symlint.repair.stage import narrowed, stored
 from symlint.repair.units.dropping import drop, droppable, remove, whole
+from symlint.symmetry.motion.motion import fresh_weights
 from symlint.symmetry.structure import Structure
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.model.graph import Array
-from symlint.repair.surgery.site import Site, free_name, source_of, stored_value
+from symlint.repair.surgery.tensors import free_name, overwrite, source_of, store, stored_value
 from symlint.repair.units.folding import Offset
 
 SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "FusedGemm": 2}
@@ -29,7 +29,7 @@ def shift(file: ir.Model, offset: Offset) -> None:
         other = reader.inputs[1 - uses[0].idx]
         old = None if other is None else stored_value(other)
         if other is not None and old is not None and _own(other) and (fresh := _joined(old, values)) is not None:
-            Site.overwrite(other, fresh)
+            overwrite(other, fresh)
             return
     _added(file, node, values)
 
@@ -49,7 +49,7 @@ def _slotted(file: ir.Model, node: ir.Node, slot: int, values: Array) -> None:
     kind = np.float32 if stored is None else stored.dtype
     if given is None:
         name = f"{(weight.name or 'weight').removesuffix('.weight')}.bias"
-        fresh = Site.store(file, name, channels.astype(kind))
+        fresh = store(file, name, channels.astype(kind))
         if len(node.inputs) <= slot:
             node.resize_inputs(slot + 1)
         node.replace_input_with(slot, fresh)
@@ -59,9 +59,9 @@ def _slotted(file: ir.Model, node: ir.Node, slot: int, values: Array) -> None:
     if made is None:
         _added(file, node, values)
     elif _own(given):
-        Site.overwrite(given, made)
+        overwrite(given, made)
     else:
-        node.replace_input_with(slot, Site.store(file, f"{given.name}.shifted", made))
+        node.replace_input_with(slot, store(file, f"{given.name}.shifted", made))
 
 
 def _joined(old: Array, values: Array) -> Array | None:
@@ -91,7 +91,7 @@ def _added(file: ir.Model, node: ir.Node, values: Array) -> None:
     weight = next((v for v in node.inputs if v is not None and stored_value(v) is not None), None)
     stored = None if weight is None else stored_value(weight)
     kind = np.float32 if stored is None or stored.dtype.kind != "f" else stored.dtype
-    bias = Site.store(file, f"{name}.bias", _slim(values).astype(kind))
+    bias = store(file, f"{name}.bias", _slim(values).astype(kind))
     add = ir.Node("", "Add", [out, bias], num_outputs=1, name=f"{node.name or name}.bias")
     made = add.outputs[0]
     made.type, made.shape = out.type, out.shape

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from symlint.evidence.context import Context
 from symlint.model.graph import Model
-from symlint.repair.surgery.site import source_of
+from symlint.repair.surgery.tensors import source_of
 from symlint.repair.surgery.waste import discard, idle
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
@@ -92,9 +92,9 @@ def bypass(file: ir.Model, model: Model, zeros: Collection[str]) -> bool:
         if node.op_type != "Add" or out in file.graph.outputs:
             continue
         for value, other in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-            if value is None or other is None or value.name not in zeros:
+            if value is None or other is None or source_of(value).name not in zeros:
                 continue
-            if model.shapes.get(out.name or "") == model.shapes.get(other.name or "", ()):
+            if model.shapes.get(out.name or "") == model.shapes.get(source_of(other).name or "", ()):
                 ir.convenience.replace_all_uses_with(out, other)
                 file.graph.remove(node, safe=True)
                 found = True

@@ -11,9 +11,8 @@ from symlint.evidence.ranks.invariant import READS, WRITES, Factors, Product
 from symlint.evidence.ranks.side import Matrix
 from symlint.evidence.ranks.spectrum import CLEAR, Rank
 from symlint.model.graph import Array
-from symlint.repair.stage import fresh_weights
 from symlint.symmetry.motion.action import stands, transform
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, fresh_weights
 
 Pairs = list[tuple[Matrix, Matrix]]
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from symlint.evidence.context import Context
-from symlint.lint.repairs import Drop, Fold, Remove
+from symlint.lint.repairs import Drop, Fold
 from symlint.repair.intent import Forecast
 from symlint.repair.plan import Key, Pending, Repair, Stage
-from symlint.repair.stage import fresh_weights, narrowed, stored
+from symlint.repair.stage import narrowed, stored
 from symlint.repair.units.bias import shift
+from symlint.repair.units.branches import lifeless, zeros
 from symlint.repair.units.dropping import bypass, drop, droppable, redundant, remove
 from symlint.repair.units.folding import Offset, fold, foldable
 from symlint.repair.units.merging import merge
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, fresh_weights
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,11 @@ class Settling:
     # -- branches -------------------------------------------------------------------------------------------------
     def bypasses(self, chosen: Sequence[Repair]) -> Stage | None:
         """Leave out branches of which nothing is alive, and that end in a sum."""
-        dead = [r for r in chosen if isinstance(r.remedy, Remove) and r.whole]
+        dead = lifeless(chosen)
         if not dead:
             return None
-        file, values = narrowed(self.context.structure, {}, {}), self.context.values
-        names = {name: ref.name for name, ref in self.forecast.whole.lowering.values.items() if ref.items is None}
-        zeros = {n for n, t in names.items() if t in values and t in self.context.moving and values[t].zero.all()}
-        if not bypass(file, self.context.symmetry.model, zeros):
+        file = narrowed(self.context.structure, {}, {})
+        if not bypass(file, self.context.symmetry.model, zeros(self.context, self.forecast.whole)):
             return None
         done = [(r, len(r.finding.units)) for r in dead if any(_gone(file, t) for t in r.finding.tensors)]
         return Stage(file, tuple(done)) if done else None

@@ -57,6 +57,11 @@ class Weights:
         return Numbers(self.structure.program, self.get)
 
 
+def fresh_weights(structure: Structure) -> Weights:
+    """The weights of a network as it has them: as its file stores them, or settled."""
+    return Weights(structure, lambda name: structure.program.model.tensors[name].read())
+
+
 def _floating(structure: Structure, stored: str) -> bool:
     return structure.program.model.tensors[stored].floating
 

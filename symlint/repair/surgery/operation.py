@@ -1,0 +1,154 @@
+"""Surgery: what is done to a file that gets fewer units, whether it is carried out or only planned."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from symlint.model.graph import Array, Model, Node
+from symlint.model.operators import known
+from symlint.program.recorder import Ref
+from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - the others enter their operators
+from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, same
+from symlint.repair.surgery.reached import nested
+from symlint.repair.surgery.site import Place, Site
+
+Use = tuple[Node, int]
+"""A node and the position of one of its operands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A node as it stands in the file, by the names that a `Model` has for values."""
+
+    op: str
+    inputs: Sequence[str]
+    """Behind Identity nodes; empty for what is omitted."""
+    outputs: Sequence[str]
+
+
+class Surgery(ABC):
+    """Takes units away: layouts first, while all values still have their old names; then what is stored.
+
+    Raises `Immovable` where an operator cannot be told the new sizes.
+    """
+
+    def __init__(self, model: Model, narrowing: Narrowing) -> None:
+        self.model, self.narrowing = model, narrowing
+        self.uses = narrowing.whole.lowering.uses
+        self.nodes = {node.outputs[0]: node for node in nested(model.graph.nodes) if node.outputs}
+        self.tainted: set[str] = set()
+        """Values that the file computes from the size of something narrowed."""
+
+    def operate(self) -> None:
+        """Tell every operator the new sizes, and cut what is stored."""
+        self._freeze()
+        for first, node in self.nodes.items():
+            place = self.place(first)
+            if place is not None:
+                site = Site(self.model, place, node, self.narrowing, self.tainted)
+                if site.touched:
+                    (known(node.op).resize or layouts.unknown)(site)
+        self._store()
+
+    @property
+    def empties(self) -> bool:
+        """Whether nothing is left of some space: what nothing reads would be asked for a part of no units."""
+        return any(not kept.any() for kept in self.narrowing.masks.values())
+
+    @abstractmethod
+    def calls(self) -> Iterator[tuple[int, Call]]:
+        """The nodes of the file, bodies included, in order, each with a number of its own."""
+
+    @abstractmethod
+    def fix(self, number: int, k: int, name: str, known: Array) -> None:
+        """Let operand `k` of a call be stored, which the file computes so far."""
+
+    @abstractmethod
+    def place(self, first: str) -> Place | None:
+        """Where the node with this first output stands; None where the file has it no more."""
+
+    @abstractmethod
+    def cut(self, name: str, ways: Sequence[tuple[Left, list[Use]]]) -> None:
+        """Cut a stored tensor or a known value as often as it is read in several ways."""
+
+    # -- stored tensors and known values --------------------------------------------------------------------------
+    def _store(self) -> None:
+        """Cut stored tensors; one that is read in several ways is stored as often."""
+        wanted: defaultdict[str, list[tuple[Node, int, Left]]] = defaultdict(list)
+        for first, node in self.nodes.items():
+            for k, name in enumerate(node.inputs):
+                ref = self.uses.get((first, k))
+                if (
+                    ref is not None
+                    and ref.items is None
+                    and (name in self.model.tensors or name in self.model.constants)
+                    and self.place(first) is not None
+                ):
+                    wanted[name].append((node, k, self._rows(node, k, ref)))
+        for name, uses in wanted.items():
+            ways: list[tuple[Left, list[Use]]] = []
+            for node, k, rows in uses:
+                for way, sites in ways:
+                    if same(way, rows):
+                        sites.append((node, k))
+                        break
+                else:
+                    ways.append((rows, [(node, k)]))
+            if self.runs(name) or any(kept is not None for way, _ in ways for kept in way):
+                self.cut(name, ways)
+
+    def _rows(self, node: Node, k: int, ref: Ref) -> Left:
+        """What is left of an operand; one number throughout takes the sizes of what it meets."""
+        rows = self.narrowing.of(ref.name)
+        if (0 not in ref.shape and ref.value is None) or any(kept is not None for kept in rows):
+            return rows
+        if node.op in ("LSTM", "GRU", "RNN") and k > 4:
+            weight = self.uses[node.outputs[0], 2]
+            return (*rows[:-1], self.narrowing.of(weight.name)[2])
+        made = self.narrowing.whole.lowering.values.get(node.outputs[0])
+        if node.op == "Concat" and made is not None and 0 in ref.shape:
+            along = int(node.attributes["axis"]) % len(ref.shape)
+            return tuple(None if a == along else kept for a, kept in enumerate(self.narrowing.of(made.name)))
+        if made is None or (not known(node.op).broadcasts and (k or "Scatter" not in node.op)):
+            return rows
+        met = zip(ref.shape[::-1], made.shape[::-1], self.narrowing.of(made.name)[::-1], strict=False)
+        return tuple(kept if n == m else None for n, m, kept in met)[::-1]
+
+    def runs(self, name: str) -> bool:
+        """Whether a value of one number has a shape that a run decides and that was taken from something narrowed."""
+        found = self.model.constants.get(name)
+        layout = found is not None and found.ndim == 1 and found.dtype.kind == "i"
+        return (
+            found is not None and name in self.tainted and name in self.model.moving and uniform(found) and not layout
+        )
+
+    # -- numbers that are computed from sizes ---------------------------------------------------------------------
+    def _freeze(self) -> None:
+        """Store what is computed from the size of something narrowed: scales, lengths, masks, sizes of layouts."""
+        for number, call in self.calls():
+            if call.op in ("Shape", "Size") and call.inputs and call.inputs[0]:
+                ref = self.narrowing.whole.lowering.values.get(call.inputs[0])
+                if ref is not None and ref.items is None and any(k is not None for k in self.narrowing.of(ref.name)):
+                    self.tainted.update(filter(None, call.outputs))
+            elif not self.tainted.isdisjoint(call.inputs):
+                if (call.outputs and call.outputs[0] in self.model.constants) or call.op == "Identity":
+                    self.tainted.update(filter(None, call.outputs))
+                    continue
+                for k, name in enumerate(call.inputs):
+                    if name in self.tainted:
+                        self._frozen(number, call, k, name)
+
+    def _frozen(self, number: int, call: Call, k: int, name: str) -> None:
+        found = self.model.constants.get(name)
+        if found is not None and name not in self.model.moving:
+            self.fix(number, k, name, found)
+        elif found is None or not (uniform(found) or (known(call.op).resize and k > 0)):
+            raise Immovable(f"{name!r} is computed from their number")
+
+
+def uniform(values: Array) -> bool:
+    """Whether an array is one number throughout."""
+    return values.size > 0 and bool((values == values.reshape(-1)[0]).all())

@@ -1,0 +1,69 @@
+"""What a file could be given is told without it: a plan refuses what the surgery on the file refuses, in its words."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from symlint.model.load import load
+from symlint.repair.stage import narrowed
+from symlint.repair.surgery.narrowing import Immovable, Narrowing, Whole, agreed
+from symlint.repair.surgery.planned import plan
+from symlint.symmetry.inference import examine
+
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("SYMLINT_SHARED", ROOT.parent / "shared"))
+FILES = [
+    *sorted((ROOT / "fixtures").glob("*.onnx")),
+    *(
+        f
+        for f in sorted(SHARED.glob("faults/*/*.onnx")) + sorted(SHARED.glob("zoo/*.onnx"))[::4]
+        if f.stat().st_size < 2e5
+    ),
+]
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except Immovable as reason:
+        return str(reason)
+    return ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_plan_refuses_what_the_file_refuses(file):
+    model = load(file)
+    structure = examine(model)[1]
+    if model.tables:
+        pytest.skip("has values that are maps, which no file is written with")
+    whole, size = Whole(structure.program.model), structure.axes.factors.size
+
+    def agree(widths: Mapping[int, int]) -> None:
+        done = refusal(lambda: narrowed(structure, {}, widths, whole))
+        planned = refusal(lambda: plan(structure.program.model, Narrowing(structure, whole, widths)))
+        assert planned == done, widths
+
+    leaves = sorted({action.leaf for action in structure.actions.values() if action.kind == "permutation"})
+    for leaf in random.Random(0).sample(leaves, min(len(leaves), 6)):
+        for width in {size(leaf) - 1, 1, 0} - {size(leaf)}:
+            if widths := agreed(structure, {leaf: width}):
+                agree(widths)
+
+
+def test_a_promise_is_made_without_what_edits_files():
+    probe = (
+        "import sys; from click.testing import CliRunner; from symlint.cli.main import cli;"
+        "done = CliRunner().invoke(cli, ['check', sys.argv[1], '--format', 'json']);"
+        "assert '\"fixable\": true' in done.stdout;"
+        "print([m for m in ('onnx_ir', 'sympy', 'onnxruntime') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", probe, str(ROOT / "fixtures" / "decayed_cnn.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
