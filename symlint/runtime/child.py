@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.runtime.session import arrays_of
 
 LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -68,7 +67,7 @@ class _Server:
         begun = time.perf_counter()
         outputs = self.sessions[request["key"]].run(None, _arrays(self.folder / request["feeds"]))
         seconds = time.perf_counter() - begun
-        arrays = [y for output in outputs for y in arrays_of(output)]
+        arrays = [y for output in outputs for y in _apart(output)]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"seconds": seconds, "count": len(arrays)}
@@ -92,10 +91,22 @@ class _Server:
         from symlint.runtime.double import evaluate
 
         found = evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))
-        arrays = [y for output in found for y in arrays_of(output)]
+        arrays = [y for output in found for y in _apart(output)]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"count": len(arrays)}
+
+
+def _apart(output: Any) -> list[Array]:
+    """The arrays of an output: lists and tables are taken apart, and strings have a fixed length."""
+    if isinstance(output, dict):
+        return [np.asarray([output[key] for key in sorted(output)])]
+    if isinstance(output, list):
+        return [leaf for item in output for leaf in _apart(item)]
+    if output is None:
+        return []
+    array = np.asarray(output)
+    return [array.astype(str) if array.dtype == object else array]
 
 
 def _arrays(path: Path) -> dict[str, Array]:

@@ -11,8 +11,7 @@ import numpy as np
 from symlint.model.graph import Array, Model
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL
-from symlint.runtime.runner import Loaded, Runner
-from symlint.runtime.session import Run
+from symlint.runtime.runner import Loaded, Run, Runner
 
 UNIT = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 """One unit in the last place of 1."""

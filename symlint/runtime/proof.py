@@ -22,9 +22,8 @@ from symlint.runtime.difference import differences
 from symlint.runtime.inputs.collection import collect
 from symlint.runtime.inputs.probe import save_lifted
 from symlint.runtime.noise import Trial, more_noise, noise
-from symlint.runtime.runner import Loaded, Runner
+from symlint.runtime.runner import Loaded, Run, Runner
 from symlint.runtime.saturation import expose
-from symlint.runtime.session import Run
 
 Outcome = Literal["held", "refuted", "not runnable"]
 MULTIPLE = 10.0

@@ -16,9 +16,18 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.runtime import child_process
-from symlint.runtime.session import TIME_LIMIT, Run
 
 Dim = int | str | None
+TIME_LIMIT = 600
+"""Seconds that one answer may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The outputs of one model, or why there are none."""
+
+    outputs: tuple[Array, ...] = ()
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from symlint.model.digest import BLOCK
 from symlint.model.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
+from symlint.runtime.runner import Run
 from symlint.runtime.saturation import expose
 from symlint.runtime.sensitivity import MUTE, Asking, Question
-from symlint.runtime.session import Run, run_each
+from symlint.runtime.session import run_each
 from symlint.symmetry.motion.teleport import HALVES, teleport
 from symlint.symmetry.structure import Structure
 

@@ -15,8 +15,7 @@ from symlint.repair.measure import latency, measure
 from symlint.runtime.difference import difference
 from symlint.runtime.inputs.trials import choices, inputs
 from symlint.runtime.proof import prove
-from symlint.runtime.runner import Runner
-from symlint.runtime.session import Run
+from symlint.runtime.runner import Run, Runner
 
 
 def saved(path, nodes, inputs, outputs, weights=(), opset=17, **options):

@@ -32,7 +32,7 @@ from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.edit import write
 from symlint.model.load import load
-from symlint.runtime.session import Run
+from symlint.runtime.runner import Run
 from symlint.symmetry.dimension import dimension
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

@@ -10,8 +10,7 @@ import numpy as np
 from symlint.model.graph import Array, Model
 from symlint.runtime.inputs.trials import choices, draws, inputs
 from symlint.runtime.noise import SLOW, Trial
-from symlint.runtime.runner import Loaded, Runner
-from symlint.runtime.session import Run
+from symlint.runtime.runner import Loaded, Run, Runner
 
 
 def collect(
