@@ -155,8 +155,7 @@ class _Combination:
         distinct: dict[tuple[int, int], tuple[Labels, Labels, Labels]] = {}
         for b in range(batch):
             for p in range(many):
-                told = np.unique(self.labels[b, p], return_index=True, return_inverse=True)
-                distinct[b, p] = told[0], told[1], told[2].reshape(-1)
+                told = distinct[b, p] = _distinct(self.labels[b, p])
                 places.setdefault(told[0].tobytes(), []).append((b, p))
         offset = 0
         for together in places.values():
@@ -260,6 +259,15 @@ class _Combination:
             return made[:, 1 if constant else 0 :].reshape(out, -1)
 
         return _Part(block.reshape(out, -1), fixed, spread)
+
+
+def _distinct(labels: Labels) -> tuple[Labels, Labels, Labels]:
+    """The labels in order, the first place of each, and which of them stands at every place."""
+    if (labels[1:] > labels[:-1]).all():
+        places = np.arange(len(labels))
+        return np.ascontiguousarray(labels), places, places
+    ordered, index, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return ordered, index, inverse.reshape(-1)
 
 
 def _spread(off: Off | None, scale: Array) -> Off | None:

@@ -307,6 +307,9 @@ class _Settling:
 
 def cuts(shape: Shape, size: int) -> Iterator[Cut]:
     """The places of blocks of about some elements, in the order in which they are stored."""
+    if shape and 0 < prod(shape) <= size:
+        yield (slice(0, shape[0]), *(slice(None) for _ in shape[1:]))
+        return
     rest = [prod(shape[k + 1 :]) for k in range(len(shape))]
     axis = next((k for k, n in enumerate(rest) if n <= size), len(shape))
     if axis == len(shape):

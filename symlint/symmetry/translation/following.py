@@ -24,6 +24,7 @@ class Following:
     def __init__(self, program: Program, fixed: frozenset[str], nulls: Nulls) -> None:
         self.program, self.fixed = program, fixed
         self.reads = [operands(step) for step in program.steps]
+        self.distinct = [tuple(dict.fromkeys(read)) for read in self.reads]
         self.makers = program.producers
         self.readers = {name: [program.steps[k] for k in places] for name, places in program.readers.items()}
         self.transitions = Transitions(program, fixed, nulls)
@@ -89,7 +90,8 @@ class Following:
                 ends = False
                 break
             ways = self._ways(step, entering, made, closed)
-            visits.append(Visit(step, entering, made, ways, self._averages(step, entering, made)))
+            averages = isinstance(step, Einsum) and self._averages(step, entering, made)
+            visits.append(Visit(step, entering, made, ways, averages))
             for name, wave in made.items() if not ways else ():
                 if name in self.program.outputs:
                     ends = False
@@ -116,14 +118,14 @@ class Following:
             for name, found in taken.items()
         )
 
-    def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
-        if not isinstance(step, Einsum) or all(w.kind is not Kind.CONSTANT for w in made.values()):
+    def _averages(self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
+        if all(w.kind is not Kind.CONSTANT for w in made.values()):
             return False
         return any(k not in entering and n not in self.fixed for k, n in enumerate(step.operands))
 
     def _frontier(self, place: int, waves: Mapping[str, Wave]) -> object:
         """What all that follows depends on, where a change goes through one step alone."""
-        return (place, *((n, waves[n]) for n in dict.fromkeys(self.reads[place]) if n in waves))
+        return (place, *[(n, waves[n]) for n in self.distinct[place] if n in waves])
 
     def _shared(self, wave: Wave) -> bool:
         """Whether another weight reads that in which a change is linear, and so might take it back."""
@@ -136,7 +138,7 @@ class Following:
         return len(self.readers.get(base, ())) != 1
 
     def _entering(self, place: int, waves: Mapping[str, Wave]) -> dict[str, Wave]:
-        return {n: waves[n] for n in self.reads[place] if n in waves}
+        return {n: waves[n] for n in self.distinct[place] if n in waves}
 
     def _through(self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave]) -> dict[str, Wave]:
         read = operands(step)

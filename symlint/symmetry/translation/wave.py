@@ -93,6 +93,9 @@ class Kind(Enum):
     ANY = "any"
     """On tensors that depend on the input in any way."""
 
+    __hash__ = object.__hash__
+    """There is one of each; by its name it would be hashed in Python, and waves are looked up at every step."""
+
 
 class Wave(NamedTuple):
     """A change of a tensor."""
