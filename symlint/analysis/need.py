@@ -12,6 +12,7 @@ from symlint.analysis.values.lattice import Value
 from symlint.analysis.values.regrouping import apart, joined, pieces
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.weights import Blockwise, Weight, absent
+from symlint.model.graph import Shape
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import (
     RANGE,
@@ -45,7 +46,11 @@ def needs(program: Program, values: Mapping[str, Value], verdicts: Verdicts | No
     backward = _Backward(program, values, Verdicts() if verdicts is None else verdicts)
     for step in reversed(program.steps):
         backward.step(step)
-    return {name: np.broadcast_to(mask, values[name].shape) for name, mask in backward.masks.items()}
+    return {name: _spread(mask, values[name].shape) for name, mask in backward.masks.items()}
+
+
+def _spread(mask: Mask, shape: Shape) -> Mask:
+    return mask if mask.shape == shape else np.broadcast_to(mask, shape)
 
 
 class _Backward:
@@ -97,15 +102,18 @@ class _Backward:
 
     @step.register
     def _(self, step: Einsum) -> None:
-        need = self.got(step.out)
+        need, there = self.got(step.out), [self.there(name) for name in step.operands]
+        if all(mask.size == 1 and mask.all() for mask in (need, *there)):
+            for name in step.operands:
+                self.give(name, need.reshape(()))
+            return
         shapes = [self.values[name].shape for name in step.operands]
         made = apart(need, self.values[step.out].shape, step.result, step.sizes)
         moving = [k for k, name in enumerate(step.operands) if self.values[name].bases is not None]
         if not moving:
             return
         grids = [
-            apart(self.there(n), shape, spec, step.sizes)
-            for n, shape, spec in zip(step.operands, shapes, step.specs, strict=True)
+            apart(mask, shape, spec, step.sizes) for mask, shape, spec in zip(there, shapes, step.specs, strict=True)
         ]
         orders = [[label for axis in spec for label in axis] for spec in (*step.specs, step.result)]
         parts = [(g, order) for g, order in zip((*grids, made), orders, strict=True) if g is not None]

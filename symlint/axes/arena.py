@@ -39,7 +39,7 @@ class Arena:
         self._cuts: dict[int, tuple[int, ...]] = {}
         self._indices: set[int] = set()
         self._leaves: dict[int, tuple[int, ...]] = {}
-        """Root -> its leaves, until classes are joined."""
+        """Factor -> its leaves, until classes are joined."""
         self.pins: dict[int, Pin] = {}
         """Leaf -> why its units cannot be permuted."""
         self.rigid: dict[int, Pin] = {}
@@ -176,15 +176,15 @@ class Arena:
 
     def leaves(self, f: int) -> tuple[int, ...]:
         """Every leaf of more than one unit under `f`, repeated where it occurs twice."""
-        root = self.find(f)
-        found = self._leaves.get(root)
+        found = self._leaves.get(f)
         if found is None:
+            root = self.find(f)
             form, size = self._form, self._size
             if form[root] is Form.LEAF:
                 found = (root,) if size[root] > 1 else ()
             else:
                 found = tuple(p for p in self._down(root) if form[p] is Form.LEAF and size[p] > 1)
-            self._leaves[root] = found
+            self._leaves[root] = self._leaves[f] = found
         return found
 
     def _ends(self, f: int) -> tuple[int, ...]:

@@ -154,12 +154,15 @@ class Context:
         """Tensor -> whether each of its axes holds units, or a factor on which the gauge of units depends."""
         factors = self.structure.axes.factors
         living = {x for a in self.structure.actions.values() for x in (a.leaf, *a.copies)}
+        alive: dict[int, bool] = {}
         carried: dict[str, tuple[bool, ...]] = {}
         for name, axes in self.structure.axes.of.items():
-            indices = {factors.index(g) for f in axes for g in factors.families(f)}
+            for f in axes:
+                if f not in alive:
+                    alive[f] = not living.isdisjoint(factors.leaves(f))
+            indices = {factors.index(g) for f in axes for g in factors.families(f)} if factors.indexed else set()
             carried[name] = tuple(
-                any(leaf in living for leaf in factors.leaves(f)) or any(g in indices for g in factors.sums(f))
-                for f in axes
+                alive[f] or (bool(indices) and any(g in indices for g in factors.sums(f))) for f in axes
             )
         return carried
 

@@ -333,10 +333,10 @@ class Program:
     def touching(self, names: Collection[str]) -> list[Step]:
         """The steps that read or make one of some tensors, in order."""
         found = {k for name in names for k in self.readers.get(name, ())}
-        return [self.steps[k] for k in sorted(found.union(self._numbers[n] for n in names if n in self._numbers))]
+        return [self.steps[k] for k in sorted(found.union(self.places[n] for n in names if n in self.places))]
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
+    def places(self) -> dict[str, int]:
         """Tensor -> the number of the step that makes it."""
         return {name: number for number, step in enumerate(self.steps) for name in results(step)}
 

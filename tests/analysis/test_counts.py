@@ -6,6 +6,7 @@ a limit is what they are, and some room.
 
 from __future__ import annotations
 
+import cProfile
 import json
 import os
 import subprocess
@@ -20,6 +21,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_graph
+
+from symlint.audit.engine import audit
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.model.load import load
+from symlint.symmetry.inference import examine
 
 MEGABYTE = 1_000_000
 BLOCK = 4 * MEGABYTE
@@ -274,6 +281,96 @@ def test_a_check_needs_no_more_than_it_must(name: str, what: str, folders: Mappi
     counts = counted(name, folders[name])
     limit = getattr(LIMITS[name], what)
     assert counts.used[what] <= limit, {key: round(value, 2) for key, value in counts.used.items()}
+
+
+def residual(path: Path, blocks: int, width: int = 4) -> Path:
+    """Perceptrons that are added to what they read, one after the other."""
+    net, x = Network(), "x"
+    for k in range(blocks):
+        net.linear(x, f"u{k}", width, 6)
+        net.text += f" a{k} = Relu(u{k})"
+        net.linear(f"a{k}", f"d{k}", 6, width)
+        net.text += f" r{k} = Add({x}, d{k})"
+        x = f"r{k}"
+    net.linear(x, "y", width, 2)
+    return net.save(path, ["batch", width], ["batch", 2])
+
+
+def layers(path: Path, blocks: int, width: int = 4) -> Path:
+    """Layers of a transformer."""
+    net, x = Network(), "x"
+    for k in range(blocks):
+        net.layer(x, f"h{k}", width, 2, 6)
+        x = f"h{k}"
+    net.linear(x, "y", width, 2)
+    return net.save(path, [1, 3, width], [1, 3, 2])
+
+
+def branching(path: Path, blocks: int, ways: int = 4) -> Path:
+    """Several rectified maps side by side, put behind each other for the next ones."""
+    net, x, into = Network(), "x", 3
+    for k in range(blocks):
+        for way in range(ways):
+            net.linear(x, f"w{k}_{way}", into, 3)
+            net.text += f" a{k}_{way} = Relu(w{k}_{way})"
+        net.text += f" c{k} = Concat<axis = -1>({', '.join(f'a{k}_{way}' for way in range(ways))})"
+        x, into = f"c{k}", 3 * ways
+    net.linear(x, "y", into, 2)
+    return net.save(path, ["batch", 3], ["batch", 2])
+
+
+def computed(path: Path, blocks: int, width: int = 4) -> Path:
+    """Layers whose shapes are computed in front of them, as exporters write them."""
+    net, x = Network(), "x"
+    for name, values in (("zero", [0]), ("one", [1]), ("two", [2]), ("rest", [-1])):
+        net.table(name, values)
+    for k in range(blocks):
+        net.text += f" s{k} = Shape({x}) b{k} = Gather<axis = 0>(s{k}, zero) t{k} = Gather<axis = 0>(s{k}, one)"
+        net.text += f" q{k} = Concat<axis = 0>(b{k}, t{k}, two, rest) g{k} = Concat<axis = 0>(b{k}, t{k}, rest)"
+        net.linear(x, f"u{k}", width, width)
+        net.text += f" h{k} = Reshape(u{k}, q{k}) a{k} = Relu(h{k}) f{k} = Reshape(a{k}, g{k})"
+        net.linear(f"f{k}", f"d{k}", width, width)
+        net.text += f" r{k} = Add({x}, d{k})"
+        x = f"r{k}"
+    net.linear(x, "y", width, 2)
+    return net.save(path, ["batch", 3, width], ["batch", 3, 2])
+
+
+REPEATED: Mapping[str, tuple[Callable[[Path, int], Path], int, bool]] = {
+    "residual, inferred": (residual, 200, False),
+    "layers, inferred": (layers, 40, False),
+    "branching, inferred": (branching, 60, False),
+    "computed shapes, inferred": (computed, 60, False),
+    "residual, checked": (residual, 80, True),
+    "layers, checked": (layers, 10, True),
+    "branching, checked": (branching, 12, True),
+    "computed shapes, checked": (computed, 20, True),
+}
+"""Networks of blocks that repeat, so many and twice as many; whether they are checked as well, by all rules."""
+GROWTH = 1.05
+"""How many times the calls per node of one half as deep a network may need; 0.90 to 1.02 is what they are."""
+
+
+def calls(path: Path, *, checked: bool) -> float:
+    """Calls of functions of ours for each node of a network."""
+    count = len(onnx.load(path).graph.node)
+    profile = cProfile.Profile()
+    profile.enable()
+    if checked:
+        audit(str(path), rules(), Settings())
+    else:
+        examine(load(str(path)))
+    profile.disable()
+    files = [(getattr(entry.code, "co_filename", ""), entry.callcount) for entry in profile.getstats()]
+    # How many steps a descent takes is a matter of numbers.
+    return sum(n for file, n in files if "symlint" in file and not file.endswith("convex.py")) / count
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_node_takes_as_many_calls_in_a_network_of_twice_the_depth(name: str, tmp_path: Path) -> None:
+    make, blocks, checked = REPEATED[name]
+    few, many = (calls(make(tmp_path / f"{n}.onnx", n), checked=checked) for n in (blocks, 2 * blocks))
+    assert many <= GROWTH * few, f"{few:.0f} and {many:.0f} calls"
 
 
 def test_the_planted_flaws_are_found(folders: Mapping[str, Path]) -> None:

@@ -107,6 +107,11 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     shape = np.broadcast_shapes(*(v.shape for v in values))
     rank = len(shape)
     scales = [_lifted(v.slim.astype(np.float64) * s / divide, rank) for v, s in zip(values, signs, strict=True)]
+    moving = [k for k, v in enumerate(values) if v.bases is not None]
+    if len(values) == 2 and len(moving) == 1 and values[moving[0]].shape == shape:
+        x, lead, fixed = values[moving[0]].labels, scales[moving[0]], scales[1 - moving[0]]
+        if x.telling:
+            return _offset(names, x, lead, fixed)
     still = [_lifted(v.labels.constant, rank) for v in values]
     fixed = np.zeros((1,) * rank)
     for numbers, where in zip(scales, still, strict=True):
@@ -128,7 +133,6 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     alone = (count == 1) & (fixed == 0)
     if alone.all():
         return tidy(only, lead)
-    moving = [k for k, v in enumerate(values) if v.bases is not None]
 
     def relative() -> Iterator[Labels]:
         yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving)
@@ -142,6 +146,15 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if alone.any():
         made = only.where(alone, made)
     return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
+
+
+def _offset(names: Names, x: Bases, lead: Array, fixed: Array) -> Value:
+    """The sum of bases that all differ and known numbers: where these are zero a base stays what it was."""
+    alone = np.asarray(fixed == 0)
+    if alone.all():
+        return tidy(x, lead)
+    made = names.derive(x.shape, [x])
+    return tidy(x.where(alone, made) if alone.any() else made, lead)
 
 
 def _cancelled(step: Pointwise, values: list[Value], rank: int) -> Mask | None:

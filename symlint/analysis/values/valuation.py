@@ -64,6 +64,7 @@ class _Forward:
     def __init__(self, program: Program, carried: Carried, silent: Silent, verdicts: Verdicts) -> None:
         self.program, self.carried, self.verdicts = program, carried, verdicts
         self.names = Names()
+        self.shapes: dict[str, Shape] = {}
         self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}
         for name, stored in program.weights.items():
             tensor = program.model.tensors[stored]
@@ -79,8 +80,12 @@ class _Forward:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape in which a tensor's value is written."""
-        shape = tuple(n if kept else 1 for n, kept in zip(self.program.shapes[name], self.carried[name], strict=True))
-        return shape if prod(shape) <= LIMIT else tuple(1 for _ in shape)
+        found = self.shapes.get(name)
+        if found is None:
+            pairs = zip(self.program.shapes[name], self.carried[name], strict=True)
+            shape = tuple(n if kept else 1 for n, kept in pairs)
+            found = self.shapes[name] = shape if prod(shape) <= LIMIT else tuple(1 for _ in shape)
+        return found
 
     def fits(self, name: str, value: Value) -> Value:
         """The value in the shape in which its tensor is written; unknown where it has another."""

@@ -34,6 +34,8 @@ ROUNDED = 1e-12
 """What float64 may lose of such a sum."""
 FAR = 16
 """How many entries of another kind may lie between two that are alike, when they are sorted by such a sum."""
+SMALL = 1 << 10
+"""Elements of a weight that is kept once it is worked out: biases, gains, and what graphs of many nodes are made of."""
 Cut = tuple[slice, ...]
 
 
@@ -83,6 +85,7 @@ class Settled(Blockwise):
     def __init__(self, tensor: Tensor, changes: tuple[Change, ...] = ()) -> None:
         self.tensor, self.changes = tensor, changes
         self._zeros: list[tuple[Cut, Array | None]] | None = None
+        self._whole: Array | None = None
 
     @property
     def shape(self) -> Shape:
@@ -90,10 +93,15 @@ class Settled(Blockwise):
         return self.tensor.shape
 
     def __call__(self) -> Array:
-        """The whole of it, made anew each time."""
+        """The whole of it, read-only; made anew each time unless it is small."""
+        if self._whole is not None:
+            return self._whole
         values, made = self.tensor.read(), np.empty(self.shape)
         for cut in cuts(self.shape, BLOCK):
             self._block(values, cut, made[cut])
+        made.flags.writeable = False
+        if made.size <= SMALL:
+            self._whole = made
         return made
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array]]:

@@ -37,7 +37,8 @@ def weights(structure: Structure, leaf: int) -> tuple[float, float]:
     """How many weights per unit write a space, at least, and how many read it; infinite where none does."""
     written, read = [np.inf], [np.inf]
     program, factors, of = structure.program, structure.axes.factors, structure.axes.of
-    for step in program.steps:
+    holders = [name for name in structure.axes.holding.get(leaf, ()) if name in program.fixed]
+    for step in program.reading(holders):
         if not isinstance(step, Einsum) or step.out in program.fixed:
             continue
         made = {x for axis in step.result for x in axis}

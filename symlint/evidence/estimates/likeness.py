@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -18,7 +19,7 @@ from symlint.evidence.estimates.chance import letters, nearest, weights
 from symlint.model.graph import Array
 from symlint.program.steps import Pointwise, results
 from symlint.symmetry.motion.action import Stand, stands
-from symlint.symmetry.spaces import Symmetry
+from symlint.symmetry.spaces import Generator, Symmetry
 from symlint.symmetry.structure import Action, Structure
 
 MOST = 1024
@@ -83,8 +84,8 @@ class Likeness:
         fan, _ = weights(self.structure, action.leaf)
         if fan * letters(self.structure, action.leaf) <= 2 * np.log2(max(len(told), 2)) + 20 or not np.isfinite(fan):
             return None
-        free = any(g.kind == "rescaling" and g.space == action.space for g in self.symmetry.generators)
-        odd = any(g.kind == "sign" and g.space == action.space for g in self.symmetry.generators)
+        kinds = {g.kind for g in self._generators.get(action.space, ())}
+        free, odd = "rescaling" in kinds, "sign" in kinds
         distances = cosines = None
         for moments in self.moments(action):
             found, cosine = _distances(moments, free=free, odd=odd)
@@ -110,21 +111,21 @@ class Likeness:
         values = np.maximum(np.linalg.eigvalsh(cosines[0]), 0.0)
         part = values / values.sum()
         rank = float(np.exp(-np.sum(part * np.log(np.where(part > 0, part, 1.0)))))
-        steps = self.structure.program.steps
+        program, moving = self.structure.program, self.forward.moving
         held = self.structure.axes.factors.holders[action.leaf]
-        depth = next(
-            k
-            for k, step in enumerate(steps)
-            if not held.isdisjoint(results(step)) and not self.forward.moving.isdisjoint(results(step))
-        )
+        places = {program.places[name] for name in held if name in program.places}
+        depth = min(k for k in places if not moving.isdisjoint(results(program.steps[k])))
         return depth, rank, rank / min(fan, len(cosines[0]))
 
     def _biases(self, action: Action, *, free: bool, odd: bool) -> Iterator[Array]:
         """Per vector that is added to the units or bends them, how far apart two of them are; 1 is too far."""
         size = self.structure.axes.factors.size(action.leaf)
         moved = self._shifted(action)
-        for step in self.structure.program.steps:
-            if not isinstance(step, Pointwise) or step.out not in self.forward.moving or step.law.kind == "product":
+        held = set(self.structure.axes.holding.get(action.leaf, ()))
+        for step in self.structure.program.touching(held):
+            if not isinstance(step, Pointwise) or step.out not in held:
+                continue
+            if step.out not in self.forward.moving or step.law.kind == "product":
                 continue
             for name in step.operands:
                 number = self.forward.number(name)
@@ -146,13 +147,24 @@ class Likeness:
 
     def _shifted(self, action: Action) -> Collection[str]:
         """Weights that a translation of these units moves: what they are is no matter."""
-        stored = {
-            t
-            for g in self.symmetry.generators
-            if g.kind == "translation" and g.space == action.space
-            for t in g.tensors
-        }
-        return {name for name, own in self.structure.program.weights.items() if own in stored}
+        mine = [g for g in self._generators.get(action.space, ()) if g.kind == "translation"]
+        return {name for g in mine for stored in g.tensors for name in self._uses.get(stored, ())}
+
+    @cached_property
+    def _generators(self) -> dict[str, list[Generator]]:
+        """Space -> the generators on it."""
+        found: dict[str, list[Generator]] = {}
+        for generator in self.symmetry.generators:
+            found.setdefault(generator.space, []).append(generator)
+        return found
+
+    @cached_property
+    def _uses(self) -> dict[str, list[str]]:
+        """Stored tensor -> the weights of the program that are it."""
+        found: dict[str, list[str]] = {}
+        for name, stored in self.structure.program.weights.items():
+            found.setdefault(stored, []).append(name)
+        return found
 
 
 def _leading(stand: Stand, each: int) -> bool:

@@ -32,7 +32,7 @@ class Scales:
         ends = np.cumsum([int(np.prod(s, dtype=np.int64)) for s in shapes])
         return tuple(np.arange(e - np.prod(s, dtype=np.int64), e).reshape(s) for s, e in zip(shapes, ends, strict=True))
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many there are."""
         return sum(n.size for n in self.numbers)
@@ -43,9 +43,17 @@ class Scales:
         What is added to a sum is rounded far more finely than what is multiplied, so that its size is of no concern.
         """
         program = self.structure.program
-        moved = dict.fromkeys(o.tensor for a in self.actions for o in a.charge)
         summands = added(self.structure)
-        return [n for n in moved if (n in program.weights or n in program.affines) and n not in summands]
+        return [n for n in self._moving if (n in program.weights or n in program.affines) and n not in summands]
+
+    @cached_property
+    def _moving(self) -> dict[str, list[tuple[Action, Index]]]:
+        """Tensor -> the actions that scale it, with the numbers of their scales."""
+        found: dict[str, list[tuple[Action, Index]]] = {}
+        for action, numbers in zip(self.actions, self.numbers, strict=True):
+            for name in dict.fromkeys(o.tensor for o in action.charge):
+                found.setdefault(name, []).append((action, numbers))
+        return found
 
     def size(self, name: str) -> Array:
         """The size of each element of a weight, in float64; of a batch normalisation, gain / sqrt(var + epsilon)."""
@@ -64,14 +72,12 @@ class Scales:
     def holds(self, name: str) -> Iterator[Hold]:
         """Where scales meet a weight."""
         form = self.structure.program.shapes[name]
-        for action, numbers in zip(self.actions, self.numbers, strict=True):
+        for action, numbers in self._moving.get(name, ()):
             if action.leaf < 0:
                 if power := action.charge.get(whole(name)):
                     yield Hold(numbers.reshape((1,) * len(form)), float(power))
                 continue
             charge = {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
-            if not charge:
-                continue
             for s in stands(self.structure.expansion, self.structure.axes.of[name], action.leaf, action.copies):
                 if power := charge.get((s.axis, s.term, s.place)):
                     chosen = np.where(s.here, numbers[(*s.copies, s.units)], self.count)

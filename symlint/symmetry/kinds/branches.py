@@ -46,7 +46,7 @@ def branches(program: Program, axes: Axes) -> Iterator[Branches]:
     graph = Coloured(program, axes)
     colours = _swept(graph)
     moving = Passages(program).moving
-    neighbours = _neighbours(graph) if _repeated(colours) else {}
+    neighbours, bearing = (_neighbours(graph), _bearing(program, axes)) if _repeated(colours) else ({}, {})
     while _repeated(colours):
         stable = _refined(neighbours, colours)
         parts = list(_parts(graph, neighbours, stable)) if stable else []
@@ -54,7 +54,7 @@ def branches(program: Program, axes: Axes) -> Iterator[Branches]:
             return
         colours = stable
         for number, images in enumerate(parts):
-            made = Branches(tuple(images), tuple(_moving(program, axes, images)))
+            made = Branches(tuple(images), tuple(_moving(program, bearing, images)))
             if any(name in moving for kind, name in images[0] if kind == "tensor") and _orderly(axes, made):
                 yield made
             for k, image in enumerate(images):
@@ -103,13 +103,24 @@ def _places(factors: Factors, f: int, image: Mapping[Vertex, Vertex]) -> Index |
     return np.concatenate([starts[pieces.index(at)] + places for at, places in zip(where, parts, strict=True)])
 
 
-def _moving(program: Program, axes: Axes, images: Sequence[Mapping[Vertex, Vertex]]) -> Iterator[str]:
+def _moving(
+    program: Program, bearing: Mapping[Vertex, Sequence[int]], images: Sequence[Mapping[Vertex, Vertex]]
+) -> Iterator[str]:
     """Weights inside of the parts, and those outside whose axes hold what moves."""
-    vertices = {vertex for image in images for vertex in image.values()}
-    for name in program.weights:
-        held = {("factor", x) for f in axes.of[name] for x in axes.factors.below(f)}
-        if name not in program.detached and (("tensor", name) in vertices or held & vertices):
-            yield name
+    found = {k for image in images for vertex in image.values() for k in bearing.get(vertex, ())}
+    names = tuple(program.weights)
+    yield from (names[k] for k in sorted(found))
+
+
+def _bearing(program: Program, axes: Axes) -> dict[Vertex, list[int]]:
+    """Vertex -> the places of the weights that are it or hold it."""
+    found: dict[Vertex, list[int]] = {}
+    for k, name in enumerate(program.weights):
+        if name not in program.detached:
+            held: set[Vertex] = {("factor", x) for f in axes.of[name] for x in axes.factors.below(f)}
+            for vertex in (("tensor", name), *held):
+                found.setdefault(vertex, []).append(k)
+    return found
 
 
 def _orderly(axes: Axes, found: Branches) -> bool:
