@@ -57,17 +57,21 @@ def check(context: Context) -> Iterator[Finding]:
         if not masks:
             continue
         units = np.flatnonzero(np.any(list(masks.values()), axis=0))
-        some = f"{'all' if len(units) == total else f'{len(units)} of'} {total} units of {space.name}"
-        one = f"activation {next(iter(masks))} passes on {some} as they are, for every input"
-        several = f"{len(masks)} activations pass on some of {some} as they are, for every input"
+        some = f"{'all' if len(units) == total else f'{len(units):,} of'} {total:,} units"
+        functions = sorted({"ReLU" if where.op == "Relu" else where.op for where in masks})
+        which = f"the {' and the '.join(functions)} after {space.name} never {'acts' if len(masks) == 1 else 'act'}"
         yield Finding(
             check.code,
             check.name,
             check.level,
             check.evidence,
-            one if len(masks) == 1 else several,
+            f"{which} on {some}",
             space.id,
             tuple(units.tolist()),
             context.tensors(space),
-            {"on": len(units), "units": total, "activations": {n: int(on.sum()) for n, on in masks.items()}},
+            {
+                "on": len(units),
+                "units": total,
+                "activations": {k.node: int(on.sum()) for k, on in masks.items()},
+            },
         )

@@ -42,7 +42,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.ends.entries import Scores, entries, scores
+from symlint.evidence.ends.entries import Entries, Scores, entries, scores
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
@@ -65,7 +65,7 @@ def check(context: Context) -> Iterator[Finding]:
             check.name,
             Level.NOTE if padding else by_share(context, check, len(dead.places), dead.total),
             check.evidence,
-            _say(found, dead.of(f"output {found.output}"), len(dead.places)),
+            _say(found, dead),
             None,
             dead.places,
             context.ends.weights(found.tensor, dead.axes),
@@ -73,7 +73,9 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-def _say(found: Scores, which: str, count: int) -> str:
+def _say(found: Scores, dead: Entries) -> str:
+    output = f"output {found.output}"
     if found.compared:
-        return f"the input never decides between {which}: their logits differ by constants"
-    return f"{which} {'is' if count == 1 else 'are'} the same for every input"
+        which = dead.of(output, "class", "classes")
+        return f"{which} can never change places: no input decides between them"
+    return f"{dead.of(output)} {'is' if len(dead.places) == 1 else 'are'} the same for every input"

@@ -55,7 +55,8 @@ def check(context: Context) -> Iterator[Finding]:
         return
     saved = sum(size(model, group) - size(model, group[:1]) for group in groups)
     spare = [name for group in groups for name in group[1:]]
-    pairs = [f"{group[1]} is {group[0]}" for group in groups[:SHOWN]]
+    called = context.named.spoken
+    pairs = [f"{called(group[1])} is {called(group[0])}" for group in groups[:SHOWN]]
     more = f" and {len(spare) - len(pairs)} more" if len(spare) > len(pairs) else ""
     what = "1 stored tensor holds" if len(spare) == 1 else f"{len(spare)} stored tensors hold"
     yield Finding(

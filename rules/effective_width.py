@@ -62,7 +62,7 @@ def check(context: Context) -> Iterator[Finding]:
             check.name,
             check.level,
             check.evidence,
-            f"{space.name} works like a layer of {width:.1f} units of {len(share)}",
+            f"layer {space.name}: {len(share):,} units, effective {width:.1f}",
             space.id,
             (),
             context.tensors(space),

@@ -85,7 +85,7 @@ def check(context: Context) -> Iterator[Finding]:
             check.name,
             Level.NOTE,
             check.evidence,
-            f"{what}, as an initialisation leaves {them}: {', '.join(names[:SHOWN])}{more}",
+            f"{what}, as an initialisation leaves {them}: {', '.join(map(context.named.spoken, names[:SHOWN]))}{more}",
             None,
             (),
             tuple(sorted({weight.stored for weight in weights})),

@@ -109,7 +109,7 @@ def check(context: Context) -> Iterator[Finding]:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     found = " and ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
     values = "value" if sum(counts.values()) == 1 else "values"
-    message = f"{found} {values} among the weights of {', '.join(names[:_SHOWN])}{more}"
+    message = f"{found} {values} among the weights of {', '.join(map(context.named.spoken, names[:_SHOWN]))}{more}"
     yield Finding(
         rule=check.code,
         name=check.name,

@@ -18,6 +18,7 @@ from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.fingerprint import stamp
+from symlint.lint.location import placed
 from symlint.lint.repairs import Balance, Removing, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
@@ -182,9 +183,7 @@ def _check(
     budget.lift()
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
-    names = {space.id: space.name for space in symmetry.spaces}
-    placed = [replace(finding, layer=names.get(finding.space or "", "")) for finding in findings]
-    return stamp(placed, symmetry), crashed, tuple(skipped)
+    return stamp(placed(findings, symmetry), symmetry), crashed, tuple(skipped)
 
 
 def _stopped(crashed: Sequence[str]) -> str:

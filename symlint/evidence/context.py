@@ -25,6 +25,7 @@ from symlint.evidence.ranks.invariant import Product, general_linear, products
 from symlint.evidence.units import Units, same_units, spread
 from symlint.model.budget import Budget
 from symlint.model.graph import Shape
+from symlint.model.naming import Names as Named
 from symlint.program.parameters import parameters
 from symlint.program.passage import Passages
 from symlint.program.steps import RANGE, Fold, Normalise
@@ -81,6 +82,11 @@ class Context:
         spaces, actions = {s.id: s for s in self.symmetry.spaces}, self.structure.actions
         found = products(self.structure, self._passages)
         return tuple((spaces[actions[product.generator].space], product) for product in found)
+
+    @cached_property
+    def named(self) -> Named:
+        """The model's names as people read them."""
+        return Named(self.symmetry.model)
 
     def tensors(self, space: Space) -> tuple[str, ...]:
         """Names of all stored tensors of a space, sorted."""

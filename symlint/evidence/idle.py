@@ -11,12 +11,13 @@ from symlint.analysis.bounds.interval import Interval
 from symlint.analysis.bounds.ranges import SLOPES
 from symlint.evidence.bounded import Bounded
 from symlint.model.graph import Array
+from symlint.model.naming import Where
 from symlint.program.steps import Pointwise
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space
 
 
-def idle(context: Bounded) -> Iterator[tuple[Space, dict[str, NDArray[np.bool_]]]]:
+def idle(context: Bounded) -> Iterator[tuple[Space, dict[Where, NDArray[np.bool_]]]]:
     """The spaces with such units, and activation -> the units of which it changes nothing, copy-major."""
     structure = context.structure
     axes, factors = structure.axes.of, structure.axes.factors
@@ -27,14 +28,14 @@ def idle(context: Bounded) -> Iterator[tuple[Space, dict[str, NDArray[np.bool_]]
     for space in context.spaces if found else ():
         action = context.plain(structure.permutation(space.id))
         count = space.size * space.copies
-        masks: dict[str, NDArray[np.bool_]] = {}
+        masks: dict[Where, NDArray[np.bool_]] = {}
         for step, where in found.get(action.leaf, ()):
             rows = members(structure, action, axes[step.out], where.shape)
             if rows is None or len(rows) != count:
                 continue
             on = np.asarray(where.reshape(-1)[rows].all(axis=1))
             if on.any():
-                masks[step.node.name or step.node.first] = on
+                masks[Where(step.node.name or step.node.first, step.function)] = on
         if masks:
             yield space, masks
 

@@ -65,7 +65,11 @@ class Finding:
     fingerprint: str = ""
     """Stable across renaming of nodes and tensors and across retraining; set by the audit."""
     layer: str = ""
-    """The layer that it speaks of; set by the audit."""
+    """The layer that it speaks of, as `symlint inspect` calls it; set by the audit."""
+    node: str = ""
+    """A node of that layer: its name, or its operator and output; empty of a file that could not be read."""
+    op: str = ""
+    """The operator of the node."""
     repair: Remedy | None = None
     """What `symlint fix` would do about it; where that is None, the rule's word and the facts tell it."""
     accepted: Accepted | None = None

@@ -57,7 +57,8 @@ def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool]
         tensors = sorted({r.tensor for r in mine})
         absorbers = sorted({a for r in mine for a in r.absorbers})
         directions = sum(r.directions for r in mine)
-        text = message.format(directions=directions, tensors=_named(tensors), absorbers=_named(absorbers))
+        called = [_named(list(map(context.named.spoken, some))) for some in (tensors, absorbers)]
+        text = message.format(directions=directions, tensors=called[0], absorbers=called[1])
         facts = {"directions": directions, "tensors": tensors, "absorbers": absorbers}
         yield Finding(
             rule.code,

@@ -87,3 +87,14 @@ def _moved(runner: Runner, other: Loaded, trials: Sequence[Trial]) -> list[tuple
 
 def _largest(found: Sequence[tuple[float, ...]], count: int) -> tuple[float, ...]:
     return tuple(max(column) for column in zip(*found, strict=True)) if found else (0.0,) * count
+
+
+_WHOLE = 0.5
+"""The part of an output that rounding moves only where the output itself is as good as zero."""
+
+
+def drowned(what: str, noise: float) -> str:
+    """Why outputs prove nothing of which rounding alone moves so large a part."""
+    moved = f"rounding alone moves it by {noise:.1e} of its largest value"
+    small = "is nearly zero" if noise >= _WHOLE else "is hardly more than rounding"
+    return f"{what} {small} on random inputs ({moved}), so nothing can be proven there; give a real input with --input"

@@ -21,7 +21,7 @@ from symlint.model.graph import Array, Model
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.collection import collect
 from symlint.runtime.inputs.probe import save_lifted
-from symlint.runtime.noise import Trial, more_noise, noise
+from symlint.runtime.noise import Trial, drowned, more_noise, noise
 from symlint.runtime.runner import Loaded, Run, Runner
 from symlint.runtime.saturation import expose
 
@@ -158,7 +158,7 @@ def _judge(names: Sequence[str], apart: Sequence[float], rough: Sequence[float],
     worst = max(beyond, key=lambda k: apart[k] / max(rough[k], floor) if isfinite(rough[k]) else 0.0)
     what = f"output {names[worst]!r}" if len(names) == len(apart) else "an output"
     if apart[worst] <= MULTIPLE * rough[worst]:
-        return "not runnable", f"rounding alone moves {what} by {rough[worst]:.1e} of its largest value"
+        return "not runnable", drowned(what, rough[worst])
     if not isfinite(apart[worst]):
         return "refuted", f"{what} has another shape, type or infinite values at other places"
     return "refuted", f"{what} differs by {apart[worst]:.1e}, rounding explains {rough[worst]:.1e}"

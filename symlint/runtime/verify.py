@@ -20,6 +20,7 @@ from symlint.model.digest import BLOCK
 from symlint.model.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
+from symlint.runtime.noise import drowned
 from symlint.runtime.runner import Run
 from symlint.runtime.saturation import expose
 from symlint.runtime.sensitivity import MUTE, Asking, Question
@@ -105,7 +106,7 @@ class _Comparison:
             elif difference > NOISE * noise:
                 return Trial("function", "function", difference, "refuted")
             else:
-                reason = f"rounding alone moves the outputs by {noise:.1e} of the largest"
+                reason = drowned("every output", noise)
         elif question.mute:
             reason = MUTE if question.mute == question.count else f"{question.mute} of {question.count} of {MUTE}"
         elif difference > SHARE * question.spread:
@@ -293,7 +294,7 @@ class _Verification:
                 trial, difference=None, outcome="not runnable", reason=f"{MUTE}, before their last operators"
             )
         if trial.outcome == "held" and (trial.difference or 0.0) > CAP:
-            reason = f"rounding alone moves the outputs by {noise:.1e} of the largest"
+            reason = drowned("every output", noise)
             return replace(trial, difference=None, outcome="not runnable", reason=reason)
         if trial.outcome == "held" and (trial.difference or 0.0) > SHARE * self.question.spread:
             reason = f"its outputs change by {self.question.spread:.1e} only with the inputs"

@@ -14,6 +14,7 @@ from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes, walk
 from symlint.model.budget import Budget
 from symlint.model.graph import Model
+from symlint.model.naming import Names
 from symlint.program.steps import Program
 from symlint.program.translate import translate
 from symlint.symmetry.coverage import coverage
@@ -62,6 +63,7 @@ class _Report:
         self._numbered = tuple(program.weights)
         self.overlaps = Overlaps(program, axes, expansion, self.stored)
         self.directions = directions(program, axes, expansion)
+        self.called = Names(program.model)
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
         actions = self.overlaps.apart(self.generators.actions())
@@ -149,7 +151,7 @@ class _Report:
             mine = self._numbered[-1 - leaf]
             name = self.program.weights[mine]
             places = tuple(Place(name, k, self._layout(f)) for k, f in enumerate(self.axes.of[mine]))
-            return Space(self.names[leaf], 1, 1, _stem(name), places, (WHOLE,))
+            return Space(self.names[leaf], 1, 1, self.called.layer(name), places, (WHOLE,))
         places = tuple(
             Place(self.program.weights[name], k, self._layout(f))
             for name in self.bearers[leaf]
@@ -157,7 +159,7 @@ class _Report:
             if leaf in set(self.factors.leaves(f))
         )
         why, pin = tuple(self.factors.why.get(leaf, ())), self.factors.pins.get(leaf)
-        name = _stem(places[0].tensor)
+        name = self.called.layer(places[0].tensor)
         if direction := self.directions.get(leaf):
             name = f"{name} ({direction})"
         return Space(self.names[leaf], self.factors.size(leaf), count, name, places, why, pin)
@@ -171,7 +173,3 @@ class _Report:
             if not written or written[-1] != text or self.factors.form(f) is Form.SUM:
                 written.append(text)
         return "+".join(written) if len(written) <= 8 else f"{'+'.join(written[:3])}+...+{written[-1]}"
-
-
-def _stem(tensor: str) -> str:
-    return tensor.rsplit(".", 1)[0] if tensor.endswith((".weight", ".bias")) else tensor

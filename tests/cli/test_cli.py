@@ -84,7 +84,21 @@ def test_json_is_the_documented_shape(broken):
     assert set(model["coverage"]) == {"total", "covered", "pinned", "opaque"}
     (finding,) = (finding for finding in model["findings"] if finding["rule"] == "SYM005")
     assert list(finding) == [
-        *("rule", "name", "level", "evidence", "message", "space", "units", "tensors", "facts", "saves"),
+        *(
+            "rule",
+            "name",
+            "level",
+            "evidence",
+            "layer",
+            "node",
+            "op",
+            "message",
+            "space",
+            "units",
+            "tensors",
+            "facts",
+            "saves",
+        ),
         *("fingerprint", "fixable", "accepted", "worse_than"),
     ]
     assert finding["accepted"] is None

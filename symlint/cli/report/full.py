@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from io import StringIO
+from shlex import quote
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -19,7 +20,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.symmetry.spaces import Coverage
 
 COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
-_UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN, _SKIPPED_SHOWN = 16, 4, 6, 8
+_UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN, _SKIPPED_SHOWN, _MODELS_SHOWN = 16, 4, 6, 8, 8
 _FACTS = "SYM4"  # these rules tell what an architecture leaves free, whatever its weights are
 
 
@@ -50,7 +51,7 @@ def typeset(blocks: Iterator[RenderableType], style: Style, *, wrap: bool = True
 def shown(report: Report, run: Run, style: Style) -> list[Finding]:
     """The findings that people are shown: notes and what is accepted when they ask for them, or when these can fail."""
     lowest = Level.WARNING if run.threshold(report) != "note" else Level.NOTE
-    return [f for f in report.findings if style.verbose or (f.level >= lowest and not _fact(f) and not f.accepted)]
+    return [f for f in report.findings if style.verbose or (f.level >= lowest and not f.accepted)]
 
 
 def _fact(finding: Finding) -> bool:
@@ -75,12 +76,11 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
             yield Text("")
         if not style.quiet:
             shown_already = set(map(id, found))
-            yield from _counted([f for f in item.findings if id(f) not in shown_already], item)
+            yield from _counted([f for f in item.findings if id(f) not in shown_already])
     if not style.quiet:
         for line in standing(run):
             yield Text(line, style="yellow")
-        if reparable := sum(f.fixable and f.level > Level.NOTE and not f.accepted for f in run.findings):
-            yield Text(f"{count(reparable, 'finding')} can be repaired: symlint fix MODEL -o OUT{_target(run)}")
+        yield from map(Text, _help(run))
         yield summary(run)
 
 
@@ -94,6 +94,28 @@ def left_out(report: Report) -> Iterator[str]:
         yield f"not audited: {what}: {printable(f'{tensor}: {reason}' if tensor else reason)}"
 
 
+def _help(run: Run) -> Iterator[str]:
+    """The command that repairs what can be repaired, with the models that it is for."""
+    reparable = {r.path: n for r in run.reports if (n := sum(map(_reparable, r.findings)))}
+    if not reparable:
+        return
+    many = f" in {count(len(reparable), 'model')}" if len(reparable) > 1 else ""
+    paths = [quote(printable(path)) for path in reparable]
+    yield f"{count(sum(reparable.values()), 'finding')}{many} can be repaired:"
+    yield from (f"  symlint fix {path} -o OUT{_target(run)}" for path in paths[:_MODELS_SHOWN])
+    if len(paths) > _MODELS_SHOWN:
+        yield f"  and {count(len(paths) - _MODELS_SHOWN, 'more model')}"
+
+
+def _reparable(finding: Finding) -> bool:
+    return finding.fixable and finding.level > Level.NOTE and not finding.accepted
+
+
+def _threshold(run: Run) -> str:
+    """The thresholds of the models that fail."""
+    return ", ".join(dict.fromkeys(run.threshold(report) for report in run.reports if run.failing(report)))
+
+
 def _target(run: Run) -> str:
     """The options without which `symlint fix` leaves some of the findings alone."""
     bounded = any(
@@ -104,10 +126,9 @@ def _target(run: Run) -> str:
     return safety + next((f" --target {r.targets[0]}" for r in run.rules if r.targets and r.code in found), "")
 
 
-def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
-    """Notes that are not shown, in a line; what the architecture leaves free, in another."""
+def _counted(notes: list[Finding]) -> Iterator[Text]:
+    """Notes that are not shown, in a line; what every network of an architecture leaves free is for -v only."""
     accepted = [finding for finding in notes if finding.accepted]
-    facts = [finding for finding in notes if not finding.accepted and _fact(finding)]
     others = [finding for finding in notes if not finding.accepted and not _fact(finding)]
     for line in _acceptances(accepted):
         yield Text(f"  {line}", style="dim")
@@ -115,11 +136,6 @@ def _counted(notes: list[Finding], report: Report) -> Iterator[Text]:
         yield Text("")
     if others:
         yield Text(f"  {count(len(others), 'note')} not shown: {_names(others)} (-v shows them)\n", style="dim")
-    if facts:
-        saves = sum(finding.saves for finding in facts)
-        part = f"; {count(saves, 'parameter')}, {share(saves, report.coverage.total)} of the model" if saves else ""
-        words = f"redundant by architecture, whatever the weights: {_names(facts)}{part} (-v shows them)"
-        yield Text(f"  {words}\n", style="dim")
 
 
 def _acceptances(findings: list[Finding]) -> Iterator[str]:
@@ -163,10 +179,11 @@ def block(finding: Finding, report: Report) -> Iterator[RenderableType]:
 
 
 def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
-    space = report.spaces.get(finding.space or "")
     tensors = listed((printable(name) for name in finding.tensors), _TENSORS_SHOWN)
-    if space or tensors:
-        yield "-->", f"{printable(space.name)} ({tensors})" if space and tensors else tensors or str(space)
+    if finding.layer:
+        yield "-->", printable(f"{finding.layer} ({node(finding)})")
+    if tensors:
+        yield "=", f"tensors: {tensors}"
     numbers = listed(f"{key} {number(value)}" for key, value in _scalars(finding.facts) if "tolerance" in key)
     if finding.rule not in ("SYM001", "SYM002", "SYM003"):
         yield "=", f"evidence: {finding.evidence}{'; ' if numbers else ''}{numbers}"
@@ -182,11 +199,24 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
+    if _fact(finding):
+        yield "=", "by architecture, whatever the weights: nothing need be done" + _drop(finding)
     if finding.worse_than:
         yield "=", f"worse than the baseline has accepted: {finding.worse_than}"
     if finding.accepted:
         yield "=", acceptance(finding)
     yield "=", f"help: symlint rule {finding.rule}"
+
+
+def _drop(finding: Finding) -> str:
+    return "; symlint fix --absorb drops it" if finding.fixable else ""
+
+
+def node(finding: Finding) -> str:
+    """The node of a finding with its operator, in the words that one searches for in a viewer."""
+    if finding.node == finding.layer:
+        return finding.op
+    return finding.node if finding.node.startswith(f"{finding.op} -> ") else f"{finding.op} {finding.node}"
 
 
 def _removable(finding: Finding) -> int:
@@ -209,10 +239,12 @@ def summary(run: Run) -> Text:
     unfinished = sum(bool(item.incomplete) for item in run.reports)
     outcome, color = {
         0: ("passed", "bold green"),
-        1: (f"failed at threshold {run.fail_on}", "bold red"),
+        1: (f"failed (--fail-on {_threshold(run)})", "bold red"),
         4: (f"incomplete, {count(unfinished, 'audit')} not finished", "bold red"),
         130: (f"interrupted, {count(unfinished, 'audit')} not finished", "bold red"),
     }[run.exit_code]
-    where = f"in {count(len(run.reports), 'model')}, {run.seconds:.1f} s"
+    concerned = sum(any(not finding.accepted for finding in item.findings) for item in run.reports)
+    part = f"{concerned:,} of " if 0 < concerned < len(run.reports) else ""
+    where = f"in {part}{count(len(run.reports), 'model')}, {run.seconds:.1f} s"
     beside = f"; {accepted:,} accepted" if accepted else ""
     return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}{beside}")

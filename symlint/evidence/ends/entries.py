@@ -28,14 +28,14 @@ class Entries:
         """How many entries there are."""
         return int(np.prod(self.sizes))
 
-    def of(self, name: str) -> str:
+    def of(self, name: str, one: str = "entry", many: str = "entries") -> str:
         """In words, such as ``entries 1 and 4 of 6 of x``; many are counted."""
         if len(self.places) == 1:
-            return f"entry {self.places[0]} of {self.total} of {name}"
+            return f"{one} {self.places[0]} of {self.total:,} of {name}"
         if len(self.places) > 4:
-            return f"{len(self.places)} of {self.total} entries of {name}"
+            return f"{len(self.places):,} of {self.total:,} {many} of {name}"
         listed = ", ".join(map(str, self.places[:-1]))
-        return f"entries {listed} and {self.places[-1]} of {self.total} of {name}"
+        return f"{many} {listed} and {self.places[-1]} of {self.total:,} of {name}"
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.cli.report.inspection.flow import Flow
+from symlint.cli.report.inspection.stored import readable
 from symlint.cli.report.inspection.symbols import Row, rows
-from symlint.cli.report.naming import readable
 from symlint.cli.report.words import count, printable
 from symlint.symmetry.spaces import Place, Symmetry
 

@@ -9,8 +9,8 @@ from math import prod
 
 from symlint.cli.report.alike import merged
 from symlint.cli.report.inspection.symbols import ID, Row, terms
-from symlint.cli.report.naming import nodes
 from symlint.cli.report.words import listed, printable
+from symlint.model.naming import nodes
 from symlint.symmetry.spaces import Symmetry
 
 _FUSED = re.compile(r"qkv|c_attn|in_proj|query_key_value", re.IGNORECASE)

@@ -16,8 +16,8 @@ from symlint.cli.report.full import coverage, typeset
 from symlint.cli.report.inspection.flow import Flow
 from symlint.cli.report.inspection.layouts import layouts
 from symlint.cli.report.inspection.pinned import Pinned
+from symlint.cli.report.inspection.stored import MARK, readable
 from symlint.cli.report.inspection.symbols import MEANING, Row, rows
-from symlint.cli.report.naming import MARK, readable
 from symlint.cli.report.words import count, listed, printable, share
 from symlint.symmetry.spaces import Generator, Symmetry
 

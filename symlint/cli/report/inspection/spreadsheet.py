@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from io import StringIO
 
 from symlint.cli.report.inspection.flow import Flow, Role
+from symlint.cli.report.inspection.stored import readable
 from symlint.cli.report.inspection.symbols import Row, rows
-from symlint.cli.report.naming import readable
 from symlint.cli.report.words import printable
 from symlint.symmetry.spaces import Generator, Space, Symmetry
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from symlint.cli.report.alike import merged, template
 from symlint.cli.report.inspection.flow import Flow, Role
-from symlint.cli.report.naming import nodes
+from symlint.cli.report.words import printable
+from symlint.model.naming import nodes
 from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
 
 MEANING = {
@@ -60,7 +61,7 @@ def rows(symmetry: Symmetry, flow: Flow, shown: Mapping[str, str], *, collapse: 
     for group, letter in zip(groups.values(), letters, strict=True):
         seen[letter] += 1
         symbol = f"{letter}{seen[letter]}" if many[letter] > 1 else letter
-        names = tuple(merged(_stem(shown[space.places[0].tensor]) for space in group if space.places))
+        names = tuple(merged(printable(space.name) for space in group if space.places))
         found.append(Row(symbol, letter, tuple(group), tuple(generators[group[0].id]), names))
     return tuple(found)
 
@@ -68,10 +69,6 @@ def rows(symmetry: Symmetry, flow: Flow, shown: Mapping[str, str], *, collapse: 
 def terms(layout: str) -> list[list[str]]:
     """The words of each term of a layout: ``(S3 S2)+S4`` is ``[[S3, S2], [S4]]``."""
     return [term.strip("()").split() for term in layout.split("+")]
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"\.(weight|bias)\*?$", "", name)
 
 
 def _likeness(space: Space, generators: list[Generator], shown: Mapping[str, str]) -> object:
