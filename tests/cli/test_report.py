@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from symlint.audit.engine import Report, Run
 from symlint.axes.pins import OUTPUT, Pin, PinKind
 from symlint.cli.report import Style, reporter
-from symlint.cli.report.alike import merged
 from symlint.cli.report.inspection import graphviz, overview, spreadsheet
+from symlint.cli.report.inspection.alike import merged
 from symlint.cli.report.inspection.pinned import Pinned
 from symlint.cli.report.inspection.stored import readable
 from symlint.cli.report.words import count, ranges, share
@@ -210,7 +210,7 @@ def schema(shared):
 
 
 def sarif(*arguments, **keywords):
-    document = json.loads(reporter("sarif")(run(*arguments, **keywords), Style()))
+    document = json.loads(reporter("sarif")(run(*arguments, **keywords), Style(notes=True)))
     (only,) = document["runs"]
     return document, only
 
@@ -245,7 +245,7 @@ def test_sarif_points_where_it_says(tmp_path, monkeypatch):
         for place in location["logicalLocations"]:
             assert only["logicalLocations"][place["index"]]["fullyQualifiedName"] == place["fullyQualifiedName"]
         assert result["partialFingerprints"]["primaryLocationLineHash"]
-        assert "region" not in location["physicalLocation"]
+        assert location["physicalLocation"]["region"] == {"startLine": 1}
     names = [item["fullyQualifiedName"] for item in only["logicalLocations"]]
     assert len(names) == len(set(names))
 

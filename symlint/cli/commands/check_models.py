@@ -8,13 +8,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from symlint.cli.commands.terminal import color_option, config_option, style_for
-from symlint.cli.report import FORMATS, Style, reporter
+from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
 from symlint.errors import UsageProblem
 from symlint.evidence.options import TARGETS
@@ -45,16 +47,29 @@ def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.P
     return amount
 
 
+STDOUT = Path("-")
+
+
 def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
-    outputs = []
+    outputs: list[tuple[str, Path]] = []
     for value in values:
         kind, equals, file = value.partition("=")
         if kind not in FORMATS or not equals or not file:
             raise click.BadParameter(f"{value!r} is not FORMAT=FILE with a format of {', '.join(FORMATS)}")
         if not Path(file).absolute().parent.is_dir():
             raise click.BadParameter(f"{file!r}: its folder does not exist")
+        if Path(file).resolve() in [other.resolve() for _, other in outputs]:
+            raise click.BadParameter(f"{file!r} is named twice: one report would overwrite the other")
         outputs.append((kind, Path(file)))
     return tuple(outputs)
+
+
+def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]) -> str:
+    """The format of stdout: that of ``-o FORMAT=-``, else of ``--format``."""
+    asked = [kind for kind, file in outputs if file == STDOUT]
+    if asked and ctx.get_parameter_source("form") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--format and -o FORMAT=- both want stdout: leave one of them out")
+    return asked[0] if asked else form
 
 
 @click.command("check")
@@ -77,7 +92,12 @@ def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 )
 @click.option("-f", "--format", "form", type=click.Choice(list(FORMATS)), default="full", help="What stdout carries.")
 @click.option(
-    "-o", "--output", multiple=True, callback=_outputs, metavar="FORMAT=FILE", help="Write this file as well."
+    "-o",
+    "--output",
+    multiple=True,
+    callback=_outputs,
+    metavar="FORMAT=FILE",
+    help="Write this file; - is stdout.",
 )
 @config_option
 @click.option("--baseline", type=click.Path(dir_okay=False), help="What stands in this file does not fail the run.")
@@ -85,6 +105,7 @@ def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 @click.option("--prune-baseline", is_flag=True, help="Take what is gone or better out of --baseline.")
 @color_option
 @click.option("-v", "--verbose", is_flag=True, help="Show notes, and what is accepted, in full.")
+@click.option("--notes", is_flag=True, help="Put notes into SARIF and annotations as well.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing but findings.")
 @click.pass_context
 def command(
@@ -104,6 +125,7 @@ def command(
     prune_baseline: bool,
     color: str,
     verbose: bool,
+    notes: bool,
     quiet: bool,
 ) -> None:
     """Audit models: find the capacity that they do not use.
@@ -113,6 +135,7 @@ def command(
     is wrong, 3 when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which
     shows what was found by then.
     """
+    form = _stdout(ctx, form, output)
     status = _Status(quiet)
     accepted = _Acceptance(baseline, write_baseline, prune_baseline)
     with Watch(status) as watch:
@@ -129,10 +152,10 @@ def command(
             settings.of(file).chosen(installed)
         with status.of(files):
             result = accepted.of(run(files, missing, installed, settings, watch), quiet=quiet)
-        _write(result, output, verbose)
-        style = style_for(color, verbose=verbose, quiet=quiet)
+        _write(result, output, Style(verbose=verbose, notes=notes))
+        style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)
         click.echo(reporter(form)(result, style), nl=False, color=style.color)
-    if result.exit_code == 3 and (quiet or form in ("json", "sarif")):
+    if result.exit_code == 3 and (quiet or form in MACHINE):
         click.echo(f"symlint: no model found at {', '.join(missing)}", err=True)
     ctx.exit(result.exit_code)
 
@@ -182,10 +205,12 @@ def _deliver(baseline: Baseline, done: str, *, quiet: bool) -> None:
         click.echo(f"symlint: {printable(str(baseline.file))}: {done}", err=True)
 
 
-def _write(result: Run, outputs: Iterable[tuple[str, Path]], verbose: bool) -> None:
+def _write(result: Run, outputs: Iterable[tuple[str, Path]], style: Style) -> None:
     for kind, file in outputs:
+        if file == STDOUT:
+            continue
         try:
-            file.write_text(reporter(kind)(result, Style(verbose=verbose)), encoding="utf-8")
+            file.write_text(reporter(kind)(result, style), encoding="utf-8")
         except OSError as error:
             raise UsageProblem(f"{file}: cannot write the {kind} report: {error.strerror}") from error
 

@@ -14,8 +14,15 @@ FORMATS = {
     "full": "symlint.cli.report.full",
     "concise": "symlint.cli.report.concise",
     "json": "symlint.cli.report.json",
+    "jsonl": "symlint.cli.report.jsonl",
+    "csv": "symlint.cli.report.csv",
     "sarif": "symlint.cli.report.sarif",
+    "github": "symlint.cli.report.github",
+    "junit": "symlint.cli.report.junit",
+    "markdown": "symlint.cli.report.markdown",
 }
+MACHINE = ("json", "jsonl", "csv", "sarif", "junit")
+"""Formats of which nobody may read that there was no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,8 @@ class Style:
     color: bool = False
     verbose: bool = False
     quiet: bool = False
+    notes: bool = False
+    """Whether notes belong into alerts and annotations."""
 
 
 class Reporter(Protocol):

@@ -22,7 +22,7 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
         "verdict": run.verdict,
         "exit_code": run.exit_code,
         "symlint": __version__,
-        "models": [_model(report) for report in run.reports],
+        "models": [model(report) for report in run.reports],
         "acceptance": _standing(run.standing),
     }
     return dump(document)
@@ -46,7 +46,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _model(report: Report) -> dict[str, Any]:
+def model(report: Report) -> dict[str, Any]:
+    """What is known of one model."""
     return {
         "path": report.path,
         "sha256": report.sha256,

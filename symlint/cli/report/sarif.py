@@ -1,24 +1,27 @@
 """The report as SARIF 2.1.0 for code scanning: one run, all its models, one result per rule and space.
 
-A model is binary, so a location has no region: viewers cannot show one, and an uploader would read the whole file as
-text to find its lines. The fingerprint that code scanning matches on is therefore always given here.
+A model is binary, so a location says line 1, which code scanning asks for. The fingerprint that it matches on is always
+given, since that of a line of a binary file would mean nothing. Addresses are those of the project's metadata; where it
+has none, there are none. A fix has to name a change of the file in SARIF: it is an empty one, and its description names
+the command that makes the true one.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import metadata
 from typing import Any
-from urllib.parse import quote
 
 from symlint import __version__
 from symlint.audit.outcome import Report, Run
 from symlint.cli.report import Style
 from symlint.cli.report.acceptances import acceptance, standing
 from symlint.cli.report.json import dump, plain
-from symlint.cli.report.words import printable, ranges
-from symlint.lint.finding import Finding, Skipped
+from symlint.cli.report.location import repository, uri
+from symlint.cli.report.words import count, printable, ranges, told
+from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.rule import Rule
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -32,22 +35,21 @@ _OUTCOME = {
     130: "interrupted",
 }
 _TENSORS_SHOWN = 20
+_MOST_RESULTS = 25_000
+_LONGEST = 1_000
+"""Characters of a message."""
 
 
-def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for machines has no style
+def report(run: Run, style: Style) -> str:
     """The document; ``results`` is empty for clean models, which closes their old alerts."""
-    root = _repository(Path.cwd())
-    uris = [_uri(item.path, root) for item in run.reports]
+    root = repository()
+    uris = [uri(item.path, root) for item in run.reports]
     places = _LogicalLocations()
     indices = {rule.code: index for index, rule in enumerate(run.rules)}
-    suppressed = any(finding.accepted for finding in run.findings)
-    results = [
-        _result(finding, indices, number, uri, places)
-        for number, (item, uri) in enumerate(zip(run.reports, uris, strict=True))
-        for finding in item.findings
-    ]
-    if suppressed:  # all results say so, or none
-        for result, finding in zip(results, run.findings, strict=True):
+    alerts, left = _alerts(run, style)
+    results = [_result(finding, indices, run.reports[k], (k, uris[k]), places) for k, finding in alerts]
+    if any(finding.accepted for _, finding in alerts):  # all results say so, or none
+        for result, (_, finding) in zip(results, alerts, strict=True):
             result["suppressions"] = _suppressions(finding)
     content: dict[str, Any] = {
         "tool": {
@@ -55,17 +57,42 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
                 "name": "symlint",
                 "version": __version__,
                 "semanticVersion": __version__,
+                **_address("informationUri", "homepage", "repository", "source"),
                 "rules": [_rule(rule) for rule in run.rules],
             }
         },
         # Without the slash GitHub takes the whole string for the id of the run and leaves the category empty.
         "automationDetails": {"id": "symlint/"},
-        "invocations": [_invocation(run, uris, indices)],
-        "artifacts": [_artifact(item, uri) for item, uri in zip(run.reports, uris, strict=True)],
+        "invocations": [_invocation(run, uris, indices, left)],
+        "artifacts": [_artifact(item, place) for item, place in zip(run.reports, uris, strict=True)],
         "logicalLocations": places.items,
         "results": results,
     }
     return dump({"$schema": SCHEMA, "version": "2.1.0", "runs": [content]})
+
+
+def _alerts(run: Run, style: Style) -> tuple[list[tuple[int, Finding]], int]:
+    """The findings that become alerts, each with the number of its model, and how many more than there may be.
+
+    Notes do where they are asked for, or can fail the run.
+    """
+    found = [
+        (number, finding)
+        for number, item in enumerate(run.reports)
+        for finding in item.findings
+        if finding.level > Level.NOTE or style.notes or run.threshold(item) == "note"
+    ]
+    if len(found) <= _MOST_RESULTS:
+        return found, 0
+    return sorted(found, key=lambda pair: -pair[1].level)[:_MOST_RESULTS], len(found) - _MOST_RESULTS
+
+
+def _address(key: str, *labels: str, anchor: str = "") -> dict[str, str]:
+    """A property with the first address of the project that has one of these labels; nothing where none has."""
+    urls = dict(entry.split(", ", 1) for entry in metadata("symlint").get_all("Project-URL") or ())
+    known = {label.lower(): address for label, address in urls.items()}
+    found = next((known[label] for label in labels if label in known), "")
+    return {key: found + anchor} if found else {}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -77,6 +104,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.summary[:1024]},
         "fullDescription": {"text": described[:1024]},
+        **_address("helpUri", "documentation", "docs", anchor=f"#{rule.code.lower()}"),
         "help": {"text": page, "markdown": page},
         "defaultConfiguration": {"level": str(rule.level)},
         "properties": {
@@ -88,26 +116,41 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _result(
-    finding: Finding, indices: dict[str, int], artifact: int, uri: str, places: _LogicalLocations
+    finding: Finding, indices: dict[str, int], item: Report, artifact: tuple[int, str], places: _LogicalLocations
 ) -> dict[str, Any]:
-    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": uri, "index": artifact}}}
-    tensors = [places.tensor(uri, tensor) for tensor in finding.tensors[:_TENSORS_SHOWN]]
-    location["logicalLocations"] = tensors or [places.model(uri)]
+    number, place = artifact
+    file = {"uri": place, "index": number}
+    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": file, "region": {"startLine": 1}}}
+    tensors = [places.tensor(place, tensor) for tensor in finding.tensors[:_TENSORS_SHOWN]]
+    location["logicalLocations"] = tensors or [places.model(place)]
     return {
         "ruleId": finding.rule,
         **({"ruleIndex": indices[finding.rule]} if finding.rule in indices else {}),
         "level": str(finding.level),
-        "message": {"text": _text(finding.message)},
+        "message": {"text": _text(told(finding, item.coverage))},
         "locations": [location],
         "partialFingerprints": {"primaryLocationLineHash": finding.fingerprint},
+        **({"fixes": [_fix(item, file)]} if finding.fixable else {}),
         "properties": {
             "symlint/evidence": finding.evidence,
+            "symlint/layer": finding.layer,
+            "symlint/node": finding.node,
+            "symlint/op": finding.op,
             "symlint/space": finding.space or "",
             "symlint/units": ranges(finding.units),
             "symlint/facts": plain(finding.facts),
             "symlint/saves": finding.saves,
             "symlint/fixable": finding.fixable,
         },
+    }
+
+
+def _fix(item: Report, file: Mapping[str, object]) -> dict[str, Any]:
+    """The command that repairs a finding; the change that the format asks for inserts nothing nowhere."""
+    nowhere = {"deletedRegion": {"startLine": 1, "startColumn": 1, "endColumn": 1}}
+    return {
+        "description": {"text": _text(f"symlint fix {shlex.quote(item.path)} -o OUT")},
+        "artifactChanges": [{"artifactLocation": dict(file), "replacements": [nowhere]}],
     }
 
 
@@ -118,10 +161,13 @@ def _suppressions(finding: Finding) -> list[dict[str, Any]]:
     return [{"kind": "external", "status": "accepted", "justification": words}]
 
 
-def _invocation(run: Run, uris: list[str], indices: dict[str, int]) -> dict[str, Any]:
+def _invocation(run: Run, uris: list[str], indices: dict[str, int], left: int) -> dict[str, Any]:
     notifications: list[dict[str, Any]] = []
-    for number, (item, uri) in enumerate(zip(run.reports, uris, strict=True)):
-        locations = [{"physicalLocation": {"artifactLocation": {"uri": uri, "index": number}}}]
+    if left:
+        more = f"{count(left, 'finding')} of the lowest levels left out: code scanning takes {_MOST_RESULTS:,}"
+        notifications.append({"level": "warning", "message": {"text": more}})
+    for number, (item, place) in enumerate(zip(run.reports, uris, strict=True)):
+        locations = [{"physicalLocation": {"artifactLocation": {"uri": place, "index": number}}}]
         if item.incomplete:
             words = {"text": _text(f"{item.path}: {item.incomplete}")}
             notifications.append({"level": "error", "message": words, "locations": locations})
@@ -176,17 +222,5 @@ class _LogicalLocations:
 
 def _text(message: str) -> str:
     """A message in which a name of the model can neither be a link nor hide anything."""
-    return re.sub(r"\]\(", r"\\](", printable(message))
-
-
-def _repository(folder: Path) -> Path:
-    """The nearest folder at or above that holds a repository, else the folder itself."""
-    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
-
-
-def _uri(path: str, root: Path) -> str:
-    """The path relative to the repository, as a URI; a file outside it keeps its absolute one."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the repository
-    if absolute.is_relative_to(root):
-        return quote(absolute.relative_to(root).as_posix())
-    return absolute.as_uri()
+    text = re.sub(r"\]\(", r"\\](", printable(message))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from symlint.lint.finding import Finding
+    from symlint.symmetry.spaces import Coverage
+
+_UNITS_TOLD = 12
 # Controls, surrogates, format characters (which turn text around or hide it), separators of lines and paragraphs.
 _UNSAFE = {"Cc", "Cs", "Cf", "Zl", "Zp"}
 
@@ -22,6 +28,33 @@ def printable(text: str) -> str:
         character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNSAFE else character
         for character in text
     )
+
+
+_FORMULA = ("=", "+", "-", "@")
+
+
+def cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: names come from the model, which may be anyone's.
+
+    >>> cell("=1+1"), cell("conv")
+    ("'=1+1", 'conv')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def told(finding: Finding, coverage: Coverage) -> str:
+    """A finding in one line, with its units and what its repair saves; not yet safe to print.
+
+    Args:
+        finding: to be told.
+        coverage: of its model.
+    """
+    parts = [finding.message]
+    if finding.units:
+        parts.append(f"units {ranges(finding.units, _UNITS_TOLD)}")
+    if finding.saves:
+        parts.append(f"saves {count(finding.saves, 'parameter')}, {share(finding.saves, coverage.total)} of the model")
+    return "; ".join(parts)
 
 
 def ranges(units: Sequence[int], limit: int | None = None) -> str:

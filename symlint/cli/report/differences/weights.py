@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from symlint.cli.report import Style
-from symlint.cli.report.alike import merged, template
+from symlint.cli.report.inspection.alike import merged, template
 from symlint.cli.report.words import count, listed, printable, share
 from symlint.comparison.change.weights import Change, Status
 from symlint.lint.rule import rules

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 
-from symlint.cli.report.alike import merged
+from symlint.cli.report.inspection.alike import merged
 from symlint.cli.report.inspection.symbols import ID, Row, terms
 from symlint.cli.report.words import listed, printable
 from symlint.model.naming import nodes

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from symlint.cli.report import Style
-from symlint.cli.report.alike import merged
 from symlint.cli.report.full import coverage, typeset
+from symlint.cli.report.inspection.alike import merged
 from symlint.cli.report.inspection.flow import Flow
 from symlint.cli.report.inspection.layouts import layouts
 from symlint.cli.report.inspection.pinned import Pinned

@@ -15,14 +15,13 @@ from io import StringIO
 from symlint.cli.report.inspection.flow import Flow, Role
 from symlint.cli.report.inspection.stored import readable
 from symlint.cli.report.inspection.symbols import Row, rows
-from symlint.cli.report.words import printable
+from symlint.cli.report.words import cell, printable
 from symlint.symmetry.spaces import Generator, Space, Symmetry
 
 COLUMNS = (
     *("generator", "kind", "group", "dimension", "exact"),
     *("space", "symbol", "name", "size", "copies", "writers", "readers", "parameters", "tensors"),
 )
-_FORMULA = ("=", "+", "-", "@")
 
 
 def table(symmetry: Symmetry, flow: Flow | None = None) -> str:
@@ -36,12 +35,12 @@ def table(symmetry: Symmetry, flow: Flow | None = None) -> str:
     for generator in symmetry.generators:
         row = [*_generator(generator), *_space(spaces.get(generator.space or ""), symbols, flow or {})]
         moved = [symmetry.model.tensors[name].size for name in generator.tensors if name in symmetry.model.tensors]
-        writer.writerow([*row, sum(moved), _cell("; ".join(map(printable, generator.tensors)))])
+        writer.writerow([*row, sum(moved), cell("; ".join(map(printable, generator.tensors)))])
     return text.getvalue()
 
 
 def _generator(generator: Generator) -> Iterator[object]:
-    yield from (_cell(generator.id), generator.kind, _cell(generator.group))
+    yield from (cell(generator.id), generator.kind, cell(generator.group))
     yield from (generator.dimension, str(generator.exact).lower())
 
 
@@ -49,12 +48,7 @@ def _space(space: Space | None, symbols: Mapping[str, Row], flow: Flow) -> Itera
     if space is None:
         yield from [""] * 7
         return
-    yield from (_cell(space.id), symbols[space.id].symbol, _cell(printable(space.name)), space.size, space.copies)
+    yield from (cell(space.id), symbols[space.id].symbol, cell(printable(space.name)), space.size, space.copies)
     roles: tuple[Role, Role] = ("writes", "reads")
     for role in roles:
         yield len({place.tensor for place in space.places if role in flow.get((place.tensor, place.axis), ())})
-
-
-def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: names come from the model, which may be anyone's."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from symlint.cli.report.alike import merged, template
+from symlint.cli.report.inspection.alike import merged, template
 from symlint.cli.report.inspection.flow import Flow, Role
 from symlint.cli.report.words import printable
 from symlint.model.naming import nodes
