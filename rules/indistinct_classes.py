@@ -21,8 +21,6 @@ with one initial row for all new classes, labels that were merged on purpose, ou
 finding does not tell these apart. Where the spare entries are less than one in a thousand (the option `few`) it is a
 note, as such fillers of large vocabularies are.
 
-Entries of a softmax that no input decides between are told by SYM013, whether or not they are equal as well.
-
 ## Evidence
 
 exact: every weight agrees to a few roundings of its number type. Rows that differ along a direction only which the
@@ -41,11 +39,9 @@ Fishing for Magikarp: Automatically Detecting Under-trained Tokens in Large Lang
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from symlint.evidence.context import Context
 from symlint.evidence.ends.endings import Ending, endings
-from symlint.evidence.ends.entries import entries, scores
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 from symlint.lint.severity import SHARES, by_share
@@ -56,12 +52,8 @@ FEW = {"few": 0.001}
 @rule("SYM206", "indistinct-classes", Level.WARNING, "exact", options={**SHARES, **FEW})
 def check(context: Context) -> Iterator[Finding]:
     """One finding per axis of an output with such entries; its groups are in the facts."""
-    undecided = _undecided(context)
-    for found in endings(context.canonical, context.moving, context.verdicts):
-        told = undecided.get((found.output, found.axis), set())
-        groups = tuple(group for group in found.groups if not told.issuperset(group))
-        ending = replace(found, groups=groups)
-        if not groups:
+    for ending in endings(context.canonical, context.moving, context.verdicts):
+        if not ending.groups:
             continue
         spare = sum(len(group) - 1 for group in ending.groups)
         few = spare < context.option(check, "few") * ending.size
@@ -83,16 +75,6 @@ def check(context: Context) -> Iterator[Finding]:
                 "tolerance": 4.8e-07,
             },
         )
-
-
-def _undecided(context: Context) -> dict[tuple[str, int], set[int]]:
-    """Output and axis -> the entries of which SYM013 says that no input decides between them."""
-    found: dict[tuple[str, int], set[int]] = {}
-    for one in scores(context.ends, context.moving):
-        dead = entries(one.still)
-        if dead is not None and len(dead.axes) == 1:
-            found.setdefault((one.output, dead.axes[0]), set()).update(dead.places)
-    return found
 
 
 def _say(ending: Ending) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from symlint.audit.flaws import once
 from symlint.audit.outcome import Report, Run
 from symlint.errors import UnreadableModel
 from symlint.evidence.context import Context
@@ -179,7 +180,7 @@ def _check(
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
             continue
         findings += [replace(f, level=settings.level(rule, f.level)) for f in found]
-    findings = _promised(context, running, findings)
+    findings = _promised(context, running, once(findings))
     budget.lift()
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))

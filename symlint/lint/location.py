@@ -18,7 +18,7 @@ def placed(findings: Iterable[Finding], symmetry: Symmetry) -> list[Finding]:
 
 
 def _placed(finding: Finding, space: Space | None, names: Names) -> Finding:
-    tensor = space.places[0].tensor if space and space.places else next(iter(finding.tensors), "")
+    tensor = space.places[0].tensor if space and space.places else names.chief(finding.tensors)
     layer = space.name if space else names.layer(tensor) if tensor else ""
     where = next(_nodes(finding, tensor, names), None)
     if where is None:

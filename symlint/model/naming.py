@@ -9,7 +9,7 @@ and the tensor: ``Conv 12``. All names are a model's own words: whoever shows th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -80,6 +80,11 @@ class Names:
         if node is None:
             return name
         return node.name if node.name and not _NAMELESS.fullmatch(node.name) else f"{node.op} {name}"
+
+    def chief(self, tensors: Collection[str]) -> str:
+        """Of several stored tensors the first with most axes: the weight of a layer, before its bias."""
+        stored = self._model.tensors
+        return max(tensors, key=lambda name: len(stored[name].shape) if name in stored else 0, default="")
 
     def where(self, name: str) -> Where | None:
         """The node that reads a value, behind what only hands it on, else the one that makes it."""

@@ -368,3 +368,17 @@ def test_each_model_has_the_configuration_nearest_to_it(perceptron, monkeypatch,
     assert call(".", "--config", "none.toml").exit_code == 2
     shown = CliRunner().invoke(cli, ["config", "a/model.onnx"]).output
     assert 'fail-on  = "never"' in shown
+
+
+def test_one_flaw_is_one_finding(tmp_path, root):
+    """Equal classes before a softmax are told by SYM013; SYM206 says so where that is left out."""
+    text = (root / "fixtures" / "rules" / "SYM206.flagged.txt").read_text()
+    file = tmp_path / "model.onnx"
+    onnx.save(onnx.parser.parse_model("\n".join(line for line in text.splitlines() if line[:1] != "#")), file)
+
+    def told(*flags: str) -> list[str]:
+        found = document(file, "--select", "SYM013,SYM206", *flags, code=1)["models"][0]["findings"]
+        return [finding["rule"] for finding in found]
+
+    assert told() == ["SYM013"]
+    assert told("--ignore", "SYM013") == ["SYM206"]
