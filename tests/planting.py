@@ -277,6 +277,8 @@ class Network:
             action = self.structure.actions.get(f"{space.id}.permutation")
             if action is None or space.size < 2 or space.size * space.copies < 4 or action.leaf in bundles | mixed:
                 continue
+            if not mixed.isdisjoint(action.copies):
+                continue
             roles = self.roles(action)
             clash = roles.readers & roles.own
             shared = any(stored[self.program.weights[n]] > 1 or n in self.program.detached for n in roles.parts)

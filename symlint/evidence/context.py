@@ -68,12 +68,13 @@ class Context:
     def spaces(self) -> tuple[Space, ...]:
         """Spaces whose units are more than a choice of basis: of these a unit can be dead, constant or a duplicate.
 
-        They can be permuted, but not mixed: under GL(n) and O(n) the same flaw is a rank (see `products`). What is
-        written and never read is dead in any basis.
+        They can be permuted, but not mixed, nor can their copies: under GL(n) and O(n) the same flaw is a rank (see
+        `products`). What is written and never read is dead in any basis.
         """
-        permuted = {a.space for a in self.structure.permutations}
         actions = self.structure.actions.values()
-        mixed = {a.space for a in actions if general_linear(a) or a.group in ORTHOGONAL}
+        linear = [a for a in actions if general_linear(a) or a.group in ORTHOGONAL]
+        turned, mixed = {a.leaf for a in linear}, {a.space for a in linear}
+        permuted = {a.space for a in self.structure.permutations if turned.isdisjoint(a.copies)}
         return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
 
     @cached_property

@@ -109,8 +109,10 @@ class Recorder:
         return self.contract(operands, written, made, measure(written, shapes, sizes))
 
     def contract(self, operands: Sequence[Ref], specs: Sequence[Spec], result: Spec, sizes: dict[str, int]) -> Ref:
-        """The contraction of `operands` whose axes are spelled out as labels."""
+        """The contraction of `operands` whose axes are spelled out as labels; a sum over nothing is zero."""
         shape = tuple(prod(sizes[label] for label in axis) for axis in result)
+        if prod(shape) and any(not sizes[label] for spec in specs for axis in spec for label in axis):
+            return self.constant(np.broadcast_to(np.float32(0), shape))
         out = self._new(shape)
         self.steps.append(Einsum(out, tuple(x.name for x in operands), tuple(specs), result, sizes, self.node))
         return Ref(out, shape)

@@ -80,6 +80,26 @@ MENDED: tuple[Mended, ...] = (
         '[["call Split", 58443], ["flattened", 37090], ["same_convolution", 16607]]]',
     ),
     Mended(
+        "units in copies that any matrix mixes",
+        "every gauge",
+        '["steps", 49116, "float32", 17, [], [["call com.microsoft.BiasDropout", 22185]]]',
+    ),
+    Mended(
+        "a cache that is written into a buffer",
+        "sound",
+        '["tokens", 56558, "float32", 17, [], [["call com.microsoft.GroupQueryAttention", 52064]]]',
+    ),
+    Mended(
+        "a constant that is zero in another gauge",
+        "exactly",
+        '["nhwc", 51575, "float32", 17, [], [["linear", 24820], ["batch_norm", 52482]]]',
+    ),
+    Mended(
+        "an audit of sums over nothing",
+        "ordinary",
+        '["steps", 20286, "float32", 23, [], [["call Split", 38384]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',

@@ -244,6 +244,8 @@ def choice(b: Builder, x: Value, inside: Inside) -> Value:
 def _listed(b: Builder, x: Value, *, grown: bool = False) -> tuple[Value, str]:
     """A layer, and the two halves of its channels in a sequence of tensors."""
     n = x.width // 2 * 2
+    if not n:
+        raise Unfit
     wide = b.linear(x, n)
     if not grown and b.chance(0.3):
         return wide, b.node("SplitToSequence", wide.name, b.whole(n // 2), axis=x.axis)

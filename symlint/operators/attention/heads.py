@@ -66,7 +66,8 @@ def append(t: Tracer, past: Ref | None, x: Ref, k: int | None, *, shared: bool =
     if past is None or past.shape[2] == 0:
         made = x
     elif shared or (total is not None and total[2] == past.shape[2]):
-        made = t.mix(t.pointwise(NONE, x, t.slice(past, 2, 0, 1)), [0, 1, None, 3], MixKind.CACHE, shape=past.shape)
+        placed = [t.mix(rows, [0, 1, None, 3], MixKind.CACHE, shape=past.shape) for rows in (x, past)]
+        made = t.pointwise(NONE, *placed)
     else:
         made = t.concat([past, x], 2)
     return made
