@@ -67,7 +67,7 @@ class _Server:
         begun = time.perf_counter()
         outputs = self.sessions[request["key"]].run(None, _arrays(self.folder / request["feeds"]))
         seconds = time.perf_counter() - begun
-        arrays = [y for output in outputs for y in _apart(output)]
+        arrays = [y for output in outputs if (y := array_of(output)) is not None]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"seconds": seconds, "count": len(arrays)}
@@ -91,22 +91,29 @@ class _Server:
         from symlint.runtime.double import evaluate
 
         found = evaluate(Path(request["path"]), _arrays(self.folder / request["feeds"]))
-        arrays = [y for output in found for y in _apart(output)]
+        arrays = [y for output in found if (y := array_of(output)) is not None]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}
         np.savez(self.folder / request["out"], **named)
         return {"count": len(arrays)}
 
 
-def _apart(output: Any) -> list[Array]:
-    """The arrays of an output: lists and tables are taken apart, and strings have a fixed length."""
-    if isinstance(output, dict):
-        return [np.asarray([output[key] for key in sorted(output)])]
-    if isinstance(output, list):
-        return [leaf for item in output for leaf in _apart(item)]
+def array_of(output: Any) -> Array | None:
+    """An output as one array; None where it is absent. Strings get a fixed length.
+
+    The items of a list are stacked, or stand one behind the other where their shapes differ; of a table the values are
+    taken, in the order of its keys.
+    """
     if output is None:
-        return []
+        return None
+    if isinstance(output, dict):
+        return np.asarray([output[key] for key in sorted(output)])
+    if isinstance(output, list):
+        items = [item for item in map(array_of, output) if item is not None]
+        if len({item.shape for item in items}) == 1:
+            return np.stack(items)
+        return np.concatenate([item.reshape(-1) for item in items]) if items else np.zeros(0, np.float32)
     array = np.asarray(output)
-    return [array.astype(str) if array.dtype == object else array]
+    return array.astype(str) if array.dtype == object else array
 
 
 def _arrays(path: Path) -> dict[str, Array]:

@@ -100,6 +100,11 @@ MENDED: tuple[Mended, ...] = (
         '["steps", 20286, "float32", 23, [], [["call Split", 38384]]]',
     ),
     Mended(
+        "outputs that are maps",
+        "every gauge",
+        '["flat", 24822, "float32", 15, [], [["call ai.onnx.ml.ZipMap", 55012]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',

@@ -32,6 +32,7 @@ from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.edit import write
 from symlint.model.load import load
+from symlint.runtime.child import array_of
 from symlint.runtime.runner import Run
 from symlint.symmetry.dimension import dimension
 from symlint.symmetry.inference import examine
@@ -108,7 +109,7 @@ def at_hand() -> Iterator[None]:
                 # By its path, since weights may lie beside the file.
                 made = opened(str(path))
                 outputs = [y for each in feeds for y in made.run(None, each)]
-                found.append(Run(tuple(np.asarray(y) for y in outputs if not isinstance(y, (list, dict)))))
+                found.append(Run(tuple(y for y in map(array_of, outputs) if y is not None)))
             except Exception as error:
                 found.append(Run(failure=" ".join(str(error).split())[:300]))
         return found

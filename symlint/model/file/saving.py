@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 import onnx
 import onnx_ir as ir
 
-from symlint.errors import UnreadableModel
 from symlint.model.element_types import decode
 from symlint.model.file.limits import PROTOBUF_LIMIT, data_file, model_file, parse
 from symlint.model.file.stored import StoredFile
@@ -24,6 +23,8 @@ from symlint.model.file.wire import INSIDE, LARGE, framed, varint
 
 _COPIED = 1 << 20
 """Bytes that are copied from file to file in one go."""
+_TYPE = "symlint.type"
+"""Metadata of a value in memory: its type, which is a map."""
 _ALIGNED = 4096
 """Large tensors in files of their own begin at multiples of this, so that they can be mapped."""
 _ROOM = 1 << 24
@@ -104,20 +105,12 @@ def _holders(model: ir.Model) -> Iterator[_Initializer | _Attribute]:
 
 
 def opened(path: str | Path) -> ir.Model:
-    """A model to be changed; its large tensors are `Stored`. Raises UnreadableModel where it cannot be written back."""
+    """A model to be changed; its large tensors are `Stored`."""
     name = str(path)
     file = model_file(Path(path), name)
     proto, outline = parse(file)
-    try:
-        model = ir.serde.deserialize_model(proto)
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, NotImplementedError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        reason = "has values that are maps: it can be audited but not written back; export it without (zipmap=False)"
-        raise UnreadableModel(name, reason) from error
+    _set_apart(proto.graph)
+    model = ir.serde.deserialize_model(proto)
     files: dict[str, StoredFile] = {}
     for holder in _holders(model):
         tensor = holder.get()
@@ -133,6 +126,42 @@ def opened(path: str | Path) -> ir.Model:
             files[location] = StoredFile(found, name, f"its external data {location!r} ")
         holder.put(Stored(files[location], tensor.offset or 0, tensor.nbytes, location, tensor))
     return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the bodies inside it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(body)
+
+
+def _is_map(kind: onnx.TypeProto) -> bool:
+    if kind.HasField("sequence_type"):
+        return _is_map(kind.sequence_type.elem_type)
+    return kind.HasField("map_type") or (kind.HasField("optional_type") and _is_map(kind.optional_type.elem_type))
+
+
+def _set_apart(graph: onnx.GraphProto) -> None:
+    """Put types that are maps, which onnx_ir does not have, into the metadata of their values."""
+    for inner in _graphs(graph):
+        for value in (*inner.input, *inner.output, *inner.value_info):
+            if _is_map(value.type):
+                value.metadata_props.add(key=_TYPE, value=value.type.SerializeToString().hex())
+                value.ClearField("type")
+
+
+def _brought_back(graph: onnx.GraphProto) -> None:
+    """Give values the types that were set apart."""
+    for inner in _graphs(graph):
+        for value in (*inner.input, *inner.output, *inner.value_info):
+            kept = {entry.key: entry.value for entry in value.metadata_props}
+            if _TYPE in kept:
+                value.type.ParseFromString(bytes.fromhex(kept.pop(_TYPE)))
+                del value.metadata_props[:]
+                for key, text in kept.items():
+                    value.metadata_props.add(key=key, value=text)
 
 
 def stored(model: ir.Model) -> Iterator[Stored]:
@@ -194,6 +223,7 @@ def save(
     finally:
         for holder, tensor in old:
             holder.put(tensor)
+    _brought_back(proto.graph)
     adapt(proto.graph)
     writing.run(proto.SerializeToString(), data)
 
