@@ -85,7 +85,7 @@ def _summed(names: Names, cut: Grid, gone: list[str], sizes: dict[str, int]) -> 
         zero = absent(scale).all(axis=axes, keepdims=True)
         rest = (*(1 for _ in axes), *cut.shape[len(axes) :])
         if many <= 2048:
-            made = gathered(names, bases, map(alike, [scale]), axes, clear=fixed)
+            made = gathered(names, bases, map(alike, [scale]), axes, steady=True, clear=fixed)
         else:
             made = names.fresh(rest).labels.clear(fixed)
         size = np.where(fixed, total, np.where(zero, 0.0, 1.0))
@@ -290,12 +290,14 @@ def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape)
     for g in grids:
         scale = scale * g.scale
     zero = absent(scale)
-    bases = names.derive(wide, [g.bases for g in grids], clear=zero)
+    bases = names.derive(wide, [g.bases for g in grids], steady=True, clear=zero)
     flat = np.where(zero, 0.0, scale)
     axes = tuple(range(len(gone)))
     lead = first(flat, axes)
     nothing = lead == 0
-    made = gathered(names, bases, map(alike, [flat / np.where(nothing, 1.0, lead)]), axes, clear=nothing)
+    made = gathered(
+        names, bases, map(alike, [flat / np.where(nothing, 1.0, lead)]), axes, steady=True, clear=nothing
+    )
     starts = made.starts.reshape(made.starts.shape[len(gone) :])
     made = Bases(starts, made.steps[len(gone) :], made.shape[len(gone) :])
     return together(names, Grid(made, lead.reshape(lead.shape[len(gone) :]), tuple(kept)), step, shape)

@@ -278,7 +278,7 @@ class Names:
             shape: of the result, to which all of them broadcast.
             bases: what the operation reads.
             codes: whole numbers, equal where some other thing that it reads is equal; made if nothing else tells.
-            steady: a base that depends on no input (by the first of `bases`) makes one that does not either.
+            steady: bases that depend on no input make one that does not either.
             clear: where the result is the constant 1.
         """
         bases = [b.spread(shape) for b in bases]
@@ -290,7 +290,7 @@ class Names:
             made = Bases(teller.starts - low + self.count, teller.steps, shape)
             self.count += int(teller.starts.max()) - low + teller.extent
         if steady:
-            quiet = self.still(bases[0].starts)
+            quiet = reduce(np.logical_and, [self.still(b.starts) for b in bases])
             quiet = quiet if clear is None else quiet & ~clear
             if quiet.all():
                 self.settle(made)

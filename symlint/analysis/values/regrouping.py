@@ -178,13 +178,20 @@ def first(scale: Array, axes: tuple[int, ...]) -> Array:
 
 
 def gathered(
-    names: Names, bases: Bases, codes: Iterable[Labels], axes: tuple[int, ...], *, clear: Array | None = None
+    names: Names,
+    bases: Bases,
+    codes: Iterable[Labels],
+    axes: tuple[int, ...],
+    *,
+    steady: bool = False,
+    clear: Array | None = None,
 ) -> Bases:
     """New bases that everything along some axes determines together; these axes have size 1 then."""
     rest = tuple(1 if k in axes else n for k, n in enumerate(bases.shape))
     steps = tuple(0 if k in axes else step for k, step in enumerate(bases.steps))
     columns = [Bases(part, steps, rest) for part in _lines(bases.starts, axes)]
-    return names.derive(rest, columns, (part for code in codes for part in _lines(code, axes)), clear=clear)
+    told = (part for code in codes for part in _lines(code, axes))
+    return names.derive(rest, columns, told, steady=steady, clear=clear)
 
 
 def _lines(array: Array, axes: tuple[int, ...]) -> list[Array]:

@@ -235,7 +235,7 @@ class _Forward:
         if prod(rest) == 1 or 2 * many > 4096 or (x.bases is None and not similar(x.slim, x.shape, axes)):
             made = self.names.fresh(rest).labels
         else:
-            made = gathered(self.names, x.labels, map(alike, [x.slim]), axes)
+            made = gathered(self.names, x.labels, map(alike, [x.slim]), axes, steady=True)
         if law.kind == "none":
             return made, np.ones((1,) * len(rest))
         if self.verdicts.whole(x):
