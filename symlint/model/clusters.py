@@ -157,7 +157,8 @@ def _meet(
     Fills in `group`, and in `factor` that of rows that may be equal.
     """
     rows = compared.rows
-    letters, gaps = _letters(rows, order[~_followers(keys[order], direction[:, order], gap)])
+    plain = order[np.argsort(direction[0, order], kind="stable")]
+    letters, gaps = _letters(rows, plain[~_followers(direction[:, plain], gap)])
     waiting = order[suspect]
     line = _line(keys[waiting], direction[0, waiting], gap)
     ends = np.searchsorted(line, line + gap, "right")
@@ -176,9 +177,12 @@ def _meet(
                 group[b], taken[j], factor[b] = a, True, multiple * factor[a]
 
 
-def _followers(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[np.bool_]:
-    """Which of sorted rows look like the one before them: repeating ones would make any alphabet small."""
-    near = (keys[1:] == keys[:-1]) & (np.abs(direction[:, 1:] - direction[:, :-1]) <= gap).all(axis=0)
+def _followers(direction: Array, gap: float) -> NDArray[np.bool_]:
+    """Which of sorted rows look like the one before them, as one row does that is there for several keys.
+
+    Repeating ones would make any alphabet small.
+    """
+    near = (np.abs(direction[:, 1:] - direction[:, :-1]) <= gap).all(axis=0)
     return np.concatenate([[False], near])
 
 

@@ -295,9 +295,7 @@ def _products(names: Names, step: Einsum, values: Sequence[Value], shape: Shape)
     axes = tuple(range(len(gone)))
     lead = first(flat, axes)
     nothing = lead == 0
-    made = gathered(
-        names, bases, map(alike, [flat / np.where(nothing, 1.0, lead)]), axes, steady=True, clear=nothing
-    )
+    made = gathered(names, bases, map(alike, [flat / np.where(nothing, 1.0, lead)]), axes, steady=True, clear=nothing)
     starts = made.starts.reshape(made.starts.shape[len(gone) :])
     made = Bases(starts, made.steps[len(gone) :], made.shape[len(gone) :])
     return together(names, Grid(made, lead.reshape(lead.shape[len(gone) :]), tuple(kept)), step, shape)
