@@ -268,10 +268,10 @@ class Network:
         stored: dict[str, int] = {}
         for tensor in self.program.weights.values():
             stored[tensor] = stored.get(tensor, 0) + 1
-        # Heads and groups are bundles of units, which rules of their own speak of; what any invertible matrix may mix
-        # has no units of its own, but a rank.
+        # Heads and groups are bundles of units, which rules of their own speak of; what any invertible or orthogonal
+        # matrix may mix has no units of its own, but a rank.
         bundles = {c for action in self.structure.actions.values() for c in action.copies}
-        mixed = {action.leaf for action in self.structure.actions.values() if invertible(action)}
+        mixed = {a.leaf for a in self.structure.actions.values() if invertible(a) or a.group in ("O", "Stab")}
         found = []
         for space in self.symmetry.spaces:
             action = self.structure.actions.get(f"{space.id}.permutation")

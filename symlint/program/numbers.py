@@ -16,6 +16,10 @@ from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Progra
 Read = Callable[[str], Array]
 
 
+class Unvalued(ArithmeticError):
+    """A constant tensor has no value: what makes it is not evaluated, or not for the numbers that it gets."""
+
+
 class Numbers:
     """The constant part of a program, evaluated in float64 when asked for; a value may be infinite, or no number.
 
@@ -73,7 +77,7 @@ class Numbers:
             given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
             made = compute(step, given, finite=False)
             if made is None:
-                raise ArithmeticError(f"{step.function} has no value")
+                raise Unvalued(f"what {step.function} makes of constants is not known")
             return {step.out: made}
         if isinstance(step, Slice):
             x = arrays[step.x]
@@ -93,7 +97,7 @@ class Numbers:
             kept = [source for source in step.keep if source is not None]
             x = x[tuple(slice(None) if a in kept else 0 for a in range(x.ndim))].transpose(np.argsort(np.argsort(kept)))
             return {step.out: np.expand_dims(x, tuple(new))}
-        raise TypeError(f"{type(step).__name__} has no numbers")
+        raise Unvalued(f"what {step.node.op} makes of constants is not known")
 
     def _affine(self, step: Affine, arrays: Mapping[str, Array]) -> dict[str, Array]:
         if step.gain not in arrays:

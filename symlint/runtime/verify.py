@@ -19,13 +19,14 @@ import numpy as np
 from symlint.model.digest import BLOCK
 from symlint.model.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
+from symlint.program.numbers import Unvalued
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
 from symlint.runtime.noise import drowned
 from symlint.runtime.runner import Run
 from symlint.runtime.saturation import expose
 from symlint.runtime.sensitivity import MUTE, Asking, Question
 from symlint.runtime.session import run_each
-from symlint.symmetry.motion.teleport import HALVES, teleport
+from symlint.symmetry.motion.teleport import HALVES, stuck, teleport
 from symlint.symmetry.structure import Structure
 
 Outcome = Literal["held", "refuted", "not runnable"]
@@ -184,6 +185,15 @@ class _Verification:
         """How far one unit in the last place of every weight moves the outputs."""
 
     def trials(self, generators: list[str]) -> list[Trial]:
+        """Those that cannot be moved could not be tried; all others are tried together."""
+        try:
+            return self._tried(generators)
+        except Unvalued as error:
+            reasons = stuck(self.structure, generators, self.seed) or dict.fromkeys(generators, str(error))
+        rest = {t.id: t for t in self.trials([g for g in generators if g not in reasons])}
+        return [rest.get(g) or self._trial(g, None, "not runnable", reasons[g]) for g in generators]
+
+    def _tried(self, generators: list[str]) -> list[Trial]:
         if not generators:
             return []
         failure = self._begin()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.program.numbers import Unvalued
 from symlint.program.parameters import parameters
 from symlint.program.steps import Affine
 from symlint.symmetry.motion.elements import directions
@@ -27,7 +28,10 @@ def dimension(structure: Structure) -> int | None:
     if sum(tensors[n].size for n in set(structure.program.weights.values())) > PARAMETERS:
         return None
     for positive in (False, True):  # a weight may go through a root or a logarithm, which takes no negative number
-        rows = list(tangents(structure, positive=positive))
+        try:
+            rows = list(tangents(structure, positive=positive))
+        except Unvalued:
+            continue
         if not rows:
             return 0
         matrix = np.stack(rows)

@@ -15,6 +15,7 @@ from onnx.parser import parse_graph
 
 from symlint.cli.main import cli
 from symlint.model.load import load
+from symlint.program import numbers
 from symlint.runtime.proof import prove
 from symlint.runtime.sensitivity import jolted
 from symlint.runtime.verify import Trial, same_function, verify
@@ -164,6 +165,32 @@ def test_a_generator_behind_a_silent_output_could_not_be_tried(tmp_path):
 
 def called(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["verify", *map(str, arguments)])
+
+
+def test_what_follows_from_a_constant_without_a_value_could_not_be_tried(tmp_path, monkeypatch):
+    """It stays where it is, and all others are tried and moved; an audit goes on without it."""
+    other = {name.upper(): values for name, values in weights(1).items()}
+    stored = {**weights(), **other, "g": np.linspace(-1, 1, 6, dtype=np.float32)}
+    text = "e = Exp(g) u = MatMul(x, A) v = Add(u, P) w = Mul(v, e) o = MatMul(w, B) y = Add(o, Q)"
+    path = saved(tmp_path / "gain.onnx", text, stored)
+    monkeypatch.setattr(numbers, "compute", lambda *_, **__: None)
+    document = json.loads(called(path, "--format", "json").stdout)
+    found = {row["id"]: row for row in document["generators"]}
+    claimed = examine(load(path))[0].generators
+    moved = {g.id for g in claimed if g.kind == "translation" and "P" in g.tensors}
+    others = {g.id for g in claimed if {"A", "B"} <= {*g.tensors} and g.kind in ("permutation", "sign")}
+    assert others
+    assert moved
+    assert {found[name]["outcome"] for name in moved} == {"not runnable"}
+    assert "Exp" in found[min(moved)]["reason"]
+    assert {found[name]["outcome"] for name in others} == {"held"}
+    out = tmp_path / "moved.onnx"
+    done = CliRunner().invoke(cli, ["teleport", str(path), "-o", str(out)])
+    assert done.exit_code == 0
+    assert f"{min(moved)} stays" in done.stderr
+    assert same_function(load(path), load(out)).outcome == "held"
+    assert CliRunner().invoke(cli, ["check", str(path)]).exit_code in (0, 1)
+    assert CliRunner().invoke(cli, ["inspect", str(path)]).exit_code == 0
 
 
 def test_given_inputs_stand_in_for_drawn_ones(tmp_path):

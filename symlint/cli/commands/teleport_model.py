@@ -25,12 +25,21 @@ def command(model: str, output: str, seed: int, only: str | None, kinds: str | N
     from symlint.model.edit import write
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.program.numbers import Unvalued
     from symlint.symmetry.inference import examine
-    from symlint.symmetry.motion.teleport import select, teleport
+    from symlint.symmetry.motion.teleport import select, stuck, teleport
 
     if Path(output).resolve() == Path(model).resolve():
         raise UsageProblem(f"{output} is the model itself: name another file for the result")
     _, structure = examine(load(model, budget=FEW))
     chosen = select(structure, listed(only), listed(kinds))
-    write(model, teleport(structure, chosen, seed), output)
+    try:
+        moved = teleport(structure, chosen, seed)
+    except Unvalued:
+        left = stuck(structure, chosen, seed)
+        for name, reason in left.items():
+            click.echo(f"{name} stays: {reason}", err=True)
+        chosen = [name for name in chosen if name not in left]
+        moved = teleport(structure, chosen, seed)
+    write(model, moved, output)
     click.echo(f"{output}: moved by {len(chosen)} generators", err=True)

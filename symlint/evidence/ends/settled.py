@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from math import prod
@@ -20,7 +21,7 @@ from symlint.analysis.values.weights import Blockwise, Mask
 from symlint.model.clusters import ABSENT, ROUNDING, Off, precision
 from symlint.model.digest import BLOCK
 from symlint.model.graph import Array, Shape, Tensor
-from symlint.program.numbers import Numbers
+from symlint.program.numbers import Numbers, Unvalued
 from symlint.symmetry.kinds.unseen import hidden
 from symlint.symmetry.structure import Structure
 from symlint.symmetry.translation.course import Translation
@@ -225,10 +226,11 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
     for action in structure.actions.values():
         translation = action.translation
         moves: list[tuple[str, Sequence[Array]]] = []
-        with np.errstate(all="ignore"):
+        # What follows from a constant without a value stays as it is.
+        with np.errstate(all="ignore"), suppress(Unvalued):
             if translation is not None and translation.weight in names:
                 size = weights.held(translation, logits)
-                moves += factors(translation, weights.numbers, -size) if size.any() else ()
+                moves += list(factors(translation, weights.numbers, -size)) if size.any() else ()
             elif action.across and (name := next(iter(action.charge)).tensor) in names:
                 moves.append((name, (-hidden(structure, action, weights.get(name), weights.get),)))
         # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.

@@ -7,6 +7,7 @@ rank of B A, less what translations make of it, is the number of units that the 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -23,6 +24,7 @@ from symlint.evidence.ranks.side import SAME, Side, Stack, columns, orthonormal
 from symlint.evidence.ranks.spectrum import Rank, rank, surely_full, surely_full_each
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
+from symlint.program.numbers import Unvalued
 from symlint.program.passage import Passage, Passages
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.structure import Action, Structure
@@ -63,7 +65,10 @@ def products(structure: Structure, passages: Passages) -> Iterator[Product]:
     for action in structure.actions.values():
         narrow = general_linear(action) and structure.axes.factors.size(action.leaf) <= WIDEST
         if narrow and not freedom.meaningless(action):
-            found = Factors(structure, action, rotated).product(passages, freedom)
+            found = None
+            # Where it is not known what a translation takes away, nothing is known of the rest.
+            with suppress(Unvalued):
+                found = Factors(structure, action, rotated).product(passages, freedom)
             if found is not None:
                 yield found
 

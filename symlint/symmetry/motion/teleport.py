@@ -11,6 +11,7 @@ from symlint.errors import UsageProblem
 from symlint.model.edit import Lazy
 from symlint.model.element_types import CODES, numpy_type
 from symlint.model.graph import Array
+from symlint.program.numbers import Unvalued
 from symlint.symmetry.motion.elements import draw
 from symlint.symmetry.motion.motion import Weights, move
 from symlint.symmetry.structure import Structure
@@ -42,6 +43,8 @@ def teleport(
     Elements are drawn from `seed` and applied one after another in float64, each computed from the weights that the
     last one left, and rounded once. Permutations have no fixed point. A `wrong` element moves the first tensor of each
     generator alone, which is no symmetry: it shows that a comparison of outputs has the power to refute.
+
+    Raises Unvalued where an element follows from a constant that has no value; see `stuck`.
     """
     weights = Weights(structure, lambda stored: structure.program.model.tensors[stored].read())
     for name in generators:
@@ -49,6 +52,17 @@ def teleport(
         element = draw(structure, action, weights.numbers, np.random.default_rng([seed, *name.encode()]))
         move(weights, action, element, wrong=wrong)
     return Moved(weights, lifted=lifted)
+
+
+def stuck(structure: Structure, generators: Collection[str], seed: int) -> dict[str, str]:
+    """Generators that cannot be moved, and why: their elements follow from a constant without a value."""
+    found: dict[str, str] = {}
+    for name in generators:
+        try:
+            teleport(structure, [name], seed)
+        except Unvalued as error:
+            found[name] = str(error)
+    return found
 
 
 class Moved(Lazy):
