@@ -30,6 +30,8 @@ from symlint.symmetry import dimension
 FILLED = (images, sequences, stored_forms)
 """Modules that register their blocks when they are imported."""
 SECONDS = 300
+"""Of CPU that a network may take; asleep it may be as long again and again, on a machine with other work."""
+PATIENCE = 4 * SECONDS
 MEASURED = 1 << 10
 """Weights of the largest networks of which the rank of all directions is taken."""
 DEAR = 10
@@ -101,6 +103,9 @@ def tried(recipe: Recipe, wanted: Sequence[str] = tuple(laws.LAWS)) -> Answer:
         if not child:
             code = 1
             try:
+                import resource  # where there are copies of processes, there is this
+
+                resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
                 out.write_bytes(pickle.dumps(_here(recipe, Path(folder), wanted)))
                 code = 0
             finally:
@@ -114,10 +119,10 @@ def _waited(child: int, out: Path) -> Answer:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             break
-        if time.monotonic() - start > SECONDS:
+        if time.monotonic() - start > PATIENCE:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return Answer((Failure("ends", f"not within {SECONDS} s"),))
+            return Answer((Failure("ends", f"not within {PATIENCE} s"),))
         time.sleep(0.005)
     if out.exists() and not status:
         answer: Answer = pickle.loads(out.read_bytes())
