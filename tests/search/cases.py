@@ -121,6 +121,11 @@ MENDED: tuple[Mended, ...] = (
         '["nhwc", 12522, "float32", 17, [], [["convolution", 3496]]]',
     ),
     Mended(
+        "keys with a weight for each position",
+        "every gauge",
+        '["tokens", 52422, "float32", 17, [], [["call com.microsoft.MultiHeadAttention", 16506]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',

@@ -1,15 +1,18 @@
 """What of a product a translation may change at will: rows of its factors that mean nothing.
 
 A key bias shifts all scores alike, a value bias can be taken over by the bias of the output, and the null direction of
-a norm is never seen. Such a change of a factor A (rows over the units) is ``w a^T``, with one fixed column w and any a:
-only what is left of A without w can be observed.
+a norm is never seen. Such a change of a factor A (rows over the units) is ``w a^T``, with a fixed column w and any a:
+only what is left of A without w can be observed. A shift that may differ along an axis beside the units, as that of
+keys which have a weight for each position, has a column for each place of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,9 @@ from symlint.symmetry.motion.action import Stand
 from symlint.symmetry.structure import Action, Structure
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.element import factors
+
+COLUMNS = 64
+"""Columns of one translation that are told apart: what has more is taken for one by which everything may change."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Freedom:
         return any(side and side <= self.loose for side in sides)
 
     def of(self, stands: Mapping[str, Collection[Stand]]) -> list[dict[str, Array]]:
-        """Changes of weights, one random element for each translation that is free along the units of a product.
+        """Changes of weights, random elements of each translation that is free along the units of a product.
 
         Args:
             stands: weight of the program -> where the units are in it.
@@ -64,23 +70,32 @@ class Freedom:
         """The same changes as they come, several of one weight perhaps: the product of arrays that broadcast."""
         program = self.structure.program
         numbers = Numbers(program, lambda n: program.model.tensors[program.weights[n]].read())
-        for k, translation in enumerate(self._along(stands)):
+        for k, (translation, axis) in enumerate(self._along(stands)):
             size = np.random.default_rng(k).standard_normal(translation.shape)
-            yield list(factors(translation, numbers, size))
+            beside: list[Sequence[Any]] = [range(n) if j != axis else [slice(None)] for j, n in enumerate(size.shape)]
+            if translation.full or translation.dimension > COLUMNS * size.shape[axis]:
+                beside = [[slice(None)]] * size.ndim
+            for place in product(*beside):
+                part = np.zeros_like(size)
+                part[place] = size[place]
+                yield list(factors(translation, numbers, part))
 
     def touched(self, stands: Mapping[str, Collection[Stand]]) -> frozenset[str]:
         """The weights of the program that those changes change."""
-        found = list(self._along(stands))
+        found = [translation for translation, _ in self._along(stands)]
         return frozenset({t.weight for t in found} | {way.weight for t in found for way in t.absorbers})
 
-    def _along(self, stands: Mapping[str, Collection[Stand]]) -> Iterator[Translation]:
+    def _along(self, stands: Mapping[str, Collection[Stand]]) -> Iterator[tuple[Translation, int]]:
+        """The translations that are free along the units, with the axis of these."""
         for name, places in stands.items():
             for translation in self._by_weight.get(name, ()):
-                if any(_free(translation, stand) for stand in places):
-                    yield translation
+                axes = [stand.axis for stand in places if _free(translation, stand)]
+                if axes:
+                    yield translation, axes[0]
 
 
 def _free(translation: Translation, stand: Stand) -> bool:
-    """Whether every unit of an occurrence may change on its own."""
-    classes = translation.wave.classes[stand.axis][stand.grid]
-    return bool(classes.min() >= 0) and len(np.unique(classes)) == classes.size
+    """Whether every unit of an occurrence may change on its own, at each place beside it or at several alike."""
+    classes = np.moveaxis(translation.wave.classes[stand.axis][stand.grid], stand.place, -1)
+    ordered = np.sort(classes.reshape(-1, classes.shape[-1]), axis=1)
+    return bool(ordered.min() >= 0) and bool((np.diff(ordered, axis=1) > 0).all())
