@@ -162,7 +162,7 @@ def collapse(names: Names, bases: Bases, scale: Array, axes: tuple[int, ...]) ->
     fixed = bases.constant.all(axis=axes, keepdims=True)
     start = scale[tuple(slice(0, 1) if k in axes else slice(None) for k in range(scale.ndim))]
     same = fixed & (scale == start).all(axis=axes, keepdims=True)
-    made = gathered(names, bases, map(alike, [scale / safe]), axes, clear=same)
+    made = gathered(names, bases, map(alike, [scale / safe]), axes, steady=True, clear=same)
     return made, np.where(same, start, safe)
 
 
