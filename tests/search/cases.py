@@ -126,12 +126,25 @@ MENDED: tuple[Mended, ...] = (
         '["tokens", 52422, "float32", 17, [], [["call com.microsoft.MultiHeadAttention", 16506]]]',
     ),
     Mended(
+        "constants that stand for a row of others",
+        "exactly",
+        '["tokens", 64778, "float32", 17, ["two outputs"], [["one_of_a_list", 47610], ["token_mixing", 53311]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
     ),
 )
-KNOWN: tuple[Known, ...] = ()
+KNOWN: tuple[Known, ...] = (
+    Known(
+        "a repair behind a reshape of what is read",
+        "repaired",
+        r"^fix of a fixed network exits 5: \[\]$",
+        "a rank that a layer could do with is found where the layer makes the weights of a recurrence, and not taken out",
+        '["steps", 21029, "float32", 23, [], [["call LSTM", 8838], ["call Sign", 51433]]]',
+    ),
+)
 
 
 def known(failure: Failure) -> str | None:
