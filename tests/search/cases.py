@@ -141,7 +141,7 @@ KNOWN: tuple[Known, ...] = (
         "a repair behind a reshape of what is read",
         "repaired",
         r"^fix of a fixed network exits 5: \[\]$",
-        "a rank that a layer could do with is found where the layer makes the weights of a recurrence, and not taken out",
+        "a rank is found where a layer makes the weights of a recurrence, and not taken out",
         '["steps", 21029, "float32", 23, [], [["call LSTM", 8838], ["call Sign", 51433]]]',
     ),
 )
