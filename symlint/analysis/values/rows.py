@@ -114,7 +114,7 @@ def combine(names: Names, labels: Labels, scale: Array, weights: Columns, tolera
             scale.reshape(shape),
             fixed.reshape(shape),
             still.reshape(shape),
-            np.zeros(shape, bool),
+            np.broadcast_to(names.still(labels), shape),
         )
     return _Combination(names, labels, scale, weights, tolerance).rows()
 
