@@ -75,8 +75,8 @@ class Forecast:
 
     @cached_property
     def whole(self) -> Whole:
-        """The network with all its values."""
-        return Whole(self.structure.program.model)
+        """The network with all its values, as its file has them."""
+        return Whole(self.context.symmetry.model)
 
     def of(self, chosen: Iterable[Repair], pending: Sequence[Pending] = ()) -> Intent:
         """What goes of all these at once: units that lie in the same tensors go together or not at all.

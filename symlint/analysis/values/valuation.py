@@ -240,7 +240,7 @@ class _Forward:
             return made, np.ones((1,) * len(rest))
         if self.verdicts.whole(x):
             return made, np.ones((1,) * len(rest))
-        return made, np.where(_vanishing(x.slim, axes), 0.0, 1.0)
+        return made, np.where(_vanishing(x, axes), 0.0, 1.0)
 
     @step.register
     def _(self, step: Normalise) -> None:
@@ -304,11 +304,13 @@ def taken(x: Value, axis: int, indices: Sequence[int]) -> Value:
     return Value(Bases(picked(made.starts), made.steps, shape), picked(x.slim), shape, noise)
 
 
-def _vanishing(numbers: Array, axes: tuple[int, ...]) -> Mask:
+def _vanishing(x: Value, axes: tuple[int, ...]) -> Mask:
     """Where all numbers along some axes are zero, which the first of them mostly tell; the axes have size 1 then."""
-    begin = numbers[tuple(slice(0, 2) if k in axes else slice(None) for k in range(numbers.ndim))]
-    zero = np.asarray(absent(begin).all(axis=axes, keepdims=True))
-    return zero if not zero.any() else np.asarray(absent(numbers).all(axis=axes, keepdims=True))
+    source: object = x.held.read if isinstance(x.held, Weight) else None
+    begin = tuple(slice(0, 2) if k in axes else slice(None) for k in range(len(x.shape)))
+    first = source.at(begin) if isinstance(source, Blockwise) else x.slim[begin]
+    zero = np.asarray(absent(first).all(axis=axes, keepdims=True))
+    return zero if not zero.any() else np.asarray(absent(x.slim).all(axis=axes, keepdims=True))
 
 
 def _without(silent: NDArray[np.bool_], values: Array) -> Array:

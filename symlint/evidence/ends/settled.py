@@ -48,9 +48,14 @@ class Change:
     rounding: float
     """Half a unit in the last place of the weight, relative."""
 
-    def at(self, cut: Cut) -> Array:
-        """The part of the change that meets a block of the weight."""
-        return np.asarray(reduce(np.multiply, [_part(part, cut) for part in self.parts]))
+    def at(self, cut: Cut, room: Array | None = None) -> Array:
+        """The part of the change that meets a block of the weight; in the room of a block, where it is as large."""
+        *first, last = [_part(part, cut) for part in self.parts]
+        if not first:
+            return last
+        product = reduce(np.multiply, first)
+        fits = room is not None and np.broadcast_shapes(product.shape, last.shape) == room.shape
+        return np.asarray(np.multiply(product, last, out=room if fits else None))
 
     def floor(self, cut: Cut, places: Sequence[Array]) -> Array:
         """What rounding may leave of a zero in some places of a block: the change is as large as along some axis."""
@@ -97,9 +102,10 @@ class Settled(Blockwise):
         """The whole of it, read-only; made anew each time unless it is small."""
         if self._whole is not None:
             return self._whole
-        values, made = self.tensor.read(), np.empty(self.shape)
+        values, made, spare = self.tensor.read(), np.empty(self.shape), np.empty(0)
         for cut in cuts(self.shape, BLOCK):
-            self._block(values, cut, made[cut])
+            spare = _roomy(spare, made[cut].size)
+            self._block(values, cut, made[cut], spare)
         made.flags.writeable = False
         if made.size <= SMALL:
             self._whole = made
@@ -119,12 +125,11 @@ class Settled(Blockwise):
 
     def reading(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array, bool]]:
         """The blocks, and whether any element of theirs may be nothing."""
-        values, room = self.tensor.read(), np.empty(0)
+        values, room, spare = self.tensor.read(), np.empty(0), np.empty(0)
         for cut in cuts(self.shape, size):
             part = np.asarray(values[cut])
-            if part.size > room.size:
-                room = np.empty(part.size)
-            yield (cut, *self._block(values, cut, room[: part.size].reshape(part.shape)))
+            room, spare = _roomy(room, part.size), _roomy(spare, part.size)
+            yield (cut, *self._block(values, cut, room[: part.size].reshape(part.shape), spare))
 
     def at(self, cut: Cut, values: Array | None = None) -> Array:
         """One block; of the stored `values`, where the caller has read them."""
@@ -164,13 +169,18 @@ class Settled(Blockwise):
         assert self._zeros is not None
         return self._zeros
 
-    def _block(self, values: Array, cut: Cut, room: Array | None = None) -> tuple[Array, bool]:
+    def _block(
+        self, values: Array, cut: Cut, room: Array | None = None, spare: Array | None = None
+    ) -> tuple[Array, bool]:
+        """One block, and whether any element of it may be nothing; `spare` has room for as many elements."""
         part = np.asarray(values[cut])
         block, near = np.empty(part.shape) if room is None else room, True
-        block[...] = part
-        for change in self.changes:
-            block += change.at(cut)
-            size = np.abs(block)
+        size: Array = np.empty(part.shape) if spare is None else spare[: part.size].reshape(part.shape)
+        if not self.changes:
+            block[...] = part
+        for k, change in enumerate(self.changes):
+            np.add(block if k else part, change.at(cut, size), out=block, dtype=np.float64)
+            np.abs(block, out=size)
             near = not float(size.min(initial=np.inf)) > change.highest + ABSENT
             if near:
                 small = np.flatnonzero(size <= change.highest)
@@ -329,6 +339,11 @@ def cuts(shape: Shape, size: int) -> Iterator[Cut]:
     for front in np.ndindex(*shape[:axis]):
         for start in range(0, shape[axis], step):
             yield (*(slice(k, k + 1) for k in front), slice(start, start + step), *behind)
+
+
+def _roomy(room: Array, size: int) -> Array:
+    """Room for so many numbers: that which there is, where it suffices."""
+    return room if room.size >= size else np.empty(size)
 
 
 def _ranked(part: Array, rank: int) -> Array:
