@@ -15,7 +15,7 @@ from symlint.axes.interleave import interleave
 from symlint.axes.pins import INPUT, OUTPUT, TABLE, UNFIT, Pin, PinKind
 from symlint.axes.unify import collapse, unify
 from symlint.program.dispatch import dispatched
-from symlint.program.meeting import meetings
+from symlint.program.flow import meetings
 from symlint.program.steps import (
     Affine,
     Concat,

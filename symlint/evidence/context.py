@@ -26,8 +26,8 @@ from symlint.evidence.units import Units, same_units, spread
 from symlint.model.budget import Budget
 from symlint.model.graph import Shape
 from symlint.model.naming import Names as Named
+from symlint.program.flow import Passages
 from symlint.program.parameters import parameters
-from symlint.program.passage import Passages
 from symlint.program.steps import RANGE, Fold, Normalise
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space, Symmetry

@@ -11,7 +11,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Factor
 from symlint.lint.rule import Rule
 from symlint.lint.severity import by_share
-from symlint.program.passage import Passage
+from symlint.program.flow import Passage
 from symlint.symmetry.spaces import Space
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array
+from symlint.program.flow import Passages
 from symlint.program.functions import Parity
-from symlint.program.passage import Passages
 from symlint.program.steps import Pointwise
 
 SUMS = frozenset({"Add", "Sub", "Sum", "Mean", "Max", "Min", "Where"})

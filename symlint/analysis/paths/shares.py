@@ -11,7 +11,7 @@ from symlint.analysis.paths.bending import root
 from symlint.analysis.paths.paths import SOFTMAX, Forward
 from symlint.model.graph import Array
 from symlint.program.dispatch import dispatched
-from symlint.program.passage import Passages
+from symlint.program.flow import Passages
 from symlint.program.steps import (
     Affine,
     Concat,

@@ -24,8 +24,8 @@ from symlint.evidence.ranks.side import SAME, Side, Stack, columns, orthonormal
 from symlint.evidence.ranks.spectrum import Rank, rank, surely_full, surely_full_each
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
+from symlint.program.flow import Passage, Passages
 from symlint.program.numbers import Unvalued
-from symlint.program.passage import Passage, Passages
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.structure import Action, Structure
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from symlint.model.operators import op
+from symlint.operators.elementwise.pointwise import clip, prelu
 from symlint.operators.linear import conv, convolve, gemm, matmul, times
 from symlint.operators.normal import moments
-from symlint.operators.pointwise import clip, prelu
 from symlint.operators.spatial.channels import first, last
 from symlint.program.lower import Ref, Tracer
 from symlint.program.steps import MixKind

@@ -9,8 +9,8 @@ import numpy as np
 
 from symlint.model.operators import op
 from symlint.operators.contributed.fused import embedded
+from symlint.operators.elementwise.pointwise import prelu
 from symlint.operators.linear import convolve, matmul
-from symlint.operators.pointwise import prelu
 from symlint.operators.quantised.grids import lift, lift_bias, lower
 from symlint.operators.reduce import total
 from symlint.operators.spatial.channels import first, last, pool_last

@@ -85,38 +85,52 @@ def recur(
         t.unknown([lengths], [], "it is a length", opaque=False)
     # Lengths tell the examples of a batch apart.
     x = t.mix(x, [None, 1 if lengths is None else None, 2], MixKind.RECURRENCE, shape=x.shape)
-    hidden, count = r.shape[2], len(functions)
+    count = len(functions)
     names = list(activations) or list(functions) * w.shape[0]
     later = t.constant((np.arange(x.shape[0]) > 0).reshape(-1, 1, 1))
     found: list[tuple[Ref, ...]] = []
     for d in range(w.shape[0]):
-        bias = _gates(t, b, d, hidden)
-        gates = _gates(t, w, d, hidden)
-        half = len(gates)
-        cell = Cell(
-            t,
-            [g for g in gates if g],
-            [g for g in _gates(t, r, d, hidden) if g],
-            bias[:half] or [None] * half,
-            bias[half:] or [None] * half,
-            _gates(t, peepholes, d, hidden) or [None] * 3,
-            names[d * count : (d + 1) * count],
-            clip,
-        )
+        cell = _cell(t, d, (w, r, b, peepholes), names[d * count : (d + 1) * count], clip)
         first = step(cell, x, tuple(_gates(t, s, d, s.shape[1])[0] if s and not _zero(s) else None for s in states))
         second = step(cell, x, first)
         law = Law("sum", (None, Fraction(1), Fraction(1)))
         pairs = zip(first, second, strict=True)
         found.append(tuple(t.pointwise(law, later, q, p, function="Where") for p, q in pairs))
+    whole, last = _joined(t, found, len(states))
+    if layout:
+        whole, last = t.transpose(whole, (2, 0, 1, 3)), [t.transpose(s, (1, 0, 2)) for s in last]
+    return (whole, *last)
+
+
+def _cell(
+    t: Tracer, d: int, weights: tuple[Ref, Ref, Ref | None, Ref | None], names: Sequence[str], clip: float | None
+) -> Cell:
+    """The cell of direction `d`; the weights are those of the input, the state, the biases and the peepholes."""
+    w, r, b, peepholes = weights
+    hidden = r.shape[2]
+    bias, gates = _gates(t, b, d, hidden), _gates(t, w, d, hidden)
+    half = len(gates)
+    return Cell(
+        t,
+        [g for g in gates if g],
+        [g for g in _gates(t, r, d, hidden) if g],
+        bias[:half] or [None] * half,
+        bias[half:] or [None] * half,
+        _gates(t, peepholes, d, hidden) or [None] * 3,
+        names,
+        clip,
+    )
+
+
+def _joined(t: Tracer, found: Sequence[tuple[Ref, ...]], states: int) -> tuple[Ref, list[Ref]]:
+    """The whole sequence and the last states of all directions."""
     shape = found[0][0].shape
     whole = t.concat([t.reshape(s[0], (shape[0], 1, *shape[1:])) for s in found], 1)
     last = [
         t.concat([t.mix(s[k], [None, 1, 2], MixKind.LAST_STATE, shape=(1, *shape[1:])) for s in found], 0)
-        for k in range(len(states))
+        for k in range(states)
     ]
-    if layout:
-        whole, last = t.transpose(whole, (2, 0, 1, 3)), [t.transpose(s, (1, 0, 2)) for s in last]
-    return (whole, *last)
+    return whole, last
 
 
 def _gates(t: Tracer, w: Ref | None, d: int, rows: int) -> list[Ref | None]:

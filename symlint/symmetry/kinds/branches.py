@@ -18,7 +18,7 @@ from symlint.axes.arena import Form
 from symlint.axes.factor import Factors
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array
-from symlint.program.passage import Passages
+from symlint.program.flow import Passages
 from symlint.program.steps import Program
 from symlint.symmetry.kinds.coloured import Coloured, Vertex
 from symlint.symmetry.kinds.components import components

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop, heappush
 
@@ -16,6 +17,41 @@ from symlint.symmetry.translation.wave import Kind, Wave, beside, together
 LONG = 24
 """Steps after which a change is taken to be on its way through many layers."""
 Closed = Callable[[Way], bool]
+
+
+@dataclass(slots=True)
+class _Trail:
+    """The way of a change by now."""
+
+    visits: list[Visit] = field(default_factory=list)
+    passed: list[tuple[object, int]] = field(default_factory=list)
+    """Where it went through one step alone: what all that follows depends on, and how many visits came before."""
+    own: int | None = None
+    """How many visits are its own, where the rest was known."""
+    ends: bool = True
+    tried: bool = False
+    """Whether the way of a looser change was tried, which all share."""
+
+
+class _Front:
+    """The steps that a change has yet to go through, in the order of the program."""
+
+    def __init__(self, program: Program, start: int) -> None:
+        self.program, self.start = program, start
+        self.waiting: list[int] = []
+        self.queued: set[int] = set()
+
+    def push(self, name: str) -> bool:
+        """Add the readers of a tensor; False where it is an output."""
+        for k in self.program.readers.get(name, ()):
+            if k not in self.queued and k >= self.start:
+                self.queued.add(k)
+                heappush(self.waiting, k)
+        return name not in self.program.outputs
+
+    def pop(self) -> int:
+        """The first step of all."""
+        return heappop(self.waiting)
 
 
 class Following:
@@ -44,65 +80,59 @@ class Following:
 
         `closed` says of what would take the change back that it is, in the end, taken back by the change itself.
         """
-        waiting: list[int] = []
-        queued: set[int] = set()
-
-        def push(name: str) -> None:
-            for k in self.program.readers.get(name, ()):
-                if k not in queued and k >= start:
-                    queued.add(k)
-                    heappush(waiting, k)
-
-        for name in waves:
-            if name in self.program.outputs:
-                return None
-            push(name)
-        visits: list[Visit] = []
-        own: int | None = None
-        passed: list[tuple[object, int]] = []
-        ends, tried, self.refused = True, False, False
-        while waiting:
-            if len(waiting) == 1:
-                key = self._frontier(waiting[0], waves)
-                if key in self.known:
-                    tail, n, ends = self.known[key]
-                    own = len(visits)
-                    visits += tail[n:]
-                    break
-                if len(visits) >= LONG and not tried:
-                    # What is linear in which tensor matters to a weight nearby; the rest of the way is shared by all.
-                    tried, before = True, self.refused
-                    loosely = {n: w.loose() for n, w in self._entering(waiting[0], waves).items()}
-                    if (end := self.follow(loosely, closed, waiting[0])) is not None:
-                        visits += end
-                        break
-                    self.refused |= before
-                    if not self.refused and not any(map(self._shared, self._entering(waiting[0], waves).values())):
-                        ends = False
-                        break
-                passed.append((key, len(visits)))
-            place = heappop(waiting)
-            step = self.program.steps[place]
-            entering = tuple(k for k, n in enumerate(self.reads[place]) if n in waves)
-            try:
-                made = self._through(step, entering, waves)
-            except Blocked:
-                ends = False
+        front = _Front(self.program, start)
+        if not all(front.push(name) for name in waves):
+            return None
+        trail = _Trail()
+        self.refused = False
+        while front.waiting and trail.ends:
+            if len(front.waiting) == 1 and self._ended(trail, front.waiting[0], waves, closed):
                 break
-            ways = self._ways(step, entering, made, closed)
-            averages = isinstance(step, Einsum) and self._averages(step, entering, made)
-            visits.append(Visit(step, entering, made, ways, averages))
-            for name, wave in made.items() if not ways else ():
-                if name in self.program.outputs:
-                    ends = False
-                waves[name] = wave
-                push(name)
-            if not ends:
-                break
-        mine = visits[:own]  # what is known of the way on takes nothing back
+            self._visit(trail, front, waves, closed)
+        mine = trail.visits[: trail.own]  # what is known of the way on takes nothing back
         back = max((k + 1 for k, visit in enumerate(mine) if visit.ways), default=0)
-        self.known.update((key, (visits, n, ends)) for key, n in passed if n >= back and not self.refused)
-        return tuple(visits) if ends and self._even(mine) else None
+        known = ((key, (trail.visits, n, trail.ends)) for key, n in trail.passed if n >= back)
+        self.known.update(known if not self.refused else ())
+        return tuple(trail.visits) if trail.ends and self._even(mine) else None
+
+    def _visit(self, trail: _Trail, front: _Front, waves: dict[str, Wave], closed: Closed) -> None:
+        """The next step, and what it makes of the change."""
+        place = front.pop()
+        step = self.program.steps[place]
+        entering = tuple(k for k, n in enumerate(self.reads[place]) if n in waves)
+        try:
+            made = self._through(step, entering, waves)
+        except Blocked:
+            trail.ends = False
+            return
+        ways = self._ways(step, entering, made, closed)
+        averages = isinstance(step, Einsum) and self._averages(step, entering, made)
+        trail.visits.append(Visit(step, entering, made, ways, averages))
+        for name, wave in made.items() if not ways else ():
+            waves[name] = wave
+            trail.ends &= front.push(name)
+
+    def _ended(self, trail: _Trail, place: int, waves: Mapping[str, Wave], closed: Closed) -> bool:
+        """Whether the rest of the way is known, where the change goes through one step alone; it is added then."""
+        key = self._frontier(place, waves)
+        if key in self.known:
+            tail, n, trail.ends = self.known[key]
+            trail.own = len(trail.visits)
+            trail.visits += tail[n:]
+            return True
+        if len(trail.visits) >= LONG and not trail.tried:
+            # What is linear in which tensor matters to a weight nearby; the rest of the way is shared by all.
+            trail.tried, before = True, self.refused
+            entering = self._entering(place, waves)
+            if (end := self.follow({n: w.loose() for n, w in entering.items()}, closed, place)) is not None:
+                trail.visits += end
+                return True
+            self.refused |= before
+            if not self.refused and not any(map(self._shared, entering.values())):
+                trail.ends = False
+                return True
+        trail.passed.append((key, len(trail.visits)))
+        return False
 
     def _even(self, visits: Sequence[Visit]) -> bool:
         """Whether a weight that takes the change back where several steps read it does so in all of them alike."""

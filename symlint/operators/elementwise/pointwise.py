@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from symlint.model.operators import op
-from symlint.operators import curves
 from symlint.operators.choice import compared
+from symlint.operators.elementwise import curves
 from symlint.program.functions import Function, Parity, Within, enter
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.registry import pointwise
