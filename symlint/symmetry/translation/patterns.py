@@ -31,6 +31,16 @@ class Patterns:
             for option in self._options(f, shape[axis]) if shape[axis] != 1 else ():
                 yield Wave(Kind.CONSTANT, (*full[:axis], option, *full[axis + 1 :]), exact=True)
 
+    def least(self, name: str) -> Wave | None:
+        """The change that is one number: it is of every pattern, and where it cannot be followed none of them can.
+
+        None where an axis has parts, of which one may change alone, and where there is but one element.
+        """
+        shape = self.program.shapes[name]
+        if all(n == 1 for n in shape) or any(len(self.expansion.terms(f)) > 1 for f in self.axes.of[name]):
+            return None
+        return Wave(Kind.CONSTANT, tuple(map(same, shape)), exact=True)
+
     def _options(self, f: int, size: int) -> tuple[Partition, ...]:
         """The classes that an axis suggests, but for one class for each index."""
         root = self.axes.factors.find(f)

@@ -9,7 +9,7 @@ from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
 from symlint.program.steps import Einsum, Program, operands
 from symlint.symmetry.translation.absorption import Way
-from symlint.symmetry.translation.course import Nowhere, Translation
+from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.following import Following
 from symlint.symmetry.translation.null import alone, nulls
 from symlint.symmetry.translation.patterns import Patterns, anything
@@ -41,15 +41,20 @@ class Search:
             ):
                 continue
             found: list[Wave] = []
-            for wave in self.patterns.of(name):
+            least = self.patterns.least(name)
+            hopeless = least is not None and self._followed(name, least) is None
+            for wave in self.patterns.of(name) if not hopeless else ():
                 if any(covers(f, wave) for f in found):
                     continue
-                visits = self.following.follow({name: wave}, partial(self._circular, name, wave))
+                visits = self._followed(name, wave)
                 if visits is not None:
                     found.append(wave)
                     yield self._found(Translation(name, wave, visits))
             if not any(covers(f, anything(self.program, name)) for f in found):
                 yield from self._along_nulls(name)
+
+    def _followed(self, name: str, wave: Wave) -> tuple[Visit, ...] | None:
+        return self.following.follow({name: wave}, partial(self._circular, name, wave))
 
     def _found(self, translation: Translation) -> Translation:
         for way in translation.absorbers:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from symlint.cli.report.json import dump
 from symlint.errors import UnreadableModel
-from symlint.symmetry.spaces import Coverage, Symmetry
+from symlint.symmetry.spaces import Coverage, Generator, Symmetry
 
 
 def document(symmetry: Symmetry) -> str:
@@ -35,10 +35,15 @@ def document(symmetry: Symmetry) -> str:
             "parameters": asdict(symmetry.coverage),
             "dimension": symmetry.dimension,
             "spaces": spaces,
-            "generators": [asdict(generator) for generator in symmetry.generators],
+            "generators": [_record(generator) for generator in symmetry.generators],
             "opaque": [asdict(opaque) for opaque in symmetry.opaque],
         }
     )
+
+
+def _record(generator: Generator) -> dict[str, object]:
+    """Its fields, which are plain values: a deep copy of each would take longer than to write them."""
+    return {field.name: getattr(generator, field.name) for field in fields(generator)}
 
 
 def unread(problem: UnreadableModel) -> str:
