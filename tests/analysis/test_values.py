@@ -1,0 +1,130 @@
+"""Abstract values and liveness, near: what is told of the tensors of small networks is so on random inputs."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import SMALL, Net
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from symlint.analysis.values.lattice import Value
+from symlint.evidence.context import Context
+from symlint.model.load import load
+from symlint.program.translate import lower
+from symlint.symmetry.inference import examine
+
+TOLERANCE = 1e-6
+"""Attributes are numbers of float32, and what is computed of them is rounded here and there."""
+BATCH = 3
+
+
+def flawed(net: Net, seed: int) -> dict[str, np.ndarray]:
+    """Random weights, in which one row is zero, one a copy of another, and one a multiple, along some axis each."""
+    rng = np.random.default_rng(seed)
+    made = net.values()
+    for name in net.weights:
+        rows = np.moveaxis(made[name], rng.integers(made[name].ndim), 0) if made[name].ndim else made[name].reshape(1)
+        if len(rows) > 2 and name not in net.statistics:
+            zero, first, second = rng.permutation(len(rows))[:3]
+            rows[zero] = 0
+            rows[second] = rows[first] * rng.choice([1.0, 2.0])
+    return made
+
+
+def judged(net: Net, path: Path) -> tuple[onnx.ModelProto, Context, dict[str, str]]:
+    """A flawed network, what is known of it, and the tensor of the program that each of its values is."""
+    model = net.model("float64", flawed(net, zlib.crc32(net.text.encode())))
+    onnx.save(model, path)
+    symmetry, structure = examine(load(path))
+    held = lower(load(path)).values
+    names = {name: ref.name for name, ref in held.items() if ref.items is None}
+    return model, Context(symmetry, structure, judged=structure), names
+
+
+def computed(model: onnx.ModelProto) -> Iterator[str]:
+    """The floating values that nodes make."""
+    shown = onnx.shape_inference.infer_shapes(model).graph
+    floats = {v.name for v in (*shown.value_info, *shown.output) if v.type.tensor_type.elem_type == 11}
+    yield from (out for node in model.graph.node for out in node.output if out in floats)
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], wanted: list[str]) -> dict[str, np.ndarray]:
+    """Values of a network that are made on its way."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:]
+    shown.graph.output.extend(helper.make_tensor_value_info(name, 11, None) for name in wanted)
+    return dict(zip(wanted, ReferenceEvaluator(shown).run(None, dict(feeds)), strict=True))
+
+
+def by_unit(x: np.ndarray, value: Value) -> np.ndarray:
+    """The numbers of a tensor, a row for each element of its value."""
+    held = [k for k, n in enumerate(value.shape) if n > 1]
+    rest = [k for k in range(x.ndim) if k not in held]
+    return x.transpose(*held, *rest).reshape(int(np.prod(value.shape)), -1)
+
+
+def close(x: np.ndarray, y: np.ndarray) -> bool:
+    return bool(np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, float(np.abs(y).max(initial=0)))))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_values_are_so_on_random_inputs(name, tmp_path):
+    """Elements of one label are multiples by their scales, for every input; those without one are their scales."""
+    net = SMALL[name]
+    model, context, names = judged(net, tmp_path / "model.onnx")
+    wanted = [v for v in computed(model) if v in names and names[v] in context.values]
+    made = run(model, net.feeds(BATCH), wanted)
+    for v in wanted:
+        value = context.values[names[v]]
+        x = made[v]
+        if value.bases is None or len(value.shape) != x.ndim or not np.isfinite(x).all():
+            continue
+        rows, scales = by_unit(x, value), value.scale.reshape(-1)
+        labels = value.bases.written.reshape(-1)
+        for label in np.unique(labels):
+            mine, factors = rows[labels == label], scales[labels == label][:, None]
+            first = np.flatnonzero(factors)[:1]
+            base = mine[first] / factors[first] if label and first.size else 1.0
+            expected = np.broadcast_to(factors * base, mine.shape)
+            assert close(mine, expected), f"{v}: elements of label {label}"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_no_output_needs_may_be_anything(name, tmp_path):
+    """Elements that are told to contribute to no output, and are not zero themselves, change none when they change."""
+    net = SMALL[name]
+    model, context, names = judged(net, tmp_path / "model.onnx")
+    feeds = net.feeds(BATCH)
+    before = ReferenceEvaluator(model).run(None, feeds)[0]
+    made = run(model, feeds, list(computed(model)))
+    for v in made:
+        need, value = context._needs.get(names.get(v, "")), context.values.get(names.get(v, ""))
+        if need is None or value is None or need.all() or len(value.shape) != made[v].ndim or v == "y":
+            continue
+        idle = ~need & (value.scale != 0)
+        noise = np.random.default_rng(1).normal(size=made[v].shape) * idle
+        assert close(ReferenceEvaluator(pushed(model, v, noise)).run(None, feeds)[0], before), v
+
+
+def pushed(model: onnx.ModelProto, name: str, change: np.ndarray) -> onnx.ModelProto:
+    """The network with a change added to one value, wherever it is read."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    nodes = list(other.graph.node)
+    for node in nodes:
+        for k, read in enumerate(node.input):
+            if read == name:
+                node.input[k] = "pushed"
+    place = next(k for k, node in enumerate(nodes) if name in node.output)
+    nodes.insert(place + 1, helper.make_node("Add", [name, "change"], ["pushed"]))
+    del other.graph.node[:]
+    other.graph.node.extend(nodes)
+    other.graph.initializer.append(numpy_helper.from_array(change, "change"))
+    return other
