@@ -158,8 +158,10 @@ class _Backward:
         for k, name in enumerate(step.operands):
             mask = need
             if multiplied and self.values[name].bases is not None:
-                for j, other in enumerate(step.operands):
-                    mask = mask & self.there(other) if j != k or step.law.degrees[j] == 1 else mask
+                # A slope or a bound, which has no degree, may be zero and let something through.
+                factors = [j for j, degree in enumerate(step.law.degrees) if degree is not None]
+                for j in factors:
+                    mask = mask & self.there(step.operands[j]) if j != k or step.law.degrees[j] == 1 else mask
             self.give(name, mask)
 
     @step.register

@@ -74,10 +74,32 @@ def close(x: np.ndarray, y: np.ndarray) -> bool:
     return bool(np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, float(np.abs(y).max(initial=0)))))
 
 
-@pytest.mark.parametrize("name", SMALL)
+BOUNDED = {
+    "no slope": Net(
+        "u = MatMul(x, a) v = PRelu(u, s) y = MatMul(v, b)",
+        {"a": (3, 4), "b": (4, 2)},
+        {"x": (3,)},
+        2,
+        0,
+        fixed={"s": np.array([0.0, 1.0, 0.0, 2.0])},
+    ),
+    "below zero": Net(
+        "u = MatMul(x, a) v = Clip(u, low, high) y = MatMul(v, b)",
+        {"a": (3, 4), "b": (4, 2)},
+        {"x": (3,)},
+        2,
+        0,
+        {"low": -np.inf, "high": 0.0},
+    ),
+}
+"""Zeros that let something through."""
+NETS = {**SMALL, **BOUNDED}
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_values_are_so_on_random_inputs(name, tmp_path):
     """Elements of one label are multiples by their scales, for every input; those without one are their scales."""
-    net = SMALL[name]
+    net = NETS[name]
     model, context, names = judged(net, tmp_path / "model.onnx")
     wanted = [v for v in computed(model) if v in names and names[v] in context.values]
     made = run(model, net.feeds(BATCH), wanted)
@@ -96,10 +118,10 @@ def test_values_are_so_on_random_inputs(name, tmp_path):
             assert close(mine, expected), f"{v}: elements of label {label}"
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NETS)
 def test_what_no_output_needs_may_be_anything(name, tmp_path):
     """Elements that are told to contribute to no output, and are not zero themselves, change none when they change."""
-    net = SMALL[name]
+    net = NETS[name]
     model, context, names = judged(net, tmp_path / "model.onnx")
     feeds = net.feeds(BATCH)
     before = ReferenceEvaluator(model).run(None, feeds)[0]
