@@ -242,13 +242,14 @@ class _Combination:
         block = columns if np.all(scale == 1) else columns * scale[None, :, None]
         fixed = block[:, labels == 0].sum(axis=(1, 2), dtype=np.float64) if constant else np.zeros(out)
         if len(distinct) < len(labels) or constant:
-            merged = block[:, index].astype(np.float64)
+            # What is indexed is a copy, and large: no second one is made of it.
+            merged = block[:, index[1:] if constant else index].astype(np.float64, copy=False)
             again = np.ones(len(labels), bool)
             again[index] = False
             again &= labels != 0
             for k in np.flatnonzero(again):
-                merged[:, inverse[k]] += block[:, k]
-            block = merged[:, 1 if constant else 0 :]
+                merged[:, inverse[k] - constant] += block[:, k]
+            block = merged
         elif not np.array_equal(inverse, np.arange(len(labels))):
             block = block[:, index]
 
