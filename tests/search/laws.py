@@ -93,6 +93,11 @@ class Case:
         return audited(self.path)
 
     @property
+    def bfloat(self) -> bool:
+        """Whether its weights have eight bits."""
+        return self.recipe.dtype == "bfloat16"
+
+    @property
     def lossy(self) -> bool:
         """Whether a part may leave out units by what the operator does, so that a finding can be right."""
         return any(name.startswith(PREFIX) for name in self.stood)
@@ -256,7 +261,8 @@ def exactly(case: Case) -> Iterator[str]:
         got = [f for f in got if f in want or not (f[0] == "SYM011" and _unread(case, out, f[2]))]
         if got != want and not (_shifted(case, planted[0]) and got == [("SYM101", *f[1:]) for f in want]):
             moved = any(g.id.endswith(".translation") for g in case.examined[0].generators)
-            yield f"{name}: wanted {want or planted[1]}, found {got}{', beside a translation' if moved else ''}"
+            where = f"{', beside a translation' if moved else ''}{', in bfloat16' if case.bfloat else ''}"
+            yield f"{name}: wanted {want or planted[1]}, found {got}{where}"
 
 
 def _unread(case: Case, path: Path, channels: list[int]) -> bool:

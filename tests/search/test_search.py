@@ -25,9 +25,11 @@ COUNT = int(os.environ.get("SYMLINT_SEARCH_COUNT", "100"))
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="networks are tried in copies of one process")
 
 
-@pytest.mark.xfail(strict=False, reason="a few in a hundred still break a law; the output has their recipes")
 def test_a_hundred_networks_of_this_commit():
-    """Every law holds, but for reasons that are known; and every operator of the table is met."""
+    """Every law holds, but for reasons that are known; and every operator of the table is met.
+
+    That planted flaws are found exactly is the law that one network in two hundred still breaks: it fails no commit.
+    """
     seed = int(os.environ.get("SYMLINT_SEARCH_SEED", hunt.seed_of_commit()))
     met: set[str] = set()
     reasons: Counter[str] = Counter()
@@ -43,8 +45,11 @@ def test_a_hundred_networks_of_this_commit():
     left = set(operators()) - met
     print(f"SYMLINT_SEARCH_SEED={seed}, {len(operators()) - len(left)} of {len(operators())} operators met")  # noqa: T201
     print(dict(reasons))  # noqa: T201
-    assert not wrong, "\n".join([f"seed {seed}", *wrong])
+    hard = [line for line in wrong if not line.startswith("exactly: ")]
+    assert not hard, "\n".join([f"seed {seed}", *hard])
     assert COUNT < 100 or not left
+    if wrong:
+        pytest.xfail("\n".join([f"seed {seed}", *wrong]))
 
 
 def test_every_operator_of_the_table_has_a_block():
