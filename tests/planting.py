@@ -335,8 +335,8 @@ class Network:
     @cached_property
     def loose(self) -> set[str]:
         """Weights beside others that take over whatever they become, as a layer does from its adapter."""
-        moved = (action.translation for action in self.structure.actions.values())
-        return {found.weight for found in moved if found is not None and found.full}
+        moved = (action.translation for action in self.structure.shifts)
+        return {found.weight for found in moved if found.full}
 
     def _others(self, action: Action, side: int) -> list[tuple[Action, int]]:
         every = [(a, s) for a in self.structure.actions.values() if invertible(a) for s in (1, -1)]

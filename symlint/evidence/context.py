@@ -29,11 +29,12 @@ from symlint.model.naming import Names as Named
 from symlint.program.flow import Passages
 from symlint.program.parameters import parameters
 from symlint.program.steps import RANGE, Fold, Normalise
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space, Symmetry
 from symlint.symmetry.structure import Action, Structure
 
-ORTHOGONAL = ("O", "Stab")
 """Groups of rotations that keep lengths."""
 
 
@@ -72,7 +73,7 @@ class Context:
         `products`). What is written and never read is dead in any basis.
         """
         actions = self.structure.actions.values()
-        linear = [a for a in actions if general_linear(a) or a.group in ORTHOGONAL]
+        linear = [a for a in actions if general_linear(a) or isinstance(a, OrthogonalMap)]
         turned, mixed = {a.leaf for a in linear}, {a.space for a in linear}
         permuted = {a.space for a in self.structure.permutations if turned.isdisjoint(a.copies)}
         return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
@@ -120,7 +121,7 @@ class Context:
     def bundled(self, space: Space) -> bool:
         """Whether the units of a space are made of units of others, as heads, groups and experts are."""
         leaf = self.structure.permutation(space.id).leaf
-        return any(a.kind == "permutation" and not a.branches for a in self.structure.nested.get(leaf, ()))
+        return any(isinstance(a, UnitPermutation) for a in self.structure.nested.get(leaf, ()))
 
     def dead(self, action: Action) -> NDArray[np.bool_]:
         """Which units contribute to no output, copy-major."""
@@ -214,7 +215,7 @@ class Context:
     @cached_property
     def _leaves(self) -> frozenset[int]:
         """The leaves of inputs and outputs, where anything may be shifted along them."""
-        moving = any(a.translation is not None for a in self.structure.actions.values())
+        moving = bool(self.structure.shifts)
         return Ends(self.structure, self._carried).leaves if moving else frozenset()
 
     @cached_property

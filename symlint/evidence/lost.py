@@ -12,6 +12,8 @@ from symlint.evidence.context import Context
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.model.graph import Array
 from symlint.program.parameters import parameters
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Action
 
@@ -83,7 +85,7 @@ def _whole(context: Context) -> Iterator[tuple[str, Action]]:
         found.setdefault(action.space, []).append(action)
     for space in context.symmetry.spaces:
         mine = found.get(space.id, ())
-        chosen = [a for a in mine if a.kind in ("permutation", "rotation") and a.leaf >= 0 and not a.branches]
+        chosen = [a for a in mine if isinstance(a, UnitPermutation | Rotation)]
         if chosen and _dead(context, chosen[0]) and not any(map(freedom.meaningless, chosen)):
             yield space.id, chosen[0]
 

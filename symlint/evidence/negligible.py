@@ -37,10 +37,9 @@ def negligible(structure: Structure, asked: Asked) -> dict[str, Mask]:
     """
     found: dict[str, Mask] = {}
     weights = _Weights(structure, asked)
-    for action in structure.actions.values():
-        if action.kind == "permutation" and not action.branches:
-            for name, mask in weights.silent(action):
-                found[name] = found[name] | mask if name in found else mask
+    for action in structure.permutations:
+        for name, mask in weights.silent(action):
+            found[name] = found[name] | mask if name in found else mask
     return found
 
 
@@ -55,9 +54,7 @@ class _Weights:
         # Most spaces have nothing that is small in any tensor.
         if not any((_small(s, RARE) & (s > 0)).any() for s in strengths.values()):
             return
-        scalings = [
-            a.charge for a in self.structure.actions.values() if a.kind == "rescaling" and a.leaf == action.leaf
-        ]
+        scalings = [a.charge for a in self.structure.rescalings if a.leaf == action.leaf]
         if not scalings and (found := sides(self.structure, action, strengths)) is not None:
             scalings = [{place: Fraction(sign) for sign, side in zip((1, -1), found, strict=True) for place in side}]
         for place, units in self._units(strengths, scalings).items():

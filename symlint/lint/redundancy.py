@@ -31,19 +31,18 @@ def redundancies(context: Context) -> dict[str, list[Redundancy]]:
     """Space -> what its translations say."""
     program = context.structure.program
     found: dict[str, list[Redundancy]] = {}
-    for generator in context.symmetry.generators:
-        translation = context.structure.action(generator.id).translation
-        if translation is not None:
-            absorbers = dict.fromkeys(program.weights[way.weight] for way in translation.absorbers)
-            said = Redundancy(
-                program.weights[translation.weight],
-                translation.dimension,
-                translation.free,
-                tuple(absorbers),
-                translation.sinks,
-                translation.averaged,
-            )
-            found.setdefault(generator.space, []).append(said)
+    for action in context.structure.shifts:
+        translation = action.translation
+        absorbers = dict.fromkeys(program.weights[way.weight] for way in translation.absorbers)
+        said = Redundancy(
+            program.weights[translation.weight],
+            translation.dimension,
+            translation.free,
+            tuple(absorbers),
+            translation.sinks,
+            translation.averaged,
+        )
+        found.setdefault(action.space, []).append(said)
     return found
 
 

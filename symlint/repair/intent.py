@@ -207,8 +207,7 @@ class Forecast:
         return f"widths stay multiples of {self.align}" if together else TURNS
 
     def _copies(self, leaf: int) -> tuple[int, ...]:
-        actions = self.structure.actions.values()
-        return next((a.copies for a in actions if a.leaf == leaf and a.kind == "permutation"), ())
+        return next((a.copies for a in self.structure.permutations if a.leaf == leaf), ())
 
     def _room(self, leaf: int, width: int) -> int:
         """How many units go, over all copies."""

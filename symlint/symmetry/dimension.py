@@ -10,8 +10,7 @@ from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
 from symlint.program.parameters import parameters
 from symlint.program.steps import Affine
-from symlint.symmetry.motion.elements import directions
-from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 
 PARAMETERS = 1 << 12
@@ -47,11 +46,11 @@ def tangents(structure: Structure, seed: int = 0, *, positive: bool = False) -> 
     start = _generic(structure, seed, positive)
     order = sorted(start)
     for action in structure.actions.values():
-        for ahead, behind in directions(structure, action, STEP):
+        for ahead, behind in action.directions(structure, STEP):
             ends = []
             for element in (ahead, behind):
                 weights = Weights(structure, start.__getitem__)
-                move(weights, action, element)
+                action.move(weights, element)
                 ends.append({**start, **weights.now})
             change = [np.ravel((ends[0][n] - ends[1][n]) / (2 * STEP)) for n in order]
             if any(c.any() for c in change):

@@ -9,6 +9,11 @@ from symlint.axes.copies import copies
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
+from symlint.symmetry.actions.base import Action
+from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
+from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
+from symlint.symmetry.actions.scaling import SignFlip, TensorRescaling, UnitRescaling
+from symlint.symmetry.actions.translation import Shift
 from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
 from symlint.symmetry.charges.unknowns import Charge, Variables
@@ -19,11 +24,16 @@ from symlint.symmetry.kinds.planes import planes
 from symlint.symmetry.kinds.unseen import unseen
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.spaces import Kind
-from symlint.symmetry.structure import Action
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.search import translations
 
 SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
+KINDS: dict[Kind, type[UnitRescaling | SignFlip | InvertibleMap]] = {
+    "rescaling": UnitRescaling,
+    "sign": SignFlip,
+    "rotation": InvertibleMap,
+}
+"""What acts by the charges that each system has found."""
 
 
 class Generators:
@@ -61,26 +71,25 @@ class Generators:
         for leaf, space in self.names.items():
             if leaf >= 0 and leaf not in self.factors.pins:
                 beside = copies(self.axes, self.expansion, leaf, None, self.bearers[leaf][0])
-                yield Action(f"{space}.permutation", space, "permutation", leaf, beside, {})
+                yield UnitPermutation(f"{space}.permutation", space, leaf, beside)
             turns = self.rotations.get(leaf, [])
             turned = self.planes.get(leaf, [])
             for charge, suffix in zip(turned, _suffixes(len(turned)), strict=True):
                 beside = self._beside(leaf, charge)
-                yield Action(f"{space}.plane{suffix}", space, "rotation", leaf, beside, charge, "SO2")
+                yield PlaneRotation(f"{space}.plane{suffix}", space, leaf, beside, charge)
             for kind, by_leaf in self.charges.items():
                 found = [c for c in by_leaf.get(leaf, []) if kind != "rotation" or _invertible(c)]
                 suffixes = _suffixes(len(found) + len(turns) * (kind == "rotation"))
                 for charge, suffix in zip(found, suffixes, strict=False):
-                    group = "GL" if kind == "rotation" else ""
-                    beside = self._beside(leaf, charge)
-                    made = Action(f"{space}.{kind}{suffix}", space, kind, leaf, beside, charge, group)
+                    made = KINDS[kind](f"{space}.{kind}{suffix}", space, leaf, self._beside(leaf, charge), charge)
                     yield made
-                    yield from unseen(made, self.program, self.axes, self.expansion) if group else ()
+                    if isinstance(made, InvertibleMap):
+                        yield from unseen(made, self.program, self.axes, self.expansion)
                 for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
                     yield self._turn(f"{space}.rotation{suffix}", space, leaf, turn)
             shifts = self.translations.get(leaf, [])
             for shift, suffix in zip(shifts, _suffixes(len(shifts)), strict=True):
-                yield Action(f"{space}.translation{suffix}", space, "translation", leaf, (), {}, translation=shift)
+                yield Shift(f"{space}.translation{suffix}", space, leaf, translation=shift)
 
     def nearly(self) -> Iterator[Action]:
         """Rescalings of units that only an epsilon breaks."""
@@ -91,7 +100,7 @@ class Generators:
             numbers[leaf] += 1
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             name = f"{space}.rescaling.nearly.{numbers[leaf]}"
-            yield Action(name, space, "rescaling", leaf, self._beside(leaf, charge), charge)
+            yield UnitRescaling(name, space, leaf, self._beside(leaf, charge), charge)
 
     def whole(self, scalings: Sequence[Charge], suffix: str = "") -> Iterator[Action]:
         """The scalings of whole tensors."""
@@ -100,14 +109,14 @@ class Generators:
             name = self.program.affines[first].gain if first in self.program.affines else first
             leaf = self._single(name)
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
-            yield Action(f"{space}.rescaling.{first}{suffix}", space, "rescaling", leaf, (), charge)
+            yield TensorRescaling(f"{space}.rescaling.{first}{suffix}", space, leaf, (), charge)
 
     def exchanges(self) -> Iterator[Action]:
         """The permutations of parts of the network that compute alike."""
         for number, found in enumerate(branches(self.program, self.axes), start=1):
             leaf = -len(self.program.weights) - number
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
-            yield Action(f"{space}.branches", space, "permutation", leaf, (), {}, branches=found)
+            yield PartExchange(f"{space}.branches", space, leaf, branches=found)
 
     def _single(self, name: str) -> int:
         """What stands for a weight that is moved as a whole."""
@@ -115,7 +124,8 @@ class Generators:
 
     def _turn(self, name: str, space: str, leaf: int, turn: Rotation) -> Action:
         beside = self._beside(leaf, turn.charge)
-        return Action(name, space, "rotation", leaf, beside, turn.charge, turn.group, turn.frames)
+        fixes = turn.group == "Stab"
+        return OrthogonalMap(name, space, leaf, beside, turn.charge, fixes_ones=fixes, frames=turn.frames)
 
     def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
         """The factors on whose index the gauge may depend."""

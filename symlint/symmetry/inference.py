@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import prod
+from functools import partial
 
 from symlint.axes.arena import Form
 from symlint.axes.pins import WHOLE
@@ -17,12 +17,16 @@ from symlint.model.graph import Model
 from symlint.model.naming import Names
 from symlint.program.steps import Program
 from symlint.program.translate import translate
+from symlint.symmetry.actions.base import Action
+from symlint.symmetry.actions.permutation import PartExchange
+from symlint.symmetry.actions.rotation import InvertibleMap
+from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.coverage import coverage
 from symlint.symmetry.generators import Generators
 from symlint.symmetry.kinds.whole import scalings
 from symlint.symmetry.overlap import Overlaps
 from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
-from symlint.symmetry.structure import Action, Structure
+from symlint.symmetry.structure import Structure
 
 
 def infer(model: Model) -> Symmetry:
@@ -78,10 +82,10 @@ class _Report:
         spaces = tuple(
             self._space(leaf, self._copies(beside[leaf]))
             for leaf in self.names
-            if any(not a.branches for a in beside[leaf])
+            if any(not isinstance(a, PartExchange) for a in beside[leaf])
         )
         free = self.overlaps.free(actions)
-        mixing = {leaf: [a for a in found if a.invertible] for leaf, found in beside.items()}
+        mixing = {leaf: [a for a in found if isinstance(a, InvertibleMap)] for leaf, found in beside.items()}
         generators = tuple(
             self._generator(a, actions, counted=not self.overlaps.inside(a, mixing[a.leaf], free)) for a in actions
         )
@@ -95,55 +99,14 @@ class _Report:
         )
 
     # -- generators -----------------------------------------------------------------------------------------------
-    def _count(self, beside: Sequence[int]) -> int:
-        return prod(self.factors.size(c) for c in beside)
-
     def _copies(self, actions: Iterable[Action]) -> int:
         """How many gauges a space has at least; a translation has a pattern of its own."""
-        return min((self._count(a.copies) for a in actions if a.kind != "translation"), default=1)
+        return min((a.count(self.factors) for a in actions if not isinstance(a, Shift | UnseenChange)), default=1)
 
     def _generator(self, action: Action, actions: Sequence[Action], *, counted: bool) -> Generator:
-        group, dimension = self._group(action, actions)
-        names = tuple(sorted(self._moved(action)))
+        group, dimension = action.group(self.factors, partial(self.overlaps.orbit, actions=actions))
+        names = tuple(sorted(action.tensors(self.bearers, self.stored)))
         return Generator(action.id, action.kind, action.space, group, dimension if counted else 0, True, names)
-
-    def _group(self, action: Action, actions: Sequence[Action]) -> tuple[str, int]:
-        """The group in words of the field, and the dimension of its orbit."""
-        if action.translation is not None:
-            return f"R^{action.translation.dimension}", action.translation.dimension
-        if action.branches is not None:
-            return f"S_{len(action.branches.images)}", 0
-        if action.leaf < 0:
-            return "R_{>0}", 1
-        size, count = self.factors.size(action.leaf), self._count(action.copies)
-        if action.across:
-            free = self.overlaps.unseen(action, actions) * count
-            return f"R^{free}", free
-        power = f"^{count}" if count > 1 else ""
-        if action.kind == "permutation":
-            return f"S_{size}{power}", 0
-        if action.kind == "sign":
-            return f"Z_2^{size * count}", 0
-        if action.group == "SO2":
-            return f"SO(2)^{size * count}", size * count
-        if action.kind == "rotation":
-            name = f"O({size}) fixing 1" if action.group == "Stab" else f"{action.group}({size})"
-            return (f"({name}){power}" if power and action.group == "Stab" else name + power), (
-                self.overlaps.orbit(action) * count
-            )
-        return f"R_{{>0}}^{size * count}", size * count
-
-    def _moved(self, action: Action) -> set[str]:
-        """The stored tensors that a generator moves."""
-        program = self.program
-        if action.translation is not None:
-            ends = (action.translation.weight, *(way.weight for way in action.translation.absorbers))
-            return {program.weights[n] for n in ends}
-        if action.branches is not None:
-            return {program.weights[n] for n in action.branches.weights}
-        if action.kind == "permutation":
-            return {program.weights[name] for name in self.bearers[action.leaf]}
-        return {t for o in action.charge for t in self.stored.get(o.tensor, ())}
 
     # -- spaces ---------------------------------------------------------------------------------------------------
     def _space(self, leaf: int, count: int) -> Space:

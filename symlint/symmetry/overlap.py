@@ -10,9 +10,12 @@ from math import prod
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
+from symlint.symmetry.actions.base import Action
+from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, Rotation
+from symlint.symmetry.actions.scaling import Rescaling, Scaling
+from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.span import independent
 from symlint.symmetry.charges.unknowns import ONE, Charge
-from symlint.symmetry.structure import Action
 
 Row = Mapping[tuple[str, int, int], Fraction]
 """How much a weight is scaled: as a whole (axis -1), or one term of an axis that is a sum."""
@@ -35,7 +38,7 @@ class Overlaps:
         left = {action.id: action for action in actions}
         nested: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
         for action in left.values():
-            for leaf in action.copies if action.kind in ("rescaling", "sign") else ():
+            for leaf in action.copies if isinstance(action, Scaling) else ():
                 nested[action.kind, leaf].append(action.id)
         for action in list(left.values()):
             inner = [self._places(left[name]) for name in nested[action.kind, action.leaf] if name in left]
@@ -45,7 +48,7 @@ class Overlaps:
 
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
         """Those scalings of whole weights that are no part of what scales the units of all spaces."""
-        rows: list[Row] = [self._places(a) for a in actions if a.kind == "rescaling"]
+        rows: list[Row] = [self._places(a) for a in actions if isinstance(a, Rescaling)]
         split = {(tensor, axis) for row in rows for tensor, axis, _ in row if axis >= 0}
         for tensor, axis in split:
             terms = self.expansion.terms(self.axes.of[tensor][axis])
@@ -67,7 +70,7 @@ class Overlaps:
     @staticmethod
     def free(actions: Sequence[Action]) -> frozenset[str]:
         """Weights of which any change is taken back by others, or seen by nothing."""
-        return frozenset(a.translation.weight for a in actions if a.translation is not None and a.translation.full)
+        return frozenset(a.translation.weight for a in actions if isinstance(a, Shift) and a.translation.full)
 
     def inside(self, action: Action, beside: Sequence[Action], free: frozenset[str]) -> bool:
         """Whether other generators, those `beside` it that mix its units, count all of an action's directions already.
@@ -75,11 +78,11 @@ class Overlaps:
         A rescaling is the diagonal of a group of matrices on the same space. A generator that only moves weights of
         which any change is taken back by others adds nothing to those translations.
         """
-        if action.kind not in ("rescaling", "rotation"):
+        if not isinstance(action, Rescaling | Rotation):
             return False
         if {o.tensor for o in action.charge if o.tensor in self.stored} <= free:
             return True
-        return action.kind == "rescaling" and any(
+        return isinstance(action, Rescaling) and any(
             set(action.copies) <= set(other.copies) and self._pattern(other) == self._pattern(action)
             for other in beside
         )
@@ -90,28 +93,27 @@ class Overlaps:
         unit = moved[min(moved)]
         return frozenset((*place, c / unit) for place, c in moved.items())
 
-    def orbit(self, action: Action) -> int:
-        """The dimension of the orbit of one copy.
+    def orbit(self, action: Action, actions: Sequence[Action]) -> int:
+        """The dimension of the orbit of one copy, of those whose group does not tell it.
 
         For GL(n), n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q.
         """
         size = self.factors.size(action.leaf)
-        if action.group == "SO2":
-            return size
-        if action.group == "O":
-            return size * (size - 1) // 2
-        if action.group == "Stab":
-            return (size - 1) * (size - 2) // 2
+        match action:
+            case OrthogonalMap():
+                return action.degrees(size)
+            case UnseenChange():
+                return self._unseen(action, actions)
         p, q = widths(action, self.program, self.axes, self.expansion).values()
         return size * size - max(size - p, 0) * max(size - q, 0)
 
-    def unseen(self, action: Action, actions: Sequence[Action]) -> int:
+    def _unseen(self, action: UnseenChange, actions: Sequence[Action]) -> int:
         """The directions of one copy that a side of a space has beyond what its matrices move: (n - p) (q - n).
 
         They are counted once, with the first weight of the side.
         """
-        first = next(a for a in actions if a.across == action.across)
-        mixing = next(a for a in actions if a.invertible and set(action.across) <= set(a.charge))
+        first = next(a for a in actions if isinstance(a, UnseenChange) and a.across == action.across)
+        mixing = next(a for a in actions if isinstance(a, InvertibleMap) and set(action.across) <= set(a.charge))
         size = self.factors.size(action.leaf)
         p, q = sorted(widths(mixing, self.program, self.axes, self.expansion).values())
         return (size - p) * (q - size) if action is first else 0

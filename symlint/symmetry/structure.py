@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
-from symlint.symmetry.charges.unknowns import Charge, Occurrence
-from symlint.symmetry.kinds.branches import Branches
-from symlint.symmetry.kinds.orthogonal import Frame
-from symlint.symmetry.spaces import Kind
-from symlint.symmetry.translation.course import Translation
+from symlint.symmetry.actions.base import Action
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import Rotation
+from symlint.symmetry.actions.scaling import Rescaling
+from symlint.symmetry.actions.translation import Shift
 
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A generator as data: on which leaf it acts, and how far its elements may differ from copy to copy."""
-
-    id: str
-    space: str
-    """The id of the space that it moves."""
-    kind: Kind
-    leaf: int
-    """Negative where weights are moved as a whole."""
-    copies: tuple[int, ...]
-    charge: Charge
-    """Empty for permutations and translations."""
-    group: str = ""
-    """Of a rotation: ``GL``; ``O``; ``Stab``, the orthogonal matrices that fix the vector of ones; ``SO2``, an angle
-    per unit by which the pair of elements that it indexes is turned."""
-    frames: Mapping[Occurrence, Frame] = field(default_factory=dict)
-    """Of an orthogonal one: the gains by which it is conjugated, where there are any."""
-    translation: Translation | None = None
-    branches: Branches | None = None
-    """Of a permutation of parts of the network, which are no units of an axis."""
-    across: Charge = field(default_factory=dict)
-    """Of a change that nothing sees: where what would see it meets the units, which need not reach all of them."""
-
-    @property
-    def invertible(self) -> bool:
-        """Whether all invertible matrices act, so that only ranks mean anything."""
-        return self.group == "GL"
+__all__ = ["Action", "Structure"]
 
 
 @dataclass(frozen=True)
@@ -59,16 +30,31 @@ class Structure:
     """Generators that only an epsilon breaks, which are applied when they are named."""
 
     @cached_property
-    def permutations(self) -> tuple[Action, ...]:
+    def permutations(self) -> tuple[UnitPermutation, ...]:
         """The permutations of units."""
-        return tuple(a for a in self.actions.values() if a.kind == "permutation" and not a.branches)
+        return tuple(a for a in self.actions.values() if isinstance(a, UnitPermutation))
 
     @cached_property
-    def _permuted(self) -> dict[str, Action]:
+    def rescalings(self) -> tuple[Rescaling, ...]:
+        """The rescalings, of units and of whole tensors."""
+        return tuple(a for a in self.actions.values() if isinstance(a, Rescaling))
+
+    @cached_property
+    def rotations(self) -> tuple[Rotation, ...]:
+        """What mixes units with each other."""
+        return tuple(a for a in self.actions.values() if isinstance(a, Rotation))
+
+    @cached_property
+    def shifts(self) -> tuple[Shift, ...]:
+        """The translations along a pattern."""
+        return tuple(a for a in self.actions.values() if isinstance(a, Shift))
+
+    @cached_property
+    def _permuted(self) -> dict[str, UnitPermutation]:
         """Space -> the permutation of its units."""
         return {action.space: action for action in self.permutations}
 
-    def permutation(self, space: str) -> Action:
+    def permutation(self, space: str) -> UnitPermutation:
         """The permutation of the units of a space."""
         return self._permuted[space]
 

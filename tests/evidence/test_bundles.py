@@ -25,6 +25,7 @@ from symlint.model.edit import write
 from symlint.model.graph import Array
 from symlint.model.load import load
 from symlint.runtime.verify import same_function
+from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.motion.teleport import select, teleport
@@ -75,7 +76,7 @@ class Garden:
         """The permutations of units that are made of units of others."""
         actions = self.structure.actions.values()
         made = {c for action in actions for c in action.copies if action.kind == "permutation"}
-        return [a for a in actions if a.kind == "permutation" and a.leaf in made and not a.copies and not a.branches]
+        return [a for a in actions if isinstance(a, UnitPermutation) and a.leaf in made and not a.copies]
 
     def rows(self, action: Action) -> Iterator[tuple[str, Array, Array]]:
         """Every weight that holds units: its name in the program, its values, and the places of each unit."""

@@ -22,8 +22,9 @@ from symlint.lint.settings import Settings
 from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.runtime.verify import same_function
+from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.inference import examine
-from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
 
 NETWORKS = (
@@ -312,7 +313,7 @@ def reflected(structure: Structure, action: Action, element: np.ndarray) -> dict
     """All weights that an element of a generator moves, in float64."""
     tensors = structure.program.model.tensors
     weights = Weights(structure, lambda stored: tensors[stored].read())
-    move(weights, action, element)
+    action.move(weights, element)
     return dict(weights.now)
 
 
@@ -321,7 +322,11 @@ def declared(structure: Structure, kind: str) -> list[tuple[Action, tuple[str, .
     found = []
     for action in structure.actions.values():
         # A batch normalisation takes a sign back with its running mean, which is no reflection of its weights.
-        if action.kind != kind or action.branches or any(o.tensor in structure.program.affines for o in action.charge):
+        if (
+            action.kind != kind
+            or isinstance(action, PartExchange)
+            or any(o.tensor in structure.program.affines for o in action.charge)
+        ):
             continue
         size = structure.axes.factors.size
         form = (*(size(c) for c in action.copies), size(action.leaf))

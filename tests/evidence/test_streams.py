@@ -18,11 +18,11 @@ from symlint.lint.settings import Settings
 from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.runtime.verify import same_function
+from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import stands, transform
 from symlint.symmetry.motion.teleport import select, teleport
-from symlint.symmetry.structure import Action
 
 ENDS = {"SYM601": "read", "SYM602": "written"}
 LOST = 3
@@ -38,15 +38,15 @@ EXPERTS = "gate_up_proj"
 """Weights that are looked up at run time and read the stream."""
 
 
-def streams(path: Path) -> list[Action]:
+def streams(path: Path) -> list[OrthogonalMap]:
     """The orthogonal actions of a network."""
-    return [a for a in planting.network(path).structure.actions.values() if a.group in ("O", "Stab")]
+    return [a for a in planting.network(path).structure.actions.values() if isinstance(a, OrthogonalMap)]
 
 
 class Projection:
     """A random subspace of a stream, and the weights of a network without it or changed along it."""
 
-    def __init__(self, path: Path, action: Action, lost: int = LOST) -> None:
+    def __init__(self, path: Path, action: OrthogonalMap, lost: int = LOST) -> None:
         self.path, self.action, self.there = path, action, planting.network(path)
         self.roles = self.there.roles(action)
         chosen = {place for place in self.roles.writers if EXPERTS in place[0]}
@@ -54,7 +54,7 @@ class Projection:
         self.roles.readers |= chosen
         n = self.there.factors.size(action.leaf)
         basis = np.random.default_rng(n).standard_normal((n, lost))
-        basis -= basis.mean(axis=0) * (action.group == "Stab")
+        basis -= basis.mean(axis=0) * action.fixes_ones
         self.basis = np.linalg.qr(basis)[0]
         self.across = np.eye(n) - self.basis @ self.basis.T
         self.values: dict[str, np.ndarray] = {}
@@ -98,7 +98,7 @@ def said(path: Path) -> list[tuple[str, str | None, list[int], list[int]]]:
 
 def wanted(rule: str, projection: Projection) -> list[object]:
     """What the audit has to say of a stream that lost directions at one end."""
-    n = len(projection.basis) - (projection.action.group == "Stab")
+    n = len(projection.basis) - projection.action.fixes_ones
     return [(rule, projection.action.space, [n - LOST], [n])]
 
 

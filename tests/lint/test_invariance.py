@@ -20,7 +20,6 @@ from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.repair.fixing import Wish, fix
 from symlint.symmetry.inference import examine
-from symlint.symmetry.motion.elements import draw
 from symlint.symmetry.motion.teleport import select, teleport
 from symlint.symmetry.structure import Structure
 
@@ -79,7 +78,7 @@ def drawn(structure: Structure, seed: int, finding: Finding) -> np.ndarray:
         action = structure.actions[name]
         if action.leaf not in leaves:
             continue
-        order = draw(structure, action, None, np.random.default_rng([seed, *name.encode()]))
+        order = action.draw(structure, None, np.random.default_rng([seed, *name.encode()]))
         axis = leaves.index(action.leaf)
         held = [leaves.index(c) for c in action.copies]  # the axes on which this permutation depends
         order = np.moveaxis(order, range(order.ndim), np.argsort(np.argsort([*held, axis])))

@@ -34,6 +34,7 @@ from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.runtime.child import array_of
 from symlint.runtime.runner import Run
+from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.dimension import dimension
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
@@ -312,7 +313,7 @@ def in_every_gauge(case: Case) -> Iterator[str]:
 def _moved(path: Path, out: Path, kinds: Sequence[str], seed: int) -> Structure:
     """Write the network, moved by all of some kinds but exchanges of branches, after which spaces change names."""
     _, structure = examine(load(str(path)))
-    chosen = [name for name in select(structure, None, kinds) if structure.action(name).branches is None]
+    chosen = [name for name in select(structure, None, kinds) if not isinstance(structure.action(name), PartExchange)]
     write(path, teleport(structure, chosen, seed), out)
     return structure
 

@@ -74,7 +74,7 @@ class _Mixed:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.leaves = frozenset(a.leaf for a in structure.actions.values() if a.kind == "rotation")
+        self.leaves = frozenset(a.leaf for a in structure.rotations)
         self.masks: dict[int, Array | None] = {}
 
     def of(self, name: str) -> Sequence[Array | None]:

@@ -25,6 +25,7 @@ from symlint.program.steps import (
     Unknown,
     operands,
 )
+from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.structure import Action, Structure
 
@@ -142,7 +143,7 @@ class Backward:
 
 def mixed(structure: Structure) -> frozenset[int]:
     """Leaves of which pairs of elements count: what rotations mix, or lose a direction where a mean is taken away."""
-    found = {a.leaf for a in structure.actions.values() if a.kind == "rotation" and a.group != "SO2"}
+    found = {a.leaf for a in structure.rotations if not isinstance(a, PlaneRotation)}
     factors, of, met = structure.axes.factors, structure.axes.of, Passages(structure.program).met
     weights = structure.program.weights
     for step in structure.program.steps:

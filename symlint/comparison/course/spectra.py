@@ -17,6 +17,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
+from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.structure import Action
 
 WIDEST = 1024
@@ -55,13 +56,13 @@ class Spectra:
     def __init__(self, context: Context, weights: Weights, holders: Mapping[int, list[Block]]) -> None:
         self.structure, self.weights, self.holders = context.structure, weights, holders
         self.factors = context.structure.axes.factors
-        turns = [a for a in self.structure.actions.values() if a.kind == "rotation"]
+        turns = self.structure.rotations
         self.linear = {a.leaf: a for a in turns if general_linear(a)}
         self.rotated = frozenset(a.leaf for a in turns)
-        self.centred = frozenset(a.leaf for a in turns if a.group == "Stab")
+        self.centred = frozenset(a.leaf for a in turns if isinstance(a, OrthogonalMap) and a.fixes_ones)
         self._metrics: dict[tuple[int, bool], Array | None] = {}
         self.frames: dict[tuple[str, int, int, int], Array] = {}
-        for action in turns:
+        for action in (a for a in turns if isinstance(a, OrthogonalMap)):
             for o, gains in action.frames.items():
                 found = [(weights.number(gain), float(power)) for gain, power in gains]
                 powers = [gain.reshape(-1) ** power for gain, power in found if gain is not None]
@@ -100,7 +101,8 @@ class Spectra:
     def _plain(self, rows: list[Rows], action: Action) -> Array:
         """The Gram matrices of what is written, each row of length one; what a mean takes away is left out."""
         size = self.factors.size(action.leaf)
-        eye = np.eye(size) - (np.full((size, size), 1 / size) if action.group == "Stab" else 0.0)
+        fixing = isinstance(action, OrthogonalMap) and action.fixes_ones
+        eye = np.eye(size) - (np.full((size, size), 1 / size) if fixing else 0.0)
         found = np.zeros((1, size, size))
         for part in rows:
             centred = Rows(part.values @ eye, part.sheared)

@@ -14,10 +14,12 @@ from symlint.comparison.course.spectra import Spectra, holders
 from symlint.comparison.matching.blocks import Block
 from symlint.comparison.matching.readings import READS, WRITES
 from symlint.comparison.matching.weights import VECTORS, Weights
-from symlint.evidence.context import ORTHOGONAL, Context
+from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Action
 
@@ -76,11 +78,11 @@ class _States:
                 continue
             leaf = mine[0].leaf
             turned = next((a for a in mine if general_linear(a)), None)
-            turned = turned or next((a for a in mine if a.group in ORTHOGONAL), None)
+            turned = turned or next((a for a in mine if isinstance(a, OrthogonalMap)), None)
             live = width = rank = None
             if space.id in plain:
                 live = units - int(self.context.units(space).dead.sum())
-                copies = next(a for a in mine if a.kind == "permutation").copies
+                copies = next(a for a in mine if isinstance(a, UnitPermutation)).copies
                 width = self._spread(space, leaf, copies) if self.widths else None
             elif turned is not None:
                 width = self.spectra.width(turned) if self.widths else None

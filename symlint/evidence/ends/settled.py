@@ -22,7 +22,7 @@ from symlint.model.clusters import ABSENT, ROUNDING, Off, precision
 from symlint.model.digest import BLOCK
 from symlint.model.graph import Array, Shape, Tensor
 from symlint.program.numbers import Numbers, Unvalued
-from symlint.symmetry.kinds.unseen import hidden
+from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.structure import Structure
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.element import factors, written
@@ -234,15 +234,15 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
     """
     weights = _Settling(structure)
     for action in structure.actions.values():
-        translation = action.translation
         moves: list[tuple[str, Sequence[Array]]] = []
         # What follows from a constant without a value stays as it is.
         with np.errstate(all="ignore"), suppress(Unvalued):
-            if translation is not None and translation.weight in names:
-                size = weights.held(translation, logits)
-                moves += list(factors(translation, weights.numbers, -size)) if size.any() else ()
-            elif action.across and (name := next(iter(action.charge)).tensor) in names:
-                moves.append((name, (-hidden(structure, action, weights.get(name), weights.get),)))
+            if isinstance(action, Shift) and action.translation.weight in names:
+                size = weights.held(action.translation, logits)
+                moves += list(factors(action.translation, weights.numbers, -size)) if size.any() else ()
+            elif isinstance(action, UnseenChange) and action.weight in names:
+                name = action.weight
+                moves.append((name, (-action.hidden(structure, weights.get(name), weights.get),)))
         # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.
         if all(np.isfinite(part).all() for _, parts in moves for part in parts):
             for moved, parts in moves:

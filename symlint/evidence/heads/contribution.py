@@ -16,6 +16,7 @@ from symlint.evidence.ranks.side import orthonormal
 from symlint.model.graph import Array, Shape
 from symlint.program.numbers import Labelled, multiply, ungroup
 from symlint.program.steps import Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, operands, results
+from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.structure import Action, Structure
@@ -43,7 +44,7 @@ class Contributions:
         factors = structure.axes.factors
         self.count = factors.size(action.leaf)
         self.inside = moving.intersection(structure.axes.holding.get(action.leaf, ()))
-        self.inner = {a.leaf for a in structure.nested.get(action.leaf, ()) if a.kind == "permutation"}
+        self.inner = {a.leaf for a in structure.nested.get(action.leaf, ()) if isinstance(a, UnitPermutation)}
         self.ends: list[Einsum] = []
         self.scores: list[Normalise] = []
         self.attends = False

@@ -13,6 +13,9 @@ from symlint.errors import UsageProblem
 from symlint.evidence.mirrors.reflection import STILL, NotShown, Reflection
 from symlint.evidence.options import Surface
 from symlint.model.graph import Array
+from symlint.symmetry.actions.permutation import PartExchange
+from symlint.symmetry.actions.rotation import OrthogonalMap, PlaneRotation
+from symlint.symmetry.actions.translation import Shift
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.structure import Action, Structure
 
@@ -79,7 +82,7 @@ def along(structure: Structure, name: str, axis: int, directions: Array, tensors
     for leaf in leaves:
         found += [Reflection(leaf, units, parts) for parts in _splits(structure, leaf, matrix, tensors)]
     if not found:
-        framed = any(any(a.frames.values()) for x in leaves for a in _actions(structure, x, ("rotation",)))
+        framed = any(_framed(a) for x in leaves for a in _actions(structure, x, ("rotation",)))
         reason = "the gains of a norm tell the units apart" if framed else "no symmetry mixes these units so"
         raise NotShown(reason)
     return found
@@ -103,10 +106,17 @@ def _splits(
                 yield tuple(parts)
         return
     for action in _actions(structure, leaf, ("rotation",)):
-        blocks = _blocks(structure, action, matrix)
-        fixed = action.group != "Stab" or (blocks is not None and np.abs(blocks.sum(axis=-1) - 1).max() < STILL)
-        if action.group in ("GL", "O", "Stab") and blocks is not None and fixed and not any(action.frames.values()):
+        blocks = None if isinstance(action, PlaneRotation) else _blocks(structure, action, matrix)
+        if blocks is None or _framed(action):
+            continue
+        fixing = isinstance(action, OrthogonalMap) and action.fixes_ones
+        if not fixing or np.abs(blocks.sum(axis=-1) - 1).max() < STILL:
             yield ((action, blocks),)
+
+
+def _framed(action: Action) -> bool:
+    """Whether gains tell the units apart that an action mixes."""
+    return isinstance(action, OrthogonalMap) and action.framed
 
 
 def _blocks(structure: Structure, action: Action, matrix: Array) -> Array | None:
@@ -151,8 +161,8 @@ def _leaves(structure: Structure, name: str, axis: int) -> list[int]:
 
 
 def _actions(structure: Structure, leaf: int, kinds: Sequence[Kind]) -> list[Action]:
-    found = [a for a in structure.actions.values() if a.leaf == leaf and a.kind in kinds]
-    return [a for a in found if a.branches is None and a.translation is None]
+    found = (a for a in structure.actions.values() if a.leaf == leaf and a.kind in kinds)
+    return [a for a in found if not isinstance(a, PartExchange | Shift)]
 
 
 def _form(structure: Structure, action: Action) -> tuple[int, ...]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.motion.action import stands
-from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
 
 STILL = 1e-7
@@ -34,12 +36,12 @@ class Reflection:
     @property
     def compares(self) -> bool:
         """Whether it only exchanges units, so that each is compared with another one."""
-        return all(action.kind == "permutation" for action, _ in self.parts)
+        return all(isinstance(action, UnitPermutation) for action, _ in self.parts)
 
     def act(self, weights: Weights) -> None:
         """Reflect weights."""
         for action, element in self.parts:
-            move(weights, action, element)
+            action.move(weights, element)
 
     def places(self, structure: Structure) -> frozenset[Place]:
         """Where it moves something."""
@@ -56,10 +58,10 @@ class Reflection:
 def _places(structure: Structure, action: Action, element: Array) -> Iterator[Place]:
     program, still = structure.program, np.arange(element.shape[-1])
     moved: Array
-    if action.kind == "rotation":
+    if isinstance(action, Rotation):
         moved = np.any(np.abs(element - np.eye(len(still))) > STILL, axis=-1)
     else:
-        moved = np.asarray(element != (still if action.kind == "permutation" else 1.0))
+        moved = np.asarray(element != (still if isinstance(action, UnitPermutation) else 1.0))
     charged = {(o.tensor, o.axis, o.term, o.place) for o in action.charge}
     hit: set[str] = set()
     for name in (*program.weights, *program.affines):

@@ -36,9 +36,8 @@ class Freedom:
     @cached_property
     def _by_weight(self) -> dict[str, list[Translation]]:
         found: dict[str, list[Translation]] = {}
-        for action in self.structure.actions.values():
-            if action.translation is not None:
-                found.setdefault(action.translation.weight, []).append(action.translation)
+        for action in self.structure.shifts:
+            found.setdefault(action.translation.weight, []).append(action.translation)
         return found
 
     @cached_property

@@ -26,6 +26,7 @@ from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
 from symlint.program.flow import Passage, Passages
 from symlint.program.numbers import Unvalued
+from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.structure import Action, Structure
 
@@ -56,12 +57,12 @@ class Product:
 
 def general_linear(action: Action) -> bool:
     """Whether an action is by all invertible matrices: writers turn by g and readers by its inverse."""
-    return action.kind == "rotation" and {WRITES, READS} <= set(action.charge.values())
+    return isinstance(action, Rotation) and {WRITES, READS} <= set(action.charge.values())
 
 
 def products(structure: Structure, passages: Passages) -> Iterator[Product]:
     """The spaces with copies of low rank."""
-    rotated, freedom = frozenset(a.leaf for a in structure.actions.values() if a.kind == "rotation"), Freedom(structure)
+    rotated, freedom = frozenset(a.leaf for a in structure.rotations), Freedom(structure)
     for action in structure.actions.values():
         narrow = general_linear(action) and structure.axes.factors.size(action.leaf) <= WIDEST
         if narrow and not freedom.meaningless(action):

@@ -24,11 +24,11 @@ from symlint.model.clusters import ABSENT, precision
 from symlint.model.graph import Array
 from symlint.program.numbers import Numbers
 from symlint.program.steps import operands
+from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.motion.action import Stand, stands
-from symlint.symmetry.structure import Action, Structure
+from symlint.symmetry.structure import Structure
 
-ORTHOGONAL = ("O", "Stab")
 """Groups of rotations that keep lengths."""
 PROBES = 64
 """Random directions of the units in which the rows that a translation changes are looked at."""
@@ -55,7 +55,7 @@ def streams(structure: Structure, end: End) -> Iterator[Stream]:
     """The streams that lack directions at one end."""
     freedom = Freedom(structure)
     for action in structure.actions.values():
-        if action.group not in ORTHOGONAL or structure.axes.factors.size(action.leaf) > WIDEST:
+        if not isinstance(action, OrthogonalMap) or structure.axes.factors.size(action.leaf) > WIDEST:
             continue
         found = roles(structure, action)
         if found is None or (end == "read" and not found.closed):
@@ -69,7 +69,7 @@ def streams(structure: Structure, end: End) -> Iterator[Stream]:
 class _Part(Factors):
     """The rows of one constant over the units."""
 
-    def __init__(self, structure: Structure, action: Action, rotated: frozenset[int], place: Occurrence) -> None:
+    def __init__(self, structure: Structure, action: OrthogonalMap, rotated: frozenset[int], place: Occurrence) -> None:
         super().__init__(structure, replace(action, charge={}), rotated)
         self.charge, self.name, self.frame = {place: WRITES}, place.tensor, action.frames.get(place, ())
 
@@ -122,12 +122,12 @@ class _Part(Factors):
 class _Rows:
     """All writers or all readers of a stream."""
 
-    def __init__(self, structure: Structure, action: Action, places: Sequence[Occurrence]) -> None:
-        rotated = frozenset(a.leaf for a in structure.actions.values() if a.kind == "rotation")
+    def __init__(self, structure: Structure, action: OrthogonalMap, places: Sequence[Occurrence]) -> None:
+        rotated = frozenset(a.leaf for a in structure.rotations)
         self.structure, self.action, size = structure, action, structure.axes.factors.size
         self.parts = [_Part(structure, action, rotated, o) for o in places]
         self.copies, n = prod(size(c) for c in action.copies), size(action.leaf)
-        self.units, self.width = n, n - int(action.group == "Stab")
+        self.units, self.width = n, n - int(action.fixes_ones)
         program = structure.program
         weights = [name for name in dict.fromkeys(o.tensor for o in action.charge) if name in program.weights]
         self.places = {name: self._stands(name) for name in weights}

@@ -20,9 +20,8 @@ def absorbed(structure: Structure) -> tuple[ir.Model, tuple[str, ...]] | None:
     weights, file = fresh_weights(structure), narrowed(structure, {}, {})
     gone: list[str] = []
     taken: set[str] = set()
-    for action in structure.actions.values():
-        moved = action.translation
-        if moved is None or not whole(structure, moved):
+    for moved in (action.translation for action in structure.shifts):
+        if not whole(structure, moved):
             continue
         name = program.weights[moved.weight]
         takers = {program.weights[way.weight] for way in moved.absorbers}

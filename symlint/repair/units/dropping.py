@@ -12,7 +12,7 @@ from symlint.model.graph import Model
 from symlint.repair.surgery.tensors import source_of
 from symlint.repair.surgery.waste import discard, idle
 from symlint.symmetry.motion.motion import Weights
-from symlint.symmetry.structure import Action, Structure
+from symlint.symmetry.structure import Structure
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.element import changes
 
@@ -20,14 +20,13 @@ OPTIONAL = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "LayerNormalization": 2}
 """Operator -> the operand that may be missing, which counts as zero."""
 
 
-def redundant(context: Context, space: str, tensors: Collection[str]) -> Iterator[Action]:
+def redundant(context: Context, space: str, tensors: Collection[str]) -> Iterator[Translation]:
     """The translations of a space that take a whole tensor to zero."""
     program = context.structure.program
-    actions = (action for action in context.structure.actions.values() if action.space == space)
-    for action in sorted(actions, key=lambda action: action.id):
-        moved = action.translation
-        if moved is not None and whole(context.structure, moved) and program.weights[moved.weight] in tensors:
-            yield action
+    actions = (action for action in context.structure.shifts if action.space == space)
+    for moved in (action.translation for action in sorted(actions, key=lambda action: action.id)):
+        if whole(context.structure, moved) and program.weights[moved.weight] in tensors:
+            yield moved
 
 
 def whole(structure: Structure, translation: Translation) -> bool:

@@ -77,9 +77,8 @@ def _width(product: Product, found: Pairs) -> int | None:
 
 def _seen(context: Context, name: str, values: Array) -> Array:
     """A weight without the elements that may be any number, such as the bias of keys."""
-    for action in context.structure.actions.values():
-        moved = action.translation
-        if moved is not None and moved.weight == name and moved.free and not moved.absorbers and not moved.sinks:
+    for moved in (action.translation for action in context.structure.shifts):
+        if moved.weight == name and moved.free and not moved.absorbers and not moved.sinks:
             there = np.ix_(*(np.flatnonzero(classes >= 0) for classes in moved.wave.classes))
             values = values.copy()
             values[there] = 0.0

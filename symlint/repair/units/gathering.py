@@ -59,9 +59,8 @@ def _settle(context: Context, weights: Weights, action: Action) -> None:
     That is the bias of the values, and what these make of the shift of a normalisation before them.
     """
     structure = context.structure
-    for other in structure.actions.values():
-        moved = other.translation
-        if moved is None or moved.nowhere is not None or not moved.absorbers:
+    for moved in (action.translation for action in structure.shifts):
+        if moved.nowhere is not None or not moved.absorbers:
             continue
         if moved.weight in structure.program.detached or len(moved.wave.classes) != 1:
             continue

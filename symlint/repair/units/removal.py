@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from symlint.evidence.context import Context
 from symlint.repair.surgery.narrowing import agreed
-from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
 
 Dead = NDArray[np.bool_]
@@ -88,4 +88,4 @@ def arrange(weights: Weights, removal: Removal) -> None:
     """Put the units that stay first; heads move after what is in them."""
     actions = [weights.structure.actions[name] for name in removal.orders]
     for action in sorted(actions, key=lambda a: -len(a.copies)):
-        move(weights, action, removal.orders[action.id])
+        action.move(weights, removal.orders[action.id])

@@ -90,10 +90,9 @@ class Settling:
     def _drops(self, file: ir.Model, weights: Weights, space: str, asked: Drop, gone: Sequence[str]) -> list[str]:
         """The tensors that a repair takes to zero, of those that the file can do without and that are still there."""
         program, found = self.context.structure.program, list[str]()
-        for action in redundant(self.context, space, asked.tensors):
-            moved = action.translation
-            takers = {program.weights[way.weight] for way in moved.absorbers} if moved is not None else set()
-            if moved is None or takers & {*gone, *found}:
+        for moved in redundant(self.context, space, asked.tensors):
+            takers = {program.weights[way.weight] for way in moved.absorbers}
+            if takers & {*gone, *found}:
                 continue
             if droppable(file, program.model, program.weights[moved.weight]):
                 found.append(drop(weights, moved))

@@ -10,12 +10,13 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.program.steps import Pointwise, operands
+from symlint.symmetry.actions.scaling import Rescaling, TensorRescaling
+from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.gauge.convex import Hold
 from symlint.symmetry.kinds.whole import whole
-from symlint.symmetry.motion.action import Index, stands
-from symlint.symmetry.motion.elements import shape
-from symlint.symmetry.motion.motion import Weights, move
-from symlint.symmetry.structure import Action, Structure
+from symlint.symmetry.motion.action import Index
+from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Scales:
     """The scales of some rescalings, one after another."""
 
     structure: Structure
-    actions: Sequence[Action]
+    actions: Sequence[Rescaling]
 
     @cached_property
     def numbers(self) -> tuple[Index, ...]:
         """For every action, the numbers of its scales in the shape of its elements."""
-        shapes = [shape(self.structure, a) for a in self.actions]
+        shapes = [a.shape(self.structure) for a in self.actions]
         ends = np.cumsum([int(np.prod(s, dtype=np.int64)) for s in shapes])
         return tuple(np.arange(e - np.prod(s, dtype=np.int64), e).reshape(s) for s, e in zip(shapes, ends, strict=True))
 
@@ -47,9 +48,9 @@ class Scales:
         return [n for n in self._moving if (n in program.weights or n in program.affines) and n not in summands]
 
     @cached_property
-    def _moving(self) -> dict[str, list[tuple[Action, Index]]]:
+    def _moving(self) -> dict[str, list[tuple[Rescaling, Index]]]:
         """Tensor -> the actions that scale it, with the numbers of their scales."""
-        found: dict[str, list[tuple[Action, Index]]] = {}
+        found: dict[str, list[tuple[Rescaling, Index]]] = {}
         for action, numbers in zip(self.actions, self.numbers, strict=True):
             for name in dict.fromkeys(o.tensor for o in action.charge):
                 found.setdefault(name, []).append((action, numbers))
@@ -73,12 +74,12 @@ class Scales:
         """Where scales meet a weight."""
         form = self.structure.program.shapes[name]
         for action, numbers in self._moving.get(name, ()):
-            if action.leaf < 0:
+            if isinstance(action, TensorRescaling):
                 if power := action.charge.get(whole(name)):
                     yield Hold(numbers.reshape((1,) * len(form)), float(power))
                 continue
-            charge = {(o.axis, o.term, o.place): c for o, c in action.charge.items() if o.tensor == name}
-            for s in stands(self.structure.expansion, self.structure.axes.of[name], action.leaf, action.copies):
+            charge = action.powers(name)
+            for s in action.stands(self.structure, name):
                 if power := charge.get((s.axis, s.term, s.place)):
                     chosen = np.where(s.here, numbers[(*s.copies, s.units)], self.count)
                     full = np.broadcast_shapes(chosen.shape, (1,) * len(s.others) + s.grid.shape)
@@ -91,18 +92,21 @@ class Scales:
         weights = Weights(self.structure, lambda stored: tensors[stored].read())
         for action, numbers in zip(self.actions, self.numbers, strict=True):
             if logs[numbers].any():
-                move(weights, action, np.exp(logs[numbers]))
+                action.move(weights, np.exp(logs[numbers]))
         return weights.now
 
 
-def two_sided(structure: Structure) -> list[Action]:
+def two_sided(structure: Structure) -> list[Rescaling]:
     """The exact rescalings that let some weights grow while others shrink, biases aside.
 
     The others shrink everything that they move; their norm has no minimum, and no place of theirs is better.
     """
     summands = added(structure)
-    found = [a for a in structure.actions.values() if a.kind == "rescaling"]
-    return [a for a in found if len({c > 0 for o, c in a.charge.items() if o.tensor not in summands}) == 2]
+
+    def signs(charge: Charge) -> set[bool]:
+        return {c > 0 for o, c in charge.items() if o.tensor not in summands}
+
+    return [a for a in structure.rescalings if len(signs(a.charge)) == 2]
 
 
 def added(structure: Structure) -> Collection[str]:

@@ -12,8 +12,7 @@ from symlint.model.edit import Lazy
 from symlint.model.element_types import CODES, numpy_type
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
-from symlint.symmetry.motion.elements import draw
-from symlint.symmetry.motion.motion import Weights, move
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 
 HALVES = ("float16", "bfloat16")
@@ -49,8 +48,8 @@ def teleport(
     weights = Weights(structure, lambda stored: structure.program.model.tensors[stored].read())
     for name in generators:
         action = structure.action(name)
-        element = draw(structure, action, weights.numbers, np.random.default_rng([seed, *name.encode()]))
-        move(weights, action, element, wrong=wrong)
+        element = action.draw(structure, weights.numbers, np.random.default_rng([seed, *name.encode()]))
+        action.move(weights, element, wrong=wrong)
     return Moved(weights, lifted=lifted)
 
 

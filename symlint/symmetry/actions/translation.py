@@ -1,0 +1,164 @@
+"""Translations: changes of a weight that others take back, or that nothing sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, prod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from symlint.axes.factor import Factors
+from symlint.model.graph import Array, Shape
+from symlint.program.numbers import Numbers
+from symlint.symmetry.actions.base import Action, Orbit, additive
+from symlint.symmetry.charges.unknowns import Charge
+from symlint.symmetry.motion.action import Stand, transform
+from symlint.symmetry.motion.elements import on_a_grid
+from symlint.symmetry.motion.lines import lines
+from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.spaces import Kind
+from symlint.symmetry.translation.course import Translation
+from symlint.symmetry.translation.element import changes
+
+if TYPE_CHECKING:
+    from symlint.symmetry.structure import Structure
+
+LEAST, MOST = 0.05, 32.0
+"""A translation moves each of its weights by this share of its largest element, if that takes no larger growth."""
+NOTHING = 1e-12
+"""An eigenvalue of a Gram matrix relative to the largest: what is below is no direction."""
+
+
+@dataclass(frozen=True)
+class Shift(Action):
+    """A weight is changed along a pattern; an element has a number per class of every axis of it."""
+
+    kind: ClassVar[Kind] = "translation"
+
+    translation: Translation = field(kw_only=True)
+
+    def shape(self, structure: Structure) -> Shape:
+        """A number per class of every axis."""
+        return self.translation.shape
+
+    def draw(self, structure: Structure, numbers: Numbers, rng: np.random.Generator) -> Array:
+        """Numbers of the size of the weight's."""
+        return _drawn(self.shape(structure), numbers.value(self.translation.weight), rng)
+
+    def directions(self, structure: Structure, step: float) -> Iterator[tuple[Array, Array]]:
+        """One number after another."""
+        return additive(self.shape(structure), step)
+
+    def move(self, weights: Weights, element: Array, *, wrong: bool = False) -> None:
+        """Change the weight and what takes that back."""
+        for name, change in (self._misled if wrong else self._translated)(weights, element):
+            weights.put(name, weights.get(name) + change)
+
+    def _translated(self, weights: Weights, size: Array) -> list[tuple[str, Array]]:
+        """The changes, grown until none of the weights stays within a few percent of itself."""
+        found = list(changes(self.translation, weights.numbers, size))
+        most = {name: float(np.abs(weights.get(name)).max(initial=0)) for name, _ in found}
+        shares = [float(np.abs(c).max(initial=0)) / most[n] for n, c in found if most[n] and c.any()]
+        growth = 2.0 ** np.ceil(np.log2(min(max(1.0, LEAST / min(shares, default=1.0)), MOST)))
+        return [(name, change * growth) for name, change in found]
+
+    def _misled(self, weights: Weights, size: Array) -> list[tuple[str, Array]]:
+        """A change of the same size that is none: of the weight alone and in any pattern, or of its neighbour."""
+        (name, change), *others = changes(self.translation, weights.numbers, size)
+        target = name
+        if self.translation.full and not others:
+            program = weights.structure.program
+            order = [n for n in program.weights if n != name and program.model.tensors[program.weights[n]].floating]
+            target = next((n for n in order if program.shapes[n] == program.shapes[name]), order[0] if order else name)
+        value = weights.get(target)
+        rng = np.random.default_rng(size.size)
+        return [(target, rng.permutation(np.resize(np.ravel(change), value.size)).reshape(value.shape) + 0.0 * value)]
+
+    def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
+        """A real number per direction."""
+        return f"R^{self.translation.dimension}", self.translation.dimension
+
+    def tensors(self, bearers: Mapping[int, Sequence[str]], stored: Mapping[str, Sequence[str]]) -> set[str]:
+        """The weight, and those that take its change back."""
+        ends = (self.translation.weight, *(way.weight for way in self.translation.absorbers))
+        return {t for name in ends for t in stored[name]}
+
+
+@dataclass(frozen=True)
+class UnseenChange(Action):
+    """One weight is changed where the other side of a space under all invertible matrices does not see it."""
+
+    kind: ClassVar[Kind] = "translation"
+
+    across: Charge = field(kw_only=True)
+    """Where what would see it meets the units, which need not reach all of them."""
+
+    @property
+    def weight(self) -> str:
+        """The weight of the program that is changed."""
+        return next(iter(self.charge)).tensor
+
+    def shape(self, structure: Structure) -> Shape:
+        """That of the weight."""
+        return structure.program.shapes[self.weight]
+
+    def draw(self, structure: Structure, numbers: Numbers, rng: np.random.Generator) -> Array:
+        """Any change of the size of the weight's numbers."""
+        return _drawn(self.shape(structure), numbers.value(self.weight), rng)
+
+    def directions(self, structure: Structure, step: float) -> Iterator[tuple[Array, Array]]:
+        """One number after another."""
+        return additive(self.shape(structure), step)
+
+    def move(self, weights: Weights, element: Array, *, wrong: bool = False) -> None:
+        """Change the weight by what of the element nothing sees."""
+        structure = weights.structure
+        part = self._masked(structure, element) if wrong else self.hidden(structure, element, weights.get)
+        weights.put(self.weight, weights.get(self.weight) + part)
+
+    def hidden(self, structure: Structure, change: Array, read: Callable[[str], Array]) -> Array:
+        """The part of any change of the weight that the other side does not see."""
+        size = structure.axes.factors.size
+        sizes, n = [size(c) for c in self.copies], size(self.leaf)
+        gram = np.zeros((prod(sizes), n, n))
+        pieces = [
+            lines(read(name).astype(np.float64), stand, sizes)
+            for name in dict.fromkeys(o.tensor for o in self.across)
+            for stand in self._met(structure, name, self.across)
+        ]
+        largest = max((float(np.abs(rows).max(initial=0.0)) for rows, _ in pieces), default=0.0)
+        if not isfinite(largest):  # before what is no number nothing can hide
+            return np.zeros_like(change)
+        for rows, owner in pieces:
+            for copy in range(len(gram)):
+                part = rows[owner == copy] / (largest or 1.0)
+                gram[copy] += part.T @ part
+        length, basis = np.linalg.eigh(gram)
+        kept = (length <= NOTHING * length.max(axis=-1, keepdims=True)).astype(float)
+        apart = np.einsum("cik,ck,cjk->cij", basis, kept, basis).reshape(*sizes, n, n)
+        stood, powers = self._met(structure, self.weight, self.charge), self.powers(self.weight)
+        return transform(self._masked(structure, change), stood, apart, powers)
+
+    def _masked(self, structure: Structure, change: Array) -> Array:
+        """A change of the weight where it holds the space, and zero elsewhere."""
+        here = np.zeros(change.shape, bool)
+        for stand in self._met(structure, self.weight, self.charge):
+            shape = np.broadcast_shapes(stand.here.shape, (1,) * len(stand.others) + stand.grid.shape)
+            length = change.shape[stand.axis]
+            here = here | stand.along(change.shape, np.broadcast_to(stand.here, shape), np.zeros(length, bool))
+        return np.where(here, change, 0.0)
+
+    def _met(self, structure: Structure, name: str, charge: Charge) -> list[Stand]:
+        wanted = {(o.axis, o.term, o.place) for o in charge if o.tensor == name}
+        return [s for s in self.stands(structure, name) if (s.axis, s.term, s.place) in wanted]
+
+    def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
+        """A real number per direction that is not counted with another weight."""
+        free = orbit(self) * self.count(factors)
+        return f"R^{free}", free
+
+
+def _drawn(form: Shape, weight: Array, rng: np.random.Generator) -> Array:
+    return on_a_grid(rng.normal(size=form), 0.5 * float(np.abs(weight).mean()) or 0.1)
