@@ -19,7 +19,7 @@ from symlint.symmetry.charges.charge_system import System
 from symlint.symmetry.charges.unknowns import Charge, Variables
 from symlint.symmetry.kinds.branches import branches
 from symlint.symmetry.kinds.nearly import nearly
-from symlint.symmetry.kinds.orthogonal import Rotation, rotations
+from symlint.symmetry.kinds.orthogonal import Turn, rotations
 from symlint.symmetry.kinds.planes import planes
 from symlint.symmetry.kinds.unseen import unseen
 from symlint.symmetry.kinds.whole import whole
@@ -122,10 +122,9 @@ class Generators:
         """What stands for a weight that is moved as a whole."""
         return -1 - self._places[name]
 
-    def _turn(self, name: str, space: str, leaf: int, turn: Rotation) -> Action:
+    def _turn(self, name: str, space: str, leaf: int, turn: Turn) -> Action:
         beside = self._beside(leaf, turn.charge)
-        fixes = turn.group == "Stab"
-        return OrthogonalMap(name, space, leaf, beside, turn.charge, fixes_ones=fixes, frames=turn.frames)
+        return OrthogonalMap(name, space, leaf, beside, turn.charge, fixes_ones=turn.fixes_ones, frames=turn.frames)
 
     def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
         """The factors on whose index the gauge may depend."""

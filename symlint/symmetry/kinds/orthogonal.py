@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import NONE, SUM, Law, Normalise, Pointwise, Step
@@ -25,11 +24,12 @@ Frame = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class Turn:
     """Where an orthogonal matrix acts, and in which frame."""
 
     charge: Charge
-    group: Literal["O", "Stab"]
+    fixes_ones: bool
+    """Whether it has to fix the vector of ones, as a mean is subtracted."""
     frames: Mapping[Occurrence, Frame]
 
 
@@ -137,12 +137,12 @@ class Orthogonal(Linear):
         mine = k - len(self.program.shapes[step.out]) + len(shape)
         return mine >= 0 and shape[mine] > 1
 
-    def rotations(self, linear: Mapping[int, Sequence[Charge]]) -> dict[int, list[Rotation]]:
+    def rotations(self, linear: Mapping[int, Sequence[Charge]]) -> dict[int, list[Turn]]:
         """The rotations of every leaf along which something is normalised, or a tensor meets itself.
 
         `linear` are the spaces on which all invertible matrices act, of which these are a part.
         """
-        found: dict[int, list[Rotation]] = {}
+        found: dict[int, list[Turn]] = {}
         for leaf, charges in self.solve().items():
             general = [set(c) for c in linear.get(leaf, ())]
             for charge in charges:
@@ -152,7 +152,7 @@ class Orthogonal(Linear):
                 frames = self._frames(acted) if not plain else None
                 if frames is not None:
                     written = {self.occurrence(v): frame for v, frame in frames.items() if v in self.owners}
-                    found.setdefault(leaf, []).append(Rotation(charge, "Stab" if any(means) else "O", written))
+                    found.setdefault(leaf, []).append(Turn(charge, any(means), written))
         return found
 
     def _meets_itself(self, v: int) -> bool:
@@ -179,7 +179,7 @@ class Orthogonal(Linear):
         return {v: tuple(sorted(frame.items())) for v, frame in found.items()}
 
 
-def rotations(variables: Variables, linear: Mapping[int, Sequence[Charge]]) -> dict[int, list[Rotation]]:
+def rotations(variables: Variables, linear: Mapping[int, Sequence[Charge]]) -> dict[int, list[Turn]]:
     """Leaf -> the orthogonal groups that act on it, beside those of the matrices that are `linear`."""
     system = Orthogonal(variables)
     for step in variables.program.steps:
