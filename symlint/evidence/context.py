@@ -22,7 +22,7 @@ from symlint.evidence.ends.settled import canonical
 from symlint.evidence.negligible import negligible
 from symlint.evidence.options import Asked
 from symlint.evidence.ranks.invariant import Product, general_linear, products
-from symlint.evidence.units import Units, same_units, spread
+from symlint.evidence.units import Sight, Units, spread
 from symlint.model.budget import Budget
 from symlint.model.graph import Shape
 from symlint.model.naming import Names as Named
@@ -280,12 +280,7 @@ class Context:
         factors = self.structure.axes.factors
         count = factors.size(action.leaf) * prod(factors.size(c) for c in action.copies)
         values, names = self._values
-        needed = np.zeros(count, bool)
-        still, steady = np.ones(count, bool), np.zeros(count, bool)
-        numbers = np.zeros(count)
-        seen = apart = answers = False
-        columns: list[NDArray[np.int64]] = []
-        scales: list[NDArray[np.float64]] = []
+        sight = Sight(count, factors.size(action.leaf))
         mine = {action.leaf, *action.copies}
         places: dict[tuple[tuple[int, ...], Shape], NDArray[np.int64] | None] = {}
         for name in self._bearers.get(action.leaf, ()):
@@ -299,38 +294,18 @@ class Context:
             rows = places[where]
             if rows is None:
                 continue
-            seen = True
+            sight.seen = True
             if need is None or not need.any():
                 continue
-            answers |= name in self.moving
+            sight.answers |= name in self.moving
             mask = np.broadcast_to(need, value.shape).reshape(-1)[rows] if need.size > 1 else np.ones((1, 1), bool)
             if count > 1 and value.labels.telling and not names.still(value.labels.starts).any():
-                # Every element differs from every other, and moves.
-                needed |= mask.any(axis=1)
-                still &= ~mask.any(axis=1)
-                apart = True
+                sight.distinct(mask)
                 continue
             labels = value.numbers.reshape(-1)[rows]
             scale = np.asarray(value.scale, np.float64).reshape(-1)[rows]
-            needed |= mask.any(axis=1)
-            fixed = names.still(labels) | ~mask
-            constant = ((labels == 0) & mask).all(axis=1)
-            numbers = np.where(constant, scale[:, 0], numbers)
-            # What is the same for all units (an index repeated along them) is no state of one.
-            repeated = count > 1 and bool((labels == labels[:1]).all() and (scale == scale[:1]).all())
-            still &= fixed.all(axis=1) | repeated
-            steady |= constant
-            columns.extend(labels.T)
-            scales.extend(scale.T)
-        constant = needed & still & steady
-        if not answers:  # computed from the weights alone, like a learned query
-            constant = np.zeros(count, bool)
-        columns.append(np.arange(count) // factors.size(action.leaf))
-        alike = action.leaf not in self._pooled and not apart
-        groups = same_units(columns, needed & ~constant & ~still) if alike else ()
-        multiples = {u: float(scales[-1][u] / scales[-1][g[0]]) for g in groups for u in g if scales[-1][g[0]]}
-        found = {int(u): float(numbers[u]) for u in np.flatnonzero(constant)}
-        return Units(~needed & seen, constant, found, groups, multiples)
+            sight.told(labels, scale, names.still(labels), mask)
+        return sight.units(pooled=action.leaf in self._pooled)
 
 
 def _narrowed(value: Value, need: Mask | None, there: Sequence[bool]) -> tuple[Value, Mask | None]:

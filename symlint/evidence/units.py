@@ -46,6 +46,61 @@ def spread(found: Units, plain: Action, action: Action, factors: Factors) -> Uni
     )
 
 
+class Sight:
+    """What the tensors that hold the units of a space show of them, one tensor after the other.
+
+    Args:
+        count: how many units there are, over all copies.
+        size: how many of them one copy has.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count, self.size = count, size
+        self.needed, self.still, self.steady = np.zeros(count, bool), np.ones(count, bool), np.zeros(count, bool)
+        self.numbers = np.zeros(count)
+        self.columns: list[NDArray[np.int64]] = []
+        self.scales: list[NDArray[np.float64]] = []
+        self.seen = self.apart = self.answers = False
+        """Whether a tensor holds them at all; holds them all apart; depends on the input."""
+
+    def distinct(self, mask: NDArray[np.bool_]) -> None:
+        """Every element of a tensor differs from every other, and moves; `mask` says which an output needs."""
+        self.needed |= mask.any(axis=1)
+        self.still &= ~mask.any(axis=1)
+        self.apart = True
+
+    def told(
+        self,
+        labels: NDArray[np.int64],
+        scale: NDArray[np.float64],
+        fixed: NDArray[np.bool_],
+        mask: NDArray[np.bool_],
+    ) -> None:
+        """The labels and scales of a tensor, a row a unit, and which of the elements never move."""
+        self.needed |= mask.any(axis=1)
+        constant = ((labels == 0) & mask).all(axis=1)
+        self.numbers = np.where(constant, scale[:, 0], self.numbers)
+        # What is the same for all units (an index repeated along them) is no state of one.
+        repeated = self.count > 1 and bool((labels == labels[:1]).all() and (scale == scale[:1]).all())
+        self.still &= (fixed | ~mask).all(axis=1) | repeated
+        self.steady |= constant
+        self.columns.extend(labels.T)
+        self.scales.extend(scale.T)
+
+    def units(self, *, pooled: bool) -> Units:
+        """All that was seen; units that are pooled are not told to be equal."""
+        constant = self.needed & self.still & self.steady
+        if not self.answers:  # computed from the weights alone, like a learned query
+            constant = np.zeros(self.count, bool)
+        columns = [*self.columns, np.arange(self.count) // self.size]
+        eligible = self.needed & ~constant & ~self.still
+        groups = () if pooled or self.apart else same_units(columns, eligible)
+        last = self.scales[-1] if self.scales else np.ones(self.count)
+        multiples = {u: float(last[u] / last[g[0]]) for g in groups for u in g if last[g[0]]}
+        found = {int(u): float(self.numbers[u]) for u in np.flatnonzero(constant)}
+        return Units(~self.needed & self.seen, constant, found, groups, multiples)
+
+
 def same_units(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
     """Eligible units with the same labels everywhere, in the same copy."""
     found = distinct(*columns)
