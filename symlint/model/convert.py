@@ -42,8 +42,6 @@ class Converter:
         """The unique names of values that nodes read."""
         self.bound: set[str] = set()
         """The unique names of the inputs and the results of all graphs."""
-        self.tables: set[str] = set()
-        """The unique names of values that are declared as maps."""
 
     def graph(self, graph: onnx.GraphProto, prefix: str = "") -> Graph:
         """One graph and the bodies inside of it; ``prefix`` is for names that an outer graph has taken."""
@@ -107,12 +105,8 @@ class Converter:
                 continue
             name = found[value] = unused(value, prefix, self.taken)
             self.taken.add(name)
-            if value not in types:
-                continue
-            if declared := _declared(types[value]):
+            if value in types and (declared := _declared(types[value])):
                 self.types[name] = declared
-            elif _table(types[value]):
-                self.tables.add(name)
         return found
 
     def name(self, value: str) -> str:
@@ -218,15 +212,6 @@ def _declared(kind: onnx.TypeProto) -> Declared | None:
     if tensor.elem_type not in WORDS:
         raise ValueError(f"{tensor.elem_type} is not an element type")
     return WORDS[tensor.elem_type], tuple(_dim(dim) for dim in tensor.shape.dim)
-
-
-def _table(kind: onnx.TypeProto) -> bool:
-    """Whether a type is a map, or holds maps."""
-    if kind.HasField("sequence_type"):
-        return _table(kind.sequence_type.elem_type)
-    if kind.HasField("optional_type"):
-        return _table(kind.optional_type.elem_type)
-    return bool(kind.HasField("map_type"))
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:

@@ -117,8 +117,6 @@ class Model:
     """The stored tensors that no node reads, and that are no result."""
     bound: frozenset[str] = frozenset()
     """The stored tensors that are inputs, which a caller may give another value, or results of their graph."""
-    tables: frozenset[str] = frozenset()
-    """The values that are declared as maps: a file with one cannot be edited."""
     digests: Digests = field(default_factory=Digests, repr=False, compare=False)
     """What is known of the numbers of stored tensors, found when it is first asked for."""
     weights: Weights | None = field(default=None, compare=False)

@@ -102,6 +102,5 @@ def _build(proto: onnx.ModelProto, file: StoredFile, reading: Reading, node_vers
         literals=frozenset(walk.literals),
         unread=frozenset(walk.tensors.keys() - walk.read - walk.bound),
         bound=frozenset(walk.bound & walk.tensors.keys()),
-        tables=frozenset(walk.tables),
         weights=reading.weights,
     )

@@ -41,8 +41,6 @@ def refusal(attempt: Callable[[], object]) -> str:
 def test_a_plan_refuses_what_the_file_refuses(file):
     model = load(file)
     structure = examine(model)[1]
-    if model.tables:
-        pytest.skip("has values that are maps, which no file is written with")
     whole, size = Whole(structure.program.model), structure.axes.factors.size
 
     def agree(widths: Mapping[int, int]) -> None:
