@@ -41,7 +41,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the corpora are skipped where these are missing; of slow ones on single networks one in three runs.
 
-    Which one changes with the sources and is told as ``SYMLINT_SAMPLE``, which may be set to run the same again; all
+    Which one changes with the day and is told as ``SYMLINT_SAMPLE``, which may be set to run the same again; all
     run with ``SYMLINT_ALL=1``, and one that is asked for by name always does.
     """
     for item in items:
