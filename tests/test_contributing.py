@@ -60,13 +60,8 @@ assert gathered.rule and gathered.shape and gathered.resize
 
 
 def test_the_operators_are_entered():
-    names = (
-        "from symlint.operators import Ref, Tracer, known, op, pointwise, resize, shape\n"
-        "from symlint.operators.layout import gather\n"
-        "from symlint.program.functions import Parity, Within\n"
-    )
     # In a process of its own: what is entered stays.
-    subprocess.run([sys.executable, "-c", names + CODE[0] + CODE[1] + ENTERED], check=True)
+    subprocess.run([sys.executable, "-c", CODE[0] + CODE[1] + ENTERED], check=True)
 
 
 def network(path: Path, width: int) -> Path:

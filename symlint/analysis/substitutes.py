@@ -9,6 +9,7 @@ import numpy as np
 from symlint.model.graph import Array
 from symlint.model.shapes.evaluate import evaluate
 from symlint.program.arithmetic import NEWEST
+from symlint.program.functions import standard
 from symlint.program.steps import Pointwise
 
 LARGEST = 1e4
@@ -23,7 +24,7 @@ def wide(x: Array) -> Array:
 
 def pointwise(step: Pointwise, inputs: Sequence[Array]) -> Array | None:
     """An elementwise function; another one stands for a function of one operand that is not known."""
-    function, opset = step.function.rpartition(".")[2], step.node.opset if "." not in step.node.op else NEWEST
+    function, opset = standard(step.function), step.node.opset if "." not in step.node.op else NEWEST
     if function == "Where":
         choice = inputs[0] if inputs[0].dtype == bool else inputs[0] > 0
         # Where the other value is zero throughout, there is none.

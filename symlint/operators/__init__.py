@@ -5,7 +5,21 @@ what it needs to enter them; see `symlint.model.operators`.
 """
 
 from symlint.model.operators import known, op, resize, shape
-from symlint.program.lower import Ref, Tracer
+from symlint.program.functions import Dipping, Parity, Rising, Within
+from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.registry import pointwise
 
-__all__ = ["Ref", "Tracer", "known", "op", "pointwise", "resize", "shape"]
+__all__ = [
+    "Dipping",
+    "Parity",
+    "Ref",
+    "Rising",
+    "Tracer",
+    "Unsupported",
+    "Within",
+    "known",
+    "op",
+    "pointwise",
+    "resize",
+    "shape",
+]

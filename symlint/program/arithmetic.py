@@ -9,6 +9,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.model.shapes.evaluate import evaluate
+from symlint.program.functions import standard
 from symlint.program.steps import Pointwise
 
 NEWEST = 20
@@ -24,7 +25,7 @@ def compute(step: Pointwise, numbers: list[Array], *, finite: bool = True) -> Ar
     if step.function.endswith("QuantizeLinear") and len(numbers) > 1:
         return _quantised(*numbers[:3])
     attributes = node.attributes if step.function == node.op else {}
-    function, opset = step.function.rpartition(".")[2], node.opset if "." not in node.op else NEWEST
+    function, opset = standard(step.function), node.opset if "." not in node.op else NEWEST
     # What a quantiser subtracts from its levels does not wrap round, as ONNX's own Sub of small integers does.
     whole = "biu" if step.function == node.op else "b"
     for dtype in (np.float64, np.float32):

@@ -74,6 +74,11 @@ def enter(names: tuple[str, ...], function: Function) -> None:
     _FUNCTIONS.update(dict.fromkeys(names, function))
 
 
+def standard(name: str) -> str:
+    """ONNX's name for a function that onnxruntime has in its own domain too; one of another domain is another one."""
+    return name.removeprefix("com.microsoft.")
+
+
 def function(name: str) -> Function:
     """What is known of the function of a `Pointwise`."""
     return _FUNCTIONS.get(name, _PLAIN)

@@ -6,8 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from symlint.model.graph import Node
-from symlint.model.operators import Operator, op
-from symlint.program.functions import Course, Function, Parity, enter
+from symlint.model.operators import Operator, op, shape
+from symlint.program.functions import Course, Function, Parity, enter, standard
 from symlint.program.lower import Ref, Tracer
 
 
@@ -25,6 +25,9 @@ def pointwise(
         return t.apply(x, degree, t.node.op)
 
     op(*names, exact=exact)(rule)
+    # An elementwise function has the shape of what it gets, in whatever domain; ONNX's and onnxruntime's are told.
+    foreign = [name for name in names if "." in name and standard(name) == name]
+    shape(*foreign)(lambda call: call.like("Identity", (0,)))
     enter(names, Function(parity, course, passes=passes))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.shapes.evaluate import listed
-from symlint.program.functions import Function, function
+from symlint.program.functions import Function, function, standard
 
 Spec = tuple[tuple[str, ...], ...]
 
@@ -368,7 +368,7 @@ class Program:
         found: dict[str, Step] = {}
         for step in self.steps:
             known = isinstance(step, (Einsum, Slice, Concat, Affine)) or (
-                isinstance(step, Pointwise) and listed(step.function.rpartition(".")[2])
+                isinstance(step, Pointwise) and listed(standard(step.function))
             )
             if known and fixed.issuperset(operands(step)):
                 found.update(dict.fromkeys(results(step), step))

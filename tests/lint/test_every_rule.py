@@ -101,7 +101,7 @@ def test_flagged(rule, tmp_path):
     """The fixture's rule says what the fixture expects; ``expect`` has a line per finding."""
     _, _, found, text = said(rule, "flagged", tmp_path)
     expected = [json.loads(line) for line in re.findall(r"^# expect: (.*)$", text, re.MULTILINE)]
-    assert expected
+    assert expected, f"{rule.code}.flagged.txt has no line '# expect: {{...}}' for what is found: {found}"
     assert [{name: field(f, name) for name in e} for f, e in zip(found, expected, strict=True)] == expected
 
 

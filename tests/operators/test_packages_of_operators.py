@@ -136,6 +136,76 @@ def test_what_is_missing_is_said(tmp_path):
         check_operator("com.acme.Nothing", network(tmp_path / "model.onnx"))
 
 
+POINTWISE = """
+<ir_version: 8, opset_import: ["": 17, "com.acme": 1]>
+g (float[n, 3] x) => (float[n, 5] y) {
+   a = MatMul(x, v)
+   h = com.acme.OP(a)
+   y = MatMul(h, w)
+}
+<domain: "com.acme", opset_import: ["": 17]>
+OP (a) => (h) {
+   BODY
+}
+"""
+FOREIGN = """
+from symlint.operators import Parity, Within, op, pointwise
+from symlint.testing import check_operator
+"""
+
+
+def elementwise(path: Path, name: str, body: str) -> Path:
+    """A perceptron whose activation is a function of another domain."""
+    model = onnx.parser.parse_model(POINTWISE.replace("OP", name).replace("BODY", body))
+    rng = np.random.default_rng(0)
+    for tensor, shape in (("v", (3, 6)), ("w", (6, 5))):
+        model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), tensor))
+    onnx.save(model, path)
+    return path
+
+
+def fails(installed: Path, code: str) -> str:
+    """The last line of what a check of an operator raises."""
+    with pytest.raises(AssertionError) as raised:
+        run(installed, FOREIGN + code)
+    return str(raised.value).strip().splitlines()[0 if "AssertionError: " not in str(raised.value) else -1]
+
+
+def test_a_function_of_another_domain_is_not_the_one_of_its_name(installed, tmp_path):
+    """It is entered as homogeneous, and what it makes of stored numbers is not known, whatever it is called."""
+    said = []
+    for name in ("Relu", "Lower"):
+        path = elementwise(tmp_path / f"{name}.onnx", name, "n = Neg(a) r = Relu(n) h = Neg(r)")
+        code = f"""
+from symlint.cli.main import cli
+from click.testing import CliRunner
+pointwise(1, "com.acme.{name}", parity=Parity.NEITHER, course=None)
+check_operator("com.acme.{name}", {str(path)!r})
+print(CliRunner().invoke(cli, ["check", {str(path)!r}, "--format", "concise"]).exit_code)
+"""
+        said.append(run(installed, FOREIGN + code))
+    assert said == ["0\n", "0\n"]
+
+
+def test_a_wrong_course_is_refuted(installed, tmp_path):
+    path = elementwise(tmp_path / "model.onnx", "Wide", "t = Tanh(a) c = Constant<value_float = 5.0>() h = Mul(t, c)")
+    entered = 'pointwise(None, "com.acme.Wide", parity=Parity.ODD, course=Within({0}, {1}))\n'
+    check = f'check_operator("com.acme.Wide", {str(path)!r})\n'
+    run(installed, FOREIGN + entered.format(-5, 5) + check)
+    assert "outside -2 to 2" in fails(installed, entered.format(-2, 2) + check)
+
+
+def test_a_rule_that_claims_nothing_is_told(installed, tmp_path):
+    path = elementwise(tmp_path / "model.onnx", "Mute", "h = Tanh(a)")
+    code = f"""
+op("com.acme.Mute")(lambda t, x: t.unknown([x], [x.shape], "nothing", opaque=False)[0])
+from symlint.operators import shape
+shape("com.acme.Mute")(lambda call: call.like("Identity", (0,)))
+check_operator("com.acme.Mute", {str(path)!r})
+"""
+    assert "nothing is claimed" in fails(installed, code)
+
+
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.code)
 def test_pages_have_their_form(rule: Rule):
     check_page(rule)

@@ -19,7 +19,7 @@ _REQUIRED = ("onnx", "onnx_ir", "onnxruntime", "numpy", "click", "rich")
 @click.command("doctor")
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Show versions and installed packages of rules."""
+    """Show versions and installed packages of rules and operators."""
     rows = [("symlint", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
     missing = []
     for name in _REQUIRED:
@@ -30,6 +30,8 @@ def command(ctx: click.Context) -> None:
             missing.append(name)
     packages = sorted(entry_points(group="symlint.rules"), key=lambda entry: entry.value)
     rows += [("rules", f"{entry.name} = {entry.value}") for entry in packages]
+    packages = sorted(entry_points(group="symlint.operators"), key=lambda entry: entry.value)
+    rows += [("operators", f"{entry.name} = {entry.value}") for entry in packages]
     for name, value in rows:
         click.echo(f"{name:12} {printable(value)}")
     try:
