@@ -27,6 +27,7 @@ from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped,
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
+from symlint.symmetry.spaces import Coverage
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def judged(path: str, context: Context, rules: Sequence[Rule], settings: Setting
         coverage=symmetry.coverage,
         findings=findings,
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
-        incomplete=_stopped(crashed) or _short(skipped, rules) or symmetry.coverage.unreached,
+        incomplete=_stopped(crashed) or _short(skipped, rules) or _lost(symmetry.coverage, settings.min_understood),
         skipped=skipped,
         finished=frozenset(rule.code for rule in rules if not rule.on_failure and rule.code not in unfinished),
     )
@@ -185,6 +186,14 @@ def _check(
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
     return stamp(placed(findings, symmetry), symmetry), crashed, tuple(skipped)
+
+
+def _lost(coverage: Coverage, least: float) -> str:
+    """Why too little is understood; empty where enough is."""
+    percent = 100 * coverage.understood
+    if coverage.unreached or percent >= least:
+        return coverage.unreached
+    return f"{percent:.1f}% is understood, and --min-understood asks for {least:g}%"
 
 
 def _stopped(crashed: Sequence[str]) -> str:

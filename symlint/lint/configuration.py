@@ -18,7 +18,7 @@ from symlint.evidence.options import TARGETS, Mirror
 from symlint.evidence.options import surface as parts
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
-from symlint.model.amounts import duration, memory
+from symlint.model.amounts import duration, memory, percent
 
 _MIRROR = ("name", "tensors", "surface", "axes")
 
@@ -99,6 +99,7 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
         "largest-input": _size,
         "max-memory": memory,
         "time-budget": duration,
+        "min-understood": percent,
         "mirrors": partial(_mirrors, file.parent),
         "exclude": _patterns,
         "per-file-ignores": partial(_by_file, _selectors),

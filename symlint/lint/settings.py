@@ -41,6 +41,8 @@ class Settings:
     """Bytes that the process may take during `symlint check`; 0 for no limit."""
     time_budget: float = 0.0
     """Seconds that the audit of one model may take; 0 for no limit."""
+    min_understood: float = 0.0
+    """Per cent of the axes of a model's weights that must be understood for its audit to be complete."""
     mirrors: tuple[Mirror, ...] = ()
     """Reflections that the user declares, for SYM801."""
     exclude: tuple[str, ...] = ()

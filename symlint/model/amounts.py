@@ -39,6 +39,20 @@ def duration(value: object) -> float:
     return number * _SECONDS[unit]
 
 
+def percent(value: object) -> float:
+    """A part of a hundred, with or without its sign.
+
+    Raises ValueError with what can be written instead.
+
+    >>> percent("95%"), percent(99.5)
+    (95.0, 99.5)
+    """
+    number, _ = _parts(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    if number is None or number > 100:
+        raise ValueError(f"expected a number from 0 to 100, not {value!r}")
+    return number
+
+
 def _parts(value: object) -> tuple[float | None, str]:
     """A number of at least 0 with its unit in small letters; no number where the value is no amount."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -90,8 +90,11 @@ class _Report:
             self._generator(a, actions, counted=not self.overlaps.inside(a, mixing[a.leaf], free)) for a in actions
         )
         reached = {t for g in generators for t in g.tensors}
+        acted: defaultdict[int, set[str]] = defaultdict(set)
+        for action, generator in zip(actions, generators, strict=True):
+            acted[action.leaf].update(generator.tensors)
         generators += tuple(replace(self._generator(a, actions, counted=True), exact=False) for a in loose)
-        shares, opaque = coverage(self.program, self.axes, reached)
+        shares, opaque = coverage(self.program, self.axes, reached, acted)
         dimension = sum(g.dimension for g in generators if g.exact)
         symmetry = Symmetry(self.program.model, shares, dimension, spaces, generators, opaque)
         return symmetry, Structure(

@@ -81,6 +81,18 @@ class Coverage:
     covered: int
     pinned: int
     opaque: int
+    understood: float = 1.0
+    """Of the axes of the weights, without those that end at an input or output, the part on which an exact generator
+    acts; the mean over each weight's axes, weighted by elements."""
+    fixed: int = 0
+    """Weight elements that inputs and outputs hold along every axis, of which nothing can be understood or not."""
+    reasons: tuple[tuple[str, float], ...] = ()
+    """Why axes are not understood, each reason with the weight elements that it takes; the largest first."""
+
+    @property
+    def audited(self) -> float:
+        """Weight elements of which the axes are understood."""
+        return self.understood * (self.total - self.fixed)
 
     @property
     def unreached(self) -> str:

@@ -79,9 +79,9 @@ def test_json_is_the_documented_shape(broken):
     document = json.loads(call("check", broken, "--format", "json").stdout)
     assert list(document) == ["schema_version", "verdict", "exit_code", "symlint", "models", "acceptance"]
     (model,) = document["models"]
-    assert list(model) == ["path", "sha256", "coverage", "findings", "skipped"]
+    assert list(model) == ["path", "sha256", "coverage", "findings", "skipped", "not_understood"]
     assert model["skipped"] == []
-    assert set(model["coverage"]) == {"total", "covered", "pinned", "opaque"}
+    assert set(model["coverage"]) == {"total", "covered", "pinned", "opaque", "understood"}
     (finding,) = (finding for finding in model["findings"] if finding["rule"] == "SYM005")
     assert list(finding) == [
         *(
@@ -285,7 +285,7 @@ def test_inspect_json_is_the_documented_shape(healthy, torn):
     document = json.loads(call("inspect", healthy, "--format", "json").stdout)
     assert list(document) == ["schema_version", "model", "parameters", "dimension", "spaces", "generators", "opaque"]
     assert document["model"]["path"] == str(healthy)
-    assert set(document["parameters"]) == {"total", "covered", "pinned", "opaque"}
+    assert set(document["parameters"]) == {"total", "covered", "pinned", "opaque", "understood"}
     for space in document["spaces"]:
         assert list(space) == ["id", "size", "copies", "name", "tensors", "why"]
     for generator in document["generators"]:

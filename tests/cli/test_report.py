@@ -69,7 +69,7 @@ NOTE = Finding(
 LOST = Finding(
     "SYM002", "lfs-pointer", Level.ERROR, "exact", "a Git LFS pointer: run `git lfs pull`", fingerprint="b:1"
 )
-COVERAGE = Coverage(total=1_234_567, covered=1_212_345, pinned=22_213, opaque=9)
+COVERAGE = Coverage(1_234_567, 1_212_345, 22_213, 9, 0.99, 22_213, (("a state", 12_123.54),))
 
 
 def run(*reports: Report, fail_on: str = "warning", missing: tuple[str, ...] = ()) -> Run:
@@ -82,7 +82,8 @@ UNREAD = Report("lost.onnx", findings=(LOST,), incomplete=LOST.message)
 
 GOLDEN = """\
 nets/a model.onnx
-  98.2% of 1,234,567 parameters understood, 1.8% pinned, <0.1% opaque
+  audited 97.2% of 1,234,567 parameters; 1.8% fixed by inputs and outputs; 1.0%
+not understood
 
 error[duplicate-units] SYM201: 2 groups of units [say](https://example.org) the
 same\\x1b[2J
@@ -103,7 +104,7 @@ warning[dead-unit] SYM101: 5 of 64 units cannot affect the output
   1 note not shown: 1 opaque-parameters (-v shows them)
 
 clean.onnx
-  100% of 10 parameters understood
+  audited 100% of 10 parameters
 
 lost.onnx
 
@@ -362,7 +363,7 @@ def transformer(blocks: int, stem: str = "h.") -> Symmetry:
     tensors = {n: Tensor(n, s, "float32", lambda s=s: np.ones(s, np.float32)) for n, s in shapes.items()}
     model = Model("m.onnx", None, 17, "me", graph, tensors, {}, {}, {}, {})
     opaque = tuple(Opaque(f"{stem}{k}.odd", 70, f"/net/{stem}{k}/Odd", "Odd", "no rule") for k in range(blocks))
-    coverage = Coverage(1_000 * blocks, 900 * blocks, 30 * blocks, 70 * blocks)
+    coverage = Coverage(1_000 * blocks, 900 * blocks, 30 * blocks, 70 * blocks, 90 / 97, 30 * blocks)
     return Symmetry(model, coverage, 5_000, tuple(spaces), tuple(generators), opaque)
 
 
@@ -378,7 +379,8 @@ def roles(symmetry: Symmetry) -> dict[tuple[str, int], frozenset[str]]:
 OVERVIEW = """\
 m.onnx
   opset 17, from me; 37 nodes
-  90.0% of 12,000 parameters understood, 3.0% pinned, 7.0% opaque
+  understood 90.0% of 12,000 parameters; 3.0% fixed by inputs and outputs; 7.0%
+not understood
   5,000 continuous directions (41.7% of all)
   generators: 12 permutation, 25 rotation, 1 translation
 

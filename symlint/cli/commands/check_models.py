@@ -90,6 +90,12 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
     metavar="TIME",
     help="Seconds for each model, or 5m. What is left then is not audited, and named.",
 )
+@click.option(
+    "--min-understood",
+    callback=_amount(amounts.percent),
+    metavar="PERCENT",
+    help="How much of each model must be understood for a complete audit.",
+)
 @click.option("-f", "--format", "form", type=click.Choice(list(FORMATS)), default="full", help="What stdout carries.")
 @click.option(
     "-o",
@@ -117,6 +123,7 @@ def command(
     target: str | None,
     max_memory: int | None,
     time_budget: float | None,
+    min_understood: float | None,
     form: str,
     output: tuple[tuple[str, Path], ...],
     config: str | None,
@@ -144,7 +151,8 @@ def command(
         from symlint.lint.rule import rules
 
         flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
-        settings = Configurations(config, **flags, max_memory=max_memory, time_budget=time_budget)
+        limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
+        settings = Configurations(config, **flags, **limits)
         installed = rules()
         settings.run.chosen(installed)  # a selector that names nothing is told before the work
         files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))

@@ -21,6 +21,8 @@ from symlint.symmetry.spaces import Coverage
 
 COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
 _UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN, _SKIPPED_SHOWN, _MODELS_SHOWN = 16, 4, 6, 8, 8
+_NONE = 1e-9
+"""A part that is the rounding of a sum."""
 _FACTS = "SYM4"  # these rules tell what an architecture leaves free, whatever its weights are
 
 
@@ -66,6 +68,7 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
         yield Text(printable(item.path), style="bold")
         if not item.incomplete or item.coverage.total:
             yield Text(f"  {coverage(item.coverage)}", style="dim")
+            yield from (Text(f"  {line}", style="dim") for line in reasons(item.coverage) if style.verbose)
         if item.incomplete and (item.coverage.total or item.skipped):
             yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
         for line in left_out(item):
@@ -151,15 +154,22 @@ def _names(findings: list[Finding]) -> str:
     return listed(f"{number} {name}" for name, number in sorted(times.items()))
 
 
-def coverage(coverage: Coverage) -> str:
-    """How much of a model's parameters the inference understands, in words."""
+def coverage(coverage: Coverage, verb: str = "audited") -> str:
+    """How much of a model's parameters was judged, in words."""
     total = coverage.total
     if not total:
-        return "no parameters"
-    parts = [f"{share(coverage.covered, total)} of {count(total, 'parameter')} understood"]
-    parts += [f"{share(coverage.pinned, total)} pinned"] if coverage.pinned else []
-    parts += [f"{share(coverage.opaque, total)} opaque"] if coverage.opaque else []
-    return ", ".join(parts)
+        return "no weights: there is nothing to audit"
+    rest = total - coverage.audited - coverage.fixed
+    parts = [f"{verb} {share(coverage.audited, total)} of {count(total, 'parameter')}"]
+    parts += [f"{share(coverage.fixed, total)} fixed by inputs and outputs"] if coverage.fixed else []
+    parts += [f"{share(rest, total)} not understood"] if rest > _NONE * total else []
+    return "; ".join(parts)
+
+
+def reasons(coverage: Coverage) -> Iterator[str]:
+    """Why parameters are not understood, a line for each reason."""
+    for why, size in coverage.reasons:
+        yield f"not understood: {share(size, coverage.total)}: {printable(why)}"
 
 
 def block(finding: Finding, report: Report) -> Iterator[RenderableType]:

@@ -13,6 +13,7 @@ from symlint.audit.outcome import Report, Run, Standing
 from symlint.cli.report import Style
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Finding, Skipped
+from symlint.symmetry.spaces import Coverage
 
 
 def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for machines has no style
@@ -51,10 +52,17 @@ def model(report: Report) -> dict[str, Any]:
     return {
         "path": report.path,
         "sha256": report.sha256,
-        "coverage": asdict(report.coverage),
+        "coverage": shares(report.coverage),
         "findings": [written(finding) for finding in report.findings],
         "skipped": [_skipped(item) for item in report.skipped],
+        "not_understood": [{"reason": why, "parameters": round(n, 1)} for why, n in report.coverage.reasons],
     }
+
+
+def shares(coverage: Coverage) -> dict[str, float]:
+    """How far weights are understood, as documents for machines hold it."""
+    counts = ("total", "covered", "pinned", "opaque")
+    return {**{name: getattr(coverage, name) for name in counts}, "understood": coverage.understood}
 
 
 def _standing(standing: Standing) -> dict[str, Any]:

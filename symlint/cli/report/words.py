@@ -90,7 +90,7 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def share(part: int, whole: int) -> str:
+def share(part: float, whole: float) -> str:
     """A share in per cent that says 0% and 100% only of nothing and of everything.
 
     >>> share(1, 10_000_000), share(9_999_999, 10_000_000), share(1, 3)
@@ -98,9 +98,9 @@ def share(part: int, whole: int) -> str:
     """
     if part == 0 or whole == 0:
         return "0%"
-    if part == whole:
-        return "100%"
     percent = 100 * part / whole
+    if abs(percent - 100) < 1e-9:
+        return "100%"
     if percent < 0.05:
         return "<0.1%"
     return ">99.9%" if percent >= 99.95 else f"{percent:.1f}%"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from symlint.cli.report.json import dump
+from symlint.cli.report.json import dump, shares
 from symlint.errors import UnreadableModel
 from symlint.symmetry.spaces import Coverage, Generator, Symmetry
 
@@ -32,7 +32,7 @@ def document(symmetry: Symmetry) -> str:
                 "opset": model.opset,
                 "producer": model.producer,
             },
-            "parameters": asdict(symmetry.coverage),
+            "parameters": shares(symmetry.coverage),
             "dimension": symmetry.dimension,
             "spaces": spaces,
             "generators": [_record(generator) for generator in symmetry.generators],
@@ -52,7 +52,7 @@ def unread(problem: UnreadableModel) -> str:
         {
             "schema_version": "1",
             "model": {"path": problem.path, "sha256": "", "opset": 0, "producer": ""},
-            "parameters": asdict(Coverage(0, 0, 0, 0)),
+            "parameters": shares(Coverage(0, 0, 0, 0)),
             "dimension": 0,
             "spaces": [],
             "generators": [],

@@ -79,7 +79,7 @@ class _Overview:
         yield Text(printable(model.path), style="bold")
         producer = f", from {printable(model.producer)}" if model.producer else ""
         yield Text(f"  opset {model.opset}{producer}; {count(len(model.graph.nodes), 'node')}", style="dim")
-        yield Text(f"  {coverage(symmetry.coverage)}", style="dim")
+        yield Text(f"  {coverage(symmetry.coverage, 'understood')}", style="dim")
         part = f" ({share(symmetry.dimension, symmetry.coverage.total)} of all)" if symmetry.dimension else ""
         yield Text(f"  {count(symmetry.dimension, 'continuous direction')}{part}", style="dim")
         kinds = Counter(generator.kind for generator in symmetry.generators)
