@@ -14,6 +14,7 @@ import numpy as np
 
 from symlint.audit.flaws import once
 from symlint.audit.outcome import Report, Run
+from symlint.audit.savings import savings
 from symlint.errors import UnreadableModel
 from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
@@ -45,14 +46,20 @@ def run(
     rules: Sequence[Rule],
     settings: Configurations,
     watch: Watch | None = None,
+    *,
+    saved: bool = False,
 ) -> Run:
     """Audit the files one after another, each under its own settings, until the watch is interrupted.
 
+    Where it is asked for, each report says what a fix would take away in all.
     Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
     """
     start = time.perf_counter()
     watch = watch or Watch()
-    reports = [_unbegun(file) if watch.interrupted else _under(file, settings.of(file), rules, watch) for file in files]
+    reports = [
+        _unbegun(file) if watch.interrupted else _under(file, settings.of(file), rules, watch, saved=saved)
+        for file in files
+    ]
     cut = watch.interrupted and any(report.skipped for report in reports)
     if reports:
         reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
@@ -62,8 +69,16 @@ def run(
     )
 
 
-def _under(file: str, settings: Settings, rules: Sequence[Rule], watch: Watch) -> Report:
-    return replace(audit(file, settings.chosen(rules), settings, watch), settings=settings)
+def _under(file: str, settings: Settings, rules: Sequence[Rule], watch: Watch, *, saved: bool) -> Report:
+    report = replace(audit(file, settings.chosen(rules), settings, watch), settings=settings)
+    if not saved or report.incomplete:
+        return report
+    try:
+        with watch.interruptible():
+            watch.told(file, "what a fix takes away", 1.0)
+            return replace(report, takes=savings(report, rules, settings))
+    except Interrupted:
+        return report
 
 
 def _taking_part(reports: Iterable[Report], settings: Configurations, rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -55,6 +55,8 @@ class Report:
     """The phase and the rules that a budget, the memory or Ctrl-C has cut short."""
     finished: frozenset[str] = frozenset()
     """Codes of the rules that have looked at all of it."""
+    takes: int | None = None
+    """Parameters that a fix would take away in all; None where nobody has asked, or it cannot be told."""
     settings: Settings | None = None
     """What it was judged by, where that is not what the run was asked."""
 

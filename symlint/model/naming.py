@@ -74,12 +74,10 @@ class Names:
     def layer(self, tensor: str) -> str:
         """The layer that a stored tensor belongs to."""
         name = stem(self.tensor(tensor))
-        if not _NAMELESS.fullmatch(name) and not _ROLE.fullmatch(name):
-            return name
         node = self._user(tensor)[0]
-        if node is None:
+        if _telling(name) or node is None:
             return name
-        return node.name if node.name and not _NAMELESS.fullmatch(node.name) else f"{node.op} {name}"
+        return node.name if _telling(node.name) else f"{node.op} {name}"
 
     def chief(self, tensors: Collection[str]) -> str:
         """Of several stored tensors the first with most axes: the weight of a layer, before its bias."""
@@ -128,6 +126,11 @@ class Names:
         if node is not None and (module := _module(node)):
             yield f"{module}.{_part(node, slot)}"
             yield f"{module}.{node.name.rpartition('/')[2]}.{_part(node, slot)}"
+
+
+def _telling(name: str) -> bool:
+    """Whether a name tells one layer from others."""
+    return bool(name) and not _NAMELESS.fullmatch(name) and not _ROLE.fullmatch(name)
 
 
 def stem(name: str) -> str:

@@ -59,7 +59,7 @@ def test_what_stands_in_a_baseline_does_not_fail_and_is_reported(flawed):
     assert "b.json: 1 finding accepted" in written.stderr
     (finding,) = document(flawed, "--baseline", "b.json", code=0)["models"][0]["findings"]
     assert finding["accepted"] == {"by": "baseline", "reason": None, "expires": None}
-    text = call(flawed, "--baseline", "b.json").output
+    text = " ".join(call(flawed, "--baseline", "b.json").output.split())
     assert "accepted by the baseline: 1 dead-unit (-v shows them)" in text
     assert "cannot affect the output" not in text
     assert "cannot affect the output" in call(flawed, "--baseline", "b.json", "-v").output
@@ -123,7 +123,8 @@ def test_words_of_others_stay_in_a_baseline(flawed):
     content = json.loads(Path("b.json").read_text())
     content["models"]["model.onnx"][0] |= {"since": "2020-01-01", "reason": "known", "expires": "2999-12-31"}
     Path("b.json").write_text(json.dumps(content))
-    assert "accepted by the baseline until 2999-12-31 (known)" in call(flawed, "--baseline", "b.json").output
+    told = " ".join(call(flawed, "--baseline", "b.json").output.split())
+    assert "accepted by the baseline until 2999-12-31 (known)" in told
     call(flawed, "--write-baseline", "b.json")
     assert json.loads(Path("b.json").read_text()) == content
     content["models"]["model.onnx"][0]["expires"] = "2020-01-02"
@@ -287,7 +288,7 @@ def test_unused_and_expired_acceptances_are_told(flawed):
         output = " ".join(call(flawed, "--format", form).output.split())
         assert "accepted and not found: SYM102" in output
         assert "accepted until 2020-01-01 only: SYM101" in output
-    assert "SYM102" not in call(flawed, "--ignore", "SYM102").output
+    assert "not found" not in call(flawed, "--ignore", "SYM102").output
 
 
 def test_sarif_has_suppressions_of_all_results_or_of_none(flawed):

@@ -103,13 +103,16 @@ warning[dead-unit] SYM101: 5 of 64 units cannot affect the output
 
   1 note not shown: 1 opaque-parameters (-v shows them)
 
-clean.onnx
-  audited 100% of 10 parameters
-
 lost.onnx
 
 error[lfs-pointer] SYM002: a Git LFS pointer: run `git lfs pull`
     = help: symlint rule SYM002
+
+clean.onnx: audited 100% of 10 parameters; nothing found
+
+failing            errors  warnings  fix takes away
+nets/a model.onnx       1         1
+lost.onnx               1         0
 
 1 finding can be repaired:
   symlint fix 'nets/a model.onnx' -o OUT

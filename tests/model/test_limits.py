@@ -308,7 +308,7 @@ def test_people_read_what_was_left_out():
         "half.onnx\n  audited 100% of 10 parameters\n  incomplete: 2 of 30 rules did not run to their end\n"
         "  not audited: SYM101, SYM102: a\\x1b[2J: too much\n\n"
         "un.onnx\n  incomplete: x: nothing was audited\n  not audited: load: x\n\n"
-        "clean.onnx\n  audited 100% of 10 parameters\n\n"
+        "clean.onnx: audited 100% of 10 parameters; nothing found\n\n"
         "incomplete, 2 audits not finished: nothing found in 3 models, 0.8 s\n"
     )
     assert told("concise", HALF, UNREAD) == (

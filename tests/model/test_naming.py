@@ -32,6 +32,7 @@ def node(op: str, name: str, *inputs: str, output: str = "out") -> Node:
         ("0", "7", "Conv 0"),
         ("units", "", "Conv units"),
         ("weight", "Conv_3", "Conv_3"),
+        ("units.weight", "units", "Conv units"),
         ("conv2d_5.w_0", "p2o.Conv.3", "conv2d_5"),
         ("model/dense/MatMul/ReadVariableOp/resource:0", "", "model/dense/MatMul"),
         ("dense/kernel:0", "", "dense"),

@@ -159,7 +159,8 @@ def command(
         for file in files:
             settings.of(file).chosen(installed)
         with status.of(files):
-            result = accepted.of(run(files, missing, installed, settings, watch), quiet=quiet)
+            saved = not quiet and "full" in (form, *(kind for kind, _ in output))
+            result = accepted.of(run(files, missing, installed, settings, watch, saved=saved), quiet=quiet)
         _write(result, output, Style(verbose=verbose, notes=notes))
         style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)
         click.echo(reporter(form)(result, style), nl=False, color=style.color)

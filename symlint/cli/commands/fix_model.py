@@ -6,7 +6,6 @@ import shutil
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,16 +14,13 @@ from symlint.cli.commands.terminal import color_option, config_option, style_for
 from symlint.errors import UsageProblem
 from symlint.evidence.options import TARGETS
 
-if TYPE_CHECKING:
-    from symlint.lint.rule import Rule
-    from symlint.lint.settings import Settings
-
-SAFETY = {"exact": ("exact",), "bounded": ("exact", "bounded"), "all": ("exact", "bounded", "heuristic")}
-
 
 def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
     return names or None
+
+
+SAFETIES = ["exact", "bounded", "all"]
 
 
 @click.command("fix")
@@ -37,7 +33,11 @@ def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str
     "--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave alone what these rules find."
 )
 @click.option(
-    "--safety", type=click.Choice(list(SAFETY)), default="exact", show_default=True, help="Evidence to act on."
+    "--safety",
+    type=click.Choice(["exact", "bounded", "all"]),
+    default="exact",
+    show_default=True,
+    help="Evidence to act on.",
 )
 @click.option("--align", type=click.IntRange(1), default=1, show_default=True, help="Keep widths at multiples of this.")
 @click.option("--absorb", is_flag=True, help="Also drop the biases that others can take over.")
@@ -81,13 +81,15 @@ def command(
     from symlint.cli.report.repairs import as_json, as_text
     from symlint.lint.configuration import Configurations
     from symlint.lint.rule import rules
+    from symlint.repair.choice import SAFETY, acted_on
     from symlint.repair.fixing import fix
     from symlint.repair.result import Wish
 
     out = _output(model, output, in_place, dry_run)
     settings = Configurations(config, select=select, ignore=ignore, target=target).of(model)
     given = {name: read_array(file) for name, file in inputs.items()}
-    chosen, asked = _rules(settings, safety, drops=absorb or bool(select)), settings.asked(rules())
+    chosen = acted_on(settings, rules(), safety, drops=absorb or bool(select))
+    asked = settings.asked(rules())
     wish = Wish(chosen, align, seed, given, absorb, balance, SAFETY[safety], asked)
     with TemporaryDirectory(prefix="symlint-") as folder:
         with waiting(f"repairing {model} and proving it"):
@@ -115,17 +117,6 @@ def _output(model: str, output: str | None, in_place: bool, dry_run: bool) -> Pa
     if not target.absolute().parent.is_dir():
         raise UsageProblem(f"{target}: its folder does not exist")
     return target
-
-
-def _rules(settings: Settings, safety: str, *, drops: bool) -> list[Rule]:
-    """The rules whose findings are repaired; what is redundant in every network only where it is asked for.
-
-    What is said of a gauge for a target is always acted on: the function stays.
-    """
-    from symlint.lint.rule import rules
-
-    wanted = [r for r in settings.chosen(rules()) if r.repair and r.evidence in (*SAFETY[safety], "gauge")]
-    return [r for r in wanted if drops or r.repair != "drop"]
 
 
 def _write(source: Path, model: Path, target: Path, *, keep: bool) -> None:

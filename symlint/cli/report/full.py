@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from symlint.audit.outcome import Report, Run
+from symlint.audit.savings import reparable, safety
 from symlint.cli.report import Style
 from symlint.cli.report.acceptances import acceptance, standing
 from symlint.cli.report.words import count, listed, number, printable, ranges, share
 from symlint.lint.finding import Finding, Level
+from symlint.lint.settings import COMMAND
 from symlint.symmetry.spaces import Coverage
 
 COLOR = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
@@ -61,30 +63,69 @@ def _fact(finding: Finding) -> bool:
 
 
 def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
+    clean = [item for item in run.reports if not item.incomplete and not shown(item, run, style)]
     for item in run.reports:
-        found = shown(item, run, style)
-        if style.quiet and not found and not item.incomplete:
-            continue
-        yield Text(printable(item.path), style="bold")
-        if not item.incomplete or item.coverage.total:
-            yield Text(f"  {coverage(item.coverage)}", style="dim")
-            yield from (Text(f"  {line}", style="dim") for line in reasons(item.coverage) if style.verbose)
-        if item.incomplete and (item.coverage.total or item.skipped):
-            yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
-        for line in left_out(item):
-            yield Text(f"  {line}", style="red")
+        if item not in clean or style.verbose:
+            yield from _model(item, run, style)
+    if style.quiet:
+        return
+    for item in clean if not style.verbose else ():
+        yield Text.assemble((printable(item.path), "bold"), (f": {'; '.join(_line(item))}", "dim"))
+    if clean and not style.verbose:
         yield Text("")
-        for finding in sorted(found, key=lambda finding: -finding.level):
-            yield from block(finding, item)
-            yield Text("")
-        if not style.quiet:
-            shown_already = set(map(id, found))
-            yield from _counted([f for f in item.findings if id(f) not in shown_already])
-    if not style.quiet:
-        for line in standing(run):
-            yield Text(line, style="yellow")
-        yield from map(Text, _help(run))
-        yield summary(run)
+    if len(run.reports) > 1 and any(map(run.failing, run.reports)):
+        yield _failing(run)
+        yield Text("")
+    for line in standing(run):
+        yield Text(line, style="yellow")
+    yield from map(Text, _help(run))
+    yield summary(run)
+
+
+def _model(item: Report, run: Run, style: Style) -> Iterator[RenderableType]:
+    """A model with its findings."""
+    found = shown(item, run, style)
+    yield Text(printable(item.path), style="bold")
+    if not item.incomplete or item.coverage.total:
+        yield Text(f"  {coverage(item.coverage)}", style="dim")
+        yield from (Text(f"  {line}", style="dim") for line in reasons(item.coverage) if style.verbose)
+    if item.incomplete and (item.coverage.total or item.skipped):
+        yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
+    for line in left_out(item):
+        yield Text(f"  {line}", style="red")
+    yield Text("")
+    for finding in sorted(found, key=lambda finding: -finding.level):
+        yield from block(finding, item)
+        yield Text("")
+    if not style.quiet and (lines := list(_counted(_hidden(item, found)))):
+        yield from (Text(f"  {line}", style="dim") for line in lines)
+        yield Text("")
+
+
+def _line(item: Report) -> Iterator[str]:
+    """What there is to say of a model of which no finding is shown."""
+    yield coverage(item.coverage)
+    if item.coverage.total:
+        yield from list(_counted(_hidden(item, []))) or ["nothing found"]
+
+
+def _hidden(item: Report, found: list[Finding]) -> list[Finding]:
+    told = set(map(id, found))
+    return [finding for finding in item.findings if id(finding) not in told]
+
+
+def _failing(run: Run) -> Table:
+    """The models that fail, with what was found and what a fix takes away."""
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "right", "right"):
+        table.add_column(justify=justify)
+    table.add_row(*(Text(word, style="bold") for word in ("failing", "errors", "warnings", "fix takes away")))
+    for item in filter(run.failing, run.reports):
+        levels = Counter(finding.level for finding in item.findings if not finding.accepted)
+        taken = "" if item.takes is None else f"{item.takes:,} ({share(item.takes, item.coverage.total)})"
+        name = Text(printable(item.path), overflow="fold")
+        table.add_row(name, f"{levels[Level.ERROR]:,}", f"{levels[Level.WARNING]:,}", taken)
+    return table
 
 
 def left_out(report: Report) -> Iterator[str]:
@@ -98,20 +139,24 @@ def left_out(report: Report) -> Iterator[str]:
 
 
 def _help(run: Run) -> Iterator[str]:
-    """The command that repairs what can be repaired, with the models that it is for."""
-    reparable = {r.path: n for r in run.reports if (n := sum(map(_reparable, r.findings)))}
-    if not reparable:
+    """What can be repaired, what that takes away in all, and the command for each model."""
+    concerned = [item for item in run.reports if reparable(item)]
+    if not concerned:
         return
-    many = f" in {count(len(reparable), 'model')}" if len(reparable) > 1 else ""
-    paths = [quote(printable(path)) for path in reparable]
-    yield f"{count(sum(reparable.values()), 'finding')}{many} can be repaired:"
-    yield from (f"  symlint fix {path} -o OUT{_target(run)}" for path in paths[:_MODELS_SHOWN])
-    if len(paths) > _MODELS_SHOWN:
-        yield f"  and {count(len(paths) - _MODELS_SHOWN, 'more model')}"
+    many = f" in {count(len(concerned), 'model')}" if len(concerned) > 1 else ""
+    number = sum(len(reparable(item)) for item in concerned)
+    yield f"{count(number, 'finding')}{many} can be repaired{_in_all(concerned)}:"
+    yield from (f"  symlint fix {quote(printable(i.path))} -o OUT{_flags(i, run)}" for i in concerned[:_MODELS_SHOWN])
+    if len(concerned) > _MODELS_SHOWN:
+        yield f"  and {count(len(concerned) - _MODELS_SHOWN, 'more model')}"
 
 
-def _reparable(finding: Finding) -> bool:
-    return finding.fixable and finding.level > Level.NOTE and not finding.accepted
+def _in_all(concerned: list[Report]) -> str:
+    told = [item for item in concerned if item.takes is not None]
+    if len(told) < len(concerned):
+        return ""
+    taken, total = sum(item.takes or 0 for item in told), sum(item.coverage.total for item in told)
+    return f"; fix takes away {count(taken, 'parameter')} in all ({share(taken, total)})"
 
 
 def _threshold(run: Run) -> str:
@@ -119,26 +164,24 @@ def _threshold(run: Run) -> str:
     return ", ".join(dict.fromkeys(run.threshold(report) for report in run.reports if run.failing(report)))
 
 
-def _target(run: Run) -> str:
-    """The options without which `symlint fix` leaves some of the findings alone."""
-    bounded = any(
-        f.fixable and f.level > Level.NOTE and not f.accepted and f.evidence == "bounded" for f in run.findings
-    )
-    safety = " --safety bounded" if bounded else ""
-    found = {finding.rule for finding in run.findings if finding.fixable}
-    return safety + next((f" --target {r.targets[0]}" for r in run.rules if r.targets and r.code in found), "")
+def _flags(item: Report, run: Run) -> str:
+    """The options without which `symlint fix` would do something else than what was found and told."""
+    words = [f"--safety {kind}"] if (kind := safety(item)) != "exact" else []
+    found = {finding.rule for finding in reparable(item)}
+    words += [f"--target {rule.targets[0]}" for rule in run.rules if rule.targets and rule.code in found][:1]
+    for name in ("select", "ignore"):
+        if item.settings and item.settings.origins.get(name) == COMMAND:
+            words.append(f"--{name} {','.join(getattr(item.settings, name))}")
+    return "".join(f" {word}" for word in words)
 
 
-def _counted(notes: list[Finding]) -> Iterator[Text]:
+def _counted(notes: list[Finding]) -> Iterator[str]:
     """Notes that are not shown, in a line; what every network of an architecture leaves free is for -v only."""
     accepted = [finding for finding in notes if finding.accepted]
     others = [finding for finding in notes if not finding.accepted and not _fact(finding)]
-    for line in _acceptances(accepted):
-        yield Text(f"  {line}", style="dim")
-    if accepted:
-        yield Text("")
+    yield from _acceptances(accepted)
     if others:
-        yield Text(f"  {count(len(others), 'note')} not shown: {_names(others)} (-v shows them)\n", style="dim")
+        yield f"{count(len(others), 'note')} not shown: {_names(others)} (-v shows them)"
 
 
 def _acceptances(findings: list[Finding]) -> Iterator[str]:

@@ -1,0 +1,71 @@
+"""What `check` says that a fix takes away is what a fix takes away."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from symlint.cli.main import cli
+
+FAILING = ["fastestdet-coco", "marabou-cifar-deep-kw", "superres-subpixel-cnn", "picodet-s-320", "ppocrv4-rec"]
+
+
+def told(file: Path, *flags: str) -> tuple[int, list[str]]:
+    """The sum in the report, and the arguments of the command that it shows."""
+    text = CliRunner().invoke(cli, ["check", str(file), *flags], env={"COLUMNS": "200"}).output
+    total = re.search(r"fix takes away ([\d,]+) parameters? in all", " ".join(text.split()))
+    command = re.search(r"symlint (fix .*) -o OUT(.*)$", text, re.MULTILINE)
+    assert total, text
+    assert command, text
+    return int(total[1].replace(",", "")), [*command[1].split(), *command[2].split()]
+
+
+def taken(arguments: list[str]) -> int:
+    document = json.loads(CliRunner().invoke(cli, [*arguments, "--dry-run", "--format", "json"]).stdout)
+    return document["before"]["parameters"] - document["after"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [("decayed_cnn", 7_777), ("collinear_mlp", 110), ("low_rank_encoder", 528)]
+)
+def test_the_sum_is_what_a_fix_takes_away(root, model, expected, no_clock):
+    total, command = told(root / "fixtures" / f"{model}.onnx")
+    assert total == taken(command) == expected
+
+
+def test_the_command_repeats_what_was_asked_for(root, no_clock):
+    total, command = told(root / "fixtures" / "collinear_mlp.onnx", "--select", "SYM101")
+    assert command[-2:] == ["--select", "SYM101"]
+    assert total == taken(command) == 20
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+@pytest.mark.parametrize("model", FAILING)
+def test_the_sum_holds_for_published_networks(shared, model, no_clock):
+    total, command = told(shared / "models" / f"{model}.onnx")
+    assert total == taken(command) > 0
+
+
+def test_models_that_fail_are_in_a_table_and_clean_ones_are_a_line(root, monkeypatch):
+    monkeypatch.chdir(root)
+    text = CliRunner().invoke(cli, ["check", "fixtures"]).output
+    lines = text.splitlines()
+    assert sum("healthy_cnn" in line for line in lines) == 1
+    start = next(k for k, line in enumerate(lines) if line.startswith("failing"))
+    assert [line.split()[0] for line in lines[start + 1 : start + 4]] == [
+        f"fixtures/{name}.onnx" for name in ("collinear_mlp", "decayed_cnn", "low_rank_encoder")
+    ]
+    assert lines[start + 2].endswith("1         3   7,777 (65.7%)")
+    assert "7 findings in 3 models can be repaired; fix takes away 8,415 parameters in all" in text
+    assert "failed (--fail-on warning): 3 errors, 4 warnings in 3 of 4 models" in text
+
+
+def test_nothing_is_told_under_a_limit(root):
+    text = CliRunner().invoke(cli, ["check", str(root / "fixtures" / "decayed_cnn.onnx"), "--time-budget", "5m"]).output
+    assert "4 findings can be repaired:" in text
+    assert "takes away" not in text
