@@ -3,6 +3,7 @@
 SymlintError            anything symlint says in one line instead of a traceback
 ├── UsageProblem        the call or its configuration cannot be followed (exit 2)
 └── UnreadableModel     a file that cannot be audited (exit 4); carries the SYM00x code that says why
+    └── MissingModel    there is no such file (exit 3)
 """
 
 from __future__ import annotations
@@ -29,6 +30,20 @@ class UnreadableModel(SymlintError):
         self.path = path
         self.reason = reason
         self.code = code
+
+
+class MissingModel(UnreadableModel):
+    """A path at which there is no file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "no such file")
+
+
+def exit_code(problem: SymlintError) -> int:
+    """The exit code of a command that a problem ends."""
+    if isinstance(problem, MissingModel):
+        return 3
+    return 4 if isinstance(problem, UnreadableModel) else 2
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -13,13 +13,14 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from importlib import import_module
 
 import click
 
 from symlint import __version__
 from symlint.cli.report.words import printable
-from symlint.errors import SymlintError, UnreadableModel
+from symlint.errors import SymlintError, exit_code
 
 # name -> (module that holds it as `command`, one line of help): shown without importing the module.
 COMMANDS = {
@@ -73,7 +74,7 @@ class LazyGroup(click.Group):
             raise
         except SymlintError as problem:
             _say(str(problem))
-            ctx.exit(4 if isinstance(problem, UnreadableModel) else 2)
+            ctx.exit(exit_code(problem))
         except KeyboardInterrupt:
             ctx.exit(130)
         except BrokenPipeError:
@@ -117,6 +118,8 @@ def cli(debug: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING if debug else logging.CRITICAL, stream=sys.stderr, format="%(name)s: %(message)s"
     )
+    if not debug:
+        warnings.simplefilter("ignore")
     if debug:
         logging.getLogger("symlint").setLevel(logging.DEBUG)
 

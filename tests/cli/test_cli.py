@@ -271,7 +271,11 @@ def test_config_shows_origins(monkeypatch, tmp_path):
 
 
 def test_rule_lists_and_prints(root):
-    assert "SYM005  error" in call("rule").output
+    listed = call("rule").output
+    assert "SYM005  error    --  non-finite-weights: Weights are NaN" in listed
+    assert "SYM101  warning  F-  dead-unit" in listed
+    assert "SYM202  warning  -O  near-duplicate-units" in listed
+    assert max(map(len, listed.splitlines())) <= 80
     assert "## Repair" in call("rule", "SYM005").output
     assert call("rule", "non-finite-weights").output == call("rule", "SYM005").output
     assert "unreadable-model" in call("rule", "SYM00").output
@@ -333,6 +337,49 @@ def test_inspect_reads_like_a_paper(shared, model, lines):
     output = " ".join(call("inspect", shared / "zoo" / f"{model}.onnx").stdout.split())
     for line in lines:
         assert line in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "no.onnx"),
+        ("inspect", "no.onnx"),
+        ("inspect", "no.onnx", "--format", "json"),
+        ("fix", "no.onnx", "--dry-run"),
+        ("verify", "no.onnx"),
+        ("teleport", "no.onnx", "-o", "out.onnx"),
+        ("diff", "no.onnx", "no.onnx"),
+    ],
+)
+def test_a_path_without_a_model_is_exit_code_3_in_every_command(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments).exit_code == 3
+
+
+def test_colours_are_forced_by_the_environment_and_by_the_option(monkeypatch, healthy):
+    def colored(*flags: str) -> bool:
+        return "\x1b[" in CliRunner().invoke(cli, ["check", str(healthy), *flags], color=True).output
+
+    assert not colored()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert colored()
+    assert not colored("--color", "never")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colored()
+    assert colored("--color", "always")
+
+
+def test_codes_and_names_are_completed():
+    from symlint.cli.commands.selecting import codes
+
+    assert [item.value for item in codes(None, None, "SYM005,SYM10")][:2] == ["SYM005,SYM101", "SYM005,SYM102"]
+    assert [item.value for item in codes(None, None, "dead-u")] == ["dead-unit"]
+    assert [item.help for item in codes(None, None, "dead-u")] == ["SYM101"]
+
+
+@pytest.mark.parametrize("arguments", [("teleport", "-o", "x", "--seed", "-1"), ("verify", "--seed", "-1")])
+def test_options_out_of_range_are_errors(healthy, arguments):
+    assert call(arguments[0], healthy, *arguments[1:]).exit_code == 2
 
 
 def test_doctor_names_versions():

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from symlint.cli.commands.terminal import color_option, config_option, style_for
+from symlint.cli.commands.selecting import rules_option
+from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
 from symlint.errors import UsageProblem
@@ -28,13 +26,6 @@ from symlint.model.budget import Watch
 if TYPE_CHECKING:
     from symlint.audit.baseline import Baseline
     from symlint.audit.outcome import Run
-
-_PATIENCE = 2.0  # seconds after which a wait is worth a word
-
-
-def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-    return names or None
 
 
 def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
@@ -74,8 +65,8 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
 
 @click.command("check")
 @click.argument("paths", nargs=-1, type=click.Path())
-@click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Run these rules: SYM101,SYM2,ALL.")
-@click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave these rules out.")
+@rules_option("--select", "Run these rules: SYM101,SYM2,ALL.")
+@rules_option("--ignore", "Leave these rules out.")
 @click.option("--fail-on", type=click.Choice(THRESHOLDS), help="Lowest level that fails the run.  [default: warning]")
 @click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: judges its scales as well.")
 @click.option(
@@ -228,44 +219,15 @@ class _Status:
     """A line on a terminal's stderr that says, after a while, which model and rule is at work and how much is done."""
 
     def __init__(self, quiet: bool) -> None:
-        self._shown = not (quiet or os.environ.get("CI")) and sys.stderr.isatty()
+        self._waiting = Waiting(quiet=quiet)
         self._files: dict[str, int] = {}
-        self._line = ""
-        self._update: Callable[[], None] | None = None
 
     def __call__(self, path: str, phase: str, share: float) -> None:
         """What a `Watch` tells."""
         number = f"{self._files.get(path, 1)}/{len(self._files)} " if len(self._files) > 1 else ""
-        self._line = f"{number}{path}: {phase}, {share:.0%}"
-        if self._update:
-            self._update()
+        self._waiting.say(f"{number}{path}: {phase}, {share:.0%}")
 
-    @contextmanager
-    def of(self, files: Sequence[str]) -> Iterator[None]:
+    def of(self, files: Sequence[str]) -> AbstractContextManager[None]:
         """Show the line while these files are audited."""
         self._files = {file: number for number, file in enumerate(files, 1)}
-        if not self._shown:
-            yield
-            return
-        done = threading.Event()
-        thread = threading.Thread(target=self._show, args=(done,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def _show(self, done: threading.Event) -> None:
-        if done.wait(_PATIENCE):
-            return
-        from rich.console import Console
-        from rich.text import Text
-
-        def line() -> Text:
-            return Text(printable(self._line), overflow="ellipsis", no_wrap=True)
-
-        with Console(stderr=True).status(line()) as status:
-            self._update = lambda: status.update(line())
-            done.wait()
-            self._update = None
+        return self._waiting.shown()

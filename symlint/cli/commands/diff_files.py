@@ -6,22 +6,18 @@ import os
 
 import click
 
+from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.errors import UnreadableModel
 
 EVENTS = ("new", "worse", "changed", "unchanged", "never")
 
 
-def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-    return names or None
-
-
 @click.command("diff")
 @click.argument("old", type=click.Path())
 @click.argument("new", type=click.Path())
-@click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Compare what these rules find.")
-@click.option("--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave these rules out.")
+@rules_option("--select", "Compare what these rules find.")
+@rules_option("--ignore", "Leave these rules out.")
 @click.option(
     "--fail-on",
     multiple=True,

@@ -10,15 +10,10 @@ from tempfile import TemporaryDirectory
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
+from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.errors import UsageProblem
 from symlint.evidence.options import TARGETS
-
-
-def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-    return names or None
-
 
 SAFETIES = ["exact", "bounded", "all"]
 
@@ -28,10 +23,8 @@ SAFETIES = ["exact", "bounded", "all"]
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write the repaired model.")
 @click.option("--in-place", is_flag=True, help="Replace the model itself; what it was stays beside it as .bak.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
-@click.option("--select", multiple=True, callback=_selectors, metavar="RULES", help="Repair what these rules find.")
-@click.option(
-    "--ignore", multiple=True, callback=_selectors, metavar="RULES", help="Leave alone what these rules find."
-)
+@rules_option("--select", "Repair what these rules find.")
+@rules_option("--ignore", "Leave alone what these rules find.")
 @click.option(
     "--safety",
     type=click.Choice(["exact", "bounded", "all"]),

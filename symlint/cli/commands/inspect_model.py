@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from symlint.cli.commands.terminal import color_option, style_for
+from symlint.cli.commands.terminal import color_option, style_for, waiting
 from symlint.cli.report.words import printable
-from symlint.errors import UnreadableModel
+from symlint.errors import UnreadableModel, exit_code
 
 if TYPE_CHECKING:
     from symlint.cli.report import Style
@@ -36,14 +36,15 @@ def command(ctx: click.Context, model: str, form: str, color: str, verbose: bool
     from symlint.symmetry.inference import examine, measured
 
     try:
-        symmetry, structure = examine(load(model))
+        with waiting(f"{model}: symmetries"):
+            symmetry, structure = examine(load(model))
     except UnreadableModel as problem:
         click.echo(f"symlint: {printable(str(problem))}", err=True)
         if form == "json":
             from symlint.cli.report.inspection.document import unread
 
             click.echo(unread(problem), nl=False)
-        ctx.exit(4)
+        ctx.exit(exit_code(problem))
     style = style_for(color, verbose=verbose)
     text = _text(form, measured(symmetry, structure), structure, style)
     click.echo(text, nl=False, color=style.color)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import click
 
+from symlint.cli.commands.selecting import codes
 from symlint.cli.commands.terminal import color_option, style_for
 from symlint.cli.report import Style
 from symlint.errors import UsageProblem, suggestion
@@ -20,7 +22,7 @@ removes parameters, the last two do not count."""
 
 
 @click.command("rule")
-@click.argument("which", metavar="[CODE|NAME|PREFIX]", required=False)
+@click.argument("which", metavar="[CODE|NAME|PREFIX]", required=False, shell_complete=codes)
 @click.option("-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @color_option
 def command(which: str | None, form: str, color: str) -> None:
@@ -36,8 +38,31 @@ def command(which: str | None, form: str, color: str) -> None:
     elif which and any(which.upper() == rule.code or which == rule.name for rule in chosen):
         text = _page(chosen[0], style_for(color))
     else:
-        text = "".join(f"{rule.code}  {rule.level!s:8} {rule.evidence:10} {rule.name}\n" for rule in chosen)
-    click.echo(text, nl=False, color=color != "never")
+        text = _list(chosen, style_for(color))
+    click.echo(text, nl=False, color=style_for(color).color)
+
+
+def _list(chosen: Sequence[Rule], style: Style) -> str:
+    """A line or more for each rule: what it says, whether a fix repairs it, and when it speaks."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from symlint.cli.report.full import typeset
+
+    table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for rule in chosen:
+        marks = f"{'F' if rule.repair else '-'}{'O' if _opt_in(rule) else '-'}"
+        line = Text.assemble((rule.name, "bold"), f": {rule.summary.rstrip('.')}")
+        table.add_row(rule.code, f"{rule.level}", marks, line)
+    legend = "F: symlint fix repairs it; O: it speaks only when it is selected, or with --target"
+    return typeset(iter([table, Text(""), Text(legend, style="dim")]), style)
+
+
+def _opt_in(rule: Rule) -> bool:
+    return bool(rule.targets) or rule.evidence == "heuristic"
 
 
 def _entry(rule: Rule) -> dict[str, object]:
@@ -49,6 +74,8 @@ def _entry(rule: Rule) -> dict[str, object]:
         "summary": rule.summary,
         "page": rule.page.strip(),
         "repair": rule.repair,
+        "fixable": bool(rule.repair),
+        "opt_in": _opt_in(rule),
         "options": dict(rule.options),
         "targets": list(rule.targets),
     }

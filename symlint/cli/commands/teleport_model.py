@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from symlint.cli.commands.terminal import listed
+from symlint.cli.commands.terminal import listed, waiting
 from symlint.errors import UsageProblem
 
 
 @click.command("teleport")
 @click.argument("model", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where to write the moved model.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws the elements of the groups.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the elements of the groups.")
 @click.option("--only", help="Generators by id, separated by commas.")
 @click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
 def command(model: str, output: str, seed: int, only: str | None, kinds: str | None) -> None:
@@ -31,15 +31,16 @@ def command(model: str, output: str, seed: int, only: str | None, kinds: str | N
 
     if Path(output).resolve() == Path(model).resolve():
         raise UsageProblem(f"{output} is the model itself: name another file for the result")
-    _, structure = examine(load(model, budget=FEW))
-    chosen = select(structure, listed(only), listed(kinds))
-    try:
-        moved = teleport(structure, chosen, seed)
-    except Unvalued:
-        left = stuck(structure, chosen, seed)
-        for name, reason in left.items():
-            click.echo(f"{name} stays: {reason}", err=True)
-        chosen = [name for name in chosen if name not in left]
-        moved = teleport(structure, chosen, seed)
-    write(model, moved, output)
+    with waiting(f"{model}: moving its weights"):
+        _, structure = examine(load(model, budget=FEW))
+        chosen = select(structure, listed(only), listed(kinds))
+        try:
+            moved = teleport(structure, chosen, seed)
+        except Unvalued:
+            left = stuck(structure, chosen, seed)
+            for name, reason in left.items():
+                click.echo(f"{name} stays: {reason}", err=True)
+            chosen = [name for name in chosen if name not in left]
+            moved = teleport(structure, chosen, seed)
+        write(model, moved, output)
     click.echo(f"{output}: moved by {len(chosen)} generators", err=True)

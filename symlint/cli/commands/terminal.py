@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import click
@@ -25,10 +26,13 @@ config_option: Callable[[Any], Any] = click.option(
 
 
 def style_for(color: str, *, verbose: bool = False, quiet: bool = False) -> Style:
-    """The style for stdout: plain in pipes, in CI, under NO_COLOR and on dumb terminals unless colour is asked for."""
-    terminal = sys.stdout.isatty()
-    plain = os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") == "dumb"
-    colored = color == "always" or (color == "auto" and terminal and not plain)
+    """The style for stdout: plain in pipes, in CI, under NO_COLOR and on dumb terminals unless colour is asked for.
+
+    ``--color`` asks for it before all, then NO_COLOR against it, then FORCE_COLOR.
+    """
+    plain = os.environ.get("CI") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    wanted = not os.environ.get("NO_COLOR") and (bool(os.environ.get("FORCE_COLOR")) or not plain)
+    colored = color == "always" or (color == "auto" and wanted)
     # COLUMNS wins over the terminal's own size; pipes without either get 80 columns.
     return Style(min(shutil.get_terminal_size().columns, WIDEST), colored, verbose, quiet)
 
@@ -38,16 +42,55 @@ def listed(text: str | None) -> frozenset[str] | None:
     return None if text is None else frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
-@contextmanager
-def waiting(line: str) -> Iterator[None]:
+PATIENCE = 2.0  # seconds after which a wait is worth a word
+
+
+class Waiting:
+    """A line on a terminal's stderr that says, after a while, what is at work; nothing elsewhere, nor in CI."""
+
+    def __init__(self, line: str = "", *, quiet: bool = False) -> None:
+        self._shown = not (quiet or os.environ.get("CI")) and sys.stderr.isatty()
+        self._line = line
+        self._update: Callable[[], None] | None = None
+
+    def say(self, line: str) -> None:
+        """What is at work now."""
+        self._line = line
+        if self._update:
+            self._update()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the line while this lasts."""
+        if not self._shown:
+            yield
+            return
+        done = threading.Event()
+        thread = threading.Thread(target=self._show, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _show(self, done: threading.Event) -> None:
+        if done.wait(PATIENCE):
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        from symlint.cli.report.words import printable
+
+        def line() -> Text:
+            return Text(printable(self._line), overflow="ellipsis", no_wrap=True)
+
+        with Console(stderr=True).status(line()) as status:
+            self._update = lambda: status.update(line())
+            done.wait()
+            self._update = None
+
+
+def waiting(line: str) -> AbstractContextManager[None]:
     """A line on a terminal's stderr while something takes its time."""
-    if os.environ.get("CI") or not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    from symlint.cli.report.words import printable
-
-    with Console(stderr=True).status(Text(printable(line), overflow="ellipsis", no_wrap=True)):
-        yield
+    return Waiting(line).shown()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
-from symlint.cli.commands.terminal import listed
+from symlint.cli.commands.terminal import listed, waiting
 from symlint.cli.report.words import printable
 from symlint.runtime.verify import Trial
 
@@ -23,7 +23,7 @@ UNREACHED = 4
 @click.argument("model", type=click.Path())
 @click.argument("other", required=False, type=click.Path())
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws inputs and elements of the groups.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws all that is random.")
 @click.option("--only", help="Generators by id, separated by commas.")
 @click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
 @click.option(
@@ -55,12 +55,13 @@ def command(
     loaded = load(model, budget=FEW)
     given = {name: read_array(file) for name, file in inputs.items()}
     unreached = ""
-    if other is not None:
-        trials = [same_function(loaded, load(other, budget=FEW), seed, given)]
-    else:
-        symmetry, structure = examine(loaded)
-        trials = verify(structure, select(structure, listed(only), listed(kinds)), seed, given)
-        unreached = symmetry.coverage.unreached
+    with waiting(f"{model}: trying in onnxruntime"):
+        if other is not None:
+            trials = [same_function(loaded, load(other, budget=FEW), seed, given)]
+        else:
+            symmetry, structure = examine(loaded)
+            trials = verify(structure, select(structure, listed(only), listed(kinds)), seed, given)
+            unreached = symmetry.coverage.unreached
     if form == "json":
         click.echo(_document(trials, pair=other is not None, unreached=unreached))
     else:

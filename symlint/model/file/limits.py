@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from symlint.errors import UnreadableModel
+from symlint.errors import MissingModel, UnreadableModel
 from symlint.model.file.stored import StoredFile
 from symlint.model.file.wire import Outline, outline
 
@@ -34,7 +34,7 @@ def model_file(path: Path, name: str) -> StoredFile:
     """A model file as it is now. Raises UnreadableModel, SYM002 for a Git LFS pointer."""
     try:
         if not path.exists():
-            raise UnreadableModel(name, "no such file")
+            raise MissingModel(name)
         if path.is_dir():
             raise UnreadableModel(name, "is a directory; expected an ONNX file")
         if not path.is_file():
