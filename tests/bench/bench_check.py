@@ -94,7 +94,7 @@ def _beside(name: str) -> str:
 
 
 TOOLS = {
-    "symlint check": Tool([sys.executable, "-m", "symlint", "check"], "symlint", True, (0, 1)),
+    "symlint check": Tool([sys.executable, "-m", "symlint", "check", "-f", "concise"], "symlint", True, (0, 1)),
     "sha256sum": Tool(["sha256sum"], quick=True),
     "onnx.load, each weight read once": Tool([sys.executable, "-c", LOAD], "onnx", True),
     "onnx.checker": Tool([sys.executable, "-c", CHECK], "onnx", True),
