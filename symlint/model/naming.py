@@ -17,7 +17,7 @@ from typing import NamedTuple
 from symlint.model.graph import Graph, Model, Node
 
 _NAMELESS = re.compile(r"onnx::.*|\d+|_?(val|v|t|tmp|const|constant)_?\d+", re.IGNORECASE | re.DOTALL)
-_ROLE = re.compile(r"units?|weights?|bias(es)?|kernels?|params?|parameters?|tensors?|data|[a-z]", re.IGNORECASE)
+_ROLE = re.compile(r"units?|weights?|bias(es)?|kernels?|params?|parameters?|tensors?|data", re.IGNORECASE)
 """What a tensor may be called in any layer: no name of one."""
 _SUFFIXES = (
     re.compile(r":\d+\Z"),

@@ -19,7 +19,7 @@ from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.redundant_tensors import spare
 from symlint.repair.balancing import balancing
-from symlint.repair.measure import latency, measure
+from symlint.repair.measure import Timing, latency, measure
 from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
 from symlint.repair.result import Cost, Done, Fixed, Left, Wish
 from symlint.repair.sharing import shared
@@ -244,12 +244,12 @@ class _Fix:
 
     def _told(self, path: Path, done: Sequence[Done]) -> Fixed:
         last = load(path) if done else self.model
-        seconds: Sequence[float | None] = (None, None)
+        timings: Sequence[Timing | None] = (None, None)
         if done and self.proof is not None:
             with suppress(RuntimeError):
-                seconds = latency([self.model.path, path], self.model)
-        before = Cost(measure(self.model.path, self.model), seconds[0])
-        after = Cost(measure(path, last, self.model), seconds[1])
+                timings = latency([self.model.path, path], self.model)
+        before = Cost(measure(self.model.path, self.model), timings[0])
+        after = Cost(measure(path, last, self.model), timings[1])
         left = tuple(self._leftover())
         return Fixed(self.model, path, tuple(done), left, self.proof, before, after, self.unreached)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 
 from symlint.model.file import saving
 from symlint.model.graph import Graph, Model, Node, Shape
@@ -62,8 +62,25 @@ def _odd(model: Model, node: Node) -> bool:
     return weight is not None and weight.shape[0] % 8 != 0
 
 
-def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: int = 0) -> tuple[float, ...]:
-    """The median seconds of one run of each file, in turns, on the same random inputs with one thread.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long onnxruntime takes for one run of a file."""
+
+    seconds: float
+    """The median of several runs."""
+    spread: float
+    """Half of what the middle half of the runs lies apart."""
+    shapes: Mapping[str, Shape]
+    """Input -> the shape that it had."""
+
+    def beyond(self, other: Timing) -> bool:
+        """Whether it takes longer than another file by more than both vary, and by more than a tenth."""
+        apart = self.seconds - other.seconds
+        return apart > 2 * (self.spread + other.spread) and apart > 0.1 * other.seconds
+
+
+def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: int = 0) -> tuple[Timing, ...]:
+    """How long one run of each file takes, in turns, on the same random inputs with one thread.
 
     ``model`` is the first file, loaded; all files take the same inputs. Raises RuntimeError where one does not run.
     """
@@ -78,7 +95,14 @@ def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: 
         for each in loaded:
             if each.failure is not None:
                 raise RuntimeError(each.failure)
-        return tuple(median(taken) for taken in runner.seconds(loaded, trials[0].feeds, max(repeats, 1)))
+        feeds = trials[0].feeds
+        shapes = {name: tuple(value.shape) for name, value in feeds.items()}
+        return tuple(_timing(taken, shapes) for taken in runner.seconds(loaded, feeds, max(repeats, 1)))
+
+
+def _timing(taken: Sequence[float], shapes: Mapping[str, Shape]) -> Timing:
+    low, middle, high = quantiles(taken, n=4, method="inclusive") if len(taken) > 1 else (taken[0],) * 3
+    return Timing(middle, (high - low) / 2, shapes)
 
 
 def _single(model: Model) -> dict[str, Shape]:

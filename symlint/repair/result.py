@@ -9,7 +9,7 @@ from pathlib import Path
 from symlint.evidence.options import Asked
 from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model
-from symlint.repair.measure import Measure
+from symlint.repair.measure import Measure, Timing
 from symlint.runtime.proof import Proof
 
 
@@ -42,10 +42,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network costs, and the median seconds of a run where onnxruntime runs it."""
+    """What a network costs, and how long a run takes where onnxruntime runs it."""
 
     measure: Measure
-    seconds: float | None
+    timing: Timing | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ class Fixed:
     @property
     def slower(self) -> bool:
         """Whether the smaller network takes clearly longer, and has channels that are no multiple of 8 any more."""
-        before, after = self.before.seconds, self.after.seconds
-        return bool(before and after and after > 1.1 * before and self.after.measure.odd > self.before.measure.odd)
+        before, after = self.before.timing, self.after.timing
+        longer = before is not None and after is not None and after.beyond(before)
+        return longer and self.after.measure.odd > self.before.measure.odd
 
 
 @dataclass(frozen=True)

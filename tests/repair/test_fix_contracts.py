@@ -309,9 +309,9 @@ def test_a_dry_run_writes_nothing(flawed, tmp_path):
     """It tells what would be done."""
     before = listing(tmp_path)
     result = run(flawed, "--dry-run")
-    assert result.exit_code == 0
+    assert result.exit_code == 1  # something could be repaired
     assert all(code in result.output for code in ("SYM101", "SYM102", "SYM201"))
-    assert run(flawed, "--dry-run", "-o", tmp_path / "out.onnx").exit_code == 0
+    assert run(flawed, "--dry-run", "-o", tmp_path / "out.onnx").exit_code == 1
     assert listing(tmp_path) == before
 
 
@@ -505,6 +505,7 @@ def test_the_document_for_machines(flawed):
     out = flawed.with_name("out.onnx")
     document = json.loads(run(flawed, "-o", out, "--format", "json").stdout)
     keys = {"schema_version", "model", "output", "outcome", "reason", "repairs", "left", "proof", "before", "after"}
+    keys |= {"measured_at"}
     assert set(document) == keys
     assert document["schema_version"] == "1"
     assert set(document["model"]) == {"path", "sha256"}
@@ -516,10 +517,14 @@ def test_the_document_for_machines(flawed):
     assert sum(one["removed"] for one in document["repairs"]) == 4
     assert document["proof"]["outcome"] == "held"
     assert document["proof"]["trials"] > 0
-    costs = {"nodes", "parameters", "bytes", "multiply_adds", "latency"}
+    costs = {"nodes", "parameters", "bytes", "multiply_adds", "latency", "spread"}
+    assert document["measured_at"] is None or all(document["measured_at"].values())
     assert set(document["before"]) == set(document["after"]) == costs
     assert (document["before"]["parameters"], document["after"]["parameters"]) == (135, 93)
-    idle = json.loads(run(out, "--dry-run", "--format", "json").stdout)
+    nothing = run(out, "--dry-run", "--format", "json")
+    assert nothing.exit_code == 0
+    idle = json.loads(nothing.stdout)
+    assert run(out, "-o", out.with_name("same.onnx")).output.endswith("unchanged\n")
     assert (idle["output"], idle["outcome"], idle["repairs"], idle["left"]) == (None, "unchanged", [], [])
     assert set(idle) == keys
 

@@ -68,8 +68,8 @@ def command(
     Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low
     rank get as narrow as their rank; what is stored unread or twice goes. The result is compared with the original in
     onnxruntime on random inputs of several sizes; a repair that does not hold is left out and told. Exits with 0 when
-    the result was written (a copy, where there is nothing to repair), with 4 when no weight could be reached, with 5
-    when no repair held.
+    the result was written (a copy, where there is nothing to repair), with 1 when --dry-run has found something to
+    repair, with 4 when no weight could be reached, with 5 when no repair held.
     """
     from symlint.cli.report.repairs import as_json, as_text
     from symlint.lint.configuration import Configurations
@@ -92,7 +92,7 @@ def command(
     style = style_for(color, verbose=False, quiet=False)
     shown = None if out is None or fixed.failed else str(out)
     click.echo(as_json(fixed, shown) if form == "json" else as_text(fixed, shown, style), nl=False, color=style.color)
-    ctx.exit(5 if fixed.failed else 4 if fixed.unreached else 0)
+    ctx.exit(5 if fixed.failed else 4 if fixed.unreached else 1 if dry_run and fixed.done else 0)
 
 
 def _output(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:

@@ -13,9 +13,10 @@ from rich.text import Text
 from symlint.cli.report import Style
 from symlint.cli.report.full import typeset
 from symlint.cli.report.json import dump
-from symlint.cli.report.words import count, printable
+from symlint.cli.report.words import count, listed, printable
 from symlint.repair.result import Cost, Fixed
 
+_SHAPES = 4
 _LONG = 240
 """Characters of a reason that onnxruntime gives."""
 
@@ -32,11 +33,18 @@ def as_json(fixed: Fixed, output: str | None) -> str:
             "reason": fixed.unreached,
             "repairs": [asdict(one) for one in fixed.done],
             "left": [asdict(one) for one in fixed.left],
+            "measured_at": _measured_at(fixed),
             "proof": proof,
             "before": _cost(fixed.before),
             "after": _cost(fixed.after),
         }
     )
+
+
+def _measured_at(fixed: Fixed) -> dict[str, list[int]] | None:
+    """Input -> the shape for which the latency was measured."""
+    timing = fixed.before.timing
+    return {name: list(shape) for name, shape in timing.shapes.items()} if timing else None
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -46,7 +54,8 @@ def _cost(cost: Cost) -> dict[str, Any]:
         "parameters": found.parameters,
         "bytes": found.bytes,
         "multiply_adds": found.multiply_adds,
-        "latency": cost.seconds,
+        "latency": cost.timing.seconds if cost.timing else None,
+        "spread": cost.timing.spread if cost.timing else None,
     }
 
 
@@ -67,6 +76,9 @@ def _blocks(fixed: Fixed, output: str | None) -> Iterator[RenderableType]:
         yield Text("")
     if fixed.done:
         yield _costs(fixed)
+        if fixed.before.timing:
+            shapes = (f"{name} [{', '.join(map(str, s))}]" for name, s in fixed.before.timing.shapes.items())
+            yield Text(f"latency on one thread, for {printable(listed(shapes, _SHAPES))}", style="dim")
         yield Text("")
         if fixed.slower:
             yield Text("slower: this runtime wants rounder widths, try --align 8 or --align 16", style="yellow")
@@ -110,9 +122,10 @@ def _costs(fixed: Fixed) -> Table:
     ]
     for name, before, after in rows:
         table.add_row(name, f"{before:,}", f"{after:,}", _change(before, after))
-    first, second = fixed.before.seconds, fixed.after.seconds
+    first, second = fixed.before.timing, fixed.after.timing
     if first and second:
-        table.add_row("latency", _time(first), _time(second), _change(first, second))
+        table.add_row("latency", _time(first.seconds), _time(second.seconds), _change(first.seconds, second.seconds))
+        table.add_row("  varies by", _time(first.spread), _time(second.spread), "")
     return table
 
 
@@ -146,4 +159,4 @@ def _end(fixed: Fixed, output: str | None) -> str:
         return "no repair held: nothing was written"
     if output is None:
         return "nothing was written"
-    return f"{printable(output)}: {'written' if fixed.done else 'a copy'}"
+    return f"{printable(output)}: {'written' if fixed.done else 'unchanged'}"
