@@ -41,6 +41,7 @@ from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 from symlint.model.graph import Graph, Node
+from symlint.model.naming import Names
 
 _SHOWN = 3
 # Operators that hand values on, so that the next one decides what they are used for.
@@ -109,7 +110,7 @@ def check(context: Context) -> Iterator[Finding]:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     found = " and ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
     values = "value" if sum(counts.values()) == 1 else "values"
-    message = f"{found} {values} among the weights of {', '.join(map(context.named.spoken, names[:_SHOWN]))}{more}"
+    message = f"{found} {values} among the weights of {', '.join(map(Names(model).spoken, names[:_SHOWN]))}{more}"
     yield Finding(
         rule=check.code,
         name=check.name,

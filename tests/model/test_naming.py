@@ -54,11 +54,11 @@ def test_two_tensors_of_one_module_are_two_layers():
 
 
 def test_a_node_is_told_behind_what_hands_its_weight_on():
-    nodes = [node("Transpose", "t", "w", output="w'"), node("MatMul", "product", "x", "w'", output="y")]
-    names = Names(model(*nodes, tensors=("w",)))
-    assert names.where("w") == ("product", "MatMul")
-    assert names.layer("w") == "product"
-    assert names.spoken("w") == "w"
+    nodes = [node("Transpose", "t", "kernel", output="w'"), node("MatMul", "product", "x", "w'", output="y")]
+    names = Names(model(*nodes, tensors=("kernel",)))
+    assert names.where("kernel") == ("product", "MatMul")
+    assert names.layer("kernel") == "product"
+    assert names.spoken("kernel") == "kernel"
     assert names.written("y") == ("product", "MatMul")
     assert names.where("nothing") is None
 
