@@ -9,11 +9,15 @@ from symlint.axes.presence import repeated, unsure
 
 
 def unify(factors: Factors, f: int, g: int, reason: Pin) -> None:
-    """Make `f` and `g` one factor; where no common refinement exists, freeze both and say so in `reason`."""
-    todo = [(f, g)]
+    """Make `f` and `g` one factor; where no common refinement exists, freeze both and say so in `reason`.
+
+    An axis of size 1 has no units; one unit of several has, which a lookup may have chosen.
+    """
+    todo = [(f, g)] if factors.size(factors.find(f)) > 1 else []
     while todo:
         a, b = factors.find(todo[-1][0]), factors.find(todo.pop()[1])
-        if a == b or factors.size(a) == 1:
+        # A single unit that depends on others has nothing of its own that could change places.
+        if a == b or (factors.size(a) == 1 and not factors.form(a) == factors.form(b) == Form.LEAF):
             continue
         if factors.size(a) != factors.size(b):
             clash(factors, a, b, reason)

@@ -131,6 +131,11 @@ MENDED: tuple[Mended, ...] = (
         '["tokens", 64778, "float32", 17, ["two outputs"], [["one_of_a_list", 47610], ["token_mixing", 53311]]]',
     ),
     Mended(
+        "channels in another order beside themselves",
+        "sound",
+        '["tokens", 29776, "float32", 23, [], [["adapter", 25582], ["beside", 6178, [["some_channels", 24598]], []]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
