@@ -136,6 +136,13 @@ MENDED: tuple[Mended, ...] = (
         '["tokens", 29776, "float32", 23, [], [["adapter", 25582], ["beside", 6178, [["some_channels", 24598]], []]]]',
     ),
     Mended(
+        "outputs that answer by less than the tolerance",
+        "sound",
+        '["signal", 28234, "float32", 21, ["bias to conv", "computed shapes", "noise", "value info"], '
+        '[["beside", 1348, [["layer_norm", 25776]], [["rearranged", 18239], ["dynamic_levels", 14603]]], '
+        '["excite", 44067], ["local_response", 9176], ["instance_norm", 3262]]]',
+    ),
+    Mended(
         "dropout in training",
         "sound",
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
