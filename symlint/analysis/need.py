@@ -102,6 +102,9 @@ class _Backward:
 
     @step.register
     def _(self, step: Einsum) -> None:
+        moving = [k for k, name in enumerate(step.operands) if self.values[name].bases is not None]
+        if not moving:
+            return
         need, there = self.got(step.out), [self.there(name) for name in step.operands]
         if all(mask.size == 1 and mask.all() for mask in (need, *there)):
             for name in step.operands:
@@ -109,9 +112,6 @@ class _Backward:
             return
         shapes = [self.values[name].shape for name in step.operands]
         made = apart(need, self.values[step.out].shape, step.result, step.sizes)
-        moving = [k for k, name in enumerate(step.operands) if self.values[name].bases is not None]
-        if not moving:
-            return
         grids = [
             apart(mask, shape, spec, step.sizes) for mask, shape, spec in zip(there, shapes, step.specs, strict=True)
         ]

@@ -150,13 +150,6 @@ MENDED: tuple[Mended, ...] = (
 )
 KNOWN: tuple[Known, ...] = (
     Known(
-        "multiples in eight bits",
-        "exactly",
-        r"^multiple[^:]*: wanted .*SYM201.* found \[\].*, in bfloat16$",
-        "a bias that is a multiple up to its rounding is compared more sharply than bfloat16 stores it",
-        '["tokens", 32049, "bfloat16", 22, [], [["perhaps", 35174]]]',
-    ),
-    Known(
         "a repair behind a reshape of what is read",
         "repaired",
         r"^fix of a fixed network exits 5: \[\]$",

@@ -281,7 +281,7 @@ def _unread(case: Case, path: Path, channels: list[int]) -> bool:
 def _shifted(case: Case, site: planting.Site) -> bool:
     """Whether a translation moves what is added to units: where they are constant, it makes them zero in some gauge."""
     added = {n for n, _ in site.roles.adders} | {n for (n, _), part in site.roles.statistics.items() if part == "bias"}
-    moved = {action.translation.weight for action in case.examined[1].actions.values() if action.translation}
+    moved = {action.translation.weight for action in case.examined[1].shifts}
     return bool(added & moved)
 
 
