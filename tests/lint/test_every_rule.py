@@ -25,8 +25,8 @@ from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
+from symlint.testing import check_page
 
-SECTIONS = ["What it checks", "Why it matters", "What else can cause it", "Evidence", "Repair", "References"]
 RULES = rules()
 READ = [rule for rule in RULES if not rule.on_failure]
 """The rules of files that could be read; test_load.py has the others'."""
@@ -37,18 +37,12 @@ FIXTURES = ROOT / "fixtures" / "rules"
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_page(rule):
-    lines = rule.page.strip().splitlines()
-    assert re.fullmatch(r"[A-Z].*\.", lines[0])
-    assert len(lines[0]) <= 120
-    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == SECTIONS
-    texts = re.split(r"^## .*$", rule.page, flags=re.MULTILINE)[1:]
-    assert all(text.strip() for text in texts)
+    check_page(rule)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_name(rule):
     assert re.fullmatch(r"SYM\d{3}", rule.code)
-    assert re.fullmatch(r"[a-z]+(-[a-z]+)+", rule.name)
 
 
 def test_codes_and_names_are_unique():

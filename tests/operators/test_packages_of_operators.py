@@ -15,8 +15,8 @@ from corpora import FIXTURES
 from onnx import numpy_helper
 
 import symlint
-from symlint.lint.rule import Rule, rules
-from symlint.testing import check_operator, check_page, check_rule
+from symlint.lint.rule import rules
+from symlint.testing import check_operator, check_rule
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 OPERATORS = """
@@ -204,11 +204,6 @@ shape("com.acme.Mute")(lambda call: call.like("Identity", (0,)))
 check_operator("com.acme.Mute", {str(path)!r})
 """
     assert "nothing is claimed" in fails(installed, code)
-
-
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.code)
-def test_pages_have_their_form(rule: Rule):
-    check_page(rule)
 
 
 @pytest.mark.parametrize("code", ["SYM101", "SYM102", "SYM201", "SYM812"])

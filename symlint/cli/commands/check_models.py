@@ -134,9 +134,8 @@ def command(
     shows what was found by then.
     """
     form = _stdout(ctx, form, output)
-    status = _Status(quiet)
     accepted = _Acceptance(baseline, write_baseline, prune_baseline)
-    with Watch(status) as watch:
+    with Watch(status := _Status(quiet)) as watch:
         # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
         from symlint.audit.engine import find, run
         from symlint.lint.rule import rules
@@ -144,14 +143,12 @@ def command(
         flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
         limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
         settings = Configurations(config, **flags, **limits)
-        installed = rules()
-        settings.run.chosen(installed)  # a selector that names nothing is told before the work
         files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))
-        for file in files:
-            settings.of(file).chosen(installed)
+        for each in (settings.run, *map(settings.of, files)):
+            each.chosen(rules())  # a selector that names nothing is told before the work
         with status.of(files):
             saved = not quiet and "full" in (form, *(kind for kind, _ in output))
-            result = accepted.of(run(files, missing, installed, settings, watch, saved=saved), quiet=quiet)
+            result = accepted.of(run(files, missing, rules(), settings, watch, saved=saved), quiet=quiet)
         _write(result, output, Style(verbose=verbose, notes=notes))
         style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)
         click.echo(reporter(form)(result, style), nl=False, color=style.color)

@@ -360,40 +360,71 @@ def _apart(parts: Sequence[Array]) -> bool:
     return all(sum(n > 1 for n in sizes) < 2 for sizes in zip(*(part.shape for part in parts), strict=True))
 
 
+class _Entries:
+    """The entries of a weight along an axis, elsewhere in the `chosen` place."""
+
+    def __init__(self, weight: Settled, axis: int, chosen: Mapping[int, int]) -> None:
+        self.weight, self.axis, self.chosen = weight, axis, chosen
+        self.values = weight.tensor.read()
+        self.shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
+        self.where = tuple(
+            slice(chosen[k], chosen[k] + 1) if k in chosen else slice(None) for k in range(len(self.shape))
+        )
+        self.rest = [n for k, n in enumerate(self.shape) if k != axis]
+        self.rng = np.random.default_rng(20231129)
+        self.random = self.rng.uniform(1.0, 2.0, (SKETCHES, prod(self.rest)))
+
+    def sketched(self) -> tuple[Array, Array]:
+        """Random sums of every entry, a row each, and its largest element."""
+        shape, axis = self.shape, self.axis
+        spread = np.expand_dims(self.random.reshape(SKETCHES, *self.rest), axis + 1)
+        sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
+        one = ((slice(None),) * len(shape), self.weight.at(self.where), True)
+        for cut, block, _ in self.weight.reading() if not self.chosen else [one]:
+            rows = np.moveaxis(block, axis, 0).reshape(block.shape[axis], -1)
+            parts = np.stack([_part(each, cut).reshape(-1) for each in spread])
+            sketch[:, cut[axis]] += parts @ rows.T
+            size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
+        return sketch, size
+
+    def witnesses(self) -> Iterator[Array]:
+        """What all entries hold at some random places."""
+        for place in self.rng.integers(0, prod(self.rest), WITNESSES):
+            there = iter(np.unravel_index(place, self.rest))
+            index = [0 if k == self.axis else int(next(there)) for k in range(len(self.shape))]
+            index = [self.chosen.get(k, n) for k, n in enumerate(index)]
+            cut = [slice(None) if k == self.axis else slice(n, n + 1) for k, n in enumerate(index)]
+            yield self._elements(cut).reshape(-1)
+
+    def at(self, index: Array) -> Array:
+        """Some of the entries in full."""
+        cut = [index if k == self.axis else place for k, place in enumerate(self.where)]
+        return np.moveaxis(self._elements(cut), self.axis, 0).reshape(len(index), -1)
+
+    def _elements(self, place: Sequence[Array | slice]) -> Array:
+        return self.weight.at(tuple(place), self.values)  # type: ignore[arg-type]
+
+
 def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: float) -> int | None:
     """An entry along an axis that agrees with most others, elsewhere in the `chosen` place; None where all differ."""
-    shape = tuple(1 if k in chosen else n for k, n in enumerate(weight.shape))
-    where = tuple(slice(chosen[k], chosen[k] + 1) if k in chosen else slice(None) for k in range(len(shape)))
-    rest = [n for k, n in enumerate(shape) if k != axis]
-    rng = np.random.default_rng(20231129)
-    random = rng.uniform(1.0, 2.0, (SKETCHES, prod(rest)))
-    spread = np.expand_dims(random.reshape(SKETCHES, *rest), axis + 1)
-    sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
-    for cut, block, _ in weight.reading() if not chosen else [((slice(None),) * len(shape), weight.at(where), True)]:
-        rows = np.moveaxis(block, axis, 0).reshape(block.shape[axis], -1)
-        parts = np.stack([_part(one, cut).reshape(-1) for one in spread])
-        sketch[:, cut[axis]] += parts @ rows.T
-        size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
+    entries = _Entries(weight, axis, chosen)
+    sketch, size = entries.sketched()
+    group = _grouped(entries, sketch, size, tolerance)
+    counts = np.bincount(group)
+    if counts.max(initial=0) < 2:
+        return None
+    order = np.argsort(sketch[0], kind="stable")
+    largest = next(g for g in group[order] if counts[g] == counts.max())
+    return int(np.flatnonzero(group == largest)[0])
 
-    values = weight.tensor.read()
 
-    def elements(place: Sequence[Array | slice]) -> Array:
-        return weight.at(tuple(place), values)  # type: ignore[arg-type]
-
-    def entries(index: Array) -> Array:
-        cut = [index if k == axis else place for k, place in enumerate(where)]
-        return np.moveaxis(elements(cut), axis, 0).reshape(len(index), -1)
-
-    seen: list[Array] = []
-    for place in rng.integers(0, prod(rest), WITNESSES):
-        there = iter(np.unravel_index(place, rest))
-        index = [0 if k == axis else int(next(there)) for k in range(len(shape))]
-        index = [chosen.get(k, n) for k, n in enumerate(index)]
-        seen.append(elements([slice(None) if k == axis else slice(n, n + 1) for k, n in enumerate(index)]).reshape(-1))
+def _grouped(entries: _Entries, sketch: Array, size: Array, tolerance: float) -> Array:
+    """Entry -> the first of those that agree with it: looked for where sketches, and then witnesses, are near."""
+    seen = list(entries.witnesses())
     first = np.argsort(sketch[0], kind="stable")
     group = np.arange(len(first))
-    window = (tolerance + ROUNDED) * random.sum(axis=1)
-    step = max(1, BLOCK // max(random.shape[1], 1))
+    window = (tolerance + ROUNDED) * entries.random.sum(axis=1)
+    step = max(1, BLOCK // max(entries.random.shape[1], 1))
     for apart in range(1, FAR):
         left, right = first[:-apart], first[apart:]
         near = np.abs(sketch[0, left] - sketch[0, right]) <= window[0] * size[left]
@@ -406,7 +437,7 @@ def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: 
         near[:] = False
         for k in range(0, len(pairs), step):
             some = pairs[k : k + step]
-            off = np.abs(entries(left[some]) - entries(right[some])).max(axis=1, initial=0)
+            off = np.abs(entries.at(left[some]) - entries.at(right[some])).max(axis=1, initial=0)
             near[some] = off <= tolerance * size[left[some]]
         for a, b in zip(left[near], right[near], strict=True):
             group[b] = group[a]
@@ -414,9 +445,4 @@ def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: 
         first = first[group[first] == first]
     while (group[group] != group).any():
         group = group[group]
-    counts = np.bincount(group)
-    if counts.max(initial=0) < 2:
-        return None
-    order = np.argsort(sketch[0], kind="stable")
-    largest = next(g for g in group[order] if counts[g] == counts.max())
-    return int(np.flatnonzero(group == largest)[0])
+    return group
