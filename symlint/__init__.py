@@ -1,5 +1,6 @@
 """symlint: a linter for trained ONNX models.
 
+`check`, `inspect`, `fix` and `diff` are the commands of these names as functions. They, what they answer, and
 `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here; they are imported when first
 asked for, so that ``import symlint`` costs nothing.
 """
@@ -12,11 +13,33 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from symlint.api.calls import check as check
+    from symlint.api.calls import diff as diff
+    from symlint.api.calls import fix as fix
+    from symlint.api.calls import inspect as inspect
+    from symlint.api.reports import Repairs as Repairs
+    from symlint.api.reports import Report as Report
+    from symlint.comparison.compare import Comparison as Comparison
+    from symlint.lint.finding import Finding as Finding
+    from symlint.lint.finding import Level as Level
+    from symlint.lint.rule import Rule as Rule
+    from symlint.lint.settings import Settings as Settings
+    from symlint.model.graph import Model as Model
+    from symlint.symmetry.spaces import Symmetry as Symmetry
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "check": "symlint.api.calls",
+    "diff": "symlint.api.calls",
+    "fix": "symlint.api.calls",
+    "inspect": "symlint.api.calls",
+    "Comparison": "symlint.comparison.compare",
+    "Repairs": "symlint.api.reports",
+    "Report": "symlint.api.reports",
     "Finding": "symlint.lint.finding",
     "Level": "symlint.lint.finding",
     "Model": "symlint.model.graph",

@@ -1,0 +1,145 @@
+"""Calls: the commands as functions. Each takes a path, bytes or a parsed model, and leaves it as it is.
+
+What a command tells by its exit code is told by the value, or raised: `symlint.errors.UsageProblem` for what cannot be
+followed, `symlint.errors.UnreadableModel` for a file that cannot be read (`check` reports it instead).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from symlint.api.reports import Repairs, Report
+from symlint.api.sources import Source, Stored, stored
+from symlint.audit.acceptance import settled
+from symlint.audit.engine import audit
+from symlint.audit.outcome import Report as Audited
+from symlint.audit.outcome import Run
+from symlint.comparison.compare import Comparison, compare
+from symlint.lint.configuration import Configurations
+from symlint.lint.rule import rules
+from symlint.lint.settings import COMMAND, Settings
+from symlint.model.graph import Array
+from symlint.model.load import load
+from symlint.symmetry.inference import examine, measured
+from symlint.symmetry.spaces import Symmetry
+
+Selectors = str | Iterable[str]
+"""Codes, beginnings of codes and names of rules; in a string with commas between them."""
+Config = str | PathLike[str] | Settings | None
+"""A configuration file, or settings; None for the file nearest to the model."""
+
+
+def check(model: Source, *, select: Selectors = (), ignore: Selectors = (), config: Config = None) -> Report:
+    """Audit a model: find the capacity that it does not use.
+
+    Args:
+        model: a path, bytes or a parsed model.
+        select: rules to run; by default all that are not heuristic.
+        ignore: rules to leave out.
+        config: what the rules are asked; by default as `symlint check` would be.
+
+    A file that cannot be read gives a report that is `incomplete`, with a finding that says why.
+    """
+    with stored(model) as (file,):
+        start = time.perf_counter()
+        settings = _settings(file, config, select, ignore)
+        chosen = settings.chosen(rules())
+        report = _named(replace(audit(file.path, chosen, settings), settings=settings), file)
+        run = Run((report,), chosen, (), settings.fail_on, time.perf_counter() - start)
+        return Report(settled(run, None, dt.date.today().isoformat())[0])
+
+
+def inspect(model: Source) -> Symmetry:
+    """The symmetries of a model's parameters: its spaces, their generators, and how far it was understood."""
+    with stored(model) as (file,):
+        symmetry, structure = examine(load(file.path))
+        file.outlive(symmetry.model.weights)
+        return measured(symmetry, structure)
+
+
+def fix(
+    model: Source,
+    *,
+    select: Selectors = (),
+    ignore: Selectors = (),
+    config: Config = None,
+    safety: str = "exact",
+    inputs: Mapping[str, Array] | None = None,
+) -> tuple[onnx.ModelProto, Repairs]:
+    """A smaller network that computes the same function, proven in onnxruntime, and what was done.
+
+    Args:
+        model: a path, bytes or a parsed model.
+        select: rules whose findings are repaired; by default all that a fix can act on.
+        ignore: rules whose findings are left alone.
+        config: as of `check`.
+        safety: the evidence to act on: ``exact``, ``bounded`` or ``all``.
+        inputs: values of inputs, by name, on which the proof is made as well.
+
+    Where nothing is repaired the first is the model as it was read.
+    """
+    from symlint.cli.report import Style
+    from symlint.cli.report.repairs import as_text
+    from symlint.errors import UsageProblem
+    from symlint.repair.choice import SAFETY, acted_on
+    from symlint.repair.fixing import fix as repaired
+    from symlint.repair.result import Wish
+
+    if safety not in SAFETY:
+        raise UsageProblem(f"safety is {safety!r}; it can be {', '.join(SAFETY)}")
+    with stored(model) as (file,), TemporaryDirectory(prefix="symlint-") as folder:
+        settings = _settings(file, config, select, ignore)
+        acting = acted_on(settings, rules(), safety, drops=bool(_words(select)))
+        wish = Wish(acting, given=inputs or {}, evidence=SAFETY[safety], asked=settings.asked(rules()))
+        found = repaired(file.path, Path(folder), wish)
+        named = replace(found, model=replace(found.model, path=file.name))
+        text = as_text(named, None, Style()).rstrip("\n").rpartition("\n")[0]  # without where it was written
+        repairs = Repairs(found.done, found.left, found.proof, found.before, found.after, found.failed, text)
+        return onnx.load(str(file.path if found.failed else found.path)), repairs
+
+
+def diff(
+    old: Source, new: Source, *, select: Selectors = (), ignore: Selectors = (), config: Config = None
+) -> Comparison:
+    """Two files of one network, and what became of findings, weights and spaces.
+
+    Args:
+        old, new: paths, bytes or parsed models.
+        select: rules whose findings are compared.
+        ignore: rules to leave out.
+        config: as of `check`, of the new model.
+    """
+    with stored(old, new) as files:
+        settings = _settings(files[1], config, select, ignore)
+        found = compare(files[0].path, files[1].path, rules(), settings)
+        return replace(found, old=_named(found.old, files[0]), new=_named(found.new, files[1]))
+
+
+def _words(selectors: Selectors) -> tuple[str, ...]:
+    words = selectors.split(",") if isinstance(selectors, str) else selectors
+    return tuple(word.strip() for word in words if word.strip())
+
+
+def _settings(file: Stored, config: Config, select: Selectors, ignore: Selectors) -> Settings:
+    """The settings of a model; one that lies in no folder of its caller has those of the working directory."""
+    flags = {"select": _words(select) or None, "ignore": _words(ignore) or None}
+    if isinstance(config, Settings):
+        return config.override(COMMAND, **flags)
+    found = Configurations(None if config is None else fspath(config), **flags)
+    return found.run if file.folder is not None else found.of(file.path)
+
+
+def _named(report: Audited, file: Stored) -> Audited:
+    """A report under the name that its caller knows, with its hash taken while the file is there."""
+    if file.folder is None:
+        return report
+    digest = report.sha256
+    return replace(report, path=file.name, hashed=lambda: digest)

@@ -1,0 +1,120 @@
+"""Reports: what calls of the api answer, as people, scripts and notebooks want it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+from symlint.audit.outcome import Run
+from symlint.cli.report import Style, reporter
+from symlint.cli.report.json import plain, written
+from symlint.cli.report.words import printable, told
+from symlint.lint.finding import Finding
+from symlint.lint.settings import LEVELS
+from symlint.repair.result import Cost, Done, Left
+from symlint.runtime.proof import Proof
+from symlint.symmetry.spaces import Coverage
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `symlint.check` has found in one model; printed, it is what the command prints."""
+
+    run: Run
+    """Of the one model, with what its configuration accepts."""
+
+    @property
+    def path(self) -> str:
+        """The model as it was given: its path, ``<bytes>`` or ``<ModelProto>``."""
+        return self.run.reports[0].path
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings, sorted by rule and by place."""
+        return self.run.reports[0].findings
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the model was understood."""
+        return self.run.reports[0].coverage
+
+    @property
+    def incomplete(self) -> str:
+        """Why the audit could not be finished; empty when it could."""
+        return self.run.reports[0].incomplete
+
+    @property
+    def verdict(self) -> str:
+        """``pass``, ``fail`` or ``incomplete``, by the configured ``fail-on``."""
+        return self.run.verdict
+
+    @property
+    def exit_code(self) -> int:
+        """What `symlint check` would end with."""
+        return self.run.exit_code
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The findings as ``models[0].findings`` of the JSON document has them: plain values only."""
+        return [plain(written(finding)) for finding in self.findings]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with a row per finding; raises ImportError where pandas is not installed."""
+        return import_module("pandas").DataFrame(self.to_dicts())
+
+    def assert_clean(self, fail_on: str | None = None) -> None:
+        """Raise AssertionError unless the audit is complete and finds nothing at or above a level.
+
+        Args:
+            fail_on: ``error``, ``warning`` or ``note``; by default the configured one.
+
+        What the configuration accepts does not fail.
+        """
+        lowest = self.run.threshold(self.run.reports[0]) if fail_on is None else fail_on
+        if lowest not in (*LEVELS, "never"):
+            raise ValueError(f"fail_on is {lowest!r}; it can be {', '.join(LEVELS)} or never")
+        if self.incomplete:
+            raise AssertionError(f"{printable(self.path)}: audit incomplete: {printable(self.incomplete)}")
+        if lowest == "never":
+            return
+        failing = [f for f in self.findings if f.accepted is None and f.level >= LEVELS[lowest]]
+        if failing:
+            lines = [f"  {line}" for line in self.lines(failing)]
+            raise AssertionError("\n".join([f"{printable(self.path)}:", *lines]))
+
+    def lines(self, findings: Iterable[Finding]) -> list[str]:
+        """Findings as people read them, a line each."""
+        return [f"{f.rule} [{f.level}] {printable(told(f, self.coverage))}" for f in findings]
+
+    def __str__(self) -> str:
+        return reporter("full")(self.run, Style()).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        from symlint.api.notebook import report
+
+        return report(self.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """What `symlint.fix` has done."""
+
+    done: tuple[Done, ...]
+    left: tuple[Left, ...]
+    """What was not carried out, or was taken back, and why."""
+    proof: Proof | None
+    """None where nothing was done."""
+    before: Cost
+    after: Cost
+    failed: bool
+    """Whether there was something to repair and none of it held; then the model is as it was."""
+    text: str
+    """What `symlint fix` prints."""
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The repairs that were carried out, as plain values."""
+        return [asdict(one) for one in self.done]
+
+    def __str__(self) -> str:
+        return self.text
