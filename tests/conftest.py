@@ -95,10 +95,10 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
 
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **names: object) -> None:
         raise RuntimeError("no time")
 
-    monkeypatch.setattr("symlint.repair.fixing.latency", refuse)
+    monkeypatch.setattr("symlint.repair.alignment.latency", refuse)
     monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from symlint.model.file.saving import opened
 from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.redundant_tensors import spare
+from symlint.repair.alignment import aligned
 from symlint.repair.balancing import balancing
-from symlint.repair.measure import Timing, latency, measure
 from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
-from symlint.repair.result import Cost, Done, Fixed, Left, Wish
+from symlint.repair.result import Done, Fixed, Left, Outcome, Wish
 from symlint.repair.sharing import shared
 from symlint.repair.storage import outside, save
 from symlint.repair.units.absorbing import absorbed
@@ -46,7 +45,15 @@ def fix(path: str, folder: Path, wish: Wish) -> Fixed:
     """
     model = load(path)
     _fits(model, wish)
-    return _Fix(model, folder, wish).run()
+
+    def make(align: int, refuted: Mapping[Key, str] | None) -> Outcome:
+        mine = folder / f"multiples-of-{align}"
+        mine.mkdir(parents=True, exist_ok=True)
+        fresh = _Fix(model, mine, replace(wish, align=align), proves=refuted is None)
+        fresh.refuted.update(refuted or {})
+        return fresh.run()
+
+    return aligned(model, wish, make)
 
 
 def foretold(model: Model, folder: Path, wish: Wish) -> tuple[Path, tuple[Done, ...]]:
@@ -82,7 +89,8 @@ class _Fix:
         self.proof: Proof | None = None
         self.unreached = ""
 
-    def run(self) -> Fixed:
+    def run(self) -> Outcome:
+        """All that is asked for, done to the model."""
         path, done = self._repaired(Path(self.model.path))
         while self.wish.absorb and (more := self._absorb(path)) is not None:
             path, one = more
@@ -92,7 +100,8 @@ class _Fix:
         path, done = self._shared(path, done)
         if done:
             path = self._signed(path, done)
-        return self._told(path, done)
+        left, partial = self._leftover()
+        return Outcome(path, tuple(done), left, partial, self.proof, self.unreached, self.refuted)
 
     def untried(self) -> tuple[Path, tuple[Done, ...]]:
         """The file after all stages, and what they have done."""
@@ -242,17 +251,6 @@ class _Fix:
         save(file, out, self.least)
         return out
 
-    def _told(self, path: Path, done: Sequence[Done]) -> Fixed:
-        last = load(path) if done else self.model
-        timings: Sequence[Timing | None] = (None, None)
-        if done and self.proof is not None:
-            with suppress(RuntimeError):
-                timings = latency([self.model.path, path], self.model)
-        before = Cost(measure(self.model.path, self.model), timings[0])
-        after = Cost(measure(path, last, self.model), timings[1])
-        left = tuple(self._leftover())
-        return Fixed(self.model, path, tuple(done), left, self.proof, before, after, self.unreached)
-
     def _stage(self, worker: Worker, chosen: Sequence[Repair], pending: Sequence[Pending]) -> tuple[Path, Stage] | None:
         """The next stage with all repairs that hold; what is refuted is found by halves."""
         stage, path, proof = self._try(worker, chosen, pending)
@@ -322,13 +320,14 @@ class _Fix:
             return UNTRIED
         return prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
 
-    def _leftover(self) -> Sequence[Left]:
-        """What is left of the repairs; of one that was carried out in part nothing more is told."""
-        return [
-            Left(repair.rule.code, repair.rule.name, repair.where, reason, key in self.refuted)
+    def _leftover(self) -> tuple[tuple[Left, ...], tuple[Left, ...]]:
+        """What is left of the repairs, and why no more was done of those that were carried out in part."""
+        told = {
+            key: Left(repair.rule.code, repair.rule.name, repair.where, reason, key in self.refuted)
             for key, (repair, reason) in self.left.items()
-            if key not in self.made or key in self.refuted
-        ]
+        }
+        partly = [key for key in told if key in self.made and key not in self.refuted]
+        return tuple(told[key] for key in told if key not in partly), tuple(told[key] for key in partly)
 
 
 @dataclass

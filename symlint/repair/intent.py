@@ -64,6 +64,11 @@ class _Wanted:
     claims: list[Claim] = field(default_factory=list)
 
 
+def multiples(align: int) -> str:
+    """Why units stay that alignment asks for."""
+    return f"widths stay multiples of {align}"
+
+
 class Forecast:
     """Tells of one file what its repairs would take away."""
 
@@ -204,7 +209,7 @@ class Forecast:
         if leaf not in free:
             return COPIES if self._copies(leaf) else LAST
         together = self.align > 1 and leaf in agreed(self.structure, free)
-        return f"widths stay multiples of {self.align}" if together else TURNS
+        return multiples(self.align) if together else TURNS
 
     def _copies(self, leaf: int) -> tuple[int, ...]:
         return next((a.copies for a in self.structure.permutations if a.leaf == leaf), ())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import prod, sqrt
 from pathlib import Path
 from statistics import quantiles
 
 from symlint.model.file import saving
-from symlint.model.graph import Graph, Model, Node, Shape
+from symlint.model.graph import Array, Graph, Model, Node, Shape
 from symlint.model.shapes.concrete import Skeleton, make_concrete
 from symlint.program.parameters import parameters
 from symlint.program.steps import Einsum, Program
@@ -20,6 +20,13 @@ from symlint.runtime.runner import Runner
 RECURRENT = frozenset({"RNN", "GRU", "LSTM", "com.microsoft.DynamicQuantizeLSTM"})
 SPREADING = frozenset({"ConvTranspose", "com.microsoft.ConvTransposeWithDynamicPads"})
 """Operators of which a program shows fewer or more multiplications than they do."""
+
+TURNS = 11
+"""How often each of several files is timed at least."""
+LASTING = 0.1
+"""Seconds that this takes at least, unless it is done twenty times as often."""
+ERROR = 0.93
+"""The standard error of a median, times the square root of the count, in distances of the quartiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +40,6 @@ class Measure:
     """The file and the external data that it names."""
     multiply_adds: int
     """Of contractions, convolutions, recurrent layers and attention, for inputs of `shapes`; of a loop two rounds."""
-    odd: int
-    """Convolutions with a number of channels that is no multiple of 8, which some runtimes compute in a slower way."""
     shapes: Mapping[str, Shape]
     """Input -> its shape: of one example, where all inputs share a batch."""
 
@@ -52,14 +57,8 @@ def measure(path: str | Path, model: Model, like: Model | None = None) -> Measur
         parameters=sum(parameters(program).values()),
         bytes=_bytes(Path(path)),
         multiply_adds=_multiply_adds(program),
-        odd=sum(_odd(model, node) for node in _nodes(model.graph)),
         shapes=shapes,
     )
-
-
-def _odd(model: Model, node: Node) -> bool:
-    weight = model.tensors.get(node.inputs[1]) if node.op == "Conv" else None
-    return weight is not None and weight.shape[0] % 8 != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +72,32 @@ class Timing:
     shapes: Mapping[str, Shape]
     """Input -> the shape that it had."""
 
+    runs: tuple[float, ...] = ()
+    """All of them, in turns with those of the files that it is compared with."""
+
+    def slower(self, other: Timing) -> bool:
+        """Whether it takes longer, turn by turn: the median of the differences, beyond two of its standard errors."""
+        low, middle, high = _quartiles([mine - its for mine, its in zip(self.runs, other.runs, strict=True)])
+        return middle > 2 * ERROR * (high - low) / sqrt(len(self.runs))
+
     def beyond(self, other: Timing) -> bool:
-        """Whether it takes longer than another file by more than both vary, and by more than a tenth."""
-        apart = self.seconds - other.seconds
-        return apart > 2 * (self.spread + other.spread) and apart > 0.1 * other.seconds
+        """Whether it takes longer by more than a tenth."""
+        return self.slower(other) and self.seconds > 1.1 * other.seconds
 
 
-def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: int = 0) -> tuple[Timing, ...]:
+def latency(
+    paths: Sequence[str | Path], model: Model, seed: int = 0, *, given: Mapping[str, Array], lasting: float = LASTING
+) -> tuple[Timing, ...]:
     """How long one run of each file takes, in turns, on the same random inputs with one thread.
 
-    ``model`` is the first file, loaded; all files take the same inputs. Raises RuntimeError where one does not run.
+    ``model`` is the first file, loaded; all files take the same inputs, which are those that are given. Each runs
+    eleven times, and more often where all of that lasts less than ``lasting`` seconds. Raises RuntimeError where one
+    does not run.
     """
     with Runner() as runner:
         plain = runner.load(paths[0], threads=1)
         trials, failure = (
-            collect(runner, model, plain, plain, seed, {}) if plain.failure is None else ([], plain.failure)
+            collect(runner, model, plain, plain, seed, given) if plain.failure is None else ([], plain.failure)
         )
         if not trials:
             raise RuntimeError(failure)
@@ -95,14 +105,19 @@ def latency(paths: Sequence[str | Path], model: Model, repeats: int = 11, seed: 
         for each in loaded:
             if each.failure is not None:
                 raise RuntimeError(each.failure)
-        feeds = trials[0].feeds
+        feeds = trials[-1 if given else 0].feeds
         shapes = {name: tuple(value.shape) for name, value in feeds.items()}
-        return tuple(_timing(taken, shapes) for taken in runner.seconds(loaded, feeds, max(repeats, 1)))
+        return tuple(_timing(taken, shapes) for taken in runner.seconds(loaded, feeds, TURNS, lasting))
 
 
 def _timing(taken: Sequence[float], shapes: Mapping[str, Shape]) -> Timing:
-    low, middle, high = quantiles(taken, n=4, method="inclusive") if len(taken) > 1 else (taken[0],) * 3
-    return Timing(middle, (high - low) / 2, shapes)
+    low, middle, high = _quartiles(taken)
+    return Timing(middle, (high - low) / 2, shapes, tuple(taken))
+
+
+def _quartiles(taken: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = quantiles(taken, n=4, method="inclusive")
+    return low, middle, high
 
 
 def _single(model: Model) -> dict[str, Shape]:

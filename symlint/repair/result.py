@@ -10,6 +10,7 @@ from symlint.evidence.options import Asked
 from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model
 from symlint.repair.measure import Measure, Timing
+from symlint.repair.plan import Key
 from symlint.runtime.proof import Proof
 
 
@@ -46,6 +47,35 @@ class Cost:
 
     measure: Measure
     timing: Timing | None
+    decibels: float | None = None
+    """Signal to noise of the weights in int8, where scales were asked for."""
+    lost: int | None = None
+    """Weights that float16 loses, where that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What repairs have made of a model, before anything is measured."""
+
+    path: Path
+    """The last file; the original where nothing was done."""
+    done: tuple[Done, ...]
+    left: tuple[Left, ...]
+    partial: tuple[Left, ...]
+    """Why no more was done of what was carried out in part."""
+    proof: Proof | None
+    unreached: str = ""
+    refuted: Mapping[Key, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The same repairs with widths kept at multiples of a number, beside those of the result."""
+
+    align: int
+    cost: Cost
+    written: bool
+    """Whether it is the result."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +93,10 @@ class Fixed:
     after: Cost
     unreached: str = ""
     """Why no weight could be reached; empty where some could."""
+    variants: tuple[Variant, ...] = ()
+    """What the result would cost at other widths, it itself among them; empty where no width was to change."""
+    partial: tuple[Left, ...] = ()
+    """Why no more was done of what was carried out in part."""
 
     @property
     def failed(self) -> bool:
@@ -72,10 +106,9 @@ class Fixed:
 
     @property
     def slower(self) -> bool:
-        """Whether the smaller network takes clearly longer, and has channels that are no multiple of 8 any more."""
+        """Whether the smaller network takes clearly longer."""
         before, after = self.before.timing, self.after.timing
-        longer = before is not None and after is not None and after.beyond(before)
-        return longer and self.after.measure.odd > self.before.measure.odd
+        return before is not None and after is not None and after.beyond(before)
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,11 @@ class Wish:
 
     rules: Sequence[Rule]
     align: int = 1
+    """Widths become multiples of this."""
+    beside: tuple[int, ...] = ()
+    """Other multiples, of which is told what their files would cost."""
+    fastest: bool = False
+    """Whether the fastest of all these is the result, and the original stays where it is faster than each."""
     seed: int = 0
     given: Mapping[str, Array] = field(default_factory=dict)
     absorb: bool = False

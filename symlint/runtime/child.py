@@ -25,6 +25,8 @@ LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 """How far onnxruntime rewrites a graph before it runs it, and its own words for that."""
+MOST = 20
+"""How many times as often as was asked for a model is timed at most."""
 
 
 class _Server:
@@ -73,13 +75,16 @@ class _Server:
         return {"seconds": seconds, "count": len(arrays)}
 
     def time(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Seconds of several sessions on the same inputs, taken in turns."""
+        """Seconds of several sessions on the same inputs, taken in turns, so often and at least so long."""
         feeds = _arrays(self.folder / request["feeds"])
         sessions = [self.sessions[key] for key in request["keys"]]
         seconds: list[list[float]] = [[] for _ in sessions]
         for session in sessions:
             session.run(None, feeds)
-        for _ in range(request["repeats"]):
+        end = time.perf_counter() + request["lasting"]
+        for number in range(MOST * request["repeats"]):
+            if number >= request["repeats"] and time.perf_counter() >= end:
+                break
             for session, taken in zip(sessions, seconds, strict=True):
                 begun = time.perf_counter()
                 session.run(None, feeds)

@@ -103,13 +103,16 @@ class Runner:
         return self._outputs({"do": "double", "key": 0, "path": str(Path(path).resolve())}, feeds)
 
     def seconds(
-        self, loaded: Sequence[Loaded], feeds: Mapping[str, Array], repeats: int
+        self, loaded: Sequence[Loaded], feeds: Mapping[str, Array], repeats: int, lasting: float = 0.0
     ) -> tuple[tuple[float, ...], ...]:
-        """The seconds of so many runs of each model, taken in turns. Raises RuntimeError where one does not run."""
+        """The seconds of so many runs of each model, taken in turns; of more where that lasts less than ``lasting``.
+
+        Raises RuntimeError where one does not run.
+        """
         failure = self._ready([model.key for model in loaded])
         if failure is None:
             request = {"do": "time", "key": 0, "keys": [m.key for m in loaded], "feeds": self._save(feeds)}
-            answer = self._ask({**request, "repeats": repeats})
+            answer = self._ask({**request, "repeats": repeats, "lasting": lasting})
             if "failure" not in answer:
                 return tuple(tuple(taken) for taken in answer["seconds"])
             failure = answer["failure"]

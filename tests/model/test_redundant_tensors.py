@@ -16,8 +16,9 @@ from symlint.audit.engine import audit
 from symlint.cli.main import cli
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.repair import fixing
-from symlint.repair.fixing import Fixed, Wish, fix
+from symlint.repair import alignment
+from symlint.repair.fixing import fix
+from symlint.repair.result import Fixed, Wish
 
 WIDE = 24
 RNG = np.random.default_rng(0)
@@ -212,10 +213,10 @@ def test_tensors_in_one_place_of_the_data_are_stored_once(tmp_path):
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed, and nothing computed in float64: neither decides what a fix does."""
 
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **names: object) -> None:
         raise RuntimeError("no time")
 
-    monkeypatch.setattr(fixing, "latency", refuse)
+    monkeypatch.setattr(alignment, "latency", refuse)
     monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 
 

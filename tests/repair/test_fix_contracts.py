@@ -505,7 +505,7 @@ def test_the_document_for_machines(flawed):
     out = flawed.with_name("out.onnx")
     document = json.loads(run(flawed, "-o", out, "--format", "json").stdout)
     keys = {"schema_version", "model", "output", "outcome", "reason", "repairs", "left", "proof", "before", "after"}
-    keys |= {"measured_at"}
+    keys |= {"measured_at", "widths"}
     assert set(document) == keys
     assert document["schema_version"] == "1"
     assert set(document["model"]) == {"path", "sha256"}
@@ -517,7 +517,7 @@ def test_the_document_for_machines(flawed):
     assert sum(one["removed"] for one in document["repairs"]) == 4
     assert document["proof"]["outcome"] == "held"
     assert document["proof"]["trials"] > 0
-    costs = {"nodes", "parameters", "bytes", "multiply_adds", "latency", "spread"}
+    costs = {"nodes", "parameters", "bytes", "multiply_adds", "latency", "spread", "int8_decibels", "float16_lost"}
     assert document["measured_at"] is None or all(document["measured_at"].values())
     assert set(document["before"]) == set(document["after"]) == costs
     assert (document["before"]["parameters"], document["after"]["parameters"]) == (135, 93)

@@ -1,26 +1,53 @@
-"""`symlint fix`: a smaller network that computes the same function, with a proof."""
+"""`symlint fix`: smaller networks that compute the same function, each with a proof."""
 
 from __future__ import annotations
 
-import shutil
-from itertools import count
+import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
+from symlint.cli.commands.destinations import Destination, write
 from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
-from symlint.errors import UsageProblem
+from symlint.cli.report.words import printable
+from symlint.errors import MissingModel, UnreadableModel, exit_code
 from symlint.evidence.options import TARGETS
 
-SAFETIES = ["exact", "bounded", "all"]
+if TYPE_CHECKING:
+    from symlint.cli.report.repairs import Repaired
+    from symlint.lint.configuration import Configurations
+    from symlint.repair.result import Wish
+
+AUTO = 0
+ROUND = (8, 16)
+"""The multiples of widths of which is told what they would cost."""
+WORST = (5, 4, 1, 3)
+"""Exit codes of single models, the one first that decides."""
+
+
+class Alignment(click.ParamType[int]):
+    """A number of at least one, ``none`` for one, or ``auto``."""
+
+    name = "align"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; `AUTO` for ``auto``."""
+        if isinstance(value, int) or value in ("none", "auto"):
+            return value if isinstance(value, int) else {"none": 1, "auto": AUTO}[value]
+        if not (value.isascii() and value.isdigit() and 0 < int(value) <= 1 << 20):
+            self.fail(f"{value!r} is not a number of units such as 8, none or auto", param, ctx)
+        return int(value)
 
 
 @click.command("fix")
-@click.argument("model", type=click.Path())
+@click.argument("models", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write the repaired model.")
+@click.option("--out-dir", type=click.Path(), help="The same for several: they keep their names.", metavar="DIR")
 @click.option("--in-place", is_flag=True, help="Replace the model itself; what it was stays beside it as .bak.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
 @rules_option("--select", "Repair what these rules find.")
@@ -32,7 +59,14 @@ SAFETIES = ["exact", "bounded", "all"]
     show_default=True,
     help="Evidence to act on.",
 )
-@click.option("--align", type=click.IntRange(1), default=1, show_default=True, help="Keep widths at multiples of this.")
+@click.option(
+    "--align",
+    type=Alignment(),
+    default="none",
+    show_default=True,
+    metavar="N|none|auto",
+    help="Keep widths at multiples of N; none takes all away that can go; auto measures, and writes the fastest.",
+)
 @click.option("--absorb", is_flag=True, help="Also drop the biases that others can take over.")
 @click.option("--balance", is_flag=True, help="Also put the weights where int8 rounds them least.")
 @click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: balances scales bad for it.")
@@ -44,84 +78,96 @@ SAFETIES = ["exact", "bounded", "all"]
 @config_option
 @color_option
 @click.pass_context
-def command(
-    ctx: click.Context,
-    model: str,
-    output: str | None,
-    in_place: bool,
-    dry_run: bool,
-    select: tuple[str, ...] | None,
-    ignore: tuple[str, ...] | None,
-    safety: str,
-    align: int,
-    balance: bool,
-    absorb: bool,
-    target: str | None,
-    inputs: dict[str, Path],
-    seed: int,
-    form: str,
-    config: str | None,
-    color: str,
-) -> None:
-    """Write a smaller network that computes the same function.
+def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: str, **asked: Any) -> None:
+    """Write smaller networks that compute the same functions.
 
     Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low
-    rank get as narrow as their rank; what is stored unread or twice goes. The result is compared with the original in
-    onnxruntime on random inputs of several sizes; a repair that does not hold is left out and told. Exits with 0 when
-    the result was written (a copy, where there is nothing to repair), with 1 when --dry-run has found something to
-    repair, with 4 when no weight could be reached, with 5 when no repair held.
+    rank get as narrow as their rank; what is stored unread or twice goes. MODELS are files, or folders that are
+    searched for *.onnx. Each result is compared with its original in onnxruntime on random inputs of several sizes; a
+    repair that does not hold is left out and told, and so is what stays of that `symlint check` counts. Exits with 0
+    when the results were written (copies, where there is nothing to repair), with 1 when --dry-run has found something
+    to repair, with 2 when the call is wrong, with 3 when there is no model, with 4 when one cannot be read or no weight
+    of it be reached, with 5 when no repair held.
     """
-    from symlint.cli.report.repairs import as_json, as_text
+    from symlint.audit.engine import find
+    from symlint.cli.report.repairs import as_json, as_text, together
+    from symlint.lint.configuration import Configurations
+
+    where = Destination(asked["output"], asked["out_dir"], asked["in_place"], asked["dry_run"])
+    settings = Configurations(asked["config"], target=asked["target"])
+    files, missing = find(models, lambda file: settings.of(file).excludes(file))
+    targets = where.of([*files, *missing], models)
+    several, style = len(targets) > 1 or where.folder is not None, style_for(color)
+    results: list[Repaired | UnreadableModel] = []
+    for model, target in targets.items():
+        one = MissingModel(model) if model in missing else _tried(model, target, settings, asked)
+        results.append(one)
+        if isinstance(one, UnreadableModel):
+            click.echo(f"symlint: {printable(str(one))}", err=True)
+        elif form == "full":
+            click.echo(as_text(one, style) + ("\n" if several else ""), nl=False, color=style.color)
+    codes = [_code(one, dry_run=where.dry_run) for one in results]
+    code = next((worst for worst in WORST if worst in codes), 0)
+    if form == "json":
+        click.echo(as_json(results, code if several else None), nl=False)
+    elif several:
+        click.echo(together(results, style), nl=False, color=style.color)
+    ctx.exit(code)
+
+
+def _tried(
+    model: str, target: Path | None, settings: Configurations, asked: Mapping[str, Any]
+) -> Repaired | UnreadableModel:
+    """One model repaired, or why it could not be read."""
+    try:
+        return _repaired(model, target, settings, asked)
+    except UnreadableModel as problem:
+        return problem
+
+
+def _repaired(model: str, target: Path | None, settings: Configurations, asked: Mapping[str, Any]) -> Repaired:
+    """One model repaired, and written where it is wanted. Raises UnreadableModel."""
+    from symlint.audit.remainder import remainder
+    from symlint.cli.report.repairs import Repaired
+    from symlint.lint.rule import rules
+    from symlint.repair.fixing import fix
+
+    wish = _wish(model, asked)
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        with waiting(f"{model}: repairing it and proving that its outputs stay"):
+            fixed = fix(model, Path(folder), wish)
+            today = dt.date.today().isoformat()
+            rest = remainder(fixed, wish, rules(), settings.of(model), today)
+        written = target is not None and not fixed.failed
+        if target is not None and written:
+            write(fixed.path, Path(model), target, keep=asked["in_place"])
+    return Repaired(fixed, rest, str(target) if written else None)
+
+
+def _wish(model: str, asked: Mapping[str, Any]) -> Wish:
     from symlint.lint.configuration import Configurations
     from symlint.lint.rule import rules
     from symlint.repair.choice import SAFETY, acted_on
-    from symlint.repair.fixing import fix
     from symlint.repair.result import Wish
 
-    out = _output(model, output, in_place, dry_run)
-    settings = Configurations(config, select=select, ignore=ignore, target=target).of(model)
-    given = {name: read_array(file) for name, file in inputs.items()}
-    chosen = acted_on(settings, rules(), safety, drops=absorb or bool(select))
-    asked = settings.asked(rules())
-    wish = Wish(chosen, align, seed, given, absorb, balance, SAFETY[safety], asked)
-    with TemporaryDirectory(prefix="symlint-") as folder:
-        with waiting(f"repairing {model} and proving it"):
-            fixed = fix(model, Path(folder), wish)
-        if out is not None and not fixed.failed:
-            _write(fixed.path, Path(model), out, keep=in_place)
-    style = style_for(color, verbose=False, quiet=False)
-    shown = None if out is None or fixed.failed else str(out)
-    click.echo(as_json(fixed, shown) if form == "json" else as_text(fixed, shown, style), nl=False, color=style.color)
-    ctx.exit(5 if fixed.failed else 4 if fixed.unreached else 1 if dry_run and fixed.done else 0)
+    select, ignore, align = asked["select"], asked["ignore"], asked["align"]
+    settings = Configurations(asked["config"], select=select, ignore=ignore, target=asked["target"]).of(model)
+    return Wish(
+        acted_on(settings, rules(), asked["safety"], drops=asked["absorb"] or bool(select)),
+        align or 1,
+        ROUND if align < 2 else (),
+        fastest=align == AUTO,
+        seed=asked["seed"],
+        given={name: read_array(file) for name, file in asked["inputs"].items()},
+        absorb=asked["absorb"],
+        balance=asked["balance"],
+        evidence=SAFETY[asked["safety"]],
+        asked=settings.asked(rules()),
+    )
 
 
-def _output(model: str, output: str | None, in_place: bool, dry_run: bool) -> Path | None:
-    if dry_run:
-        return None
-    if in_place and output is not None:
-        raise UsageProblem("choose one of -o OUT and --in-place")
-    if not in_place and output is None:
-        raise UsageProblem("name where to write the result with -o OUT, or ask for --in-place or --dry-run")
-    target = Path(output or model)
-    if not in_place and target.resolve() == Path(model).resolve():
-        raise UsageProblem(f"{target} is the model itself: name another file, or ask for --in-place")
-    if target.exists() and not target.is_file():
-        raise UsageProblem(f"{target} is no regular file: name another one for the result")
-    if not target.absolute().parent.is_dir():
-        raise UsageProblem(f"{target}: its folder does not exist")
-    return target
-
-
-def _write(source: Path, model: Path, target: Path, *, keep: bool) -> None:
-    """Put the result where it is wanted, in one step, with what is stored beside it."""
-    from symlint.repair.storage import deliver, outside
-
-    if target.resolve() in {(model.parent / name).resolve() for name in outside(model)}:
-        raise UsageProblem(f"{target} holds weights of the model itself: name another file")
-    try:
-        if keep and source != model:
-            names = (f"{model}.bak{k or ''}" for k in count())
-            shutil.copy2(model, next(name for name in names if not Path(name).exists()))
-        deliver(source, target, model)
-    except OSError as error:
-        raise UsageProblem(f"{target}: cannot be written: {error.strerror or error}") from error
+def _code(one: Repaired | UnreadableModel, *, dry_run: bool) -> int:
+    if isinstance(one, UnreadableModel):
+        return exit_code(one)
+    fixed = one.fixed
+    return 5 if fixed.failed else 4 if fixed.unreached else 1 if dry_run and fixed.done else 0

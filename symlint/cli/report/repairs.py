@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import RenderableType
@@ -14,31 +15,63 @@ from symlint.cli.report import Style
 from symlint.cli.report.full import typeset
 from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
-from symlint.repair.result import Cost, Fixed
+from symlint.errors import UnreadableModel
+from symlint.repair.result import Cost, Fixed, Left
 
 _SHAPES = 4
 _LONG = 240
 """Characters of a reason that onnxruntime gives."""
 
 
-def as_json(fixed: Fixed, output: str | None) -> str:
-    """One document for machines; ``output`` is null where nothing was written."""
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A model that was repaired, and where the result was written."""
+
+    fixed: Fixed
+    rest: tuple[Left, ...]
+    """What the audit finds in the result, with the reasons why it stays, less what the fix tells of itself."""
+    output: str | None
+    """None where nothing was written."""
+
+    @property
+    def outcome(self) -> str:
+        """In a word."""
+        return "failed" if self.fixed.failed else "fixed" if self.fixed.done else "unchanged"
+
+    @property
+    def left(self) -> tuple[Left, ...]:
+        """All that stays."""
+        return (*self.fixed.left, *self.rest)
+
+
+def as_json(results: Sequence[Repaired | UnreadableModel], code: int | None) -> str:
+    """One document for machines: of one model, or of several where there is an exit code for all of them."""
+    entries = [_unread(one) if isinstance(one, UnreadableModel) else _entry(one) for one in results]
+    if code is None:
+        return dump({"schema_version": "1", **entries[0]})
+    return dump({"schema_version": "1", "exit_code": code, "models": entries})
+
+
+def _unread(problem: UnreadableModel) -> dict[str, Any]:
+    return {"model": {"path": problem.path}, "output": None, "outcome": "unreadable", "reason": problem.reason}
+
+
+def _entry(one: Repaired) -> dict[str, Any]:
+    fixed = one.fixed
     proof: dict[str, Any] | None = None if fixed.proof is None else asdict(fixed.proof)
-    return dump(
-        {
-            "schema_version": "1",
-            "model": {"path": fixed.model.path, "sha256": fixed.model.sha256},
-            "output": output,
-            "outcome": "failed" if fixed.failed else "fixed" if fixed.done else "unchanged",
-            "reason": fixed.unreached,
-            "repairs": [asdict(one) for one in fixed.done],
-            "left": [asdict(one) for one in fixed.left],
-            "measured_at": _measured_at(fixed),
-            "proof": proof,
-            "before": _cost(fixed.before),
-            "after": _cost(fixed.after),
-        }
-    )
+    return {
+        "model": {"path": fixed.model.path, "sha256": fixed.model.sha256},
+        "output": one.output,
+        "outcome": one.outcome,
+        "reason": fixed.unreached,
+        "repairs": [asdict(each) for each in fixed.done],
+        "left": [asdict(each) for each in one.left],
+        "measured_at": _measured_at(fixed),
+        "proof": proof,
+        "before": _cost(fixed.before),
+        "after": _cost(fixed.after),
+        "widths": [{"align": v.align, "written": v.written, **_cost(v.cost)} for v in fixed.variants],
+    }
 
 
 def _measured_at(fixed: Fixed) -> dict[str, list[int]] | None:
@@ -56,34 +89,61 @@ def _cost(cost: Cost) -> dict[str, Any]:
         "multiply_adds": found.multiply_adds,
         "latency": cost.timing.seconds if cost.timing else None,
         "spread": cost.timing.spread if cost.timing else None,
+        "int8_decibels": None if cost.decibels is None else round(cost.decibels, 2),
+        "float16_lost": cost.lost,
     }
 
 
-def as_text(fixed: Fixed, output: str | None, style: Style) -> str:
+def as_text(one: Repaired, style: Style) -> str:
     """The document for people."""
-    return typeset(_blocks(fixed, output), style).rstrip("\n") + "\n"
+    return typeset(_blocks(one), style).rstrip("\n") + "\n"
 
 
-def _blocks(fixed: Fixed, output: str | None) -> Iterator[RenderableType]:
+def together(results: Sequence[Repaired | UnreadableModel], style: Style) -> str:
+    """What became of several models, in a line."""
+    read = [one for one in results if isinstance(one, Repaired)]
+    times = Counter(one.outcome for one in read)
+    times["not read"] = len(results) - len(read)
+    taken = sum(o.fixed.before.measure.parameters - o.fixed.after.measure.parameters for o in read if o.fixed.done)
+    words = ", ".join(f"{number:,} {word}" for word, number in times.items() if number)
+    return typeset(iter([Text(f"{words}; {count(taken, 'parameter')} taken away in all", style="bold")]), style)
+
+
+def _blocks(one: Repaired) -> Iterator[RenderableType]:
+    fixed = one.fixed
     yield Text(printable(fixed.model.path), style="bold")
     yield Text("")
     if fixed.done:
         yield _repairs(fixed)
         yield Text("")
-    if fixed.left:
+    if one.left:
         yield Text("left alone", style="bold")
-        yield _rest(fixed)
+        yield _rest(one.left)
         yield Text("")
     if fixed.done:
         yield _costs(fixed)
-        if fixed.before.timing:
-            shapes = (f"{name} [{', '.join(map(str, s))}]" for name, s in fixed.before.timing.shapes.items())
-            yield Text(f"latency on one thread, for {printable(listed(shapes, _SHAPES))}", style="dim")
         yield Text("")
-        if fixed.slower:
-            yield Text("slower: this runtime wants rounder widths, try --align 8 or --align 16", style="yellow")
-    yield _proof(fixed)
-    yield Text(_end(fixed, output), style="bold")
+    if fixed.variants:
+        yield _widths(fixed)
+        yield Text("")
+    if (fixed.done or fixed.variants) and fixed.before.timing:
+        shapes = (f"{name} [{', '.join(map(str, s))}]" for name, s in fixed.before.timing.shapes.items())
+        yield Text(f"latency on one thread, for {printable(listed(shapes, _SHAPES))}", style="dim")
+        yield Text("")
+    if fixed.slower:
+        yield Text(f"slower than before: {_remedy(fixed)}", style="yellow")
+    yield _proof(one)
+    yield Text(_end(one), style="bold")
+
+
+def _remedy(fixed: Fixed) -> str:
+    """What to do about a result that is slower."""
+    before = fixed.before.timing
+    times = {v.align: v.cost.timing for v in fixed.variants}
+    better = [a for a, t in times.items() if a > 1 and t is not None and before is not None and not t.slower(before)]
+    if better:
+        return f"--align {better[0]} is not, and --align auto writes the fastest"
+    return "rounder widths do not help" if fixed.variants else "--align auto would write the fastest of several widths"
 
 
 def _repairs(fixed: Fixed) -> Table:
@@ -100,9 +160,9 @@ def _repairs(fixed: Fixed) -> Table:
     return table
 
 
-def _rest(fixed: Fixed) -> Table:
+def _rest(left: Sequence[Left]) -> Table:
     table = Table.grid(padding=(0, 2))
-    for one in fixed.left:
+    for one in left:
         style = "red" if one.refuted else "yellow"
         table.add_row(Text(one.rule, style=style), one.name, Text(printable(one.where)), Text(printable(one.reason)))
     return table
@@ -126,6 +186,28 @@ def _costs(fixed: Fixed) -> Table:
     if first and second:
         table.add_row("latency", _time(first.seconds), _time(second.seconds), _change(first.seconds, second.seconds))
         table.add_row("  varies by", _time(first.spread), _time(second.spread), "")
+    noisy, clear = fixed.before.decibels, fixed.after.decibels
+    if noisy is not None and clear is not None:
+        gain = clear - noisy
+        change = Text(f"{gain:+.1f} dB" if abs(gain) >= 0.05 else "", style="green" if gain > 0 else "")
+        table.add_row("signal to noise in int8", f"{noisy:.1f} dB", f"{clear:.1f} dB", change)
+    if fixed.before.lost is not None and fixed.after.lost is not None:
+        table.add_row("lost in float16", f"{fixed.before.lost:,}", f"{fixed.after.lost:,}", "")
+    return table
+
+
+def _widths(fixed: Fixed) -> Table:
+    """What the same repairs come to at several widths."""
+    table = Table.grid(padding=(0, 2))
+    for name in ("widths", "parameters", "latency", "varies by"):
+        table.add_column(justify="left" if name == "widths" else "right")
+    table.add_row(*(Text(name, style="bold") for name in ("widths", "parameters", "latency", "varies by")))
+    for one in fixed.variants:
+        timing = one.cost.timing
+        times = (_time(timing.seconds), _time(timing.spread)) if timing else ("-", "-")
+        name = "as few as are needed" if one.align == 1 else f"multiples of {one.align} (--align {one.align})"
+        style = "bold" if one.written else ""
+        table.add_row(*(Text(cell, style=style) for cell in (name, f"{one.cost.measure.parameters:,}", *times)))
     return table
 
 
@@ -140,10 +222,11 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
 
 
-def _proof(fixed: Fixed) -> Text:
+def _proof(one: Repaired) -> Text:
+    fixed = one.fixed
     proof = fixed.proof
     if proof is None:
-        return Text(fixed.unreached or ("nothing could be repaired" if fixed.left else "nothing to repair"))
+        return Text(fixed.unreached or ("nothing could be repaired" if one.left else "nothing to repair"))
     if proof.outcome != "held":
         why = " ".join(proof.reason.split())[:_LONG] or "the outputs differ"
         return Text(f"not proven: {printable(why)}", style="red")
@@ -154,9 +237,9 @@ def _proof(fixed: Fixed) -> Text:
     return Text(f"same outputs {tried}: they differ by at most {proof.difference:.1e} of the largest{noise}")
 
 
-def _end(fixed: Fixed, output: str | None) -> str:
-    if fixed.failed:
+def _end(one: Repaired) -> str:
+    if one.fixed.failed:
         return "no repair held: nothing was written"
-    if output is None:
+    if one.output is None:
         return "nothing was written"
-    return f"{printable(output)}: {'written' if fixed.done else 'unchanged'}"
+    return f"{printable(one.output)}: {'written' if one.fixed.done else 'unchanged'}"

@@ -25,6 +25,8 @@ from symlint.symmetry.structure import Structure
 
 NEGLIGIBLE = 1e-3
 """A unit matters whose norm is at least this share of the median unit's."""
+LOST = 0.05
+"""The relative error from which a weight has lost most of its digits."""
 Mask = NDArray[np.bool_]
 
 
@@ -104,6 +106,11 @@ def halved(structure: Structure, most: float) -> Iterator[Halved]:
     if names := {name for name, loss in fixed if loss}:
         total = sum((loss for _, loss in fixed), Loss())
         yield Halved("", (), tuple(sorted(names)), total, total)
+
+
+def taken(structure: Structure) -> int:
+    """How many weights become infinite in float16, or lose most of their digits."""
+    return sum(one.before.overflow + one.before.lost for one in halved(structure, LOST))
 
 
 def _losses(program: Program, found: Place, name: str, most: float) -> tuple[Loss, Loss]:

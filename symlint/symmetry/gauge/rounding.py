@@ -86,6 +86,15 @@ def rounded(structure: Structure) -> Iterator[Rounded]:
         )
 
 
+def decibels(structure: Structure) -> float | None:
+    """Signal to noise, in decibels, of all weights that rescalings move, rounded to int8 in one step size a tensor.
+
+    None where there are none, or where rounding changes none of them.
+    """
+    errors = sum(10 ** (-one.before / 10) for one in rounded(structure))
+    return -10 * float(np.log10(errors)) if errors else None
+
+
 def _errors(found: Place, seen: Seen) -> tuple[float, float]:
     sizes = seen.live(found.dead)
     there, least = seen.grown(found.logs), seen.grown(found.least)

@@ -1,0 +1,60 @@
+"""The remainder: what still fails a model after a fix, and for each finding why it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from symlint.audit.acceptance import settled
+from symlint.audit.engine import audit
+from symlint.audit.outcome import Report, Run
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import Rule
+from symlint.lint.settings import Settings
+from symlint.repair.result import Fixed, Left, Wish
+
+UNKNOWN = "no repair is known"
+UNCHOSEN = "--select or --ignore leaves this rule out"
+AGAIN = "symlint fix can repair it in the result"
+HELD = "it cannot be taken away alone"
+NEEDS = {"bounded": "bounded", "heuristic": "all"}
+"""Evidence -> the safety at which a fix acts on it."""
+
+
+def remainder(fixed: Fixed, wish: Wish, rules: Sequence[Rule], settings: Settings, today: str) -> tuple[Left, ...]:
+    """The findings above notes that the result has, less those that the fix has told of itself.
+
+    Args:
+        fixed: the result.
+        wish: what was asked of the fix.
+        rules: all that are installed.
+        settings: what the model is judged by.
+        today: the day that acceptances are to outlive, as YYYY-MM-DD.
+    """
+    report = replace(audit(str(fixed.path), settings.chosen(rules), settings), settings=settings)
+    (report,) = settled(Run((report,), tuple(rules)), None, today)[0].reports
+    by_code = {rule.code: rule for rule in rules}
+    told = {(one.rule, one.where) for one in fixed.left}
+    partial = {(one.rule, one.where): one.reason for one in fixed.partial}
+    return tuple(
+        Left(f.rule, f.name, where, partial.get((f.rule, where)) or _reason(f, by_code[f.rule], wish), refuted=False)
+        for f, where in _counted(report)
+        if (f.rule, where) not in told
+    )
+
+
+def _counted(report: Report) -> Iterator[tuple[Finding, str]]:
+    for finding in report.findings:
+        if finding.level > Level.NOTE and finding.accepted is None:
+            space = report.spaces.get(finding.space or "")
+            yield finding, space.name if space else finding.layer or finding.node
+
+
+def _reason(finding: Finding, rule: Rule, wish: Wish) -> str:
+    if finding.repair is None or not rule.repair:
+        return UNKNOWN
+    if finding.evidence in NEEDS and finding.evidence not in wish.evidence:
+        return f"this is {finding.evidence}, not exact: --safety {NEEDS[finding.evidence]} acts on it"
+    if rule not in wish.rules:
+        return UNCHOSEN
+    return AGAIN if finding.fixable else HELD
