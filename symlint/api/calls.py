@@ -86,8 +86,9 @@ def fix(
 
     Where nothing is repaired the first is the model as it was read.
     """
+    from symlint.audit.remainder import remainder
     from symlint.cli.report import Style
-    from symlint.cli.report.repairs import as_text
+    from symlint.cli.report.repairs import Repaired, as_text
     from symlint.errors import UsageProblem
     from symlint.repair.choice import SAFETY, acted_on
     from symlint.repair.fixing import fix as repaired
@@ -101,8 +102,10 @@ def fix(
         wish = Wish(acting, given=inputs or {}, evidence=SAFETY[safety], asked=settings.asked(rules()))
         found = repaired(file.path, Path(folder), wish)
         named = replace(found, model=replace(found.model, path=file.name))
-        text = as_text(named, None, Style()).rstrip("\n").rpartition("\n")[0]  # without where it was written
-        repairs = Repairs(found.done, found.left, found.proof, found.before, found.after, found.failed, text)
+        rest = remainder(found, wish, rules(), _settings(file, config, (), ()), dt.date.today().isoformat())
+        one = Repaired(named, rest, None)
+        text = as_text(one, Style()).rstrip("\n").rpartition("\n")[0]  # without where it was written
+        repairs = Repairs(found.done, one.left, found.proof, found.before, found.after, found.failed, text)
         return onnx.load(str(file.path if found.failed else found.path)), repairs
 
 
