@@ -7,6 +7,16 @@ numbers (ReLU6 and other clamps): the units for which everything that it can get
 carried through the network to see that: a sigmoid or a softmax makes numbers between 0 and 1, a normalisation vectors
 of a known length, a ReLU nothing negative, and sums of these with weights lie in intervals.
 
+## Example
+
+```text
+note[always-on-unit] SYM105: the ReLU after w2 never acts on 2 of 6 units
+  --> w2 (MatMul -> c)
+    = tensors: b2, w2, w3
+    = evidence: bounded
+    = units: 1, 4
+```
+
 ## Why it matters
 
 Such a unit is linear. It adds no bend to the function, so that a layer of such units and the next one are one matrix

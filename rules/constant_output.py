@@ -7,6 +7,15 @@ from the inputs something is multiplied by zero, rectified to zero, or normalise
 (anchors, initial states, lengths), that hand a state on, or that would be constant with any other weights are no
 findings.
 
+## Example
+
+```text
+warning[constant-output] SYM012: output z is the same for every input
+  --> w3 (MatMul -> e)
+    = tensors: w3
+    = evidence: exact; tolerance 1e-30
+```
+
 ## Why it matters
 
 The model answers the same whatever it is asked. Where this is its only output the model does nothing; where there are

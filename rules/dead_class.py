@@ -11,6 +11,17 @@ are constant SYM012 says so. What would be constant with any other weights (a pa
 The units of the finding are the entries, from 0; where several axes are concerned at once they are places in these
 axes, row by row. The facts name the axes and give the constants: those before a softmax less the first of them.
 
+## Example
+
+```text
+warning[dead-class] SYM013: entry 2 of 4 of output y is the same for every
+input
+  --> w2 (MatMul -> d)
+    = tensors: b2, w2
+    = evidence: exact; tolerance 1e-30
+    = units: 2
+```
+
 ## Why it matters
 
 The model has nothing to say of such a class: it is never preferred for a reason. A head with dead rows often means

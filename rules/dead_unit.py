@@ -14,6 +14,17 @@ weights of 1e-15 or 1e-39 as well as zeros.
 Units that lie between linear maps only may be mixed by any invertible matrix, after which none of them is dead: there
 the same flaw is a rank, see SYM301.
 
+## Example
+
+```text
+warning[dead-unit] SYM101: 2 of 6 units of w1 cannot affect the output
+  --> w1 (MatMul -> a)
+    = tensors: b1, w1, w2
+    = evidence: exact; tolerance 5.96e-14
+    = units: 1, 4
+    = saves: 16 parameters (33.3% of the model)
+```
+
 ## Why it matters
 
 The unit costs memory and time in every layer that its space passes through and does nothing. It can be deleted

@@ -6,6 +6,17 @@ For every batch normalisation whose running statistics are stored: whether a cha
 operator's epsilon although its gain is not zero. Where an export has folded the normalisation into weights nothing is
 left to see.
 
+## Example
+
+```text
+note[degenerate-normaliser] SYM814: 1 of 4 channels of g hardly varied in
+training: their running variance is below epsilon
+  --> w1 (Conv -> a)
+    = tensors: g, m, s, v and 2 more
+    = evidence: heuristic; tolerance 1e-05
+    = units: 2
+```
+
 ## Why it matters
 
 Epsilon decides how such a channel is scaled: whatever little it varies by is multiplied by the gain over the root of

@@ -11,6 +11,17 @@ This is for experts that lie along an axis of their tensors, as in most exports 
 tensors and nodes of its own, or tokens are sorted by expert at run time, nothing is said, neither are mixtures with
 tensors of more than eight million numbers.
 
+## Example
+
+```text
+warning[duplicate-experts] SYM205: 2 of 3 experts of gate are 1 function
+  --> gate (MatMul -> r)
+    = tensors: b, down, gate, up
+    = evidence: exact; tolerance 1e-05
+    = units: {0, 2}
+    = saves: 25 parameters (33.3% of the model)
+```
+
 ## Why it matters
 
 Experts that are one function are paid for several times, in memory and, where all are computed, in time. Where the

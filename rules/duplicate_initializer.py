@@ -8,6 +8,17 @@ facts list the groups, in which the first tensor could stand for the others, and
 Tensors that are one number throughout are left out (they are as they were initialised: see never-trained), and so are
 inputs and outputs of a graph.
 
+## Example
+
+```text
+note[duplicate-initializer] SYM016: 1 stored tensor holds the same numbers
+as another one, sharing them saves 1,024 bytes: tied is w
+  --> tied (MatMul -> y)
+    = tensors: tied, w
+    = evidence: exact
+    = saves: 256 parameters (50.0% of the model)
+```
+
 ## Why it matters
 
 A file is larger than the network in it, and so is the memory of most runtimes. Tied weights that were written twice,

@@ -9,6 +9,18 @@ odd one (tanh, sin, erf) their negative makes the negative unit. Units further o
 two units that read duplicates differently but in the same sum are duplicates as well. Where all units of a space are
 the same SYM203 says so instead, and spaces between linear maps only are judged by their rank, see SYM301.
 
+## Example
+
+```text
+warning[duplicate-units] SYM201: 1 of 6 units of w1 repeats another: 2 do
+the work of 1
+  --> w1 (MatMul -> a)
+    = tensors: b1, w1, w2
+    = evidence: exact; tolerance 4.8e-07
+    = units: {1, 5}
+    = saves: 8 parameters (16.7% of the model)
+```
+
 ## Why it matters
 
 One unit does the work of several. Merging them, with their outgoing weights added up, leaves the function as it is

@@ -6,6 +6,15 @@ For every space of units that may be permuted: the exponential of the entropy of
 SYM103). It is the number of equal units that would be spread as evenly, and is reported where it is below the option
 ``share`` of the width. Spaces of fewer than 16 units are left alone.
 
+## Example
+
+```text
+note[effective-width] SYM812: layer w1: 16 units, effective 1.0
+  --> w1 (MatMul -> a1)
+    = tensors: w1, w2
+    = evidence: heuristic; tolerance 0.1
+```
+
 ## Why it matters
 
 The layer is wider than what it does. Pruning it structurally costs little, and a width that shrinks from checkpoint to

@@ -15,6 +15,17 @@ weights, for the space whose scales are the furthest off; what no rescaling cure
 A finding is an error where some weight becomes infinite. Where only digits are lost, it is a warning if balanced scales
 help, else a note.
 
+## Example
+
+```text
+error[half-precision-range] SYM702: float16 makes 8 weights infinite and
+takes most digits from 4 weights around w1; balanced scales keep them all
+  --> w1 (MatMul -> a)
+    = tensors: b1, w1, w2
+    = evidence: gauge; tolerance 0.05
+    = units: 0, 1, 5
+```
+
 ## Why it matters
 
 One infinite weight makes infinities or NaN of the outputs, on devices that the developer may not have. Rows that become

@@ -11,6 +11,17 @@ their entries matter.
 The units of the finding are the entries, from 0; where several axes are concerned at once they are places in these
 axes, row by row. The facts name the axes.
 
+## Example
+
+```text
+warning[ignored-input] SYM011: entries 1 and 3 of 5 of input x reach no
+output
+  --> w1 (MatMul -> a)
+    = tensors: w1
+    = evidence: exact; tolerance 1e-30
+    = units: 1, 3
+```
+
 ## Why it matters
 
 Whoever calls the model measures, sends and stores values that change nothing. A feature that was meant to matter and

@@ -8,6 +8,17 @@ map, with equal biases; rows that differ only in what the units before it have i
 comes after it, such as a softmax. Entries that do not depend on the input at all are not meant here. The groups are in
 the facts.
 
+## Example
+
+```text
+warning[indistinct-classes] SYM206: entries 0 and 3 of 5 of output y are
+always the same
+  --> w2 (MatMul -> z)
+    = tensors: w2
+    = evidence: exact; tolerance 4.8e-07
+    = units: {0, 3}
+```
+
 ## Why it matters
 
 The network cannot tell these classes apart, whatever the input: which of them wins is decided by their order. A

@@ -6,6 +6,18 @@ A change of the bias adds the same number to all scores of a query, and softmax 
 through the network as it is: under rotary embeddings, a normalisation of the keys or an attention sink it matters, and
 is not reported.
 
+## Example
+
+```text
+note[inert-key-bias] SYM401: 6 parameters of bk shift scores that softmax
+centres
+  --> wq (MatMul -> q0)
+    = tensors: bk, bq, wk, wq
+    = evidence: exact
+    = saves: 6 parameters (5.1% of the model)
+    = by architecture, whatever the weights: nothing need be done
+```
+
 ## Why it matters
 
 The parameters take part in no output, whatever their present values: they can be dropped from the file. Under weight

@@ -4,6 +4,13 @@
 
 Whether the file begins with ``version https://git-lfs``: three lines of text that name a model of so many bytes.
 
+## Example
+
+```text
+error[lfs-pointer] SYM002: is a Git LFS pointer, not the model itself; run
+`git lfs pull`
+```
+
 ## Why it matters
 
 The model was not audited, and a deployment that copies this file ships 130 bytes of text. The run ends with exit code

@@ -29,6 +29,17 @@ not shown to be a symmetry: the finding says what is missing. Where it is one an
 note says how far; a model with none of the tensors gets a note as well. A declaration that means nothing in the model,
 such as a tensor or a unit that is not there, is an error.
 
+## Example
+
+```text
+warning[mirror-constraint] SYM801: mirror 'twins': the weights of w1 have
+collapsed onto this symmetry of the network
+  --> w1 (MatMul -> a)
+    = tensors: b1, w1, w2
+    = evidence: exact; tolerance 0
+    = units: 1, 3
+```
+
 ## Why it matters
 
 Once weights lie on such a surface the gradient has no component that leads off it, so that training does not leave it
@@ -74,7 +85,7 @@ def check(context: Context) -> Iterator[Finding]:
     """One finding per declared mirror."""
     for mirror in context.asked.mirrors:
         if not set(mirror.tensors) & set(context.structure.program.weights.values()):
-            yield _said(mirror, Level.NOTE, "this model has none of its tensors")
+            yield _said(mirror, Level.NOTE, "this model has none of its tensors", facts={"absent": True})
             continue
         try:
             verdict = judge(context.structure, mirror)

@@ -5,6 +5,13 @@
 Every tensor with external data: its file exists inside the model's folder (no absolute path, no ``..``, no link that
 leads out), and the range that the tensor names lies within it.
 
+## Example
+
+```text
+error[missing-external-data] SYM003: external data file 'model.onnx.data' is
+missing; put it beside the model
+```
+
 ## Why it matters
 
 The model was not audited, and no runtime can load it either. Data outside the model's folder are refused even where

@@ -10,6 +10,17 @@ units would reach in as many dimensions as the units of the space lie in; of the
 chance. Of spaces whose weights are few or of a small alphabet (ternary, 4 bits) nothing is said. What SYM201 reports is
 not repeated.
 
+## Example
+
+```text
+warning[near-duplicate-units] SYM202: 2 of 8 units of w1 are nearly the
+same, in one group
+  --> w1 (MatMul -> a1)
+    = tensors: b1, w1, w2
+    = evidence: heuristic; tolerance 0.01
+    = units: {2, 6}
+```
+
 ## Why it matters
 
 The units can be merged with a small change of the outputs: the model pays twice for one feature. A permutation symmetry

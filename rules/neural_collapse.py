@@ -6,6 +6,16 @@ For the last linear map before every output, over an axis of at least four class
 over all paths, without their common part. It is reported where all classes have the same size and all pairs the cosine
 -1/(K-1) of a simplex, both within the option ``tolerance``, and closer than random rows of so many dimensions are.
 
+## Example
+
+```text
+note[neural-collapse] SYM811: the 5 classes of a2#0 are equally strong and
+far apart, to within 4e-05
+  --> w2 (MatMul -> a2)
+    = tensors: w2
+    = evidence: heuristic; tolerance 0.09
+```
+
 ## Why it matters
 
 The state is reached when training goes on long after the training error is zero. It is no fault: the classifier could

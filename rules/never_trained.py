@@ -8,6 +8,16 @@ matrices and kernels that are a multiple of the identity. There is one note for 
 tensors, and where an exporter merged equal ones each of them. Masks, tables, initial states, scales of quantisers,
 running statistics and the constants that an operator demands where a layer has no weights are left out.
 
+## Example
+
+```text
+note[never-trained] SYM014: 2 tensors of biases are zero throughout, as an
+initialisation leaves them: b1, b2
+  --> b1 (Add -> c)
+    = tensors: b1
+    = evidence: exact
+```
+
 ## Why it matters
 
 A weight that training never moved takes no part in what was learned: a branch that is still switched off (the last gain

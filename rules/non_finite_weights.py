@@ -7,6 +7,16 @@ bound or a mask: either sign where values are only compared or limited (Clip, Mi
 in a tensor that is added to scores, that is the mask of an attention, or that fills places (Where, Pad, Scatter) which
 a softmax, a logarithm of one or an exponential then takes to zero. Scales on the way change nothing.
 
+## Example
+
+```text
+error[non-finite-weights] SYM005: 1 NaN and 1 infinite values among the
+weights of w1, w2
+  --> w1 (MatMul -> a)
+    = tensors: w1, w2
+    = evidence: exact
+```
+
 ## Why it matters
 
 A single NaN spreads to every output that depends on it, often only for some inputs, and no checker of ONNX models names

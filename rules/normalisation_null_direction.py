@@ -6,6 +6,18 @@ What is written along the vector of ones before a LayerNorm, InstanceNorm or Gro
 a normalised tensor along that vector (divided by the gain) reads a constant, which the reader's bias holds as well.
 Both are followed through residual streams to every norm that reads them.
 
+## Example
+
+```text
+note[normalisation-null-direction] SYM404: 5 directions of b1 and 1 more are
+lost in a normalisation
+  --> w1 (MatMul -> a)
+    = tensors: b1, g, s, w1 and 1 more
+    = evidence: exact
+    = saves: 5 parameters (8.3% of the model)
+    = by architecture, whatever the weights: nothing need be done
+```
+
 ## Why it matters
 
 The parameters along these directions take part in no output, whatever their present values. They show up as one large

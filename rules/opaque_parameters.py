@@ -6,6 +6,16 @@ Which parameters no operator rule reaches, grouped by the operator that stopped 
 model could not be made concrete: a dimension that stayed unknown, an operator set of an unknown domain or of a later
 version than the installed onnx knows.
 
+## Example
+
+```text
+note[opaque-parameters] SYM004: 5 of 47 parameters were not audited: no rule
+for operator example.Warp (at 'y')
+  --> g (example.Warp 'y')
+    = tensors: g
+    = evidence: exact
+```
+
 ## Why it matters
 
 A report without findings says nothing of these parameters. The share is given for the whole model; when it is

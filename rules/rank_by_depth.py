@@ -8,6 +8,16 @@ The cosines are those of second moments over paths. It is reported once for the 
 space is below the option ``share`` and less than half of what an earlier space had; the facts of the JSON report list
 the ranks of all spaces by depth.
 
+## Example
+
+```text
+note[rank-by-depth] SYM813: the units of w2 lie in 1.0 dimensions of 16; 1
+of 2 spaces have lost so much with depth
+  --> w2 (MatMul -> a2)
+    = tensors: w2, w3
+    = evidence: heuristic; tolerance 0.1
+```
+
 ## Why it matters
 
 Deeper layers can carry no more different features than that. Networks that collapse (in self-supervised training, in

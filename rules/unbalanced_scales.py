@@ -14,6 +14,16 @@ of all weights of the chain are added up; the weight that loses most; and ``rang
 smallest scale that balances the units of the space. 6 dB are one bit. Nothing is said below a gain of ``gain-db``, or
 where ``enough-db`` are reached as it is; from ``warn-db`` on it is a warning.
 
+## Example
+
+```text
+warning[unbalanced-scales] SYM701: rounded to int8, the 2 weights around w1
+keep 1.3 dB of signal to noise; in balanced scales 45.4 dB
+  --> w1 (MatMul -> a)
+    = tensors: b1, w1, w2
+    = evidence: gauge
+```
+
 ## Why it matters
 
 One unit of large weights sets the step size of its tensor, and small units, which may do as much for the outputs, are

@@ -6,6 +6,18 @@ For every space of units that may be permuted: whether all of its units are dupl
 SYM201: equal, or multiples that the activation passes. A space with copies (heads, groups, experts) is reported where
 that holds within each of them. Spaces between linear maps only are judged by their rank, see SYM301.
 
+## Example
+
+```text
+warning[unbroken-symmetry] SYM203: all 6 units of w1 are the same: the layer
+does the work of one
+  --> w1 (MatMul -> a)
+    = tensors: b1, w1, w2
+    = evidence: exact; tolerance 4.8e-07
+    = units: {0-5}
+    = saves: 40 parameters (83.3% of the model)
+```
+
 ## Why it matters
 
 The layer does the work of a single unit, however wide it is. Gradient descent cannot part units that are equal, so

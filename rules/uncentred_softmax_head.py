@@ -6,6 +6,18 @@ A change of a layer that adds the same number to every logit leaves the probabil
 each input of the layer and one for its bias. Classifier heads, routers of mixtures of experts and attention scores are
 followed to their softmax.
 
+## Example
+
+```text
+note[uncentred-softmax-head] SYM403: 7 directions of b2 and 1 more shift all
+logits alike
+  --> w2 (MatMul -> d)
+    = tensors: b2, w2
+    = evidence: exact
+    = saves: 7 parameters (13.7% of the model)
+    = by architecture, whatever the weights: nothing need be done
+```
+
 ## Why it matters
 
 One row of the layer is redundant, whatever its present values. The common shift drifts freely in training, costs

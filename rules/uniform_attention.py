@@ -10,6 +10,17 @@ reported; the units of the finding are the numbers of the heads. Masks may choos
 rotary positions, with learned biases of positions, or without a normalisation before them are left alone, and so are
 those whose scores do not depend on the input at all, of which SYM302 speaks.
 
+## Example
+
+```text
+warning[uniform-attention] SYM304: head 0 of 2 of wq can only average: no
+weight differs from a mean's by more than 0.001 of it
+  --> wq (MatMul -> q0)
+    = tensors: bq, wk, wq
+    = evidence: bounded
+    = units: 0
+```
+
 ## Why it matters
 
 Such a head compares nothing: it is an average over positions that costs as much as attention. Its queries and keys can

@@ -11,6 +11,16 @@ that is shared with the head behind a gain keeps the stream from being rotated; 
 The facts give the rank, its bound, the smallest singular value of the readers that counts and the largest that does
 not, relative to the largest of all, and the tolerance: what the rounding of the stored numbers makes of a zero.
 
+## Example
+
+```text
+warning[unread-stream-direction] SYM601: nothing reads 2 of 8 directions of
+the stream of table: they only lengthen what a norm divides by
+  --> table (Gather -> x)
+    = tensors: bo, gain, gain2, head and 3 more
+    = evidence: exact
+```
+
 ## Why it matters
 
 What is written along these directions does nothing but lengthen the vector that the norm divides by. All blocks pay

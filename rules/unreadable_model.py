@@ -6,6 +6,13 @@ That the file can be opened, is a whole ONNX model with a graph, and that the gr
 node is defined, no node depends on itself, no name is defined twice, and every stored tensor has the size that its
 bytes have. A model whose audit ran out of memory or into an error of symlint itself is reported here as well.
 
+## Example
+
+```text
+error[unreadable-model] SYM001: could not be parsed as ONNX: 72 bytes of
+what looks like an HDF5 file (Keras?): export the model to ONNX first
+```
+
 ## Why it matters
 
 What was not audited is not clean. The run ends with exit code 4, whatever the other models show, and the rule cannot

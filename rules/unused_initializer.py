@@ -6,6 +6,16 @@ Every initializer and every value of a Constant node of at least a kilobyte, in 
 flow: whether any node reads it, or it is an output. The finding names those that nothing reads, and how many bytes they
 take. An initializer that is an input as well is left out, since it belongs to the interface.
 
+## Example
+
+```text
+note[unused-initializer] SYM015: 1 stored tensor is read by no node and
+1,280 bytes large: lost
+  --> lost (Initializer)
+    = tensors: lost
+    = evidence: exact
+```
+
 ## Why it matters
 
 They are stored, sent and loaded, and change nothing. Where they are weights, a layer may have been lost on the way.

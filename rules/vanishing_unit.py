@@ -8,6 +8,17 @@ share, relative to an equal share for all units. It is reported where it is belo
 that holds the unit, and below what the smallest of so many random units would have by chance. Biases write no paths, so
 such a unit may have a constant value; what SYM101 and SYM102 report is not repeated.
 
+## Example
+
+```text
+warning[vanishing-unit] SYM103: 1 of 8 units of w1 has below 1e-05 of an
+equal share of all paths
+  --> w1 (MatMul -> a1)
+    = tensors: b1, w1, w2
+    = evidence: heuristic; tolerance 1e-05
+    = units: 3
+```
+
 ## Why it matters
 
 The unit costs as much as any other, and what the outputs get of the input through it is not visible. It is on its way

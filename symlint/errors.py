@@ -3,7 +3,7 @@
 SymlintError            anything symlint says in one line instead of a traceback
 ├── UsageProblem        the call or its configuration cannot be followed (exit 2)
 └── UnreadableModel     a file that cannot be audited (exit 4); carries the SYM00x code that says why
-    └── MissingModel    there is no such file (exit 3)
+    └── MissingModel    there is no model at that path (exit 3)
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class UnreadableModel(SymlintError):
 
 
 class MissingModel(UnreadableModel):
-    """A path at which there is no file."""
+    """A path at which there is no file, or a folder."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, "no such file")
+    def __init__(self, path: str, reason: str = "no such file") -> None:
+        super().__init__(path, reason)
 
 
 def exit_code(problem: SymlintError) -> int:
@@ -52,3 +52,21 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def raised(error: BaseException, home: object = None) -> str:
+    """An exception with the line that raised it: ``TypeError: no numbers (acme/wobble.py, line 12)``.
+
+    Args:
+        error: with its traceback.
+        home: a function; of the lines the innermost is told that stands in its file, so that a package is shown its
+            own one and not that of a library which it calls.
+    """
+    import traceback
+    from pathlib import Path
+
+    lines = traceback.extract_tb(error.__traceback__)
+    file = getattr(getattr(home, "__code__", None), "co_filename", None)
+    line = next((line for line in reversed(lines) if line.filename == file), lines[-1] if lines else None)
+    where = "" if line is None else f" ({'/'.join(Path(line.filename).parts[-2:])}, line {line.lineno})"
+    return f"{type(error).__name__}{': ' if str(error) else ''}{error}{where}"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.audit.flaws import once
+from symlint.audit.flaws import once, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
-from symlint.errors import UnreadableModel
+from symlint.errors import UnreadableModel, raised
 from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
@@ -63,10 +63,10 @@ def run(
     cut = watch.interrupted and any(report.skipped for report in reports)
     if reports:
         reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
+    told, nowhere = unmet(reports)
     seconds = time.perf_counter() - start
-    return Run(
-        tuple(reports), _taking_part(reports, settings, rules), tuple(missing), settings.run.fail_on, seconds, cut
-    )
+    chosen = _taking_part(told, settings, rules)
+    return Run(told, chosen, tuple(missing), settings.run.fail_on, seconds, cut, unmet=nowhere)
 
 
 def _under(file: str, settings: Settings, rules: Sequence[Rule], watch: Watch, *, saved: bool) -> Report:
@@ -145,7 +145,7 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | N
     except Exception as error:
         # One model's surprise must not cost the others their audit.
         _log.debug("%s: internal error", path, exc_info=True)
-        reason = f"internal error, please report it: {type(error).__name__}: {error}"
+        reason = f"internal error, please report it: {raised(error)}"
         return _unread(path, UnreadableModel(path, reason), rules)
 
 
@@ -192,7 +192,7 @@ def _check(
         except Exception as error:
             _log.debug("%s: %s", symmetry.model.path, rule.code, exc_info=True)
             crashed.append(rule.code)
-            message = f"this rule stopped, please report it: {type(error).__name__}: {error}"
+            message = f"this rule stopped, please report it: {raised(error, rule.check)}"
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
             continue
         findings += [replace(f, level=settings.level(rule, f.level)) for f in found]

@@ -1,15 +1,28 @@
-"""Flaws: what two rules say of the same entries of an output is told once, by the rule that comes first."""
+"""Flaws: what two rules say of one flaw, and what a rule would say of every model, is told once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from symlint.audit.outcome import Report
 from symlint.lint.finding import Finding
 
 
 def once(findings: Sequence[Finding]) -> list[Finding]:
     """The findings without those whose entries an earlier rule tells of, such as equal classes that never move."""
     return [finding for finding in findings if not any(_tells(other, finding) for other in findings)]
+
+
+def unmet(reports: Sequence[Report]) -> tuple[tuple[Report, ...], tuple[str, ...]]:
+    """Of several models: the reports without mirrors of which a model has no tensor, and those that no model has."""
+    if len(reports) < 2:
+        return tuple(reports), ()
+    absent = [{f.facts["mirror"] for f in report.findings if f.facts.get("absent")} for report in reports]
+    read = [names for names, report in zip(absent, reports, strict=True) if report.finished]
+    nowhere = set.intersection(*read) if read else set()
+    kept = (replace(r, findings=tuple(f for f in r.findings if not f.facts.get("absent"))) for r in reports)
+    return tuple(kept), tuple(sorted(nowhere))
 
 
 def _tells(one: Finding, other: Finding) -> bool:

@@ -80,6 +80,8 @@ class Run:
     interrupted: bool = False
     """Whether Ctrl-C has left anything out."""
     standing: Standing = Standing()
+    unmet: tuple[str, ...] = ()
+    """Names of declared mirrors of which no model has a tensor, where there are several models."""
 
     @property
     def findings(self) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """The command line: a group whose commands are imported when they are called.
 
-Exit codes: 0 clean, 1 findings at or above ``--fail-on``, 2 usage or internal error, 3 no model found, 4 audit
-incomplete, 130 interrupted. `symlint.audit.engine.Run.exit_code` is the only place that tells these apart for an audit.
+Exit codes stand in the help of the group; those of an audit are told apart in `symlint.audit.outcome.Run` alone.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import click
 
 from symlint import __version__
 from symlint.cli.report.words import printable
-from symlint.errors import SymlintError, exit_code
+from symlint.errors import SymlintError, exit_code, raised
 
 # name -> (module that holds it as `command`, one line of help): shown without importing the module.
 COMMANDS = {
     "check": ("symlint.cli.commands.check_models", "Audit models: find the capacity that they do not use."),
     "inspect": ("symlint.cli.commands.inspect_model", "Show the symmetries of a model's parameters."),
-    "fix": ("symlint.cli.commands.fix_model", "Write a smaller network that computes the same function."),
+    "fix": ("symlint.cli.commands.fix_model", "Write smaller networks that compute the same functions."),
     "teleport": ("symlint.cli.commands.teleport_model", "Move the weights along the symmetries; the function stays."),
     "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),
     "diff": ("symlint.cli.commands.diff_files", "Compare two files of one network: findings, weights, spaces."),
@@ -85,7 +84,7 @@ class LazyGroup(click.Group):
             if ctx.params.get("debug"):
                 logging.getLogger("symlint").exception("internal error")
             _say(
-                f"internal error: {type(error).__name__}: {error}. Please report it to the project with the output of "
+                f"internal error: {raised(error)}. Please report it to the project with the output of "
                 "`symlint --debug ...` and `symlint doctor`"
             )
             ctx.exit(2)
@@ -105,7 +104,22 @@ def cli(debug: bool) -> None:
 
     Reads a network's weights, without running it and without data, and reports the capacity that its own symmetries
     have cost it: units that nothing reads, units that never change, units that repeat each other.
-    """
+
+    \b
+    Exit codes, of all commands:
+      0    done, and nothing that fails the run
+      1    findings (check, diff), something refuted (verify),
+           something to repair (fix --dry-run)
+      2    the call or the configuration is wrong, or an internal error
+      3    there is no model
+      4    a model, or a part of it, could not be read or tried
+      5    no repair held (fix)
+      130  interrupted by Ctrl-C
+
+    \b
+    A shell completes commands, options and rules after
+      eval "$(_SYMLINT_COMPLETE=bash_source symlint)"    # or zsh_source
+    """  # noqa: D301 - click reads the control character
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode still gets its report

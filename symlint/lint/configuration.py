@@ -20,6 +20,8 @@ from symlint.lint.acceptance import Acceptance
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
 from symlint.model.amounts import duration, memory, percent
 
+PARTS = ("share", "-model")
+"""How the names of thresholds end that are parts of a whole."""
 _MIRROR = ("name", "tensors", "surface", "axes")
 
 
@@ -196,6 +198,8 @@ def _thresholds(value: object) -> dict[str, dict[str, float]]:
         for name, number in table.items():
             if type(number) not in (int, float) or not 0 <= number < float("inf"):
                 raise ValueError(f"{selector}.{name}: expected a finite number of at least 0, not {number!r}")
+            if name.endswith(PARTS) and number > 1:
+                raise ValueError(f"{selector}.{name}: expected a part from 0 to 1, not {number!r}")
     return value
 
 

@@ -6,16 +6,18 @@ that holds a `Rule` contributes it. The module's docstring is the rule's manual 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from symlint.errors import UsageProblem
+from symlint.errors import UsageProblem, raised, suggestion
+from symlint.evidence.options import TARGETS
 from symlint.lint.finding import Evidence, Finding, Level
 from symlint.lint.repairs import Verb, remedy
 
@@ -69,7 +71,18 @@ def rule(
     options: Mapping[str, float] | None = None,
     targets: tuple[str, ...] = (),
 ) -> Callable[[Check], Rule]:
-    """Make the decorated check a `Rule`; its page is the docstring of the module that holds it."""
+    """Make the decorated check a `Rule`; its page is the docstring of the module that holds it.
+
+    Raises `UsageProblem` for words that nothing acts on.
+    """
+    if not re.fullmatch(r"[A-Z]+\d{3}", code):
+        raise UsageProblem(f"{code!r} is no code of a rule: expected capitals and three digits, such as SYM101")
+    for what, word, known in (("evidence", evidence, get_args(Evidence)), ("repair", repair, get_args(Verb))):
+        if word not in known:
+            words = ", ".join(map(repr, known))
+            raise UsageProblem(f"{code}: {what} is {word!r}{suggestion(word, known)}; it can be {words}")
+    if strange := sorted(set(targets) - set(TARGETS)):
+        raise UsageProblem(f"{code}: no target {strange[0]!r}{suggestion(strange[0], TARGETS)}")
 
     def make(check: Check) -> Rule:
         page = sys.modules[check.__module__].__doc__ or ""
@@ -82,13 +95,22 @@ def rule(
 def rules() -> tuple[Rule, ...]:
     """Every installed rule, sorted by code.
 
-    Raises `UsageProblem` when two packages claim one code.
+    Raises `UsageProblem` when two packages claim one code, or one cannot be imported.
     """
     found: dict[str, Rule] = {}
     for entry in sorted(entry_points(group="symlint.rules"), key=lambda entry: entry.value):
+        for value in _values(entry):
+            if isinstance(value, Rule) and found.setdefault(value.code, value) is not value:
+                raise UsageProblem(f"two rules claim {value.code}: uninstall one of the packages that bring it")
+    return tuple(found[code] for code in sorted(found))
+
+
+def _values(entry: EntryPoint) -> Iterator[object]:
+    """All that the modules of a package hold."""
+    try:
         package = entry.load()
         for module in iter_modules(package.__path__, f"{package.__name__}."):
-            for value in vars(import_module(module.name)).values():
-                if isinstance(value, Rule) and found.setdefault(value.code, value) is not value:
-                    raise UsageProblem(f"two rules claim {value.code}: uninstall one of the packages that bring it")
-    return tuple(found[code] for code in sorted(found))
+            yield from vars(import_module(module.name)).values()
+    except Exception as error:
+        told = str(error) if isinstance(error, UsageProblem) else raised(error)
+        raise UsageProblem(f"the package of rules {entry.value}: {told}") from error

@@ -72,4 +72,4 @@ def size_in_words(size: int) -> str:
     for unit in ("t", "g", "m", "k"):
         if size >= _BYTES[unit]:
             return f"{size / _BYTES[unit]:.4g}{unit.upper()}"
-    return f"{size} bytes"
+    return f"{size} byte{'' if size == 1 else 's'}"

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from symlint.errors import raised
 from symlint.model.graph import Graph, Model, Node, Shape
 from symlint.model.operators import known
 from symlint.program.lower import Ref, Tracer, Unsupported
@@ -161,7 +162,7 @@ class _Translation:
         except Exception as problem:
             # An operand may be absent, or an attribute of another type, where a rule takes them for granted; and a
             # package's own rule may fail in any way.
-            made = self._unknown(node, problem)
+            made = self._unknown(node, problem, operator.rule)
         else:
             self._commit(tracer)
             self._note(node, inputs)
@@ -169,7 +170,7 @@ class _Translation:
             if name and ref is not None:
                 self.env[name] = ref
 
-    def _unknown(self, node: Node, problem: Exception) -> tuple[Ref | None, ...]:
+    def _unknown(self, node: Node, problem: Exception, rule: object) -> tuple[Ref | None, ...]:
         self.passes += 1
         tracer = Tracer(node, [self.model.shapes.get(name) for name in node.outputs], f"{self.tag}?{self.passes}")
         known: dict[str, Ref] = {}
@@ -182,9 +183,11 @@ class _Translation:
                 continue
             if ref is not None:
                 known[name] = ref
+        expected = isinstance(problem, Unsupported)
         opaque = problem.opaque if isinstance(problem, Unsupported) else True
+        reason = str(problem) if expected else f"its rule raised {raised(problem, rule)}"
         shapes = [shape for shape in tracer.results if shape is not None]
-        refs = iter(tracer.unknown(list(known.values()), shapes, str(problem), opaque=opaque, missing=missing))
+        refs = iter(tracer.unknown(list(known.values()), shapes, reason, opaque=opaque, missing=missing))
         self._commit(tracer)
         # What the rule has read is forgotten with its steps.
         self._note(node, [known.get(name) for name in node.inputs])

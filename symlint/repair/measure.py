@@ -76,9 +76,9 @@ class Timing:
     """All of them, in turns with those of the files that it is compared with."""
 
     def slower(self, other: Timing) -> bool:
-        """Whether it takes longer, turn by turn: the median of the differences, beyond two of its standard errors."""
+        """Whether it takes longer, turn by turn: the median of the differences, by a hundredth and beyond its noise."""
         low, middle, high = _quartiles([mine - its for mine, its in zip(self.runs, other.runs, strict=True)])
-        return middle > 2 * ERROR * (high - low) / sqrt(len(self.runs))
+        return middle > max(2 * ERROR * (high - low) / sqrt(len(self.runs)), 0.01 * other.seconds)
 
     def beyond(self, other: Timing) -> bool:
         """Whether it takes longer by more than a tenth."""

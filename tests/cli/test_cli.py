@@ -77,7 +77,15 @@ def test_exit_code_is_the_same_in_every_format(request, tmp_path, names, flags, 
 
 def test_json_is_the_documented_shape(broken):
     document = json.loads(call("check", broken, "--format", "json").stdout)
-    assert list(document) == ["schema_version", "verdict", "exit_code", "symlint", "models", "acceptance"]
+    assert list(document) == [
+        "schema_version",
+        "verdict",
+        "exit_code",
+        "symlint",
+        "models",
+        "acceptance",
+        "unmet_mirrors",
+    ]
     (model,) = document["models"]
     assert list(model) == ["path", "sha256", "coverage", "findings", "skipped", "not_understood"]
     assert model["skipped"] == []

@@ -14,9 +14,9 @@ import onnx
 import onnx.parser
 import pytest
 from corpora import ROOT
+from examples import example, settings, shown
 
 from symlint.audit.engine import audit
-from symlint.evidence.options import Mirror
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import remedy
 from symlint.lint.rule import Rule, rules
@@ -41,6 +41,12 @@ def test_page(rule):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_page_shows_what_the_rule_says_today(rule, tmp_path):
+    """Of its flagged fixture; `python tests/lint/examples.py` writes it."""
+    assert shown(rule) == example(rule, tmp_path)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_name(rule):
     assert re.fullmatch(r"SYM\d{3}", rule.code)
 
@@ -57,16 +63,6 @@ def test_one_rule_per_file():
 
 def test_failures_have_their_rules():
     assert {"SYM001", "SYM002", "SYM003"} == {rule.code for rule in RULES if rule.on_failure}
-
-
-def settings(text: str, rule: Rule) -> Settings:
-    """The settings that a fixture names, with its rule alone."""
-    found = re.search(r"^# settings: (.*)$", text, re.MULTILINE)
-    values = json.loads(found[1]) if found else {}
-    mirrors = tuple(
-        Mirror(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()}) for m in values.pop("mirrors", ())
-    )
-    return Settings(select=(rule.code,), mirrors=mirrors, **values)
 
 
 def said(rule: Rule, kind: str, folder: Path) -> tuple[Path, Settings, list[Finding], str]:

@@ -91,8 +91,8 @@ def test_a_slower_result_is_told_with_what_helps(tmp_path, clock):
     [
         ({40: 1.0, 27: 0.7, 32: 0.8}, 27),
         ({40: 1.0, 27: 1.2, 32: 0.8}, 32),
-        ({40: 1.0, 27: 0.801, 32: 0.8}, 32),  # in each turn by a thousandth
-        ({40: 1.0, 27: 0.8, 32: 0.8}, 27),  # the smaller of two that are as fast
+        ({40: 1.0, 27: 0.82, 32: 0.8}, 32),  # in each turn
+        ({40: 1.0, 27: 0.801, 32: 0.8}, 27),  # the smaller of two that are as fast
         ({40: 1.0, 27: 1.2, 32: 1.1}, 40),
         ({40: 1.0, 27: 1.0, 32: 1.1}, 27),
     ],

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
-from symlint.errors import UnreadableModel
+from symlint.errors import UnreadableModel, exit_code
 
 EVENTS = ("new", "worse", "changed", "unchanged", "never")
 
@@ -50,8 +48,8 @@ def command(
     OLD and NEW may be a float network and its quantised form, a base and the same with an adapter merged, two
     checkpoints, or a network before and after an optimiser. Weights are matched by the spaces that they hold, whatever
     they are called; where widths differ, only those are that rows and columns were cut from. Networks never run. Exits
-    with 0 when nothing happened that --fail-on names, 1 when it did, 3 when there is no such file, 4 when one could not
-    be audited or less than half of both is matched.
+    with 0 when nothing happened that --fail-on names, 1 when it did, 2 when the call is wrong, 3 when there is no such
+    file, 4 when one could not be audited or less than half of both is matched.
     """
     from symlint.cli.report.differences.document import as_json, unread
     from symlint.cli.report.differences.text import as_text
@@ -60,14 +58,11 @@ def command(
     from symlint.lint.rule import rules
 
     settings = Configurations(config, select=select, ignore=ignore).of(new)
-    missing = [path for path in (old, new) if not os.path.lexists(path)]
     try:
-        if missing:
-            raise UnreadableModel(missing[0], "no such file")
         with waiting(f"{old} -> {new}"):
             result = compare(old, new, rules(), settings, fail_on)
     except UnreadableModel as problem:
-        code = 3 if missing else 4
+        code = exit_code(problem)
         if form == "json":
             click.echo(unread(old, new, problem, code), nl=False)
         click.echo(f"symlint: {printable_line(problem)}", err=True)

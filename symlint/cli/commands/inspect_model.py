@@ -30,7 +30,8 @@ def command(ctx: click.Context, model: str, form: str, color: str, verbose: bool
     Which axes of which weights must be transformed together (spaces), what may be done to them without a change of the
     network's function (generators), what stays in place (pinned) and which parameters no operator rule reaches
     (opaque). Spaces that repeat from block to block are one line, unless -v is given. csv has one row per generator,
-    dot is a graph of spaces and tensors for Graphviz.
+    dot is a graph of spaces and tensors for Graphviz. Exits with 0 when the model was read, 2 when the call is wrong, 3
+    when there is no such file, 4 when it cannot be read.
     """
     from symlint.model.load import load
     from symlint.symmetry.inference import examine, measured

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 
 import click
 
 from symlint.cli.commands.terminal import config_option
 from symlint.cli.report.words import printable
+from symlint.errors import MissingModel
 from symlint.evidence.options import Mirror
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.configuration import Configurations
@@ -20,8 +22,11 @@ from symlint.lint.rule import rules
 def command(model: str | None, config: str | None) -> None:
     """Show the settings in force and where each comes from.
 
-    They are those of MODEL, from the configuration nearest to it, or those of the working directory.
+    They are those of MODEL, from the configuration nearest to it, or those of the working directory. Exits with 2 when
+    a configuration cannot be followed, 3 when there is no such file.
     """
+    if model is not None and not os.path.lexists(model):
+        raise MissingModel(model)
     found = Configurations(config)
     settings = found.run if model is None else found.of(model)
     chosen = settings.chosen(rules())

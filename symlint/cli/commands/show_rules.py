@@ -26,13 +26,16 @@ removes parameters, the last two do not count."""
 @click.option("-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @color_option
 def command(which: str | None, form: str, color: str) -> None:
-    """List the rules, or print the manual page of one."""
+    """List the rules, or print the manual page of one.
+
+    Exits with 2 when there is no such rule.
+    """
     installed = rules()
     chosen = [rule for rule in installed if which is None or which.upper() == rule.code or which == rule.name]
     chosen = chosen or [rule for rule in installed if which and rule.code.startswith(which.upper())]
-    if which and not chosen:
+    if not chosen:
         names = [name for rule in installed for name in (rule.code, rule.name)]
-        raise UsageProblem(f"no rule {which!r}{suggestion(which, names)}; `symlint rule` lists them")
+        raise UsageProblem(f"no rule {which!r}{suggestion(which or '', names)}; `symlint rule` lists them")
     if form == "json":
         text = json.dumps({"schema_version": "1", "rules": [_entry(rule) for rule in chosen]}, indent=2) + "\n"
     elif which and any(which.upper() == rule.code or which == rule.name for rule in chosen):

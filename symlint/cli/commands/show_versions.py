@@ -19,7 +19,10 @@ _REQUIRED = ("onnx", "onnx_ir", "onnxruntime", "numpy", "click", "rich")
 @click.command("doctor")
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Show versions and installed packages of rules and operators."""
+    """Show versions and installed packages of rules and operators.
+
+    Exits with 2 when the installation is not complete.
+    """
     rows = [("symlint", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
     missing = []
     for name in _REQUIRED:

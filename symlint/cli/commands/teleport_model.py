@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from symlint.cli.commands.terminal import listed, waiting
+from symlint.cli.commands.terminal import kinds_option, listed, waiting
 from symlint.errors import UsageProblem
 
 
@@ -14,13 +14,14 @@ from symlint.errors import UsageProblem
 @click.argument("model", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where to write the moved model.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the elements of the groups.")
-@click.option("--only", help="Generators by id, separated by commas.")
-@click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
-def command(model: str, output: str, seed: int, only: str | None, kinds: str | None) -> None:
+@click.option("--only", callback=listed, metavar="IDS", help="Generators by id, separated by commas.")
+@kinds_option
+def command(model: str, output: str, seed: int, only: frozenset[str] | None, kinds: frozenset[str] | None) -> None:
     """Move the weights along the symmetries; the function stays.
 
     Random elements of the claimed groups are applied one after another. Names, shapes and storage stay as they are. The
-    result is a test for every tool that judges weights: what it says of a network must not change.
+    result is a test for every tool that judges weights: what it says of a network must not change. Exits with 0 when it
+    was written, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read.
     """
     from symlint.model.edit import write
     from symlint.model.file.stored import FEW
@@ -31,9 +32,11 @@ def command(model: str, output: str, seed: int, only: str | None, kinds: str | N
 
     if Path(output).resolve() == Path(model).resolve():
         raise UsageProblem(f"{output} is the model itself: name another file for the result")
+    if not Path(output).absolute().parent.is_dir():
+        raise UsageProblem(f"{output}: its folder does not exist")
     with waiting(f"{model}: moving its weights"):
         _, structure = examine(load(model, budget=FEW))
-        chosen = select(structure, listed(only), listed(kinds))
+        chosen = select(structure, only, kinds)
         try:
             moved = teleport(structure, chosen, seed)
         except Unvalued:

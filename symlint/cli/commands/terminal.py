@@ -37,10 +37,20 @@ def style_for(color: str, *, verbose: bool = False, quiet: bool = False) -> Styl
     return Style(min(shutil.get_terminal_size().columns, WIDEST), colored, verbose, quiet)
 
 
-def listed(text: str | None) -> frozenset[str] | None:
-    """The words of a comma list; None where it was not given."""
-    return None if text is None else frozenset(word.strip() for word in text.split(",") if word.strip())
+def listed(ctx: click.Context, parameter: click.Parameter, text: str | None) -> frozenset[str] | None:
+    """The words of an option that takes a comma list; None where it was not given."""
+    words = frozenset(word.strip() for word in (text or "").split(",") if word.strip())
+    if text is not None and not words:
+        raise click.BadParameter("it names nothing")
+    return words or None
 
+
+kinds_option: Callable[[Any], Any] = click.option(
+    "--kinds",
+    callback=listed,
+    metavar="KINDS",
+    help="Kinds of generators, separated by commas: permutation, rescaling, sign, rotation, translation.",
+)
 
 PATIENCE = 2.0  # seconds after which a wait is worth a word
 

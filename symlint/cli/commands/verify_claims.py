@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
-from symlint.cli.commands.terminal import listed, waiting
+from symlint.cli.commands.terminal import kinds_option, listed, waiting
 from symlint.cli.report.words import printable
+from symlint.errors import UnreadableModel
 from symlint.runtime.verify import Trial
 
 UNREACHED = 4
@@ -24,8 +26,8 @@ UNREACHED = 4
 @click.argument("other", required=False, type=click.Path())
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws all that is random.")
-@click.option("--only", help="Generators by id, separated by commas.")
-@click.option("--kinds", help="Kinds of generators, separated by commas: permutation, rescaling ...")
+@click.option("--only", callback=listed, metavar="IDS", help="Generators by id, separated by commas.")
+@kinds_option
 @click.option(
     "--input", "inputs", multiple=True, callback=named_arrays, metavar="NAME:FILE.npy", help="Try on this instead."
 )
@@ -36,15 +38,16 @@ def command(
     other: str | None,
     form: str,
     seed: int,
-    only: str | None,
-    kinds: str | None,
+    only: frozenset[str] | None,
+    kinds: frozenset[str] | None,
     inputs: dict[str, Path],
 ) -> None:
     """Try every claimed symmetry against onnxruntime.
 
     With one model: move its weights by random elements of the claimed groups and compare the outputs. With two: compare
     their outputs on the same random inputs. Inputs are drawn until the outputs answer to them; values that are given
-    with --input stand in their place. Exit 1 when something is refuted, else 4 when something could not be tried.
+    with --input stand in their place. Exits with 0 when all that was tried holds, 1 when something is refuted, 2 when
+    the call is wrong, 3 when there is no such file, 4 when something could not be tried or a file cannot be read.
     """
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
@@ -52,15 +55,15 @@ def command(
     from symlint.symmetry.inference import examine
     from symlint.symmetry.motion.teleport import select
 
-    loaded = load(model, budget=FEW)
     given = {name: read_array(file) for name, file in inputs.items()}
     unreached = ""
-    with waiting(f"{model}: trying in onnxruntime"):
+    with waiting(f"{model}: trying in onnxruntime"), _told(form):
+        loaded = load(model, budget=FEW)
         if other is not None:
             trials = [same_function(loaded, load(other, budget=FEW), seed, given)]
         else:
             symmetry, structure = examine(loaded)
-            trials = verify(structure, select(structure, listed(only), listed(kinds)), seed, given)
+            trials = verify(structure, select(structure, only, kinds), seed, given)
             unreached = symmetry.coverage.unreached
     if form == "json":
         click.echo(_document(trials, pair=other is not None, unreached=unreached))
@@ -68,6 +71,18 @@ def command(
         click.echo(_table(trials, unreached))
     outcomes = {t.outcome for t in trials}
     ctx.exit(1 if "refuted" in outcomes else UNREACHED if "not runnable" in outcomes or unreached else 0)
+
+
+@contextmanager
+def _told(form: str) -> Iterator[None]:
+    """A file that cannot be read is told to machines, too."""
+    try:
+        yield
+    except UnreadableModel as problem:
+        if form == "json":
+            document = {"schema_version": "1", "model": {"path": problem.path}, "reason": problem.reason}
+            click.echo(json.dumps({**document, "generators": []}, indent=2))
+        raise
 
 
 def _document(trials: Sequence[Trial], *, pair: bool, unreached: str) -> str:

@@ -19,7 +19,9 @@ def acceptance(finding: Finding) -> str:
 
 
 def standing(run: Run) -> Iterator[str]:
-    """What was accepted beforehand and is no longer needed, a line each."""
+    """What was declared or accepted beforehand and meets nothing, a line each."""
+    for name in run.unmet:
+        yield f"mirror {printable(repr(name))}: no model has any of its tensors"
     for gone in run.standing.gone:
         where = f" at {printable(gone.layer)}" if gone.layer else ""
         yield f"gone: {gone.rule}{where} of {printable(gone.path)}, {gone.amount}; --prune-baseline takes it out"

@@ -25,6 +25,7 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
         "symlint": __version__,
         "models": [model(report) for report in run.reports],
         "acceptance": _standing(run.standing),
+        "unmet_mirrors": list(run.unmet),
     }
     return dump(document)
 

@@ -36,7 +36,7 @@ def model_file(path: Path, name: str) -> StoredFile:
         if not path.exists():
             raise MissingModel(name)
         if path.is_dir():
-            raise UnreadableModel(name, "is a directory; expected an ONNX file")
+            raise MissingModel(name, "is a directory; name a model file in it")
         if not path.is_file():
             raise UnreadableModel(name, "is not a regular file; expected an ONNX file")
         file = StoredFile(path, name)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from symlint.errors import UnreadableModel
+from symlint.errors import UnreadableModel, raised
 from symlint.model.graph import Graph, Node, Shape
+from symlint.model.operators import known
 from symlint.model.shapes.call import Call, Found, Kind, Refused
 from symlint.model.shapes.control import HANDLERS
 from symlint.model.shapes.inference import Inference, shrunk
@@ -70,7 +71,7 @@ class Pass(Known):
         except (Conflict, UnreadableModel):
             raise
         except Exception as error:  # an operator that surprises costs its outputs, never the whole model
-            self.lose(node, f"{type(error).__name__}")
+            self.lose(node, raised(error, known(node.op).shape))
         else:
             self.doubts += self.degenerate(node)
         self.done += 1
@@ -83,8 +84,8 @@ class Pass(Known):
         """Forget the node of the outer graph that invented a dimension, and all after it; returns its place."""
         mark = self.invented[symbol]
         for name in _made(nodes[mark.index : self.mark.index + 1]):
-            for known in (self.shapes, self.dtypes, self.constants, self.lists):
-                known.pop(name, None)
+            for table in (self.shapes, self.dtypes, self.constants, self.lists):
+                table.pop(name, None)
         self.asides.clear()
         for other in [other for other, where in self.invented.items() if where.index >= mark.index]:
             del self.invented[other], self.numbers[other]

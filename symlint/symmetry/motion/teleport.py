@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from symlint.errors import UsageProblem
+from symlint.errors import UsageProblem, suggestion
 from symlint.model.edit import Lazy
 from symlint.model.element_types import CODES, numpy_type
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.spaces import KINDS
 from symlint.symmetry.structure import Structure
 
 HALVES = ("float16", "bfloat16")
@@ -23,12 +24,15 @@ def select(structure: Structure, only: Collection[str] | None, kinds: Collection
 
     Those that an epsilon breaks have to be named.
 
-    Raises UsageProblem for a generator that does not exist.
+    Raises UsageProblem for a generator that does not exist, and for a word that is no kind.
     """
+    for kind in sorted(set(kinds or ()) - set(KINDS)):
+        raise UsageProblem(f"no kind {kind!r}{suggestion(kind, KINDS)}; there are {', '.join(KINDS)}")
     named = structure.actions | (structure.approximate if only else {})
     unknown = set(only or ()) - set(named)
     if unknown:
-        raise UsageProblem(f"no generator {min(unknown)!r} in this model: see symlint inspect")
+        near = suggestion(min(unknown), named)
+        raise UsageProblem(f"no generator {min(unknown)!r} in this model{near}; `symlint inspect -v` lists them")
     return [
         name for name, action in named.items() if (not only or name in only) and (not kinds or action.kind in kinds)
     ]
