@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +29,10 @@ from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped,
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
-from symlint.symmetry.spaces import Coverage
+from symlint.symmetry.spaces import Coverage, Symmetry
+
+if TYPE_CHECKING:
+    from symlint.repair.promise import Promise
 
 _log = logging.getLogger(__name__)
 
@@ -70,15 +74,16 @@ def run(
 
 
 def _under(file: str, settings: Settings, rules: Sequence[Rule], watch: Watch, *, saved: bool) -> Report:
-    report = replace(audit(file, settings.chosen(rules), settings, watch), settings=settings)
-    if not saved or report.incomplete:
-        return report
-    try:
-        with watch.interruptible():
-            watch.told(file, "what a fix takes away", 1.0)
-            return replace(report, takes=savings(report, rules, settings))
-    except Interrupted:
-        return report
+    def takes(report: Report, context: Context, promise: Promise | None) -> int | None:
+        try:
+            with watch.interruptible():
+                watch.told(file, "what a fix takes away", 1.0)
+                return savings(report, context, promise, rules, settings)
+        except Interrupted:
+            return None
+
+    report = audit(file, settings.chosen(rules), settings, watch, takes if saved else None)
+    return replace(report, settings=settings)
 
 
 def _taking_part(reports: Iterable[Report], settings: Configurations, rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -122,8 +127,17 @@ def _below(folder: str, excluded: Callable[[str], bool]) -> list[str]:
     return [file for file in found if not excluded(file)]
 
 
-def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | None = None) -> Report:
-    """Audit one file; what goes wrong with it is part of the report, never an exception."""
+def audit(
+    path: str,
+    rules: Sequence[Rule],
+    settings: Settings,
+    watch: Watch | None = None,
+    takes: Callable[[Report, Context, Promise | None], int | None] | None = None,
+) -> Report:
+    """Audit one file; what goes wrong with it is part of the report, never an exception.
+
+    Where `takes` is given, it says of what was found what a fix would take away in all.
+    """
     budget = Budget(path, settings.max_memory, settings.time_budget, watch)
     limits = (budget,) if budget.limited else ()
     phase, file = LOAD, None
@@ -134,7 +148,11 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | N
             phase, file = SYMMETRIES, model.file
             budget.enter(phase, 1 / (len(rules) + 2))
             symmetry, structure = examine(model, *limits)
-        return judged(path, Context(symmetry, structure, settings.asked(rules), budget), rules, settings)
+        context = Context(symmetry, structure, settings.asked(rules), budget)
+        report, promise = _assessed(path, context, rules, settings)
+        if takes is None or report.incomplete:
+            return report
+        return replace(report, takes=takes(report, context, promise))
     except Stopped as stop:
         why = f"{stop.reason}: nothing was audited"
         return Report(path, partial(_sha256, file), incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))
@@ -151,25 +169,33 @@ def audit(path: str, rules: Sequence[Rule], settings: Settings, watch: Watch | N
 
 def judged(path: str, context: Context, rules: Sequence[Rule], settings: Settings) -> Report:
     """What the rules find in a model that was read."""
-    findings, crashed, skipped = _check(context, rules, settings)
+    return _assessed(path, context, rules, settings)[0]
+
+
+def _assessed(path: str, context: Context, rules: Sequence[Rule], settings: Settings) -> tuple[Report, Promise | None]:
+    """The same, and what a fix would do about it; None where it has nothing to do, or that cannot be told."""
     symmetry = context.symmetry
+    found, crashed, skipped = _check(context, rules, settings)
+    findings, promise = _promised(context, rules, found)
+    context.budget.lift()
     unfinished = {*(item.name for item in skipped), *crashed}
     spoken_of = {finding.space for finding in findings}
-    return Report(
+    report = Report(
         path=path,
         hashed=partial(_sha256, symmetry.model.file),
         coverage=symmetry.coverage,
-        findings=findings,
+        findings=_stamped(symmetry, findings),
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
         incomplete=_stopped(crashed) or _short(skipped, rules) or _lost(symmetry.coverage, settings.min_understood),
         skipped=skipped,
         finished=frozenset(rule.code for rule in rules if not rule.on_failure and rule.code not in unfinished),
     )
+    return report, promise
 
 
 def _check(
     context: Context, rules: Sequence[Rule], settings: Settings
-) -> tuple[tuple[Finding, ...], list[str], tuple[Skipped, ...]]:
+) -> tuple[list[Finding], list[str], tuple[Skipped, ...]]:
     """The findings of all rules, the rules that stopped, and those that were cut short."""
     symmetry, budget = context.symmetry, context.budget
     findings: list[Finding] = []
@@ -196,11 +222,14 @@ def _check(
             findings.append(Finding(rule.code, rule.name, Level.ERROR, rule.evidence, message))
             continue
         findings += [replace(f, level=settings.level(rule, f.level)) for f in found]
-    findings = _promised(context, running, once(findings))
-    budget.lift()
+    return once(findings), crashed, tuple(skipped)
+
+
+def _stamped(symmetry: Symmetry, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings in order, with their places and their fingerprints."""
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
-    findings.sort(key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
-    return stamp(placed(findings, symmetry), symmetry), crashed, tuple(skipped)
+    ordered = sorted(findings, key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
+    return stamp(placed(ordered, symmetry), symmetry)
 
 
 def _lost(coverage: Coverage, least: float) -> str:
@@ -215,39 +244,44 @@ def _stopped(crashed: Sequence[str]) -> str:
     return f"{', '.join(crashed)} stopped" if crashed else ""
 
 
-def _promised(context: Context, rules: Sequence[Rule], findings: Sequence[Finding]) -> list[Finding]:
-    """The findings, those called fixable of which a fix would take something away.
+def _promised(
+    context: Context, rules: Sequence[Rule], findings: Sequence[Finding]
+) -> tuple[list[Finding], Promise | None]:
+    """The findings, those called fixable of which a fix would take something away, and what it would do.
 
     Where time or memory are used up, or what a fix would do cannot be told, nothing is promised.
     """
     by_code = {rule.code: rule for rule in rules}
-    taken = _taken(context, by_code, [f for f in findings if isinstance(f.repair, Removing)])
-    return [
+    promise, taken = _promise(context, by_code, [f for f in findings if isinstance(f.repair, Removing)])
+    told = [
         replace(f, fixable=isinstance(f.repair, Balance | Storing) or id(f) in taken, repairs=taken.get(id(f), 0))
         for f in findings
     ]
+    return told, promise
 
 
-def _taken(context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]) -> dict[int, int]:
-    """Identity of a finding -> how many units a fix would take away."""
+def _promise(
+    context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]
+) -> tuple[Promise | None, dict[int, int]]:
+    """What a fix would do, and the identity of a finding -> how many units it would take away."""
     if not findings:
-        return {}
+        return None, {}
     # Imported here, since most models have nothing to repair.
     from symlint.repair.plan import repairable
-    from symlint.repair.promise import promises
+    from symlint.repair.promise import Promise
 
     try:
         with context.budget.watch.interruptible():
             context.budget.tick()
-            found = [r for f in findings for r in repairable(context, rules[f.rule], [f])]
-            told = promises(context.as_judged(), found)
+            found = tuple(r for f in findings for r in repairable(context, rules[f.rule], [f]))
+            promise = Promise(context.as_judged(), found)
+            return promise, {id(r.finding): promise.taken[r.key] for r in found if r.key in promise.taken}
     except (Stopped, MemoryError):
-        return {}
+        return None, {}
     except Exception:
         # Findings are true whether or not they can be repaired.
         _log.debug("%s: what a fix would do cannot be told", context.symmetry.model.path, exc_info=True)
-        return {}
-    return {id(r.finding): told[r.key] for r in found if r.key in told}
+        return None, {}
 
 
 def _short(skipped: Sequence[Skipped], rules: Iterable[Rule]) -> str:

@@ -1,6 +1,7 @@
 """Savings: what a fix of a model would take away in all, which is not what its findings save one by one.
 
-The fix is carried out, in a folder that is thrown away, but nothing is run and nothing is proven.
+It is told from the plan of the repairs where that is sure. Elsewhere the fix is carried out, in a folder that is thrown
+away, but nothing is run and nothing is proven.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from symlint.audit.outcome import Report
 from symlint.errors import UnreadableModel
+from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
+from symlint.lint.repairs import Drop, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model.load import load
 from symlint.program.parameters import parameters
 from symlint.program.translate import translate
+
+if TYPE_CHECKING:
+    from symlint.repair.promise import Promise
 
 _log = logging.getLogger(__name__)
 
@@ -32,28 +39,45 @@ def reparable(report: Report) -> list[Finding]:
     return [f for f in report.findings if f.fixable and f.level > Level.NOTE and f.accepted is None]
 
 
-def savings(report: Report, rules: Sequence[Rule], settings: Settings) -> int | None:
+def savings(
+    report: Report, context: Context, promise: Promise | None, rules: Sequence[Rule], settings: Settings
+) -> int | None:
     """Parameters that a fix takes away; None where it cannot be told, or where there is a limit to keep."""
     if not reparable(report) or settings.max_memory or settings.time_budget:
         return None
     # Imported here, since most models have nothing to repair.
     from symlint.repair.choice import SAFETY, acted_on
-    from symlint.repair.fixing import foretold
-    from symlint.repair.result import Wish
 
     drops = settings.origins.get("select") == COMMAND and bool(settings.select)
-    evidence = SAFETY[safety(report)]
-    wish = Wish(acted_on(settings, rules, safety(report), drops=drops), evidence=evidence, asked=settings.asked(rules))
+    evidence, acting = SAFETY[safety(report)], acted_on(settings, rules, safety(report), drops=drops)
+    codes = {rule.code for rule in acting}
+    plain = not any(isinstance(f.repair, Drop | Storing) for f in report.findings if f.rule in codes)
     try:
-        with TemporaryDirectory(prefix="symlint-") as folder:
-            path, done = foretold(load(report.path), Path(folder), wish)
-            return report.coverage.total - (_parameters(path) if done else report.coverage.total)
+        planned = promise.parameters(acting, evidence) if promise is not None and plain else None
+        return _carried_out(report, context, acting, evidence, settings, rules) if planned is None else planned
     except (UnreadableModel, MemoryError, OSError):
         return None
     except Exception:
         # Findings are true whether or not they can be repaired.
         _log.debug("%s: what a fix would take away cannot be told", report.path, exc_info=True)
         return None
+
+
+def _carried_out(
+    report: Report,
+    context: Context,
+    acting: Sequence[Rule],
+    evidence: Sequence[str],
+    settings: Settings,
+    rules: Sequence[Rule],
+) -> int:
+    from symlint.repair.fixing import foretold
+    from symlint.repair.result import Wish
+
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        wish = Wish(acting, evidence=evidence, asked=settings.asked(rules))
+        path, done = foretold(context.symmetry.model, Path(folder), wish, (context.symmetry, context.structure))
+        return report.coverage.total - (_parameters(path) if done else report.coverage.total)
 
 
 def _parameters(path: Path) -> int:

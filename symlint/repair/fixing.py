@@ -56,9 +56,14 @@ def fix(path: str, folder: Path, wish: Wish) -> Fixed:
     return aligned(model, wish, make)
 
 
-def foretold(model: Model, folder: Path, wish: Wish) -> tuple[Path, tuple[Done, ...]]:
-    """The file that a fix would write, to `folder`, and what it would have done; nothing is run, nothing is proven."""
-    return _Fix(model, folder, wish, proves=False).untried()
+def foretold(
+    model: Model, folder: Path, wish: Wish, examined: tuple[Symmetry, Structure] | None = None
+) -> tuple[Path, tuple[Done, ...]]:
+    """The file that a fix would write, to `folder`, and what it would have done; nothing is run, nothing is proven.
+
+    A model that was examined already is not examined again.
+    """
+    return _Fix(model, folder, wish, proves=False, examined=examined).untried()
 
 
 def _fits(model: Model, wish: Wish) -> None:
@@ -75,8 +80,16 @@ def _fits(model: Model, wish: Wish) -> None:
 
 
 class _Fix:
-    def __init__(self, model: Model, folder: Path, wish: Wish, *, proves: bool = True) -> None:
-        self.model, self.folder, self.wish, self.proves = model, folder, wish, proves
+    def __init__(
+        self,
+        model: Model,
+        folder: Path,
+        wish: Wish,
+        *,
+        proves: bool = True,
+        examined: tuple[Symmetry, Structure] | None = None,
+    ) -> None:
+        self.model, self.folder, self.wish, self.proves, self.examined = model, folder, wish, proves, examined
         self.count = 0
         self.least = min(outside(Path(model.path)).values(), default=None)
         self.refuted: dict[Key, str] = {}
@@ -114,7 +127,7 @@ class _Fix:
         pending: tuple[Pending, ...] = ()
         settled = path, 0
         for stage_number in range(STAGES):
-            symmetry, structure = examine(load(path) if path != Path(self.model.path) else self.model)
+            symmetry, structure = self._examined(path)
             self.unreached = self.unreached if stage_number else symmetry.coverage.unreached
             worker, made = self._advance(symmetry, structure, pending)
             if made is None:
@@ -140,6 +153,11 @@ class _Fix:
             path, done = settled[0], done[: settled[1]]
         self.made.update(one.repair.key for one in done)
         return path, [_done(one.repair, one.removed) for one in done]
+
+    def _examined(self, path: Path) -> tuple[Symmetry, Structure]:
+        if path != Path(self.model.path):
+            return examine(load(path))
+        return self.examined or examine(self.model)
 
     def _spared(self, vain: Collection[Key], tried: Iterable[Repair], worker: Worker) -> None:
         """Leave repairs alone whose units cannot be taken away after all."""

@@ -15,6 +15,7 @@ from symlint.evidence.context import Context
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.repair.plan import Key, Pending, Repair, ordinal
 from symlint.repair.surgery.narrowing import Immovable, Narrowing, Whole, agreed
+from symlint.repair.surgery.planned import Cuts
 from symlint.repair.surgery.planned import plan as planned
 from symlint.repair.units.factoring import narrowest
 from symlint.repair.units.folding import BORDER, foldable
@@ -72,8 +73,9 @@ def multiples(align: int) -> str:
 class Forecast:
     """Tells of one file what its repairs would take away."""
 
-    def __init__(self, context: Context, align: int = 1) -> None:
-        self.context, self.align = context, align
+    def __init__(self, context: Context, align: int = 1, like: Forecast | None = None) -> None:
+        """`like` has forecast of the same file, of which more or less is known."""
+        self.context, self.align, self.like = context, align, like
         self.structure = context.structure
         self._spare: dict[Key, tuple[tuple[int, ...], str]] = {}
         self._narrow: dict[str, int | None] = {}
@@ -81,7 +83,7 @@ class Forecast:
     @cached_property
     def whole(self) -> Whole:
         """The network with all its values, as its file has them."""
-        return Whole(self.context.symmetry.model)
+        return Whole(self.context.symmetry.model) if self.like is None else self.like.whole
 
     def of(self, chosen: Iterable[Repair], pending: Sequence[Pending] = ()) -> Intent:
         """What goes of all these at once: units that lie in the same tensors go together or not at all.
@@ -199,9 +201,9 @@ class Forecast:
             return str(reason)
         return None
 
-    def attempt(self, widths: Mapping[int, int]) -> None:
-        """Try whether the file can be given these widths. Raises `Immovable` where it cannot."""
-        planned(self.structure.program.model, Narrowing(self.structure, self.whole, widths))
+    def attempt(self, widths: Mapping[int, int]) -> Cuts:
+        """What becomes of all that is stored where the file is given these widths. Raises `Immovable`."""
+        return planned(self.structure.program.model, Narrowing(self.structure, self.whole, widths))
 
     def _reason(self, leaf: int, wanted: _Wanted) -> str:
         """Why a leaf keeps its width."""

@@ -1,33 +1,91 @@
-"""Promises: how many units of each finding a fix would take away, told without a change to the file."""
+"""Promises: what a fix would take away of a network, told without a change to its file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
-from symlint.repair.intent import Forecast
+from symlint.lint.rule import Rule
+from symlint.repair.amount import amount
+from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Key, Repair
 from symlint.repair.units.branches import bypassed
 
 
-def promises(context: Context, found: Sequence[Repair]) -> Mapping[Key, int]:
-    """Repair -> the units, over all copies, or directions that go; what stays is not in it.
+@dataclass(frozen=True)
+class Promise:
+    """What would become of all that the rules find and can repair in a network."""
 
-    Args:
-        context: the network.
-        found: all that the rules find and can repair. What bounds prove counts for itself alone: exact findings are
-            repaired without.
-    """
-    told: dict[Key, int] = {}
-    for evidence in (("exact",), ("exact", "bounded")):
-        mine = [r for r in found if r.finding.evidence in evidence]
-        if any(r.finding.evidence == evidence[-1] for r in mine):
-            told = {**_promised(known(context, evidence), mine), **told}
-    return told
+    context: Context
+    """With the weights that are judged."""
+    found: tuple[Repair, ...]
+
+    @cached_property
+    def taken(self) -> Mapping[Key, int]:
+        """Repair -> the units, over all copies, or directions that go; what stays is not in it.
+
+        What bounds prove counts for itself alone: exact findings are repaired without.
+        """
+        told: dict[Key, int] = {}
+        for evidence in (("exact",), ("exact", "bounded")):
+            mine = [r for r in self.found if r.finding.evidence in evidence]
+            if any(r.finding.evidence == evidence[-1] for r in mine):
+                told = {**self._plan(tuple(mine), evidence).taken, **told}
+        return told
+
+    def parameters(self, rules: Collection[Rule], evidence: Collection[str]) -> int | None:
+        """The parameters that go in all, where a fix acts on these rules and this evidence.
+
+        None where only carrying the repairs out tells.
+        """
+        chosen = tuple(r for r in self.found if r.finding.evidence in evidence and r.rule in rules)
+        return self._plan(chosen, tuple(evidence)).amount if chosen else None
+
+    def _plan(self, chosen: tuple[Repair, ...], evidence: tuple[str, ...]) -> _Plan:
+        key = tuple(repair.key for repair in chosen), evidence
+        if key not in self._plans:
+            if evidence not in self._forecasts:
+                like = next(iter(self._forecasts.values()), None)
+                self._forecasts[evidence] = Forecast(known(self.context, evidence), like=like)
+            self._plans[key] = _Plan(self._forecasts[evidence], chosen)
+        return self._plans[key]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[tuple[Key, ...], tuple[str, ...]], _Plan]:
+        return {}
+
+    @cached_property
+    def _forecasts(self) -> dict[tuple[str, ...], Forecast]:
+        return {}
 
 
-def _promised(context: Context, chosen: Sequence[Repair]) -> dict[Key, int]:
-    forecast = Forecast(context)
-    gone = {repair.key: removed for repair, removed in bypassed(context, forecast.whole, chosen)}
-    return {**forecast.of([r for r in chosen if r.key not in gone]).taken, **gone}
+@dataclass(frozen=True)
+class _Plan:
+    """Some repairs, and what would become of them together."""
+
+    forecast: Forecast
+    chosen: Sequence[Repair]
+
+    @cached_property
+    def bypassed(self) -> Mapping[Key, int]:
+        """The repairs that are done once branches of which nothing is alive are left out."""
+        found = bypassed(self.forecast.context, self.forecast.whole, self.chosen)
+        return {repair.key: removed for repair, removed in found}
+
+    @cached_property
+    def intent(self) -> Intent:
+        """What the others would take away."""
+        return self.forecast.of([r for r in self.chosen if r.key not in self.bypassed])
+
+    @property
+    def taken(self) -> Mapping[Key, int]:
+        """Repair -> the units that go."""
+        return {**self.intent.taken, **self.bypassed}
+
+    @property
+    def amount(self) -> int | None:
+        """The parameters that go, where that can be told."""
+        return None if self.bypassed else amount(self.forecast, self.intent, self.chosen)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from symlint.audit import engine, savings
 from symlint.cli.main import cli
 
 FAILING = ["fastestdet-coco", "marabou-cifar-deep-kw", "superres-subpixel-cnn", "picodet-s-320", "ppocrv4-rec"]
@@ -35,6 +36,26 @@ def taken(arguments: list[str]) -> int:
 def test_the_sum_is_what_a_fix_takes_away(root, model, expected, no_clock):
     total, command = told(root / "fixtures" / f"{model}.onnx")
     assert total == taken(command) == expected
+
+
+@pytest.mark.parametrize("model", ["decayed_cnn", "collinear_mlp", "low_rank_encoder"])
+def test_the_sum_costs_no_second_look(root, model, monkeypatch):
+    """The file is loaded and examined once, and nothing is written."""
+    calls: list[str] = []
+
+    def counted(name, function):
+        def call(*arguments, **options):
+            calls.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(engine, "load", counted("load", engine.load))
+    monkeypatch.setattr(engine, "examine", counted("examine", engine.examine))
+    monkeypatch.setattr(savings, "load", counted("load", savings.load))
+    monkeypatch.setattr(savings, "TemporaryDirectory", counted("folder", savings.TemporaryDirectory))
+    told(root / "fixtures" / f"{model}.onnx")
+    assert calls == ["load", "examine"]
 
 
 def test_the_command_repeats_what_was_asked_for(root, no_clock):

@@ -17,10 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from symlint.audit.engine import Report, audit
 from symlint.cli.main import cli
+from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.repair.fixing import Fixed, Wish, fix
+from symlint.repair.promise import Promise
 
 RULES = [r for r in rules() if r.repair and r.repair not in ("drop", "balance")]
 Weights = dict[str, np.ndarray]
@@ -30,8 +32,12 @@ pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 def checked(path: Path) -> Report:
-    """The audit of a file by the rules that a fix acts on."""
-    report = audit(str(path), RULES, Settings())
+    """The audit of a file by the rules that a fix acts on, with the parameters that go where the plan tells them."""
+
+    def planned(report: Report, context: Context, promise: Promise | None) -> int | None:
+        return promise and promise.parameters(RULES, ("exact",))
+
+    report = audit(str(path), RULES, Settings(), takes=planned)
     assert not report.incomplete, report.incomplete
     return report
 
@@ -64,6 +70,8 @@ def kept(path: Path, folder: Path, align: int = 1, *, more: bool = False) -> Fix
     for one in fixed.done:
         done[one.rule, one.where] += one.removed
         assert 0 <= one.removed <= one.units
+    if report.takes is not None and align == 1 and not any(one.bytes for one in fixed.done):
+        assert report.takes == fixed.before.measure.parameters - fixed.after.measure.parameters
     if align == 1:
         told = promised(report)
         assert done >= told if more else done == told, (done - told, told - done, fixed.left)

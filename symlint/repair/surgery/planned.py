@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from symlint.model.graph import Array, Model, Node
+from symlint.model.graph import Array, Model, Node, Shape
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
 from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
 from symlint.repair.surgery.reached import nested, reached
 from symlint.repair.surgery.site import Place
 
 
-def plan(model: Model, narrowing: Narrowing) -> None:
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """What becomes of all that is stored."""
+
+    shapes: Mapping[str, tuple[Shape, ...]]
+    """Stored tensor that is cut -> its new shapes, one for each way in which it is read."""
+    plain: bool
+    """Whether that is all: no number of a fraction is stored besides, and every operator stays."""
+
+
+def plan(model: Model, narrowing: Narrowing) -> Cuts:
     """Go through the surgery that `narrow` would do, without a file. Raises `Immovable` where that would."""
-    _PlannedSurgery(model, narrowing).operate()
+    surgery = _PlannedSurgery(model, narrowing)
+    surgery.operate()
+    return Cuts(surgery.shapes, surgery.plain)
 
 
 class _PlannedSurgery(Surgery):
@@ -27,6 +39,8 @@ class _PlannedSurgery(Surgery):
         self.firsts = {node.outputs[0] for node in self.left}
         self.operands: dict[tuple[str, int], Array | None] = {}
         """First output and position -> what is stored for an operand from now on; None for what a run computes."""
+        self.shapes: dict[str, tuple[Shape, ...]] = {}
+        self.plain = True
 
     def calls(self) -> Iterator[tuple[int, Call]]:
         """The nodes of the network, bodies included, in order, each with a number of its own."""
@@ -35,7 +49,12 @@ class _PlannedSurgery(Surgery):
 
     def fix(self, number: int, k: int, name: str, known: Array) -> None:
         """Let operand `k` of a call be stored, which the file computes so far."""
-        self.operands[self.left[number].outputs[0], k] = known
+        self.store(self.left[number].outputs[0], k, known)
+
+    def store(self, first: str, k: int, value: Array) -> None:
+        """Let operand `k` of the node with this first output be a stored value."""
+        self.operands[first, k] = value
+        self.plain &= value.dtype.kind in "iub" or not value.ndim
 
     def place(self, first: str) -> Place | None:
         """Where the node with this first output stands; None where the file has it no more."""
@@ -57,6 +76,16 @@ class _PlannedSurgery(Surgery):
             stored = name in self.model.tensors or self.operands.get((node.outputs[0], k)) is not None
             if not stored and name in self.model.moving and not uniform(self.model.constants[name]):
                 raise Immovable(f"{name!r} is computed at run time")
+            self.plain &= (node.outputs[0], k) not in self.operands
+        if name in self.model.tensors:
+            self.shapes[name] = tuple(_cut(self.model.tensors[name].shape, way) for way, _ in ways)
+        else:
+            self.plain &= self.model.constants[name].dtype.kind in "iub"
+
+
+def _cut(shape: Shape, way: Left) -> Shape:
+    pairs = zip(shape, way, strict=True)
+    return tuple(n if kept is None or n != len(kept) else int(kept.sum()) for n, kept in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +114,7 @@ class _PlannedPlace(Place):
 
     def put(self, k: int, value: Array) -> None:
         """Let the node read a stored value as operand `k`."""
-        self.surgery.operands[self.node.outputs[0], k] = value
+        self.surgery.store(self.node.outputs[0], k, value)
 
     def choose(self, k: int, mask: Array, numbers: Array) -> None:
         """Let entries of operand `k` be other numbers once a run has computed it."""
@@ -94,6 +123,8 @@ class _PlannedPlace(Place):
     def insert(self, k: int, op: str, numbers: Sequence[Array], **attributes: int) -> None:
         """Let operand `k` pass through another operator first."""
         self.surgery.operands[self.node.outputs[0], k] = None
+        self.surgery.plain &= all(value.dtype.kind in "iub" for value in numbers)
 
     def skip(self, k: int) -> None:
         """Any node can be left out."""
+        self.surgery.plain = False

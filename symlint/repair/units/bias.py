@@ -7,10 +7,7 @@ import onnx_ir as ir
 
 from symlint.model.graph import Array
 from symlint.repair.surgery.tensors import free_name, overwrite, source_of, store, stored_value
-from symlint.repair.units.folding import Offset
-
-SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "FusedGemm": 2}
-"""Operator -> the operand that is its bias."""
+from symlint.repair.units.folding import SLOTS, Offset
 
 
 def shift(file: ir.Model, offset: Offset) -> None:

@@ -22,6 +22,8 @@ from symlint.symmetry.structure import Action
 PLAIN = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 SHIFTED = (*PLAIN, "com.microsoft.FusedConv", "com.microsoft.FusedGemm")
 """Operators whose result can be given a bias."""
+SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "FusedGemm": 2}
+"""Operator -> the operand that is its bias."""
 BORDER = "padding or a quantiser tells them from a bias"
 UNREADABLE = "their readers are no plain weights, which could be added up to a bias"
 
