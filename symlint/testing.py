@@ -26,7 +26,7 @@ from symlint.model.graph import Array, Node
 from symlint.model.load import load
 from symlint.model.operators import known
 from symlint.program.functions import Dipping, function
-from symlint.program.translate import lower
+from symlint.program.translate import lowered
 from symlint.repair.fixing import fix
 from symlint.repair.result import Fixed, Wish
 from symlint.runtime.session import run
@@ -78,7 +78,7 @@ def check_operator(name: str, model: str | PathLike[str]) -> None:
 
 def _claimed(name: str, nodes: Sequence[Node], structure: Structure) -> None:
     """Something is claimed of what the nodes get or make."""
-    held = lower(structure.program.model).values
+    held = lowered(structure.program).values
     values = [held[v] for node in nodes for v in (*node.inputs, *node.outputs) if v in held]
     tensors = [ref.name for ref in values if ref.items is None and ref.name in structure.axes.of]
     factors = structure.axes.factors

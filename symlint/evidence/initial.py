@@ -18,7 +18,7 @@ from symlint.model.digest import Digest
 from symlint.model.graph import Array, Graph, Node
 from symlint.program.parameters import parameters
 from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Step, operands, results
-from symlint.program.translate import Lowering, lower
+from symlint.program.translate import Lowering, lowered
 from symlint.symmetry.structure import Structure
 
 Role = Literal["weight", "gain", "bias"]
@@ -56,7 +56,7 @@ def untrained(structure: Structure) -> Iterator[Untrained]:
     found = {n: s for n in dict.fromkeys(likely) if (s := state(model.digests.of(model.tensors[n]))) is not None}
     if not found:
         return
-    uses = _Uses(structure, lower(model))
+    uses = _Uses(structure, lowered(program))
     seen: set[tuple[str, str]] = set()
     front = standardising(uses.program)
     for alias, stored in uses.program.weights.items():

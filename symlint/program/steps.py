@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.shapes.evaluate import listed
 from symlint.program.functions import Function, function, standard
+
+if TYPE_CHECKING:
+    from symlint.program.translate import Lowering
 
 Spec = tuple[tuple[str, ...], ...]
 
@@ -301,6 +304,8 @@ class Program:
     """Uses of a stored tensor that is shared and constant, so that its uses need not be permuted alike."""
     stray: tuple[str, ...] = ()
     """Stored tensors that no step reads, because they only enter shapes and indices."""
+    whole: Lowering | None = field(default=None, repr=False, compare=False)
+    """The same network before anything was left out or put otherwise."""
 
     @cached_property
     def affines(self) -> dict[str, Affine]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,8 @@ from symlint.program.steps import Program, Step, results
 
 def translate(model: Model) -> Program:
     """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
-    return recognise(pruned(lower(model).program))
+    whole = lower(model)
+    return replace(recognise(pruned(whole.program)), whole=whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ class Lowering:
     """Value of the model -> the tensor that it is; constants are told by their uses."""
     uses: Mapping[tuple[str, int], Ref]
     """First named output of a node and position of an operand -> the tensor that is read there."""
+    lengths: dict[str, float | None] = field(default_factory=dict, repr=False, compare=False)
+    """Output of a written-out normalisation -> the length that it does not exceed, once that was asked for."""
+
+
+def lowered(program: Program) -> Lowering:
+    """What a program was made from."""
+    return program.whole or lower(program.model)
 
 
 def lower(model: Model) -> Lowering:

@@ -83,7 +83,7 @@ class Forecast:
     @cached_property
     def whole(self) -> Whole:
         """The network with all its values, as its file has them."""
-        return Whole(self.context.symmetry.model) if self.like is None else self.like.whole
+        return Whole(self.structure.program) if self.like is None else self.like.whole
 
     def of(self, chosen: Iterable[Repair], pending: Sequence[Pending] = ()) -> Intent:
         """What goes of all these at once: units that lie in the same tensors go together or not at all.

@@ -15,7 +15,7 @@ from symlint.model.graph import Array
 from symlint.program.arithmetic import compute
 from symlint.program.numbers import contract
 from symlint.program.steps import Einsum, Fold, Normalise, Pointwise, Program, Step, operands, results
-from symlint.program.translate import lower
+from symlint.program.translate import lowered
 from symlint.program.true_values import NORMS
 
 LENGTHS = 10.0 ** np.arange(-12, 13)
@@ -33,16 +33,14 @@ def radii(program: Program) -> dict[str, float]:
     written = [s for s in written if s.function in ("rms", "standardise", "l2")]
     if not written:
         return {}
-    raw = lower(program.model).program
-    makers = {name: step for step in raw.steps for name in results(step)}
-    found: dict[str, float] = {}
+    lowering = lowered(program)
+    raw, known = lowering.program, lowering.lengths
     for step in written:
-        # A gain and a bias that were taken in come after it under the name of what the file has.
-        whole = step.out if step.out in makers else step.out.rpartition("#")[0]
-        radius = _radius(step, whole, raw, makers)
-        if radius is not None:
-            found[step.out] = radius
-    return found
+        if step.out not in known:
+            # A gain and a bias that were taken in come after it under the name of what the file has.
+            whole = step.out if step.out in raw.producers else step.out.rpartition("#")[0]
+            known[step.out] = _radius(step, whole, raw, raw.producers)
+    return {step.out: radius for step in written if (radius := known[step.out]) is not None}
 
 
 def _radius(step: Normalise, out: str, raw: Program, makers: Mapping[str, Step]) -> float | None:

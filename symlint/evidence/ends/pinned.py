@@ -20,7 +20,7 @@ from symlint.evidence.ends.settled import reread
 from symlint.model.graph import Array, Tensor
 from symlint.program.parameters import parameters
 from symlint.program.steps import Einsum, Mix, Normalise, Program, Step, Unknown, operands, results
-from symlint.program.translate import lower
+from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure
 
 
@@ -184,7 +184,7 @@ class Ends:
     @cached_property
     def hidden(self) -> frozenset[str]:
         """Inputs that something reads of which no step tells: indices of a lookup, lengths, conditions."""
-        lowering = lower(self.structure.program.model)
+        lowering = lowered(self.structure.program)
         steps = lowering.program.steps
         told = {(step.node.first, name) for step in steps for name in operands(step)}
         told |= {

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes, walk
-from symlint.model.graph import Model
-from symlint.program.steps import RANGE, Einsum, Fold, Normalise
-from symlint.program.translate import lower
+from symlint.program.steps import RANGE, Einsum, Fold, Normalise, Program
+from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure
 
 Kept = NDArray[np.bool_]
@@ -29,8 +28,8 @@ class Immovable(Exception):
 class Whole:
     """A network with every value that its file has, written-out normalisations included."""
 
-    def __init__(self, model: Model) -> None:
-        self.lowering = lower(model)
+    def __init__(self, program: Program) -> None:
+        self.lowering = lowered(program)
         self.axes = walk(self.lowering.program)
         self.expansion = Expansion(self.axes.factors)
 
