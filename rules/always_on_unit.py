@@ -69,7 +69,7 @@ def check(context: Context) -> Iterator[Finding]:
         units = np.flatnonzero(np.any(list(masks.values()), axis=0))
         some = f"{'all' if len(units) == total else f'{len(units):,} of'} {total:,} units"
         functions = sorted({"ReLU" if where.op == "Relu" else where.op for where in masks})
-        which = f"the {' and the '.join(functions)} after {space.name} never {'acts' if len(masks) == 1 else 'act'}"
+        which = f"the {' and the '.join(functions)} after {space.name} never {'act' if len(functions) > 1 else 'acts'}"
         yield Finding(
             check.code,
             check.name,

@@ -253,16 +253,12 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
     if _fact(finding):
-        yield "=", "by architecture, whatever the weights: nothing need be done" + _drop(finding)
+        yield "=", "by architecture, whatever the weights: nothing need be done"
     if finding.worse_than:
         yield "=", f"worse than the baseline has accepted: {finding.worse_than}"
     if finding.accepted:
         yield "=", acceptance(finding)
     yield "=", f"help: symlint rule {finding.rule}"
-
-
-def _drop(finding: Finding) -> str:
-    return "; symlint fix --absorb drops it" if finding.fixable else ""
 
 
 def node(finding: Finding) -> str:
