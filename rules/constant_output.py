@@ -58,7 +58,7 @@ def check(context: Context) -> Iterator[Finding]:
     program, ends = context.structure.program, context.ends
     named = dict(zip(program.outputs, context.symmetry.model.graph.outputs, strict=False))
     tensors = context.symmetry.model.tensors
-    moving = [name for name in named if name in context.moving]
+    moving = [name for name in named if name in context.moving and name in program.ends]
     still = [name for name in moving if ends.still(name).all()]
     told = [name for name in still if not ends.generic.still(name).all()]
     for name in told:

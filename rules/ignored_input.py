@@ -67,7 +67,7 @@ def check(context: Context) -> Iterator[Finding]:
     for name, use in reading(context.symmetry.model).items():
         if use in LOST:
             yield _finding(Level.NOTE, LOST[use].format(name), name)
-        elif use == "used" and name in context.structure.program.inputs:
+        elif use == "used" and name in context.structure.program.inputs and name in context.structure.program.ends:
             yield from _entries(context, name)
 
 

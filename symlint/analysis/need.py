@@ -20,6 +20,7 @@ from symlint.program.steps import (
     Concat,
     Einsum,
     Fold,
+    Loop,
     Mix,
     Normalise,
     Pointwise,
@@ -44,8 +45,12 @@ def needs(program: Program, values: Mapping[str, Value], verdicts: Verdicts | No
         verdicts: what is known of the weights from other analyses.
     """
     backward = _Backward(program, values, Verdicts() if verdicts is None else verdicts)
-    for step in reversed(program.steps):
-        backward.step(step)
+    grown = [True]
+    while any(grown):
+        for step in reversed(program.steps):
+            backward.step(step)
+        # Of a state is needed what the next step needs, which is known when that of the step itself is.
+        grown = [backward.closes(loop) for loop in program.loops if not loop.flows]
     return {name: _spread(mask, values[name].shape) for name, mask in backward.masks.items()}
 
 
@@ -59,7 +64,7 @@ class _Backward:
     def __init__(self, program: Program, values: Mapping[str, Value], verdicts: Verdicts) -> None:
         self.program, self.values, self.verdicts = program, values, verdicts
         self.masks: dict[str, Mask] = {}
-        for name in program.outputs:
+        for name in program.finals.difference(loop.output for loop in program.loops):
             self.give(name, np.ones((), bool))
 
     def there(self, name: str) -> Mask:
@@ -90,6 +95,13 @@ class _Backward:
             mask = np.ones((1,) * len(shape), bool)
         made = mask if before is None else before | mask
         self.masks[name] = np.ones((1,) * len(shape), bool) if made.all() else made
+
+    def closes(self, loop: Loop) -> bool:
+        """Need of a state that leaves what is needed when it comes back; whether that is more than before."""
+        before = self.got(loop.output)
+        self.give(loop.output, self.got(loop.input))
+        after = self.got(loop.output)
+        return before.shape != after.shape or not np.array_equal(before, after)
 
     def got(self, name: str) -> Mask:
         """What later steps need of a tensor."""

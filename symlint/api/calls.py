@@ -28,6 +28,7 @@ from symlint.lint.rule import rules
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model.graph import Array
 from symlint.model.load import load
+from symlint.model.states.pairs import closed
 from symlint.symmetry.inference import examine, measured
 from symlint.symmetry.spaces import Symmetry
 
@@ -57,10 +58,16 @@ def check(model: Source, *, select: Selectors = (), ignore: Selectors = (), conf
         return Report(settled(run, None, dt.date.today().isoformat())[0])
 
 
-def inspect(model: Source) -> Symmetry:
-    """The symmetries of a model's parameters: its spaces, their generators, and how far it was understood."""
+def inspect(model: Source, *, config: Config = None) -> Symmetry:
+    """The symmetries of a model's parameters: its spaces, their generators, and how far it was understood.
+
+    Args:
+        model: a path, bytes or a parsed model.
+        config: as of `check`; of what it says, the states count.
+    """
     with stored(model) as (file,):
-        symmetry, structure = examine(load(file.path))
+        settings = _settings(file, config, (), ())
+        symmetry, structure = examine(closed(load(file.path), settings.states, found=settings.find_states))
         file.outlive(symmetry.model.weights)
         return measured(symmetry, structure)
 

@@ -16,11 +16,12 @@ import numpy as np
 from symlint.audit.flaws import once, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
-from symlint.errors import UnreadableModel, raised
+from symlint.errors import UnreadableModel, UsageProblem, raised
 from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.fingerprint import stamp
+from symlint.lint.held import kept
 from symlint.lint.location import placed
 from symlint.lint.repairs import Balance, Removing, Storing
 from symlint.lint.rule import Rule
@@ -28,8 +29,9 @@ from symlint.lint.settings import Settings
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
+from symlint.model.states.pairs import closed
 from symlint.symmetry.inference import examine
-from symlint.symmetry.spaces import Coverage, Symmetry
+from symlint.symmetry.spaces import Coverage
 
 if TYPE_CHECKING:
     from symlint.repair.promise import Promise
@@ -144,7 +146,8 @@ def audit(
     try:
         with budget.watch.interruptible():
             budget.enter(phase, 0)
-            model = budget.weights(load(path, budget=budget.cache))
+            model = closed(load(path, budget=budget.cache), settings.states, found=settings.find_states)
+            model = budget.weights(model)
             phase, file = SYMMETRIES, model.file
             budget.enter(phase, 1 / (len(rules) + 2))
             symmetry, structure = examine(model, *limits)
@@ -152,10 +155,12 @@ def audit(
         report, promise = _assessed(path, context, rules, settings)
         if takes is None or report.incomplete:
             return report
-        return replace(report, takes=takes(report, context, promise))
+        return replace(report, takes=takes(report, context.opened, promise))
     except Stopped as stop:
         why = f"{stop.reason}: nothing was audited"
         return Report(path, partial(_sha256, file), incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))
+    except UsageProblem:
+        raise
     except UnreadableModel as problem:
         return _unread(path, problem, rules)
     except MemoryError:
@@ -184,7 +189,7 @@ def _assessed(path: str, context: Context, rules: Sequence[Rule], settings: Sett
         path=path,
         hashed=partial(_sha256, symmetry.model.file),
         coverage=symmetry.coverage,
-        findings=_stamped(symmetry, findings),
+        findings=_stamped(context, findings),
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
         incomplete=_stopped(crashed) or _short(skipped, rules) or _lost(symmetry.coverage, settings.min_understood),
         skipped=skipped,
@@ -225,11 +230,12 @@ def _check(
     return once(findings), crashed, tuple(skipped)
 
 
-def _stamped(symmetry: Symmetry, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _stamped(context: Context, findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings in order, with their places and their fingerprints."""
+    symmetry = context.symmetry
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     ordered = sorted(findings, key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
-    return stamp(placed(ordered, symmetry), symmetry)
+    return stamp(placed(kept(ordered, symmetry, context.structure), symmetry), symmetry)
 
 
 def _lost(coverage: Coverage, least: float) -> str:
@@ -267,14 +273,16 @@ def _promise(
     if not findings:
         return None, {}
     # Imported here, since most models have nothing to repair.
-    from symlint.repair.plan import repairable
+    from symlint.repair.plan import repairable, repairs
     from symlint.repair.promise import Promise
 
     try:
         with context.budget.watch.interruptible():
             context.budget.tick()
             found = tuple(r for f in findings for r in repairable(context, rules[f.rule], [f]))
-            promise = Promise(context.as_judged(), found)
+            opened, seen = context.opened, {f.evidence for f in findings}
+            promised = found if opened is context else tuple(repairs(opened, rules.values(), seen))
+            promise = Promise(opened.as_judged(), promised)
             return promise, {id(r.finding): promise.taken[r.key] for r in found if r.key in promise.taken}
     except (Stopped, MemoryError):
         return None, {}

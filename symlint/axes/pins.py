@@ -49,6 +49,8 @@ class Pin(NamedTuple):
 
 INPUT = Pin(PinKind.BORDER, "a graph input")
 OUTPUT = Pin(PinKind.BORDER, "a graph output")
+STATE = Pin(PinKind.JOINED, "a state that comes back at the next step")
+MOVING = Pin(PinKind.ORDER, "a state moves on along it")
 TABLE = Pin(PinKind.TABLE, "a constant table")
 WHOLE = Pin(PinKind.WHOLE, "it is moved as a whole")
 UNFIT = Pin(PinKind.GROUPING, "a grouping that does not fit")

@@ -12,7 +12,7 @@ from symlint.axes.arena import Form
 from symlint.axes.cutting import cut
 from symlint.axes.factor import Factors
 from symlint.axes.interleave import interleave
-from symlint.axes.pins import INPUT, OUTPUT, TABLE, UNFIT, Pin, PinKind
+from symlint.axes.pins import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Pin, PinKind
 from symlint.axes.unify import collapse, unify
 from symlint.program.dispatch import dispatched
 from symlint.program.flow import meetings
@@ -21,6 +21,7 @@ from symlint.program.steps import (
     Concat,
     Einsum,
     Fold,
+    Loop,
     Mix,
     MixKind,
     Normalise,
@@ -81,9 +82,12 @@ def walk(program: Program) -> Axes:
     walker = _Walker(program)
     for step in program.steps:
         walker.step(step)
-    for name in program.outputs:
+    for name in set(program.outputs).intersection(program.ends):
         for f in walker.of.get(name, ()):
             walker.factors.pin(f, OUTPUT)
+    for loop in program.loops:
+        if not loop.flows:
+            walker.close(loop)
     while True:
         walker.settle()
         tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
@@ -107,8 +111,11 @@ class _Walker:
         """Axes of which units were chosen one by one."""
         self.joint: list[tuple[int, ...]] = []
         """What all operands of a contraction hold together."""
+        carried = {loop.input: loop.axes for loop in program.loops}
         for name in program.inputs:
-            self._set(name, [self.factors.leaf(n, INPUT) for n in program.shapes[name]])
+            free = carried.get(name, ())
+            axes = enumerate(program.shapes[name])
+            self._set(name, [self.factors.leaf(n, None if k in free else INPUT) for k, n in axes])
         for name in program.weights:
             self._set(name, [self.factors.leaf(n) for n in program.shapes[name]])
         for name, value in program.tables.items():
@@ -124,6 +131,20 @@ class _Walker:
         for f in axes:
             for leaf in self.factors.leaves(f):
                 self.factors.holders.setdefault(leaf, set()).add(name)
+
+    def close(self, loop: Loop) -> None:
+        """Make one of the axes of a state that leaves and those of the state that comes back.
+
+        Along an axis on which the state moves on, what is new behind what is old, its units keep their places.
+        """
+        for k, (f, g) in enumerate(zip(self.of[loop.input], self.of[loop.output], strict=True)):
+            forms = self.factors.form(f), self.factors.form(g)
+            moves = Form.FAMILY not in forms and not self._leaves([f]).isdisjoint(self._leaves([g]))
+            if k in loop.axes and (self.factors.find(f) == self.factors.find(g) or not moves):
+                unify(self.factors, f, g, STATE)
+            else:
+                self.factors.pin(f, MOVING)
+                self.factors.pin(g, MOVING)
 
     def _unify(self, pairs: Sequence[tuple[int, int]], reason: Pin) -> None:
         """Unify axes; families come last, when their indices are known to be one."""

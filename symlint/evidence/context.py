@@ -31,6 +31,7 @@ from symlint.program.parameters import parameters
 from symlint.program.steps import RANGE, Fold, Normalise
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import OrthogonalMap
+from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space, Symmetry
 from symlint.symmetry.structure import Action, Structure
@@ -60,6 +61,14 @@ class Context:
     budget: Budget = field(default_factory=Budget)
     judged: Structure | None = None
     """The network whose weights are judged, where that is not the settled one: for repairs, as it is stored."""
+
+    @cached_property
+    def opened(self) -> Context:
+        """The network as its repairs see it, which leave its states as their callers know them."""
+        if not self.structure.program.loops:
+            return self
+        symmetry, structure = examine(replace(self.symmetry.model, states=()))
+        return replace(self, symmetry=symmetry, structure=structure)
 
     def option(self, rule: Thresholds, name: str) -> float:
         """A threshold of a rule: the configured one, else its default."""

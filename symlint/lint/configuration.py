@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from symlint.evidence.options import surface as parts
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
 from symlint.model.amounts import duration, memory, percent
+from symlint.model.states.state import STARTS, Declaration
 
 PARTS = ("share", "-model")
 """How the names of thresholds end that are parts of a whole."""
@@ -103,6 +104,8 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
         "time-budget": duration,
         "min-understood": percent,
         "mirrors": partial(_mirrors, file.parent),
+        "states": _states,
+        "find-states": _truth,
         "exclude": _patterns,
         "per-file-ignores": partial(_by_file, _selectors),
         "per-file-levels": partial(_by_file, _levels),
@@ -200,6 +203,31 @@ def _thresholds(value: object) -> dict[str, dict[str, float]]:
                 raise ValueError(f"{selector}.{name}: expected a finite number of at least 0, not {number!r}")
             if name.endswith(PARTS) and number > 1:
                 raise ValueError(f"{selector}.{name}: expected a part from 0 to 1, not {number!r}")
+    return value
+
+
+_STATE = ("input", "output", "start", "is-output")
+
+
+def _states(value: object) -> tuple[Declaration, ...]:
+    tables = value if isinstance(value, list) else [value]
+    return tuple(declaration for table in tables for declaration in _state(table))
+
+
+def _state(table: object) -> Iterator[Declaration]:
+    if not isinstance(table, dict) or not {"input", "output"} <= table.keys() <= {*_STATE}:
+        raise ValueError(f"expected tables with input and output (and start, is-output), not {table!r}")
+    start = table.get("start", "zero")
+    if not all(isinstance(table[key], str) and table[key] for key in ("input", "output")) or start not in STARTS:
+        raise ValueError(f"expected names in quotes, and a start of {', '.join(STARTS)}, not {table!r}")
+    yield Declaration(table["input"], table["output"], start)
+    if _truth(table.get("is-output", False)):
+        yield Declaration("", table["output"])
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, not {value!r}")
     return value
 
 

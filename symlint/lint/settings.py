@@ -14,6 +14,7 @@ from symlint.lint.acceptance import Acceptance
 from symlint.lint.file_patterns import named
 from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
+from symlint.model.states.state import Declaration
 
 THRESHOLDS = ("error", "warning", "note", "never")
 COMMAND = "command line"
@@ -45,6 +46,10 @@ class Settings:
     """Per cent of the axes of a model's weights that must be understood for its audit to be complete."""
     mirrors: tuple[Mirror, ...] = ()
     """Reflections that the user declares, for SYM801."""
+    states: tuple[Declaration, ...] = ()
+    """Inputs and outputs between which the caller closes a loop, and outputs of such that it reads as well."""
+    find_states: bool = True
+    """Whether such pairs are looked for where none is declared."""
     exclude: tuple[str, ...] = ()
     """Patterns of files that a search of a folder passes over."""
     per_file_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

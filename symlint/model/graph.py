@@ -17,6 +17,7 @@ from symlint.model.digest import Digests
 
 if TYPE_CHECKING:
     from symlint.model.file.stored import Place, StoredFile, Weights
+    from symlint.model.states.state import State
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -117,6 +118,8 @@ class Model:
     """The stored tensors that no node reads, and that are no result."""
     bound: frozenset[str] = frozenset()
     """The stored tensors that are inputs, which a caller may give another value, or results of their graph."""
+    states: tuple[State, ...] = ()
+    """What leaves it and comes back at its next step, as far as that is taken into account."""
     digests: Digests = field(default_factory=Digests, repr=False, compare=False)
     """What is known of the numbers of stored tensors, found when it is first asked for."""
     weights: Weights | None = field(default=None, compare=False)

@@ -54,6 +54,8 @@ RANGE = "range"
 class MixKind(Enum):
     """What a Mix does along the axes that it does not keep; the value says so to people, and is never read back."""
 
+    ALL_SO_FAR = "all steps so far"
+    """A cache that was empty at first: it holds what was put into it, and nothing else."""
     CACHE = "a cache"
     CHOICE = "a choice computed at run time"
     CLASS_INDEX = "a class index"
@@ -287,6 +289,18 @@ class Unknown:
 Step = Einsum | Pointwise | Concat | Slice | Mix | Normalise | Fold | Affine | Unknown
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A state in the program: what leaves by an output comes back by an input, and nobody looks into it."""
+
+    input: str
+    output: str
+    axes: tuple[int, ...]
+    """Those of one size on both sides; the one that is left out grows with time."""
+    flows: bool = False
+    """Whether the program has what it holds without it, as a map of what was put into it."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A network in primitives."""
@@ -306,6 +320,19 @@ class Program:
     """Stored tensors that no step reads, because they only enter shapes and indices."""
     whole: Lowering | None = field(default=None, repr=False, compare=False)
     """The same network before anything was left out or put otherwise."""
+    loops: tuple[Loop, ...] = ()
+    """What is carried from one step of the network to the next, if that is taken into account."""
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The inputs that others give, and the outputs that others read: no loop is closed over them."""
+        inner = {name for loop in self.loops for name in (loop.input, loop.output)}
+        return tuple(name for name in (*self.inputs, *self.outputs) if name not in inner)
+
+    @cached_property
+    def finals(self) -> frozenset[str]:
+        """The outputs that somebody reads, be it the network itself at its next step."""
+        return frozenset(self.outputs) - {loop.output for loop in self.loops if loop.flows}
 
     @cached_property
     def affines(self) -> dict[str, Affine]:

@@ -12,18 +12,19 @@ import numpy as np
 from symlint.errors import raised
 from symlint.model.graph import Graph, Model, Node, Shape
 from symlint.model.operators import known
+from symlint.program.caches import unrolled
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.norms.recognise import recognise
 from symlint.program.parameters import buffers, mask, settles
 from symlint.program.pruning import pruned
 from symlint.program.registry import call
-from symlint.program.steps import Program, Step, results
+from symlint.program.steps import Loop, Program, Step, results
 
 
 def translate(model: Model) -> Program:
     """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
     whole = lower(model)
-    return replace(recognise(pruned(whole.program)), whole=whole)
+    return replace(recognise(unrolled(pruned(whole.program))), whole=whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,19 @@ class _Translation:
             self.tables,
             self.detached,
             stray,
+            loops=tuple(self._loops()),
         )
+
+    def _loops(self) -> Iterator[Loop]:
+        """The states whose loop is closed, and whose values nobody outside sees under another name."""
+        outer = [n for n in self.model.graph.outputs if n not in {s.output for s in self.model.states if s.closed}]
+        seen = {y.name for n in outer if (x := self.env.get(n)) is not None for y in (x.items or (x,))}
+        for state in self.model.states:
+            one, other = self.env.get(state.input), self.env.get(state.output)
+            if not state.closed or one is None or other is None or other.items is not None:
+                continue
+            if seen.isdisjoint((one.name, other.name)):
+                yield Loop(one.name, other.name, state.axes)
 
     def _nodes(self, graph: Graph) -> None:
         for node in graph.nodes:

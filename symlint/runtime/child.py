@@ -11,12 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.runtime.rollout import Rollout, unrolled
 
 LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -66,8 +68,14 @@ class _Server:
 
     def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs of one session, in a file; lists and tables among them are taken apart."""
+        session, feeds = self.sessions[request["key"]], _arrays(self.folder / request["feeds"])
         begun = time.perf_counter()
-        outputs = self.sessions[request["key"]].run(None, _arrays(self.folder / request["feeds"]))
+        if request["steps"]:
+            loop = Rollout(tuple(map(tuple, request["states"])), request["steps"])
+            names = [y.name for y in session.get_outputs()]
+            outputs = list(unrolled(partial(session.run, None), names, feeds, loop))
+        else:
+            outputs = session.run(None, feeds)
         seconds = time.perf_counter() - begun
         arrays = [y for output in outputs if (y := array_of(output)) is not None]
         named: dict[str, Any] = {f"y{k}": array for k, array in enumerate(arrays)}

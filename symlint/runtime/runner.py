@@ -16,6 +16,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.runtime import child_process
+from symlint.runtime.rollout import Rollout
 
 Dim = int | str | None
 TIME_LIMIT = 600
@@ -93,10 +94,13 @@ class Runner:
         inputs = tuple((name, tuple(dims), kind) for name, dims, kind in answer["inputs"])
         return Loaded(key, inputs, tuple((name, kind) for name, kind in answer["outputs"]))
 
-    def run(self, loaded: Loaded, feeds: Mapping[str, Array]) -> Run:
-        """The outputs of a loaded model on these inputs."""
+    def run(self, loaded: Loaded, feeds: Mapping[str, Array], loop: Rollout | None = None) -> Run:
+        """The outputs of a loaded model on these inputs; of a loop those of every step, but for its states."""
         failure = self._ready([loaded.key])
-        return Run(failure=failure) if failure else self._outputs({"do": "run", "key": loaded.key}, feeds)
+        if failure:
+            return Run(failure=failure)
+        steps = {"states": loop.pairs, "steps": loop.steps} if loop else {"steps": 0}
+        return self._outputs({"do": "run", "key": loaded.key, **steps}, feeds)
 
     def double(self, path: str | Path, feeds: Mapping[str, Array]) -> Run:
         """The outputs of a file in float64, by onnx's reference evaluator."""

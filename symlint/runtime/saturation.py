@@ -5,7 +5,7 @@ Equal there is equal behind them; the reverse does not hold, since what they tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
@@ -21,10 +21,16 @@ CARRYING = frozenset(
 """Operators that hand on what they read first."""
 
 
-def expose(model: ir.Model) -> bool:
-    """Let a model end before the last operators of its outputs, in place; False where it has no such operators."""
+def expose(model: ir.Model, inner: Collection[str] = ()) -> bool:
+    """Let a model end before the last operators of its outputs, in place; False where it has no such operators.
+
+    ``inner`` are outputs that come back as states, which stay as they are.
+    """
     graph, kept, made = model.graph, [], []
     for output in list(graph.outputs):
+        if output.name in inner:
+            kept.append(output)
+            continue
         ends = list(dict.fromkeys(_ends(output)))
         if ends and all(end != (output, None) for end in ends):
             made += ends

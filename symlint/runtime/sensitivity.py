@@ -11,6 +11,7 @@ import numpy as np
 from symlint.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
+from symlint.runtime.rollout import rollout, starts
 from symlint.runtime.session import run_each
 
 FAINT = 1e-4
@@ -59,6 +60,7 @@ class Asking:
     ) -> None:
         self.model, self.written, self.seed = model, written, seed
         self.given = {n: _typed(model, n, x) for n, x in (given or {}).items()}
+        self.rollout = rollout(model)
         self.failure = "no inputs"
 
     def questions(self) -> Iterator[Question]:
@@ -84,7 +86,14 @@ class Asking:
                 if key not in tried:
                     tried.add(key)
                     contrast = other if self._alone else {**other, **self.given}
-                    yield ({**one, **self.given}, contrast), drawn is unusual_feeds and not self._alone
+                    for pair in zip(starts(model, {**one, **self.given}), starts(model, contrast), strict=True):
+                        yield pair, drawn is unusual_feeds and not self._alone
+
+    def _still(self) -> set[int]:
+        """The outputs that no input reaches, at every step."""
+        inner, steps = (self.rollout.inner, self.rollout.steps) if self.rollout else (frozenset[str](), 1)
+        seen, reached = [n for n in self.model.graph.outputs if n not in inner], _reached(self.model)
+        return {len(seen) * t + k for t in range(steps) for k, name in enumerate(seen) if name not in reached}
 
     @property
     def _alone(self) -> bool:
@@ -93,9 +102,9 @@ class Asking:
 
     def _asked(self, path: Path, pair: tuple[Feeds, Feeds], *, exposed: bool, unusual: bool) -> Question | None:
         jolt = jolted(self.model, pair[0], self.seed)
-        run, compared = run_each([path], (*pair, jolt))[0], True
+        run, compared = run_each([path], (*pair, jolt), self.rollout)[0], True
         if run.failure is not None and self._alone:
-            run, compared = run_each([path], (pair[0], jolt))[0], False
+            run, compared = run_each([path], (pair[0], jolt), self.rollout)[0], False
         if run.failure is not None:
             self.failure = run.failure
             return None
@@ -105,7 +114,7 @@ class Asking:
         count = len(run.outputs) // (3 if compared else 2)
         first, moved = run.outputs[:count], run.outputs[-count:]
         second = run.outputs[count : 2 * count] if compared else ()
-        still = _still(self.model) if count == len(self.model.graph.outputs) and not exposed else set[int]()
+        still = self._still() if not exposed else set[int]()
         noises = [change(x, y) for x, y in zip(first, moved, strict=True)]
         changes = [
             (c, c > max(FAINT, LOUD * noise))
@@ -138,13 +147,13 @@ def change(one: Array, other: Array) -> float:
     return gap / max(float(np.abs(a).max()), float(np.abs(b).max())) if gap else 0.0
 
 
-def _still(model: Model) -> set[int]:
-    """The outputs that no input reaches, but for its shape."""
+def _reached(model: Model) -> set[str]:
+    """The values that depend on more than the shapes of inputs."""
     reached = set(model.graph.inputs)
     for node in model.graph.nodes:
         if node.op in BODIES or (node.op not in ("Shape", "Size") and reached.intersection(node.inputs)):
             reached.update(node.outputs)
-    return {k for k, name in enumerate(model.graph.outputs) if name not in reached}
+    return reached
 
 
 def _typed(model: Model, name: str, values: Array) -> Array:

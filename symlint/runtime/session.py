@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from symlint.model.graph import Array
+from symlint.runtime.rollout import Rollout
 from symlint.runtime.runner import Run, Runner
 
 
@@ -14,19 +15,22 @@ def run(models: Sequence[Path], feeds: Mapping[str, Array]) -> list[Run]:
     return run_each(models, [feeds])
 
 
-def run_each(models: Sequence[Path], feeds: Sequence[Mapping[str, Array]]) -> list[Run]:
-    """Run each model file on several sets of inputs of the same names; its outputs for one stand behind the other's."""
+def run_each(models: Sequence[Path], feeds: Sequence[Mapping[str, Array]], loop: Rollout | None = None) -> list[Run]:
+    """Run each model file on several sets of inputs of the same names; its outputs for one stand behind the other's.
+
+    With a loop each set is what comes in at the first step, and the outputs are those of all steps.
+    """
     with Runner() as runner:
-        return [_outputs(runner, model, feeds) for model in models]
+        return [_outputs(runner, model, feeds, loop) for model in models]
 
 
-def _outputs(runner: Runner, model: Path, feeds: Sequence[Mapping[str, Array]]) -> Run:
+def _outputs(runner: Runner, model: Path, feeds: Sequence[Mapping[str, Array]], loop: Rollout | None) -> Run:
     loaded = runner.load(model)
     if loaded.failure is not None:
         return Run(failure=loaded.failure)
     found: list[Array] = []
     for each in feeds:
-        answer = runner.run(loaded, each)
+        answer = runner.run(loaded, each, loop)
         if answer.failure is not None:
             return answer
         found += answer.outputs

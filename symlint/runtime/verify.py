@@ -19,9 +19,11 @@ import numpy as np
 from symlint.model.digest import BLOCK
 from symlint.model.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
+from symlint.model.states.pairs import inner
 from symlint.program.numbers import Unvalued
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
 from symlint.runtime.noise import drowned
+from symlint.runtime.rollout import rollout
 from symlint.runtime.runner import Run
 from symlint.runtime.saturation import expose
 from symlint.runtime.sensitivity import MUTE, Asking, Question
@@ -75,6 +77,7 @@ def same_function(one: Model, other: Model, seed: int = 0, given: Mapping[str, A
 class _Comparison:
     def __init__(self, one: Model, other: Model, folder: Path) -> None:
         self.one, self.other, self.folder = one, other, folder
+        self.rollout = rollout(one)
 
     def trial(self, seed: int, given: Mapping[str, Array] | None) -> Trial:
         asking = Asking(self.one, lambda exposed: self._written(self.one, exposed), seed, given)
@@ -94,7 +97,11 @@ class _Comparison:
 
     def _compared(self, question: Question, seed: int) -> Trial:
         path = self._written(self.other, question.exposed)
-        answer = run_each([path], question.feeds)[0] if path is not None else Run(failure="it ends in another way")
+        answer = (
+            run_each([path], question.feeds, self.rollout)[0]
+            if path is not None
+            else Run(failure="it ends in another way")
+        )
         if answer.failure is not None:
             return Trial("function", "function", None, "not runnable", f"the other model: {answer.failure}")
         difference = compare(question.outputs, answer)
@@ -126,7 +133,8 @@ class _Comparison:
         sizes = {name for node in self.one.graph.nodes if node.op in STRUCTURAL for name in node.inputs}
         tensors = {n: t for n, t in self.one.tensors.items() if t.floating and t.size > 1 and n not in sizes}
         path = self._written(self.one, question.exposed, Rounded(tensors, [seed, 0], units)) if tensors else None
-        return compare(question.outputs, run_each([path], question.feeds)[0]) if path is not None else float("inf")
+        answers = run_each([path], question.feeds, self.rollout) if path is not None else []
+        return compare(question.outputs, answers[0]) if answers else float("inf")
 
 
 class Rounded(Lazy):
@@ -160,7 +168,7 @@ class Rounded(Lazy):
 def _runnable(model: Model, path: Path, values: Mapping[str, Array], *, exposed: bool = False) -> bool:
     """Write a copy of a model that onnxruntime runs, whole or before its last operators; False where it has none."""
     made = rewrite(model.path, values)
-    if exposed and not expose(made):
+    if exposed and not expose(made, inner(model.states)):
         return False
     save_lifted(made, path)
     return True
@@ -278,7 +286,7 @@ class _Verification:
             paths.append(self._file(values, exposed=self.question.exposed))
             if isinstance(values, Lazy):
                 values.forget()
-        answers = run_each([path for path in paths if path is not None], self.question.feeds)
+        answers = run_each([p for p in paths if p is not None], self.question.feeds, self.asking.rollout)
         self._clear()
         return [compare(self.question.outputs, answer) for answer in answers]
 

@@ -54,8 +54,10 @@ class _Ends:
             {x for n in names for f in axes.of.get(n, ()) for x in axes.factors.leaves(f)}
             for names in (program.inputs, program.outputs)
         ]
-        self.states = frozenset(sides[0] & sides[1])
-        """Leaves that go in and come out again: of a state, or of a cache."""
+        carried = {n for loop in program.loops for n in (loop.input, loop.output)}
+        inner = {x for n in carried for f in axes.of[n] for x in axes.factors.leaves(f)}
+        self.states = frozenset(inner or sides[0] & sides[1])
+        """Leaves of states; where none is known, those that go in and come out again."""
         self.fixed = 0
         self._acts = 0.0
         self._held: dict[str, float] = {}

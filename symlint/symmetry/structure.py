@@ -73,6 +73,17 @@ class Structure:
         names = (*self.program.weights, *self.program.tables)
         return frozenset(x for n in names for f in self.axes.of[n] for x in self.axes.factors.leaves(f))
 
+    @cached_property
+    def carried(self) -> dict[str, tuple[str, ...]]:
+        """The spaces of which a state is made, each with the inputs that it comes back by: callers know its size."""
+        found: dict[str, tuple[str, ...]] = {}
+        spaces = {action.leaf: action.space for action in self.actions.values()}
+        for loop in self.program.loops:
+            held = {x for f in self.axes.of[loop.output] for x in self.axes.factors.leaves(f)}
+            for leaf in sorted(held & spaces.keys()):
+                found[spaces[leaf]] = (*found.get(spaces[leaf], ()), loop.input)
+        return found
+
     def action(self, generator: str) -> Action:
         """The action of a generator, exact or not."""
         return self.actions.get(generator) or self.approximate[generator]

@@ -295,7 +295,16 @@ def test_rule_lists_and_prints(root):
 
 def test_inspect_json_is_the_documented_shape(healthy, torn):
     document = json.loads(call("inspect", healthy, "--format", "json").stdout)
-    assert list(document) == ["schema_version", "model", "parameters", "dimension", "spaces", "generators", "opaque"]
+    assert list(document) == [
+        "schema_version",
+        "model",
+        "parameters",
+        "dimension",
+        "spaces",
+        "generators",
+        "opaque",
+        "states",
+    ]
     assert document["model"]["path"] == str(healthy)
     assert set(document["parameters"]) == {"total", "covered", "pinned", "opaque", "understood"}
     for space in document["spaces"]:

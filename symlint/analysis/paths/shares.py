@@ -35,7 +35,7 @@ class Backward:
 
     def __init__(self, forward: Forward) -> None:
         self.forward, self.layout, self.program = forward, forward.layout, forward.program
-        self.found: dict[str, Array] = {name: forward.ones(name) for name in self.program.outputs}
+        self.found: dict[str, Array] = {name: forward.ones(name) for name in self.program.finals}
         with np.errstate(all="ignore"):
             for step in reversed(self.program.steps):
                 self.step(step)

@@ -39,6 +39,9 @@ SMALL = 1 << 14
 """Elements of a table below which its lines are compared as they are."""
 EXTREMA = {"GlobalMaxPool": np.max, "ReduceMax": np.max, "ReduceMin": np.min}
 """Folds that choose one of what they read, whatever its number."""
+PASSES = 6
+"""Times that a network is gone through in search of what holds of its states; then nothing is assumed of them."""
+Classes = NDArray[np.int64]
 Carried = Mapping[str, tuple[bool, ...]]
 Silent = Mapping[str, NDArray[np.bool_]]
 
@@ -48,20 +51,42 @@ def valuate(
 ) -> tuple[dict[str, Value], Names]:
     """The value of every tensor.
 
+    A state is zero at first. So what is equal, or zero, as it leaves wherever that is so as it comes in always is: the
+    most that can be assumed of it is found from above, and holds by induction over the steps of a sequence.
+
     Args:
         program: the network.
         carried: the axes that carry units are written out.
         silent: what counts as zero of the weights.
         verdicts: what is known of the rows of the weights from other runs, and is added to.
     """
-    forward = _Forward(program, carried, silent, Verdicts() if verdicts is None else verdicts)
-    for step in program.steps:
-        forward.step(step)
+    known = Verdicts() if verdicts is None else verdicts
+    loops = [loop for loop in program.loops if not loop.flows]
+    states = {loop.input: np.zeros((), np.int64) for loop in loops}
+    for last in (*[False] * PASSES, True):
+        forward = _Forward(program, carried, silent, known, {} if last else states)
+        for step in program.steps:
+            forward.step(step)
+        after = {loop.input: _classes(states[loop.input], forward.values[loop.output]) for loop in loops}
+        if all(np.array_equal(after[name], states[name]) for name in after):
+            break
+        states = after
     return forward.values, forward.names
 
 
+def _classes(before: Classes, value: Value) -> Classes:
+    """The elements of a state that leaves: 0 for zero as before, equal numbers for what is equal, now and before."""
+    old = np.broadcast_to(before, value.shape)
+    gone = value.zero & (old == 0)
+    rows = np.stack([old.reshape(-1), value.numbers.reshape(-1), value.scale.reshape(-1)]).astype(np.float64)
+    _, told = np.unique(rows, axis=1, return_inverse=True)
+    return np.where(gone, 0, told.reshape(value.shape) + 1)
+
+
 class _Forward:
-    def __init__(self, program: Program, carried: Carried, silent: Silent, verdicts: Verdicts) -> None:
+    def __init__(
+        self, program: Program, carried: Carried, silent: Silent, verdicts: Verdicts, states: Mapping[str, Classes]
+    ) -> None:
         self.program, self.carried, self.verdicts = program, carried, verdicts
         self.names = Names()
         self.shapes: dict[str, Shape] = {}
@@ -76,7 +101,17 @@ class _Forward:
                 weight = weight.view(tensor.shape, "without what is silent", partial(_without, silent[name]))
             self.values[name] = Value(None, weight, tensor.shape)
         for name in program.inputs:
-            self.values[name] = self.names.fresh(self.shape(name))
+            whole = self.names.fresh(self.shape(name))
+            self.values[name] = self._alike(whole, states[name]) if name in states else whole
+
+    def _alike(self, whole: Value, classes: Classes) -> Value:
+        """A state of which some elements are equal, by their classes, and those of class 0 are zero."""
+        if np.broadcast_shapes(classes.shape, whole.shape) != whole.shape:
+            return whole
+        told = np.broadcast_to(classes, whole.shape)
+        _, first, place = np.unique(told, return_index=True, return_inverse=True)
+        labels = whole.numbers.reshape(-1)[first][place.reshape(whole.shape)]
+        return tidy(Bases(labels, (0,) * labels.ndim, whole.shape), (told != 0).astype(np.float32))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape in which a tensor's value is written."""

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from symlint.cli.commands.selecting import rules_option
+from symlint.cli.commands.states import Declarations, declarations, states_options
 from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
@@ -97,6 +98,7 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
     help="Write this file; - is stdout.",
 )
 @config_option
+@states_options("auto")
 @click.option("--baseline", type=click.Path(dir_okay=False), help="What stands in this file does not fail the run.")
 @click.option("--write-baseline", type=click.Path(dir_okay=False), help="Accept all that is found: write that file.")
 @click.option("--prune-baseline", is_flag=True, help="Take what is gone or better out of --baseline.")
@@ -118,6 +120,9 @@ def command(
     form: str,
     output: tuple[tuple[str, Path], ...],
     config: str | None,
+    states: str | None,
+    declared: Declarations,
+    seen: tuple[str, ...],
     baseline: str | None,
     write_baseline: str | None,
     prune_baseline: bool,
@@ -142,7 +147,8 @@ def command(
 
         flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
         limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
-        settings = Configurations(config, **flags, **limits)
+        loops = {"states": declarations(declared, seen), "find_states": states and states == "auto"}
+        settings = Configurations(config, **flags, **limits, **loops)
         files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))
         for each in (settings.run, *map(settings.of, files)):
             each.chosen(rules())  # a selector that names nothing is told before the work

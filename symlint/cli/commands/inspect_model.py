@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from symlint.cli.commands.states import Declarations, closing, declarations, states_options
 from symlint.cli.commands.terminal import color_option, style_for, waiting
 from symlint.cli.report.words import printable
 from symlint.errors import UnreadableModel, exit_code
@@ -21,10 +22,20 @@ FORMATS = ("table", "json", "csv", "dot")
 @click.command("inspect")
 @click.argument("model", type=click.Path())
 @click.option("-f", "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@states_options("auto")
 @color_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every space and tensor, ids, and what joins each space.")
 @click.pass_context
-def command(ctx: click.Context, model: str, form: str, color: str, verbose: bool) -> None:
+def command(
+    ctx: click.Context,
+    model: str,
+    form: str,
+    states: str | None,
+    declared: Declarations,
+    seen: tuple[str, ...],
+    color: str,
+    verbose: bool,
+) -> None:
     """Show the symmetries of a model's parameters.
 
     Which axes of which weights must be transformed together (spaces), what may be done to them without a change of the
@@ -38,7 +49,7 @@ def command(ctx: click.Context, model: str, form: str, color: str, verbose: bool
 
     try:
         with waiting(f"{model}: symmetries"):
-            symmetry, structure = examine(load(model))
+            symmetry, structure = examine(closing(load(model), states, declarations(declared, seen), "auto"))
     except UnreadableModel as problem:
         click.echo(f"symlint: {printable(str(problem))}", err=True)
         if form == "json":

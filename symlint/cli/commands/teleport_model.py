@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from symlint.cli.commands.states import Declarations, closing, declarations, states_options
 from symlint.cli.commands.terminal import kinds_option, listed, waiting
 from symlint.errors import UsageProblem
 
@@ -16,12 +17,24 @@ from symlint.errors import UsageProblem
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the elements of the groups.")
 @click.option("--only", callback=listed, metavar="IDS", help="Generators by id, separated by commas.")
 @kinds_option
-def command(model: str, output: str, seed: int, only: frozenset[str] | None, kinds: frozenset[str] | None) -> None:
+@states_options("none")
+def command(
+    model: str,
+    output: str,
+    seed: int,
+    only: frozenset[str] | None,
+    kinds: frozenset[str] | None,
+    states: str | None,
+    declared: Declarations,
+    seen: tuple[str, ...],
+) -> None:
     """Move the weights along the symmetries; the function stays.
 
     Random elements of the claimed groups are applied one after another. Names, shapes and storage stay as they are. The
-    result is a test for every tool that judges weights: what it says of a network must not change. Exits with 0 when it
-    was written, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read.
+    result is a test for every tool that judges weights: what it says of a network must not change. With --states auto
+    states move as well: what comes out is the same for whole sequences, not step by step for any state.
+
+    Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read.
     """
     from symlint.model.edit import write
     from symlint.model.file.stored import FEW
@@ -35,7 +48,8 @@ def command(model: str, output: str, seed: int, only: frozenset[str] | None, kin
     if not Path(output).absolute().parent.is_dir():
         raise UsageProblem(f"{output}: its folder does not exist")
     with waiting(f"{model}: moving its weights"):
-        _, structure = examine(load(model, budget=FEW))
+        read = closing(load(model, budget=FEW), states, declarations(declared, seen), "none")
+        _, structure = examine(read)
         chosen = select(structure, only, kinds)
         try:
             moved = teleport(structure, chosen, seed)

@@ -44,7 +44,7 @@ def endings(structure: Structure, moving: Set[str], verdicts: Verdicts) -> Itera
     written = _written(structure, moving)
     seen: set[frozenset[int]] = set()
     for output in program.outputs:
-        if output not in moving:
+        if output not in moving or output not in program.ends:
             continue
         for axis, f in enumerate(of[output]):
             leaves = frozenset(factors.leaves(f))
@@ -124,6 +124,7 @@ def _tail(program: Program, output: str, inside: Set[str], moving: Set[str]) -> 
         inputs=tuple(sorted(wanted - made - known)),
         weights={n: stored for n, stored in program.weights.items() if n in wanted},
         tables={n: table for n, table in program.tables.items() if n in wanted},
+        loops=(),
     )
 
 

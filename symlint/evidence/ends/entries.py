@@ -87,7 +87,7 @@ def scores(ends: Ends, moving: Collection[str]) -> Iterator[Scores]:
     program = ends.structure.program
     seen: set[tuple[object, ...]] = set()
     for output, name in zip(program.outputs, program.model.graph.outputs, strict=False):
-        if output not in moving or ends.still(output).all():
+        if output not in moving or output not in program.ends or ends.still(output).all():
             continue
         for tensor, step in ends.tail(output):
             compared = compares(step)

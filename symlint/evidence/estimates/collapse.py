@@ -33,7 +33,7 @@ class Classifier:
 
 def classifiers(forward: Forward) -> Iterator[Classifier]:
     """The classifiers of a network."""
-    last = set(forward.program.outputs)
+    last = set(forward.program.finals)
     for step in reversed(forward.program.steps):
         if last.isdisjoint(results(step)) or not forward.moving.issuperset(results(step)):
             continue

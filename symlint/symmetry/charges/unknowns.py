@@ -126,9 +126,12 @@ class Unknowns:
         """Leaf -> its equations."""
         self._places: dict[Pattern, tuple[tuple[int, LinearSystem], ...]] = {}
         self.bound = {name for s in program.steps if isinstance(s, Affine) for name in (s.gain, s.bias, s.mean, s.var)}
-        for name in (*program.inputs, *program.outputs, *program.tables):
+        for name in (*program.ends, *program.tables):
             if name not in program.nil:
                 self.still(name)
+        for loop in (loop for loop in program.loops if not loop.flows):
+            for axis in range(len(program.shapes[loop.input])):
+                self.balance(self.slots(loop.output, axis), [(self.slots(loop.input, axis), ONE)])
         for name in program.weights:
             self._weight(name)
 

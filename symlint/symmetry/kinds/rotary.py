@@ -125,7 +125,7 @@ class _Search:
                     between.add(name)
                     todo.append(name)
         closed = all({id(s) for s in self.readers[n]} <= found for n in between if n != out)
-        return frozenset(found) if closed and not between & set(self.program.outputs) else None
+        return frozenset(found) if closed and not between & self.program.finals else None
 
     def _after(self, step: Step) -> Form | None:
         known = [self.forms.get(n) for n in operands(step)]

@@ -58,8 +58,10 @@ class _Exponents:
         self.system = LinearSystem()
         statistics = {n for s in program.steps if isinstance(s, Affine) for n in operands(s)}
         self.free = {n for n in program.weights if n not in program.detached and n not in statistics}
-        for name in (*program.inputs, *program.outputs, *program.tables, *program.detached):
+        for name in (*program.ends, *program.tables, *program.detached):
             self.still(name)
+        for loop in (loop for loop in program.loops if not loop.flows):
+            self.equal(loop.output, loop.input)
         for name, stored in program.weights.items():
             if not program.model.tensors[stored].floating:
                 self.still(name)

@@ -77,7 +77,7 @@ class Absorbers:
         """Whether several sums read a weight, so that it may take back the very same change at all of them."""
         readers = self.readers.get(name, ())
         added = all(isinstance(r, Pointwise) and r.function in COPYING and r.operands.count(name) == 1 for r in readers)
-        return added and wave.exact and len(readers) > 1 and name not in self.program.outputs
+        return added and wave.exact and len(readers) > 1 and name not in self.program.finals
 
     def _free(self, name: str) -> bool:
         tensor = self.program.model.tensors[self.program.weights[name]]
@@ -86,7 +86,7 @@ class Absorbers:
     def _alone(self, name: str, wave: Wave) -> bool:
         """Whether only the way that was come by sees the change; other cuts of the tensor do not."""
         readers = self.readers.get(name, ())
-        if name in self.program.outputs:
+        if name in self.program.finals:
             return False
         if len(readers) == 1:
             return operands(readers[0]).count(name) == 1

@@ -47,7 +47,7 @@ class _Front:
             if k not in self.queued and k >= self.start:
                 self.queued.add(k)
                 heappush(self.waiting, k)
-        return name not in self.program.outputs
+        return name not in self.program.finals
 
     def pop(self) -> int:
         """The first step of all."""

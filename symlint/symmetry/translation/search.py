@@ -77,7 +77,7 @@ class Search:
     def _along_nulls(self, name: str) -> Iterator[Translation]:
         """Changes along the null of what a weight is contracted with."""
         here = name
-        while len(self.following.readers.get(here, ())) == 1 and here not in self.program.outputs:
+        while len(self.following.readers.get(here, ())) == 1 and here not in self.program.finals:
             step = self.following.readers[here][0]
             if not isinstance(step, Einsum):
                 return

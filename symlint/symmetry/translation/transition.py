@@ -15,6 +15,7 @@ from symlint.program.steps import (
     Einsum,
     Fold,
     Mix,
+    MixKind,
     Normalise,
     Pointwise,
     Program,
@@ -219,7 +220,9 @@ class Transitions:
         if not step.linear:
             raise Blocked
         gone = [a for a in range(len(wave.partitions)) if a not in step.keep]
-        flat = step.steady and all(wave.same_along(a) for a in gone)
+        # What depends on no input is the same at every step.
+        everywhere = step.kind is MixKind.ALL_SO_FAR and wave.kind is Kind.CONSTANT
+        flat = (step.steady or everywhere) and all(wave.same_along(a) for a in gone)
         shape = self.program.shapes[step.out]
         whole = wave if flat and wave.kind is Kind.CONSTANT else wave.loose()
         partitions = tuple(

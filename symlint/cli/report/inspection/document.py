@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 
 from symlint.cli.report.json import dump, shares
 from symlint.errors import UnreadableModel
+from symlint.model.states.state import State
 from symlint.symmetry.spaces import Coverage, Generator, Symmetry
 
 
@@ -37,6 +38,7 @@ def document(symmetry: Symmetry) -> str:
             "spaces": spaces,
             "generators": [_record(generator) for generator in symmetry.generators],
             "opaque": [asdict(opaque) for opaque in symmetry.opaque],
+            "states": [_state(state) for state in model.states],
         }
     )
 
@@ -44,6 +46,17 @@ def document(symmetry: Symmetry) -> str:
 def _record(generator: Generator) -> dict[str, object]:
     """Its fields, which are plain values: a deep copy of each would take longer than to write them."""
     return {field.name: getattr(generator, field.name) for field in fields(generator)}
+
+
+def _state(state: State) -> dict[str, object]:
+    return {
+        "input": state.input,
+        "output": state.output,
+        "axes": list(state.axes),
+        "source": state.source,
+        "start": state.start,
+        "closed": state.closed,
+    }
 
 
 def unread(problem: UnreadableModel) -> str:
@@ -57,6 +70,7 @@ def unread(problem: UnreadableModel) -> str:
             "spaces": [],
             "generators": [],
             "opaque": [],
+            "states": [],
             "error": {"rule": problem.code, "reason": problem.reason},
         }
     )

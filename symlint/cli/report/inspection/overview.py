@@ -19,10 +19,12 @@ from symlint.cli.report.inspection.pinned import Pinned
 from symlint.cli.report.inspection.stored import MARK, readable
 from symlint.cli.report.inspection.symbols import MEANING, Row, rows
 from symlint.cli.report.words import count, listed, printable, share
+from symlint.model.states.pairs import doubtful
 from symlint.symmetry.spaces import Generator, Symmetry
 
 _SPACES_SHOWN, _TENSORS_SHOWN, _NAMES_SHOWN, _IDS_SHOWN = 30, 60, 3, 6
 _GROUPS_SHOWN = 2
+_STATES_SHOWN = 4
 _AXES_WIDTH = 26
 _MORE = "-v shows them"
 
@@ -58,6 +60,10 @@ class _Overview:
             yield from self._weights()
             yield from self._notes()
             yield Text("")
+        if states := self._states():
+            yield self._title("states", "what leaves and comes back at the next step; nobody else looks into them")
+            yield states
+            yield Text("")
         if self.pinned:
             total = sum(item.parameters for item in self.pinned)
             yield self._title("pinned", f"{count(total, 'parameter')} whose units stay where they are")
@@ -90,6 +96,32 @@ class _Overview:
     @staticmethod
     def _title(word: str, explanation: str) -> Text:
         return Text.assemble((word, "bold"), (f": {explanation}", "dim"))
+
+    def _states(self) -> Table | None:
+        """The pairs of inputs and outputs, and what only looks like one."""
+        model = self.symmetry.model
+        doubts = doubtful(model) if self.style.verbose else ()
+        if not model.states and not doubts:
+            return None
+        grid = _grid(1)
+        limit = None if self.style.verbose else _STATES_SHOWN
+        for state in model.states[:limit]:
+            shape = model.shapes[state.input]
+            named = {n: name for name, n in model.symbols.items()}
+            sizes = " x ".join(
+                printable(named.get(n, f"{n:,}")) if k in state.axes else "time" for k, n in enumerate(shape)
+            )
+            told = "declared" if state.source == "declared" else f"found by its {state.source}"
+            words = f"  {sizes}  {told}"
+            if not state.closed:
+                words += "; the caller reads it as well" if state.seen else "; another network gives it"
+            pair = f"{printable(state.input)} <- {printable(state.output)}"
+            grid.add_row("", Text.assemble((pair, "bold"), (words, "dim")))
+        self._more(grid, len(model.states), limit, "states")
+        for one, other in doubts:
+            pair = f"{printable(one)}={printable(other)}"
+            grid.add_row("", Text(f"perhaps a state, taken for none: --state {pair} declares it", style="dim"))
+        return grid
 
     # -- spaces ---------------------------------------------------------------------------------------------------
     def _spaces(self) -> Table:

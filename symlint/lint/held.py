@@ -1,0 +1,41 @@
+"""What a finding about units of a state costs at every step: numbers that are kept for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from symlint.lint.finding import Finding
+from symlint.symmetry.spaces import Space, Symmetry
+from symlint.symmetry.structure import Structure
+
+
+def kept(findings: Iterable[Finding], symmetry: Symmetry, structure: Structure) -> list[Finding]:
+    """The findings; the facts of those about a state say what it holds.
+
+    ``state`` has the ``inputs`` by which it comes back, and how many numbers ``of`` so many are ``used`` per ``token``
+    where the state grows, else per ``step``; of heads, of those that the finding names.
+    """
+    spaces = {space.id: space for space in symmetry.spaces}
+    return [
+        replace(f, facts={**f.facts, "state": _state(f, spaces[f.space], structure)})
+        if f.space is not None and f.space in structure.carried
+        else f
+        for f in findings
+    ]
+
+
+def _state(finding: Finding, space: Space, structure: Structure) -> dict[str, object]:
+    inputs, program = structure.carried[space.id], structure.program
+    grows = any(len(loop.axes) < len(program.shapes[loop.input]) for loop in program.loops if loop.input in inputs)
+    used, total = _numbers(finding, space)
+    return {"inputs": list(inputs), "used": used, "of": total, "per": "token" if grows else "step"}
+
+
+def _numbers(finding: Finding, space: Space) -> tuple[int, int]:
+    """How many numbers would do, of how many."""
+    ranks = finding.facts.get("ranks")
+    if isinstance(ranks, Sequence) and ranks:
+        return sum(map(int, ranks)), len(ranks) * space.size
+    total = space.size * space.copies
+    return total - len(finding.units), total

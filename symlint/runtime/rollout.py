@@ -1,0 +1,113 @@
+"""A network run step after step, what leaves it as a state coming back, as its callers do.
+
+What the network reads at a step beside its states is what it read before, moved on by one place; where a state grows, a
+mask grows along and positions count on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from symlint.model.graph import Array, Model
+from symlint.model.states.names import words
+
+Feeds = Mapping[str, Array]
+MANY, FEW = 64, 8
+"""Steps of a network whose weights take less than `ROOM` bytes, and of a larger one."""
+LEAST = 3
+"""Steps that a network must take."""
+ROOM = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The states of a network and how many steps it takes."""
+
+    pairs: tuple[tuple[str, str], ...]
+    """Input and output of each state."""
+    steps: int
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """The inputs and outputs that only the network itself sees."""
+        return frozenset(name for pair in self.pairs for name in pair)
+
+
+def rollout(model: Model) -> Rollout | None:
+    """The steps in which a model with states is tried; None for one without."""
+    pairs = tuple((state.input, state.output) for state in model.states if state.closed)
+    size = sum(4 * tensor.size for tensor in model.tensors.values())
+    return Rollout(pairs, MANY if size < ROOM else FEW) if pairs else None
+
+
+def starts(model: Model, feeds: Feeds) -> Iterator[Feeds]:
+    """The same inputs at the first step: states are empty where they grow, and zero; then zero all along."""
+    closed = [state for state in model.states if state.closed]
+    if not closed:
+        yield feeds
+        return
+    zeros = {state.input: np.zeros_like(feeds[state.input]) for state in closed}
+    grown = [(s, k) for s in closed for k in range(feeds[s.input].ndim) if k not in s.axes]
+    if grown:
+        state, axis = grown[0]
+        past, after = (model.shapes[name][axis] for name in (state.input, state.output))
+        empty = {s.input: np.take(feeds[s.input], [], k) for s, k in grown}
+        yield {**_begun(feeds, after - past), **zeros, **empty}
+        feeds = _begun(feeds, after)
+    yield {**feeds, **zeros}
+
+
+def unrolled(run: Callable[[Feeds], Sequence[Any]], names: Sequence[str], feeds: Feeds, loop: Rollout) -> Iterator[Any]:
+    """The outputs of every step, without the states; where places or a cache are used up, of the steps before."""
+    inputs = dict(loop.pairs)
+    for step in range(loop.steps):
+        try:
+            outputs = dict(zip(names, run(feeds), strict=True))
+        except Exception:
+            if step < LEAST:
+                raise
+            return
+        yield from (y for name, y in outputs.items() if name not in loop.inner)
+        if step < loop.steps - 1:
+            feeds = _following(feeds, {name: outputs[output] for name, output in inputs.items()})
+
+
+def _begun(feeds: Feeds, total: int) -> Feeds:
+    """Inputs with masks over so many tokens, and positions that count up to the last."""
+    made: dict[str, Array] = {}
+    for name, x in feeds.items():
+        if _masks(name) and x.ndim:
+            made[name] = np.take(x, np.minimum(np.arange(total), x.shape[-1] - 1), axis=-1)
+        elif _counts(name, x) and x.ndim:
+            made[name] = np.broadcast_to(np.arange(total - x.shape[-1], total), x.shape).astype(x.dtype)
+        else:
+            made[name] = x
+    return made
+
+
+def _following(feeds: Feeds, states: Feeds) -> Feeds:
+    """What a network reads at its next step."""
+    grown = max(
+        (after - before for n, x in states.items() for before, after in zip(feeds[n].shape, x.shape, strict=True))
+    )
+    made: dict[str, Array] = {}
+    for name, x in feeds.items():
+        if grown and _masks(name) and x.ndim:
+            made[name] = np.concatenate([x, x[..., -1:].repeat(grown, axis=-1)], axis=-1)
+        elif grown and _counts(name, x):
+            made[name] = x + np.asarray(grown, x.dtype)
+        else:
+            made[name] = np.roll(x, 1)
+    return {**made, **states}
+
+
+def _masks(name: str) -> bool:
+    return "mask" in words(name)
+
+
+def _counts(name: str, values: Array) -> bool:
+    return values.dtype.kind in "iu" and not {"position", "positions", "pos"}.isdisjoint(words(name))

@@ -1,0 +1,68 @@
+"""Roll-outs: what a network reads at its first step and at the next ones."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from symlint.model.states.state import State
+from symlint.runtime.rollout import Rollout, starts, unrolled
+
+CACHE = State("past", "present", (0, 2), "name")
+MODEL = SimpleNamespace(states=(CACHE,), shapes={"past": (2, 5, 3), "present": (2, 6, 3)})
+FEEDS = {
+    "past": np.ones((2, 5, 3), np.float32),
+    "attention_mask": np.ones((2, 9), np.int64),
+    "position_ids": np.full((2, 1), 7),
+    "x": np.arange(4.0).reshape(2, 2),
+}
+
+
+def test_a_cache_is_empty_at_first_then_zero():
+    empty, zero = starts(MODEL, FEEDS)
+    assert (empty["past"].shape, zero["past"].shape) == ((2, 0, 3), (2, 5, 3))
+    assert not zero["past"].any()
+    assert (empty["attention_mask"].shape, zero["attention_mask"].shape) == ((2, 1), (2, 6))
+    assert (empty["position_ids"].tolist(), zero["position_ids"].tolist()) == ([[0], [0]], [[5], [5]])
+
+
+def test_a_network_without_states_reads_what_is_given():
+    assert list(starts(SimpleNamespace(states=()), FEEDS)) == [FEEDS]
+
+
+def step(feeds):
+    """One more column each time; what it was given is told."""
+    past = np.concatenate([feeds["past"], feeds["past"][:, :1] * 0 + 1], axis=1) if feeds["past"].size else None
+    seen.append(feeds)
+    return [feeds["x"].sum(), np.ones((2, 1, 3), np.float32) if past is None else past]
+
+
+seen = []
+
+
+def test_masks_grow_positions_count_on_and_inputs_move():
+    seen.clear()
+    first = next(starts(MODEL, FEEDS))
+    outputs = list(unrolled(step, ["y", "present"], first, Rollout((("past", "present"),), 3)))
+    assert len(outputs) == 3  # without the states
+    assert [f["past"].shape[1] for f in seen] == [0, 1, 2]
+    assert [f["attention_mask"].shape[1] for f in seen] == [1, 2, 3]
+    assert [f["position_ids"][0, 0] for f in seen] == [0, 1, 2]
+    assert seen[1]["x"].tolist() == np.roll(FEEDS["x"], 1).tolist()
+
+
+@pytest.mark.parametrize(("last", "steps"), [(2, None), (5, 5)])
+def test_a_network_that_runs_out_of_places_is_tried_on_the_steps_before(last, steps):
+    def ending(feeds):
+        if feeds["past"].shape[1] >= last:
+            raise ValueError("no place is left")
+        return step(feeds)
+
+    rolled = unrolled(ending, ["y", "present"], next(starts(MODEL, FEEDS)), Rollout((("past", "present"),), 9))
+    if steps is None:
+        with pytest.raises(ValueError, match="no place"):
+            list(rolled)
+    else:
+        assert len(list(rolled)) == steps

@@ -1,0 +1,159 @@
+"""Small networks with states, as exporters of streaming networks and decoders write them.
+
+Each is a step: what leaves it by one output comes back by one input. The dimension counts the directions in which
+its parameters can move without a change of any sequence of outputs from a start of zeros, or of nothing where a cache
+grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.parser import parse_graph
+
+Shape = tuple[int | str, ...]
+WIDE = 1 << 40
+
+
+@dataclass
+class Stateful:
+    """One step of a network from x to y."""
+
+    text: str
+    """Nodes in ONNX's own notation."""
+    weights: dict[str, tuple[int, ...]]
+    """All parameters, drawn at random."""
+    x: Shape
+    states: dict[str, tuple[str, Shape]]
+    """Input of a state -> its output and the input's shape."""
+    dimension: int
+    constants: dict[str, object] = field(default_factory=dict)
+
+    def values(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """Random weights."""
+        rng = np.random.default_rng(seed)
+        return {name: rng.normal(size=shape) * 0.7 for name, shape in self.weights.items()}
+
+    def model(self, dtype: str = "float32", values: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
+        """The network as a file."""
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        info = helper.make_tensor_value_info
+        inputs = [info("x", kind, self.x), *(info(n, kind, shape) for n, (_, shape) in self.states.items())]
+        outputs = [info("y", kind, None), *(info(n, kind, None) for n, _ in self.states.values())]
+        stored = {n: v.astype(dtype) for n, v in (values or self.values()).items()}
+        stored |= {
+            n: np.asarray(v, dtype if np.asarray(v).dtype.kind == "f" else None) for n, v in self.constants.items()
+        }
+        nodes = parse_graph(f"small () => () {{ {self.text} }}").node
+        tensors = [numpy_helper.from_array(v, n) for n, v in stored.items()]
+        graph = helper.make_graph(nodes, "small", inputs, outputs, tensors)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def recurrence() -> Stateful:
+    """A recurrence that is written out, with a linear state: any invertible matrix acts on it."""
+    return Stateful(
+        "u = MatMul(x, a) v = MatMul(h_in, r) h_out = Add(u, v) z = MatMul(h_out, c) y = Tanh(z)",
+        {"a": (3, 4), "r": (4, 4), "c": (4, 2)},
+        ("batch", 3),
+        {"h_in": ("h_out", ("batch", 4))},
+        16,
+    )
+
+
+def squashed() -> Stateful:
+    """The same with a squashing function: signs and permutations only."""
+    return Stateful(
+        "u = MatMul(x, a) v = MatMul(h_in, r) w = Add(u, v) h_out = Tanh(w) y = MatMul(h_out, c)",
+        {"a": (3, 4), "r": (4, 4), "c": (4, 2)},
+        ("batch", 3),
+        {"h_in": ("h_out", ("batch", 4))},
+        0,
+    )
+
+
+def rectified() -> Stateful:
+    """The same with a rectifier: a scale for each unit."""
+    return Stateful(
+        "u = MatMul(x, a) v = MatMul(state, r) w = Add(u, v) stateN = Relu(w) y = MatMul(stateN, c)",
+        {"a": (3, 4), "r": (4, 4), "c": (4, 2)},
+        ("batch", 3),
+        {"state": ("stateN", ("batch", 4))},
+        4,
+    )
+
+
+def gru() -> Stateful:
+    """GRU between linear maps."""
+    return Stateful(
+        """p = MatMul(x, a) s, hn = GRU<hidden_size = 3, linear_before_reset = 1>(p, w, r, b, , h0)
+        q = Squeeze(s, one) y = MatMul(q, c)""",
+        {"a": (2, 4), "w": (1, 9, 4), "r": (1, 9, 3), "b": (1, 18), "c": (3, 2)},
+        (1, "batch", 2),
+        {"h0": ("hn", (1, "batch", 3))},
+        26 + 6,
+        {"one": np.array([1])},
+    )
+
+
+def lstm() -> Stateful:
+    """LSTM with both states in one tensor."""
+    return Stateful(
+        """h, c = Split<axis = 0>(state_in) s, hn, cn = LSTM<hidden_size = 3>(x, w, r, b, , h, c)
+        state_out = Concat<axis = 0>(hn, cn) q = Squeeze(s, one) y = MatMul(q, o)""",
+        {"w": (1, 12, 2), "r": (1, 12, 3), "b": (1, 24), "o": (3, 2)},
+        (1, "batch", 2),
+        {"state_in": ("state_out", (2, "batch", 3))},
+        12,
+        {"one": np.array([1])},
+    )
+
+
+def causal() -> Stateful:
+    """A causal convolution, frames side by side, with the last ones as its cache, behind a rectifier."""
+    return Stateful(
+        """s = MatMul(x, a) u = Add(s, p) v = Relu(u) w = Concat<axis = 1>(cache_in, v)
+        cache_out = Slice(w, one, end, one) f = Reshape(w, flat) y = Gemm(f, b, q)""",
+        {"a": (2, 4), "p": (4,), "b": (12, 2), "q": (2,)},
+        ("batch", 1, 2),
+        {"cache_in": ("cache_out", ("batch", 2, 4))},
+        4,
+        {"one": np.array([1]), "end": np.array([WIDE]), "flat": np.array([0, 12])},
+    )
+
+
+def attention(bias: bool = False) -> Stateful:
+    """Attention of two heads to all tokens so far."""
+    projected = " ".join(
+        f"{n}_0 = MatMul(x, w{n}) {n}_1 = {f'Add({n}_0, b{n})' if bias else f'Identity({n}_0)'} "
+        f"{n}_2 = Reshape({n}_1, split) {n}_3 = Transpose<perm = [0, 2, 1, 3]>({n}_2)"
+        for n in "qkv"
+    )
+    biases = {f"b{n}": (6,) for n in "qkv"} if bias else {}
+    out = {"wo": (6, 4), **({"bo": (4,)} if bias else {})}
+    return Stateful(
+        f"""{projected} present_0 = Concat<axis = 2>(past_0, k_3) present_1 = Concat<axis = 2>(past_1, v_3)
+        t = Transpose<perm = [0, 1, 3, 2]>(present_0) s = MatMul(q_3, t) p = Softmax<axis = -1>(s)
+        c = MatMul(p, present_1) m = Transpose<perm = [0, 2, 1, 3]>(c) f = Reshape(m, flat) o = MatMul(f, wo)
+        y = {"Add(o, bo)" if bias else "Identity(o)"}""",
+        {**{f"w{n}": (4, 6) for n in "qkv"}, **biases, **out},
+        ("batch", 1, 4),
+        {"past_0": ("present_0", ("batch", 2, "past", 3)), "past_1": ("present_1", ("batch", 2, "past", 3))},
+        36 + (12 if bias else 0),
+        {"split": np.array([0, 0, 2, 3]), "flat": np.array([0, 0, 6])},
+    )
+
+
+STATEFUL = {
+    "recurrence": recurrence(),
+    "squashed": squashed(),
+    "rectified": rectified(),
+    "gru": gru(),
+    "lstm": lstm(),
+    "causal": causal(),
+    "attention": attention(),
+    "attention with biases": attention(bias=True),
+}

@@ -1,0 +1,125 @@
+"""The laws of closed loops: what is claimed of a state holds for whole sequences, and nothing is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from stateful_networks import STATEFUL, Stateful
+
+from symlint.model.load import load
+from symlint.model.states.pairs import closed
+from symlint.model.states.state import Declaration
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine, infer
+
+STEPS = 7
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_every_generator_holds_for_whole_sequences(name, tmp_path):
+    path = stored(STATEFUL[name], tmp_path)
+    symmetry, structure = examine(closed(load(path)))
+    trials = verify(structure, list(structure.actions))
+    assert trials
+    assert {t.outcome for t in trials} == {"held"}
+    assert symmetry.coverage.understood == 1.0
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_the_dimension_is_that_of_the_function_of_whole_sequences(name, tmp_path):
+    net = STATEFUL[name]
+    assert measured(net) == net.dimension
+    symmetry = infer(closed(load(stored(net, tmp_path))))
+    assert symmetry.dimension == net.dimension
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_an_open_loop_claims_no_more_than_before(name, tmp_path):
+    path = stored(STATEFUL[name], tmp_path)
+    opened, _ = examine(load(path))
+    shut, _ = examine(closed(load(path)))
+    assert opened.dimension <= shut.dimension
+    assert opened.coverage.understood <= shut.coverage.understood
+
+
+@pytest.mark.parametrize("wrong", ["given", "seen", "none"])
+def test_a_loop_that_is_not_closed_claims_nothing_new(wrong, tmp_path):
+    net = STATEFUL["recurrence"]
+    model = load(stored(net, tmp_path))
+    pairs = {
+        "given": [Declaration("h_in", "h_out", "given")],
+        "seen": [Declaration("h_in", "h_out"), Declaration("", "h_out")],
+        "none": [],
+    }[wrong]
+    symmetry, _ = examine(closed(model, pairs, found=wrong != "none"))
+    assert symmetry.generators == examine(model)[0].generators
+
+
+def test_a_state_that_leaves_under_two_names_is_seen(tmp_path):
+    model = STATEFUL["recurrence"].model()
+    model.graph.node.add(op_type="Identity", input=["h_out"], output=["also"])
+    model.graph.output.add().CopyFrom(helper.make_tensor_value_info("also", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "step.onnx")
+    _, structure = examine(closed(load(str(tmp_path / "step.onnx"))))
+    assert {t.outcome for t in verify(structure, list(structure.actions))} <= {"held"}
+
+
+def test_a_declared_pair_that_is_none_is_refuted_or_claims_nothing(tmp_path):
+    """Two states of one shape with their outputs exchanged are another network: what is claimed holds of that one."""
+    text = """u = MatMul(x, a) v = MatMul(p_in, r) p_out = Add(u, v) w = MatMul(q_in, s) q_out = Tanh(w)
+    o = MatMul(p_out, c) l = MatMul(q_out, d) y = Add(o, l)"""
+    weights = {"a": (3, 4), "r": (4, 4), "s": (4, 4), "c": (4, 2), "d": (4, 2)}
+    shapes = {"p_in": ("p_out", ("batch", 4)), "q_in": ("q_out", ("batch", 4))}
+    path = stored(Stateful(text, weights, ("batch", 3), shapes, 0), tmp_path)
+    swapped = closed(load(path), [Declaration("p_in", "q_out"), Declaration("q_in", "p_out")])
+    _, structure = examine(swapped)
+    assert "refuted" not in {t.outcome for t in verify(structure, list(structure.actions))}
+
+
+def stored(net: Stateful, folder: Path) -> str:
+    path = folder / "step.onnx"
+    onnx.save(net.model(), path)
+    return str(path)
+
+
+def measured(net: Stateful) -> int:
+    """Parameters less the rank of the Jacobian of a sequence of outputs, by central differences in float64."""
+    values = net.values()
+    sequence = unrolled(net, values)
+    rows = []
+    for name, value in values.items():
+        for k in range(value.size):
+            step = np.zeros(value.size)
+            step[k] = 1e-5
+            ahead, behind = (sequence({**values, name: value + s * step.reshape(value.shape)}) for s in (1, -1))
+            rows.append((ahead - behind) / 2e-5)
+    lengths = np.linalg.svd(np.array(rows), compute_uv=False)
+    return len(rows) - int((lengths > 1e-7 * lengths[0]).sum())
+
+
+def unrolled(net, values):
+    model = net.model("float64", values)
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer if t.name in values
+    )
+    session = ReferenceEvaluator(model)  # onnxruntime has no recurrences in float64
+    sizes = {"batch": 8, "past": 0}
+    rng = np.random.default_rng(1)
+    shape = [sizes.get(n, n) for n in net.x]
+    xs = rng.normal(size=(STEPS, *shape)) + 2 * rng.normal(size=shape)
+
+    def sequence(weights):
+        states = {n: np.zeros([sizes.get(k, k) for k in shape]) for n, (_, shape) in net.states.items()}
+        found = []
+        for x in xs:
+            y, *after = session.run(None, {"x": x, **states, **weights})
+            states = dict(zip(net.states, after, strict=True))
+            found.append(y.reshape(-1))
+        return np.concatenate(found)
+
+    return sequence
