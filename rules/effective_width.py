@@ -43,10 +43,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.once import estimates
+from symlint.evidence.estimates.width import effective_width
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 
@@ -57,23 +55,20 @@ FEWEST = 16
 @rule("SYM812", "effective-width", Level.NOTE, "heuristic", options={"share": 0.1})
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space."""
-    found, limit = estimates(context), context.option(check, "share")
+    limit = context.option(check, "share")
     for space in context.spaces:
-        share = found.share(space)
-        if share is None or len(share) < FEWEST or not share.sum():
-            continue
-        part = share / share.sum()
-        width = float(np.exp(-np.sum(part * np.log(np.where(part > 0, part, 1.0)))))
-        if width >= limit * len(share):
+        units = space.size * space.copies
+        width = effective_width(context, space)
+        if units < FEWEST or not width or width >= limit * units:
             continue
         yield Finding(
             check.code,
             check.name,
             check.level,
             check.evidence,
-            f"layer {space.name}: {len(share):,} units, effective {width:.1f}",
+            f"layer {space.name}: {units:,} units, effective {width:.1f}",
             space.id,
             (),
             context.tensors(space),
-            {"effective_width": float(f"{width:.2g}"), "units": len(share), "tolerance": limit},
+            {"effective_width": float(f"{width:.2g}"), "units": units, "tolerance": limit},
         )

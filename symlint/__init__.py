@@ -1,7 +1,7 @@
 """symlint: a linter for trained ONNX models.
 
-`check`, `inspect`, `fix` and `diff` are the commands of these names as functions. They, what they answer, and
-`Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here; they are imported when first
+`check`, `inspect`, `profile`, `fix` and `diff` are the commands of these names as functions. They, what they answer,
+and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here; they are imported when first
 asked for, so that ``import symlint`` costs nothing.
 """
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from symlint.api.calls import diff as diff
     from symlint.api.calls import fix as fix
     from symlint.api.calls import inspect as inspect
+    from symlint.api.calls import profile as profile
+    from symlint.api.reports import Profile as Profile
     from symlint.api.reports import Repairs as Repairs
     from symlint.api.reports import Report as Report
     from symlint.comparison.compare import Comparison as Comparison
@@ -37,7 +39,9 @@ _HOMES = {
     "diff": "symlint.api.calls",
     "fix": "symlint.api.calls",
     "inspect": "symlint.api.calls",
+    "profile": "symlint.api.calls",
     "Comparison": "symlint.comparison.compare",
+    "Profile": "symlint.api.reports",
     "Repairs": "symlint.api.reports",
     "Report": "symlint.api.reports",
     "Finding": "symlint.lint.finding",

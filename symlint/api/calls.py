@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
-from symlint.api.reports import Repairs, Report
+from symlint.api.reports import Profile, Repairs, Report
 from symlint.api.sources import Source, Stored, stored
 from symlint.audit.acceptance import settled
 from symlint.audit.engine import audit
@@ -70,6 +70,22 @@ def inspect(model: Source, *, config: Config = None) -> Symmetry:
         symmetry, structure = examine(closed(load(file.path), settings.states, found=settings.find_states))
         file.outlive(symmetry.model.weights)
         return measured(symmetry, structure)
+
+
+def profile(*models: Source, config: Config = None) -> Profile:
+    """What every space of a network has come to, in one file or from checkpoint to checkpoint.
+
+    Args:
+        models: paths, bytes or parsed models; several are checkpoints of one network in order of time.
+        config: as of `check`.
+    """
+    from symlint.comparison.trajectory import Trajectory, trajectory
+
+    with stored(*models) as files:
+        settings = [_settings(file, config, (), ()) for file in files]
+        found = trajectory([file.path for file in files], rules(), settings)
+        pairs = zip(found.portraits, files, strict=True)
+        return Profile(Trajectory(tuple(replace(one, report=_named(one.report, file)) for one, file in pairs)))
 
 
 def fix(

@@ -10,7 +10,9 @@ from typing import Any
 from symlint.audit.outcome import Run
 from symlint.cli.report import Style, reporter
 from symlint.cli.report.json import plain, written
+from symlint.cli.report.profiles.records import records
 from symlint.cli.report.words import printable, told
+from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
 from symlint.repair.result import Cost, Done, Left
@@ -94,6 +96,26 @@ class Report:
         from symlint.api.notebook import report
 
         return report(self.run)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `symlint.profile` has measured; printed, it is what the command prints."""
+
+    trajectory: Trajectory
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A row per file and space, with the columns of the CSV; None where a number means nothing there."""
+        return list(records(self.trajectory))
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` of the rows; raises ImportError where pandas is not installed."""
+        return import_module("pandas").DataFrame(self.to_dicts())
+
+    def __str__(self) -> str:
+        from symlint.cli.report.profiles.table import as_text
+
+        return as_text(self.trajectory, Style()).rstrip("\n")
 
 
 @dataclass(frozen=True, slots=True)

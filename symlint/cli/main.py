@@ -25,6 +25,7 @@ from symlint.errors import SymlintError, exit_code, raised
 COMMANDS = {
     "check": ("symlint.cli.commands.check_models", "Audit models: find the capacity that they do not use."),
     "inspect": ("symlint.cli.commands.inspect_model", "Show the symmetries of a model's parameters."),
+    "profile": ("symlint.cli.commands.profile_models", "Show what every space of a network has come to."),
     "fix": ("symlint.cli.commands.fix_model", "Write smaller networks that compute the same functions."),
     "teleport": ("symlint.cli.commands.teleport_model", "Move the weights along the symmetries; the function stays."),
     "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),

@@ -29,7 +29,7 @@ from symlint.lint.repairs import REMOVING, STORING
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.file.stored import same_bytes
-from symlint.model.graph import Array, Graph
+from symlint.model.graph import Graph
 from symlint.model.load import load
 from symlint.repair.result import Done
 from symlint.repair.storage import save
@@ -204,10 +204,10 @@ def _shown(contexts: Sequence[Context], folder: Path, asked: Asked) -> _Shown:
 def _compared(
     contexts: Sequence[Context], reports: Sequence[Report], shown: _Shown, fail_on: Collection[str]
 ) -> Comparison:
-    matching, found, gauges = _changes(shown)
+    matching, found = _changes(shown)
     spaces, before = counterparts(shown.contexts, matching), (matching, found)
     if shown.contexts is not contexts:
-        first, plain, _ = _changes(_Shown(contexts))
+        first, plain = _changes(_Shown(contexts))
         spaces, before = counterparts(contexts, first), (first, plain)
     cuts = [change for change in found if change.status == "cut"]
     kept = {c.old for c in cuts}, {name for c in cuts for name in c.new}
@@ -220,7 +220,7 @@ def _compared(
         told(found, shown.folds, [c.symmetry.model for c in contexts]),
         tuple(weight for weight in left if weight.name not in kept[0]),
         tuple(weight for weight in right if weight.name not in kept[1]),
-        tuple(course(shown.contexts, matching, found, gauges)),
+        tuple(course(shown.contexts, matching, found)),
         _operators(contexts[0], contexts[1]),
         nodes(shown.contexts[0].symmetry.model, shown.contexts[1].symmetry.model, names),
         sum(block.size for block in matching.blocks.values()) + sum(change.matched for change in cuts),
@@ -230,19 +230,17 @@ def _compared(
     )
 
 
-def _changes(shown: _Shown) -> tuple[Matching, tuple[Change, ...], Sequence[Mapping[str, Array]]]:
-    """The counterparts of the weights, what became of each, and the weights in a gauge of their own."""
+def _changes(shown: _Shown) -> tuple[Matching, tuple[Change, ...]]:
+    """The counterparts of the weights, and what became of each."""
     weights = [Weights(c) for c in shown.contexts]
     for side, folds in zip(weights, shown.folds, strict=True):
         side.loose = {fold.bias: fold.slack for fold in folds}
     matching = match(*weights)
     matching.resized = resized(matching)
     found = with_cuts(changes(matching), matching, matching.resized)
-    gauges: list[Mapping[str, Array]] = [{}, {}]
     if not all(change.status in SAME for change in found):
-        gauges = [canonical(c) for c in shown.contexts]
-        found = moved(found, matching, *gauges)
-    return matching, found, gauges
+        found = moved(found, matching, *map(canonical, shown.contexts))
+    return matching, found
 
 
 def _placed(space: str, context: Context, matching: Matching, found: Sequence[Change]) -> bool:

@@ -16,5 +16,6 @@ if TYPE_CHECKING:
     assert_type(report.findings, tuple[symlint.Finding, ...])
     assert_type(report.to_dicts(), list[dict[str, Any]])
     assert_type(symlint.inspect(b""), symlint.Symmetry)
+    assert_type(symlint.profile("first.onnx", "last.onnx"), symlint.Profile)
     assert_type(symlint.fix(onnx.ModelProto()), tuple[onnx.ModelProto, symlint.Repairs])
     assert_type(symlint.diff("old.onnx", b""), symlint.Comparison)

@@ -169,13 +169,15 @@ def widths(document: dict[str, Any], which: str) -> list[float | None]:
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_timm", "llama"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_timm", "llama", "gpt2", "bert"])
 def test_effective_widths_do_not_depend_on_the_gauge(shared, tmp_path, name):
     file, moved = shared / "zoo" / f"{name}.onnx", tmp_path / "moved.onnx"
     assert call("teleport", file, "-o", moved, "--seed", 3).exit_code == 0
     document = diff(file, moved, code=0)
     assert not any(document["findings"][word] for word in ("new", "gone", "worse", "better"))
-    assert widths(document, "new") == pytest.approx(widths(document, "old"), rel=1e-2)
+    for old, new in zip(widths(document, "old"), widths(document, "new"), strict=True):
+        assert new == (old if old is None else pytest.approx(old, rel=3e-3))
+    assert any(width is not None for width in widths(document, "old"))
     assert [s["new"]["rank"] for s in document["spaces"]] == [s["old"]["rank"] for s in document["spaces"]]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from symlint.evidence.estimates.width import participation
 from symlint.model.graph import Array
 
 PROBES = 72
@@ -62,12 +63,3 @@ def _sketched(matrix: Array) -> Array:
 def _told(values: Array, floor: float, full: int) -> Rank:
     kept = values[values > max(floor, 1e-12 * float(values[0]))]
     return Rank(len(kept), participation(kept**2) if len(kept) else 0.0, full)
-
-
-def participation(energy: Array) -> float:
-    """How many equal parts would be as evenly spread: the exponential of the entropy of the shares."""
-    total = float(np.sum(energy))
-    if not total > 0 or not np.isfinite(total):
-        return 0.0
-    shares = energy[energy > 0] / total
-    return float(np.exp(-np.sum(shares * np.log(shares))))

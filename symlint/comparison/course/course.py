@@ -9,10 +9,9 @@ from functools import partial
 import numpy as np
 
 from symlint.comparison.change.weights import Change, Pairs
-from symlint.comparison.course.canonical import canonical, finite
+from symlint.comparison.course.canonical import finite
 from symlint.comparison.course.state import State, states
 from symlint.comparison.matching.units import Matching
-from symlint.comparison.matching.weights import Weights
 from symlint.evidence.context import Context
 from symlint.model.graph import Array, Tensor
 
@@ -62,23 +61,19 @@ def counterparts(contexts: Sequence[Context], matching: Matching) -> dict[str, s
     return found
 
 
-def course(
-    contexts: Sequence[Context], matching: Matching, found: Sequence[Change], gauges: Sequence[Mapping[str, Array]]
-) -> Iterator[SpaceChange]:
+def course(contexts: Sequence[Context], matching: Matching, found: Sequence[Change]) -> Iterator[SpaceChange]:
     """The spaces of the old network; where nothing changed no widths are measured, which cost the most."""
     old, new = contexts
     same = all(change.status == "identical" for change in found)
     known = finite(old) and (new is old or finite(new))
-    before = states(old, None if same or not known else matching.old.at(gauges[0] or canonical(old)))
+    before = states(old, widths=known and not same)
     there = counterparts(contexts, matching)
     if known and matching.new.quantised and not matching.old.quantised and (values := _stood_for(matching)) is not None:
         # Nothing is scaled across a quantiser: what its levels stand for is judged where the floats were.
-        other = _with(old, values)
-        after = {s.id: s for s in states(other, Weights(other).at(canonical(other)))}
+        after = {s.id: s for s in states(_with(old, values), widths=True)}
         names = {s.id: s.id for s in before}
     else:
-        measured = matching.new.at(gauges[1] or canonical(new)) if known and not same else None
-        after = {s.id: s for s in states(new, measured)} if not same else {}
+        after = {s.id: s for s in states(new, widths=known)} if not same else {}
         names = there
     gauged = matching.old.quantised == matching.new.quantised or names is not there
     for state in before:

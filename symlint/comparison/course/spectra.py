@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from symlint.comparison.change.delta import participation
 from symlint.comparison.matching.blocks import Block
 from symlint.comparison.matching.readings import WRITES
 from symlint.comparison.matching.weights import VECTORS, Weights
 from symlint.evidence.context import Context
+from symlint.evidence.estimates.width import participation
+from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
 from symlint.symmetry.actions.rotation import OrthogonalMap
+from symlint.symmetry.motion.action import stands
 from symlint.symmetry.structure import Action
 
 WIDEST = 1024
@@ -60,6 +62,7 @@ class Spectra:
         self.linear = {a.leaf: a for a in turns if general_linear(a)}
         self.rotated = frozenset(a.leaf for a in turns)
         self.centred = frozenset(a.leaf for a in turns if isinstance(a, OrthogonalMap) and a.fixes_ones)
+        self._energies: dict[str, Sequence[Array] | None] = {}
         self._metrics: dict[tuple[int, bool], Array | None] = {}
         self.frames: dict[tuple[str, int, int, int], Array] = {}
         for action in (a for a in turns if isinstance(a, OrthogonalMap)):
@@ -71,18 +74,30 @@ class Spectra:
                     self.frames[o.tensor, o.axis, o.term, action.leaf] = np.where(frame == 0, 1.0, frame)
 
     def width(self, action: Action) -> float | None:
-        """The effective number of directions, added up over the copies; None where it cannot be told in any basis.
+        """The effective number of directions, added up over the copies; None where it cannot be told in any basis."""
+        found = self.energies(action)
+        return None if found is None else float(sum(map(participation, found)))
 
-        Where all invertible matrices act it is that of the product of the two sides, whose rows and columns are
-        brought to one size first. Where only rotations act it is that of what is written, row by row of length one.
+    def energies(self, action: Action) -> Sequence[Array] | None:
+        """Per copy, the squared singular values, ascending; None where they cannot be told in any basis.
+
+        Where all invertible matrices act they are those of the product of the two sides, whose rows and columns are
+        brought to one size first. Where only rotations act they are those of what is written, row by row of length one.
         """
+        if action.id not in self._energies:
+            self._energies[action.id] = self._decomposed(action)
+        return self._energies[action.id]
+
+    def _decomposed(self, action: Action) -> Sequence[Array] | None:
         size, copies = self.factors.size(action.leaf), prod(self.factors.size(c) for c in action.copies)
+        if size > WIDEST or copies * size * size > MOST or (general_linear(action) and self._loose(action)):
+            return None
         sides = self._sides(action)
-        if size > WIDEST or copies * size * size > MOST or sides is None or not sides:
+        if not sides:
             return None
         if not general_linear(action):
             grams = self._plain(next(iter(sides.values())), action)
-            return float(sum(participation(np.linalg.eigvalsh(g).clip(0)) for g in grams))
+            return [np.linalg.eigvalsh(g).clip(0) for g in grams]
         if len(sides) != 2 or any(rows.sheared for side in sides.values() for rows in side):
             return None
         one, two = sides.values()
@@ -90,13 +105,17 @@ class Spectra:
         for _ in range(TURNS):
             first = sum(rows.gram(rows.sizes(grams)) for rows in one)
             grams = np.asarray(sum(rows.gram(rows.sizes(np.asarray(first))) for rows in two))
-        total = 0.0
-        for a, b in zip(
-            np.broadcast_to(first, (copies, size, size)), np.broadcast_to(grams, (copies, size, size)), strict=True
-        ):
-            root = _root(a)
-            total += participation(np.linalg.eigvalsh(root @ b @ root).clip(0))
-        return total
+        pairs = (np.broadcast_to(g, (copies, size, size)) for g in (first, grams))
+        return [np.linalg.eigvalsh(root @ b @ root).clip(0) for a, b in zip(*pairs, strict=True) for root in [_root(a)]]
+
+    def _loose(self, action: Action) -> bool:
+        """Whether some rows may be shifted along all units, in a direction other than the mean of a rotated stream."""
+        of, weights = self.structure.axes.of, self.structure.program.weights
+        names = {o.tensor for o in action.charge if o.tensor in weights}
+        places = {n: list(stands(self.structure.expansion, of[n], action.leaf, action.copies)) for n in names}
+        rows = (f for n in Freedom(self.structure).touched(places) & names for f in of[n])
+        beside = (set(self.factors.leaves(f)) for f in rows if self.factors.size(f) > 1)
+        return any(action.leaf not in leaves and not leaves <= self.centred for leaves in beside)
 
     def _plain(self, rows: list[Rows], action: Action) -> Array:
         """The Gram matrices of what is written, each row of length one; what a mean takes away is left out."""
@@ -172,12 +191,12 @@ class Spectra:
             self._metrics[leaf, mine] = None if gram is None else _root(gram)
         return self._metrics[leaf, mine]
 
-    def bound(self, action: Action) -> int:
-        """What the rank of a linear space could be, over all its copies."""
+    def bounds(self, action: Action) -> tuple[int, ...]:
+        """What the rank of each copy of a linear space could be."""
         size, copies = self.factors.size(action.leaf), prod(self.factors.size(c) for c in action.copies)
         sides = (self._sides(action) or {}).values()
         rows = [sum(prod(rows.values.shape[:3]) for rows in side) // copies for side in sides]
-        return copies * min(size, *rows) if rows else copies * size
+        return (min([size, *rows]),) * copies
 
     def _rows(self, block: Block, values: Array, action: Action, name: str) -> Rows:
         """The rows of a block over the units of an action."""

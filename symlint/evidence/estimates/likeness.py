@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,23 +55,34 @@ class Likeness:
 
     # -- one space ------------------------------------------------------------------------------------------------
     def _held(self, action: Action) -> Iterator[tuple[str, Stand]]:
-        """Where the units of a space are, with pairs, in tensors that depend on the input."""
-        axes = self.structure.axes.of
-        for name in sorted(self.structure.axes.factors.holders.get(action.leaf, ())):
+        """Where the units of a space are, with pairs, in tensors that depend on the input; as they are computed."""
+        axes, places = self.structure.axes.of, self.structure.program.places
+        held = self.structure.axes.factors.holders.get(action.leaf, ())
+        for name in sorted(held, key=lambda name: (places.get(name, -1), name)):
             if name in self.forward.moving and name in self.forward.found and name not in self.loose:
                 for stand in stands(self.structure.expansion, axes[name], action.leaf, action.copies):
                     if stand.axis in self.layout.doubled(name) and not stand.others:
                         yield name, stand
 
-    def moments(self, action: Action) -> Iterator[Array]:
-        """Per tensor that holds the units, the moments of pairs in each copy: (copies, n, n)."""
+    def moments(self, action: Action, *, single: bool = False) -> Iterator[Array]:
+        """Per tensor that holds the units, the moments of pairs in each copy: (copies, n, n).
+
+        Where a tensor holds them several times, as gates beside what they let through, they are added up: signs and
+        scales may be others there, so what depends on those asks for `single` ones.
+        """
         size = self.structure.axes.factors.size(action.leaf)
         copies = prod(self.structure.axes.factors.size(c) for c in action.copies)
-        for name, stand in self._held(action):
+        held = list(self._held(action))
+        often = Counter(name for name, _ in held)
+        for name, stand in held:
+            if single and often[name] > 1:
+                continue
             square, rank, twice = self.forward.of(name), len(self.layout.shape(name)), self.layout.doubled(name)
             labels = [*range(rank), *(rank + k if k == stand.axis else k for k in twice)]
             pairs = np.einsum(square, labels, [stand.axis, rank + stand.axis])
             lines = np.moveaxis(stand.grid, stand.place, -1).reshape(-1, size)
+            if single and len(lines) > copies:
+                continue
             if len(lines) % copies or (copies > 1 and not _leading(stand, len(lines) // copies)):
                 continue
             blocks = np.stack([pairs[np.ix_(line, line)] for line in lines])
@@ -101,7 +113,7 @@ class Likeness:
     def rank(self, action: Action) -> tuple[int, float, float] | None:
         """The depth at which a space is first written, its effective rank, and that as a share of what can be."""
         fan, _ = weights(self.structure, action.leaf)
-        moments = next(self.moments(action), None)
+        moments = next(self.moments(action, single=True), None)
         if moments is None or len(moments) > 1 or not np.isfinite(fan):
             return None
         alive = np.flatnonzero(np.diagonal(moments[0]) > 0)

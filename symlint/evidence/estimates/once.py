@@ -13,6 +13,7 @@ from symlint.analysis.paths.shares import Shares, mixed
 from symlint.analysis.paths.squares import Layout
 from symlint.evidence.context import Context
 from symlint.evidence.estimates.likeness import Likeness
+from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Action
 
@@ -26,14 +27,14 @@ class Estimates:
     @cached_property
     def shares(self) -> Shares:
         """How much of what gets from the inputs to the outputs passes through each unit."""
-        structure = self.context.structure
+        structure = self.context.canonical
         return Shares(Forward(Layout(structure, mixed(structure)), self.context.values))
 
     @cached_property
     def likeness(self) -> Likeness:
         """How like each other the units of every space are."""
         context = self.context
-        return Likeness(context.symmetry, context.structure, context.values, [self.action(s) for s in context.spaces])
+        return Likeness(context.symmetry, context.canonical, context.values, [self.action(s) for s in context.spaces])
 
     def action(self, space: Space) -> Action:
         """The permutation of the units of a space."""
@@ -46,6 +47,21 @@ class Estimates:
             return None
         found = self.shares.of(action)
         return found if found is not None and len(found) == space.size * space.copies else None
+
+    def loose(self, space: Space) -> bool:
+        """Whether the shares of units are not the same in every gauge.
+
+        That is where they are turned in planes, or what they are made of is, and where all may be shifted alike by
+        whole rows, as experts are before a softmax.
+        """
+        structure = self.context.structure
+        mine, factors, of = structure.permutation(space.id).leaf, structure.axes.factors, structure.axes.of
+        planes = {a.leaf for a in structure.rotations if isinstance(a, PlaneRotation)}
+        shifted = [of[shift.translation.weight] for shift in structure.shifts if shift.space == space.id]
+        if any(sum(factors.size(f) > 1 for f in axes) > 1 for axes in shifted):
+            return True
+        held = [set(factors.leaves(f)) for name in structure.program.weights for f in of[name]] if planes else []
+        return any(mine in leaves and planes & leaves for leaves in held)
 
     def told(self, space: Space) -> NDArray[np.bool_]:
         """The units of which exact rules speak."""

@@ -49,10 +49,20 @@ class Product:
     copies: int
     low: Mapping[int, Rank]
     """Copy -> its rank, where that is below what width, writers and readers allow."""
-    total: int
-    """The ranks that the copies could have, added up."""
+    bounds: tuple[int, ...]
+    """The rank that each copy could have."""
     parameters: Mapping[int, int]
     """Copy of low rank -> its weights per unit, written and read."""
+
+    @property
+    def total(self) -> int:
+        """The ranks that the copies could have, added up."""
+        return sum(self.bounds)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of each copy."""
+        return tuple(self.low[k].rank if k in self.low else bound for k, bound in enumerate(self.bounds))
 
 
 def general_linear(action: Action) -> bool:
@@ -117,7 +127,7 @@ class Factors:
         if not low:
             return None
         way = passages.of({o.tensor for o in self.action.charge})
-        return Product(self.action.id, way, self.width, prod(self.sizes), low, sum(bounds), parameters)
+        return Product(self.action.id, way, self.width, prod(self.sizes), low, tuple(bounds), parameters)
 
     def _sides(self, changes: Sequence[Mapping[str, Array]], most: int | None = None) -> Iterator[tuple[Side, Side]]:
         """Per copy, writers and readers; `most` rows of them if given."""

@@ -1,0 +1,84 @@
+"""The engine of `symlint profile`: the measures of each space, and what became of them from file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from symlint.audit.engine import judged
+from symlint.audit.outcome import Report
+from symlint.comparison.course.course import counterparts
+from symlint.comparison.course.measures import Measures, measures
+from symlint.comparison.matching.units import match
+from symlint.comparison.matching.weights import Weights
+from symlint.evidence.context import Context
+from symlint.lint.rule import Rule
+from symlint.lint.settings import Settings
+from symlint.model.load import load
+from symlint.model.states.pairs import closed
+from symlint.symmetry.inference import examine
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """One file: its audit and its spaces."""
+
+    report: Report
+    spaces: tuple[Measures, ...]
+    series: tuple[int, ...]
+    """For each space the number of the series to which it belongs; equal where `symlint diff` matches two spaces."""
+
+    @property
+    def path(self) -> str:
+        """As given by the caller."""
+        return self.report.path
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """Files of one network in the order in which they were given; of a single one a series has one member."""
+
+    portraits: tuple[Portrait, ...]
+
+    @property
+    def series(self) -> int:
+        """How many series there are."""
+        return 1 + max((number for p in self.portraits for number in p.series), default=-1)
+
+    def course(self, number: int) -> tuple[Measures | None, ...]:
+        """One series: what it is in each file, None where it was not found."""
+        each = (dict(zip(p.series, p.spaces, strict=True)) for p in self.portraits)
+        return tuple(found.get(number) for found in each)
+
+
+def trajectory(paths: Sequence[str], rules: Sequence[Rule], settings: Sequence[Settings]) -> Trajectory:
+    """The measures of every space of every file; spaces are matched from each file to the next.
+
+    Args:
+        paths: the files, of which two at a time are held in memory.
+        rules: the installed rules.
+        settings: of each file.
+
+    Raises `UnreadableModel` where one of them cannot be read.
+    """
+    made: list[Portrait] = []
+    before: Context | None = None
+    count = 0
+    for path, asked in zip(paths, settings, strict=True):
+        model = closed(load(path), asked.states, found=asked.find_states)
+        context = Context(*examine(model), asked.asked(rules))
+        report = judged(path, context, asked.chosen(rules), asked)
+        found = measures(context, report)
+        known: dict[str, int] = {}
+        if before is not None:
+            pairs = counterparts([before, context], match(Weights(before), Weights(context)))
+            last = dict(zip((one.state.id for one in made[-1].spaces), made[-1].series, strict=True))
+            known = {new: last[old] for old, new in pairs.items() if old in last}
+        series = []
+        for one in found:
+            number = known.get(one.state.id, count)
+            count += number == count
+            series.append(number)
+        made.append(Portrait(report, found, tuple(series)))
+        before = context
+    return Trajectory(tuple(made))
