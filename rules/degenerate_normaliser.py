@@ -52,15 +52,14 @@ import numpy as np
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
-from symlint.program.steps import Affine
 
 
 @rule("SYM814", "degenerate-normaliser", Level.NOTE, "heuristic", options={"epsilons": 1.0})
 def check(context: Context) -> Iterator[Finding]:
     """One finding per normalisation with such channels."""
     program = context.structure.program
-    for step in program.steps:
-        if not isinstance(step, Affine) or any(context.values[n].bases is not None for n in (step.gain, step.var)):
+    for step in program.batch_norms:
+        if any(context.values[n].bases is not None for n in (step.gain, step.var)):
             continue
         gain, var = (np.asarray(context.values[n].scale, np.float64).reshape(-1) for n in (step.gain, step.var))
         low = np.flatnonzero((var < context.option(check, "epsilons") * step.epsilon) & (gain != 0))

@@ -143,7 +143,7 @@ class _Uses:
         for each in graphs:
             self._moving.update(each.inputs)  # of a body: the state of a loop, an element of a scan
             for node in each.nodes:
-                graphs += [value for value in node.attributes.values() if isinstance(value, Graph)]
+                graphs += node.bodies
                 if not self._moving.isdisjoint(node.inputs):
                     self._moving.update(node.outputs)
                 for k, name in enumerate(node.inputs):
@@ -170,8 +170,7 @@ class _Uses:
                 elif node.op in _CARRIES:
                     waiting += [(out, sign, filled or (node.op in _FILLS and run)) for out in node.outputs]
                 elif node.op in ("Loop", "Scan"):  # what goes in as number k is number k in the body
-                    bodies = [body for body in node.attributes.values() if isinstance(body, Graph)]
-                    waiting += [(body.inputs[k], sign, True) for body in bodies if k < len(body.inputs)]
+                    waiting += [(body.inputs[k], sign, True) for body in node.bodies if k < len(body.inputs)]
                 else:
                     return False
         return True

@@ -18,22 +18,8 @@ import numpy as np
 from symlint.model.edit import write
 from symlint.model.graph import Node
 from symlint.model.load import load
-from symlint.program.steps import (
-    Affine,
-    Concat,
-    Einsum,
-    Fold,
-    Mix,
-    MixKind,
-    Normalise,
-    Pointwise,
-    Slice,
-    Spec,
-    Step,
-    Unknown,
-    operands,
-    results,
-)
+from symlint.program.mixing import MixKind
+from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.spaces import Space
@@ -366,9 +352,9 @@ class Network:
                 isinstance(step, Einsum) and len(step.specs) == 1
             )
             if (isinstance(step, Normalise) and step.function == "Softmax") or (
-                through and attended & set(operands(step))
+                through and attended & set(step.operands)
             ):
-                attended.update(results(step))
+                attended.update(step.results)
             if not isinstance(step, Einsum):
                 continue
             made = {label for axis in step.result for label in axis}
@@ -387,8 +373,8 @@ class Network:
         found = set(self.program.inputs)
         for step in self.program.steps:
             chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and step.kind in LOOKUPS)
-            if chosen or any(name in found for name in operands(step)):
-                found.update(results(step))
+            if chosen or any(name in found for name in step.operands):
+                found.update(step.results)
         return found
 
     def reads(self, site: Site, killed: set[Place]) -> set[State]:

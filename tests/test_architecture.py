@@ -6,9 +6,13 @@ import ast
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from corpora import ROOT
+
+from symlint.model.operators import operators
+from symlint.program import steps
 
 ENGINE = sorted((ROOT / "symlint").rglob("*.py"))
 RULES = sorted((ROOT / "rules").rglob("*.py"))
@@ -96,3 +100,48 @@ def test_nothing_downstream_is_a_stranger():
     declared |= {"pytest"}
     found = {module.split(".")[0] for file in ENGINE + RULES for module in imports(file)}
     assert found - declared - sys.stdlib_module_names == set()
+
+
+def kinds(node: ast.AST) -> set[str]:
+    """The kinds of steps that an expression names."""
+    found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return found & {kind.__name__ for kind in get_args(steps.Step)}
+
+
+def test_few_ask_which_kind_a_step_is():
+    """What a step does it says itself (`program/steps.py`), or a table of transfers holds one entry a kind."""
+    asked = 0
+    for file in ENGINE + RULES:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if not any(isinstance(n, ast.ImportFrom) and n.module == steps.__name__ for n in ast.walk(tree)):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asked += bool(kinds(node.args[1]))
+            elif isinstance(node, ast.match_case):
+                asked += any(isinstance(n, ast.MatchClass) and kinds(n.cls) for n in ast.walk(node.pattern))
+            elif isinstance(node, ast.Compare):
+                asked += bool(kinds(node))
+    assert asked <= 60
+
+
+def test_few_decide_by_the_name_of_an_operator():
+    """What is true of an operator is in its record (`model/operators.py`, `program/functions.py`)."""
+    known, deciding = set(operators()), list[str]()
+    for file in ENGINE + RULES:
+        module = name(file)
+        if module.startswith("symlint.operators.") or module == "symlint.model.shapes.evaluate":
+            continue
+        places: list[ast.AST | None] = []
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                places += [node.left, *node.comparators]
+            elif isinstance(node, ast.Dict):
+                places += node.keys
+            elif isinstance(node, ast.Set):
+                places += node.elts
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "frozenset":
+                places += node.args
+        words = {n.value for place in places if place for n in ast.walk(place) if isinstance(n, ast.Constant)}
+        deciding += [module] if known & {word for word in words if isinstance(word, str)} else []
+    assert len(deciding) <= 49, deciding

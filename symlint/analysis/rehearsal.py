@@ -16,19 +16,18 @@ import numpy as np
 from symlint.analysis.substitutes import LARGEST, folded, normalised, pointwise, wide
 from symlint.model.clusters import precision
 from symlint.model.graph import Array
-from symlint.program.numbers import contract
+from symlint.program.dispatch import dispatched
+from symlint.program.numbers import Numbers
 from symlint.program.steps import (
     Affine,
-    Concat,
     Einsum,
     Fold,
     Mix,
     Normalise,
     Pointwise,
     Program,
-    Slice,
     Step,
-    operands,
+    Unknown,
 )
 
 CHANNELS = 4
@@ -55,15 +54,13 @@ def entered(program: Program, part: Set[str], moving: Set[str]) -> frozenset[str
             continue
         found.add(top)
         if within or not isinstance(step, Normalise):
-            waiting += [name for name in operands(step) if name in moving and name not in found]
+            waiting += [name for name in step.operands if name in moving and name not in found]
     return frozenset(found)
 
 
 def _passing(step: Step) -> bool:
     """Whether a step only rearranges numbers, computes with them one by one, or normalises them."""
-    return isinstance(step, (Pointwise, Slice, Concat, Mix, Normalise)) or (
-        isinstance(step, Einsum) and len(step.operands) == 1
-    )
+    return not (step.product or isinstance(step, (Fold, Affine, Unknown)))
 
 
 @dataclass
@@ -84,6 +81,10 @@ class Rehearsal:
     """The shapes of what is drawn, with size 1 along axes along which one draw is enough."""
     known: dict[str, Array] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.numbers = Numbers(self.program, self.value)
+        """What steps make that compute here what they compute anywhere."""
+
     def maker(self, name: str) -> Step | None:
         """The step that makes a tensor, if that is constant or inside."""
         computed = name in self.inside or name not in self.program.dependent
@@ -98,7 +99,7 @@ class Rehearsal:
         while todo:
             top = todo[-1]
             step = self.maker(top) if top not in self.given else None
-            missing = [n for n in operands(step) if n not in self.known] if step and top not in self.known else []
+            missing = [n for n in step.operands if n not in self.known] if step and top not in self.known else []
             todo.extend(missing)
             if not missing:
                 todo.pop()
@@ -138,36 +139,32 @@ class Rehearsal:
         off = self._random(tensor.name).uniform(-1, 1, exact.shape) * precision(tensor.dtype)
         return np.asarray(exact * (1 + off))
 
+    @dispatched
     def _step(self, step: Step, name: str) -> Array | None:
-        if isinstance(step, Einsum):
-            return contract(step, [wide(self.value(n)) for n in step.operands], [0] * len(step.operands))
-        if isinstance(step, Pointwise):
-            return pointwise(step, [self.value(n) for n in step.operands])
-        if isinstance(step, Slice):
-            return self.value(step.x)[(*(slice(None),) * step.axis, slice(step.start, step.stop))]
-        if isinstance(step, Concat):
-            return self._joined(step)
-        if isinstance(step, Normalise):
-            return normalised(step.function, wide(self.value(step.x)), step.axes)
-        if isinstance(step, Fold):
-            return folded(step.function, wide(self.value(step.x)), step.axes)
-        if isinstance(step, Mix):
-            return self._mixed(step)
-        if isinstance(step, Affine):
-            gain, bias, mean, var = (self.value(n) for n in (step.gain, step.bias, step.mean, step.var))
-            scale = gain / np.sqrt(var + step.epsilon)
-            return np.asarray(scale if name == step.scale else bias - mean * scale)
+        return self.numbers.apply(step, {n: self.value(n) for n in step.operands})[name]
+
+    @_step.register
+    def _(self, step: Unknown, name: str) -> Array | None:
         return None
 
-    def _joined(self, step: Concat) -> Array:
-        shape = list(self.program.shapes[step.out])
-        parts = []
-        for n in step.operands:
-            shape[step.axis] = self.program.shapes[n][step.axis]
-            parts.append(np.broadcast_to(self.value(n), shape))
-        return np.concatenate(parts, step.axis)
+    @_step.register
+    def _(self, step: Einsum, name: str) -> Array | None:
+        return self.numbers.apply(step, {n: wide(self.value(n)) for n in step.operands})[name]
 
-    def _mixed(self, step: Mix) -> Array:
+    @_step.register
+    def _(self, step: Pointwise, name: str) -> Array | None:
+        return pointwise(step, [self.value(n) for n in step.operands])
+
+    @_step.register
+    def _(self, step: Normalise, name: str) -> Array | None:
+        return normalised(step.function, wide(self.value(step.x)), step.axes)
+
+    @_step.register
+    def _(self, step: Fold, name: str) -> Array | None:
+        return folded(step.function, wide(self.value(step.x)), step.axes)
+
+    @_step.register
+    def _(self, step: Mix, name: str) -> Array | None:
         """A random map along the axes that are not kept, where it is not known which numbers it chooses."""
         if step.chosen is not None:
             return np.asarray(self.value(step.x).take(step.chosen[1], step.chosen[0]))
@@ -184,4 +181,4 @@ class Rehearsal:
         made += lines.mean(axis=-1, keepdims=True) * (1 - into.sum(axis=0) @ out)
         made = made.reshape((*lines.shape[:-1], *(shape[k] for k in new)))
         here = [k for k, source in enumerate(step.keep) if source is not None]
-        return np.moveaxis(made, range(made.ndim), [*here, *new])
+        return np.asarray(np.moveaxis(made, range(made.ndim), [*here, *new]))

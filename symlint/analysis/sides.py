@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 
 from symlint.program.arithmetic import compute
-from symlint.program.steps import Concat, Einsum, Mix, Pointwise, Slice, operands
+from symlint.program.steps import Einsum, Pointwise
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.structure import Action, Structure
 
@@ -32,23 +32,21 @@ def sides(
     axes = {name: {o.axis for o in places if o.tensor == name} for name in {o.tensor for o in places}}
     found: dict[str, int] = {}
     for step in structure.program.touching(held):
-        mine = [name for name in operands(step) if name in held]
+        mine = [name for name in step.operands if name in held]
         moving = [name for name in mine if name not in axes]
         stored = [name for name in mine if name in axes]
-        if isinstance(step, (Concat, Slice)) or (isinstance(step, Mix) and step.linear):
-            if stored:
-                return None
-        elif isinstance(step, Pointwise):
+        if isinstance(step, Pointwise):
             if step.known.sums:
                 found.update(dict.fromkeys(stored, 1))
             elif stored or len(step.operands) > 1 or not _tame(step):
                 return None
-        elif isinstance(step, Einsum) and len(stored) <= 1 and len(moving) <= 1:
+        elif isinstance(step, Einsum):
             out = step.out in held
-            if stored and bool(moving) == out:  # a product unit by unit, or a table on its way
+            # A product unit by unit, or a table on its way.
+            if len(stored) > 1 or len(moving) > 1 or (stored and bool(moving) == out):
                 return None
             found.update(dict.fromkeys(stored, 1 if out else -1))
-        else:
+        elif stored or not step.linear:
             return None
     if set(found) != set(axes) or any(len(a) > 1 for a in axes.values()):
         return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
-from symlint.model.graph import Graph, Node
+from symlint.model.operators import known
 from symlint.program.steps import Program
 
-RECURRENT = ("LSTM", "GRU", "RNN", "com.microsoft.DynamicQuantizeLSTM")
 DIRECTIONS = {(0, 1): "forward", (1, 2): "reverse"}
 """The interval of the first axis of a weight -> the direction whose weights are there, in ONNX's words."""
 
@@ -18,8 +17,8 @@ def directions(program: Program, axes: Axes, expansion: Expansion) -> Mapping[in
     """Leaf -> its direction, for the hidden units of recurrences whose weights hold two."""
     both = {
         name
-        for node in _nodes(program.model.graph)
-        if node.op in RECURRENT and node.attributes.get("direction") in ("bidirectional", b"bidirectional")
+        for node in program.model.graph.walk()
+        if known(node.op).recurrent and node.attributes.get("direction") in ("bidirectional", b"bidirectional")
         for name in node.inputs[1:3]
     }
     found: dict[int, set[str]] = {}
@@ -34,11 +33,3 @@ def directions(program: Program, axes: Axes, expansion: Expansion) -> Mapping[in
                 for leaf in term.leaves:
                     found.setdefault(leaf, set()).update(words)
     return {leaf: words.pop() for leaf, words in found.items() if len(words) == 1}
-
-
-def _nodes(graph: Graph) -> Iterator[Node]:
-    waiting = [graph]
-    while waiting:
-        for node in waiting.pop().nodes:
-            yield node
-            waiting += [value for value in node.attributes.values() if isinstance(value, Graph)]

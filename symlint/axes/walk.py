@@ -16,6 +16,7 @@ from symlint.axes.pins import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Pin, P
 from symlint.axes.unify import collapse, unify
 from symlint.program.dispatch import dispatched
 from symlint.program.flow import meetings
+from symlint.program.mixing import MixKind
 from symlint.program.steps import (
     Affine,
     Concat,
@@ -23,7 +24,6 @@ from symlint.program.steps import (
     Fold,
     Loop,
     Mix,
-    MixKind,
     Normalise,
     Pointwise,
     Program,
@@ -296,7 +296,7 @@ class _Walker:
     def _(self, step: Normalise) -> None:
         axes = self.of[step.x]
         self.contexts.append(tuple(f for k, f in enumerate(axes) if k not in step.axes))
-        if step.function in ("Hardmax", "Hardmin") and len(step.axes) == 1:
+        if step.known.picks and len(step.axes) == 1:
             self.choices.append((self.contexts[-1], axes[step.axes[0]]))
         self._set(step.out, axes)
 

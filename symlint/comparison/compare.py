@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,6 @@ from symlint.lint.repairs import REMOVING, STORING
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.file.stored import same_bytes
-from symlint.model.graph import Graph
 from symlint.model.load import load
 from symlint.repair.result import Done
 from symlint.repair.storage import save
@@ -186,7 +185,7 @@ class _Shown:
 def _shown(contexts: Sequence[Context], folder: Path, asked: Asked) -> _Shown:
     """The networks as they are, or with normalisations folded where one of them has more than the other."""
     models = [c.symmetry.model for c in contexts]
-    if len({Counter(_ops(model.graph))[NORM] for model in models}) == 1:
+    if len({sum(node.op == NORM for node in model.graph.walk()) for model in models}) == 1:
         return _Shown(contexts)
     made, folds = list[Context](), list[tuple[Fold, ...]]()
     for context, model in zip(contexts, models, strict=True):
@@ -251,13 +250,5 @@ def _placed(space: str, context: Context, matching: Matching, found: Sequence[Ch
 
 
 def _operators(old: Context, new: Context) -> dict[str, tuple[int, int]]:
-    one, two = (Counter(_ops(c.symmetry.model.graph)) for c in (old, new))
+    one, two = (Counter(node.op for node in c.symmetry.model.graph.walk()) for c in (old, new))
     return {op: (one[op], two[op]) for op in sorted(one | two)}
-
-
-def _ops(graph: Graph) -> Iterator[str]:
-    waiting = [graph]
-    while waiting:
-        for node in waiting.pop().nodes:
-            yield node.op
-            waiting += [value for value in node.attributes.values() if isinstance(value, Graph)]

@@ -101,8 +101,7 @@ class Bounded(Context):
         program, steps = self.canonical.program, list[Step]()
         shapes, tables = dict(program.shapes), dict(program.tables)
         for step in program.steps:
-            one = self.settled.get(step.out) if isinstance(step, Pointwise) else None
-            if one is None or not isinstance(step, Pointwise):
+            if not isinstance(step, Pointwise) or (one := self.settled.get(step.out)) is None:
                 steps.append(step)
                 continue
             raw, left, keep, number = (f"{step.out}?{word}" for word in ("raw", "left", "keep", "number"))

@@ -28,7 +28,7 @@ from symlint.model.graph import Shape
 from symlint.model.naming import Names as Named
 from symlint.program.flow import Passages
 from symlint.program.parameters import parameters
-from symlint.program.steps import RANGE, Fold, Normalise
+from symlint.program.steps import RANGE
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.inference import examine
@@ -265,9 +265,9 @@ class Context:
         return {
             leaf
             for step in self.structure.program.steps
-            if isinstance(step, (Normalise, Fold)) and step.function != RANGE
-            for k in step.axes
-            for leaf in factors.leaves(of[step.x][k])
+            if step.function != RANGE
+            for k in step.joint
+            for leaf in factors.leaves(of[step.operands[0]][k])
         }
 
     def _inspect(self, action: Action) -> Units:

@@ -42,8 +42,8 @@ def idle(context: Bounded) -> Iterator[tuple[Space, dict[Where, NDArray[np.bool_
 
 def _unchanged(context: Bounded) -> Iterator[tuple[Pointwise, NDArray[np.bool_]]]:
     """The activations that change nothing of some elements, and of which."""
-    for step in context.structure.program.steps:
-        if not isinstance(step, Pointwise) or step.operands[0] not in context.intervals:
+    for step in context.structure.program.elementwise:
+        if step.operands[0] not in context.intervals:
             continue
         x = context.intervals[step.operands[0]]
         where = _where(context, step, x)

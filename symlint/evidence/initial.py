@@ -15,9 +15,10 @@ import numpy as np
 
 from symlint.evidence.ends.pinned import standardising
 from symlint.model.digest import Digest
-from symlint.model.graph import Array, Graph, Node
+from symlint.model.graph import Array, Node
+from symlint.program.dispatch import dispatched
 from symlint.program.parameters import parameters
-from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Step, operands, results
+from symlint.program.steps import Affine, Einsum, Mix, Program, Step
 from symlint.program.translate import Lowering, lowered
 from symlint.symmetry.structure import Structure
 
@@ -48,7 +49,7 @@ class Untrained:
 def untrained(structure: Structure) -> Iterator[Untrained]:
     """Every weight at an initial state, in the order in which the file stores them."""
     program = structure.program
-    model, statistics = program.model, [n for s in program.steps if isinstance(s, Affine) for n in (s.mean, s.var)]
+    model, statistics = program.model, [n for s in program.batch_norms for n in (s.mean, s.var)]
     # Equal weights and running statistics may have been merged; which is which their uses tell.
     likely = [*parameters(program), *(program.weights[n] for n in statistics if n in program.weights)]
     if not model.literals.issuperset(likely):  # where weights are initializers, a Constant is a number of the code
@@ -103,17 +104,15 @@ class _Uses:
     def __init__(self, structure: Structure, lowering: Lowering) -> None:
         self.structure, self.lowering = structure, lowering
         self.program: Program = lowering.program
-        self.nodes = {node.first: node for node in _nodes(self.program.model.graph)}
+        self.nodes = {node.first: node for node in self.program.model.graph.walk()}
         self.readers: dict[str, list[Step]] = {}
         for step in self.program.steps:
-            for name in dict.fromkeys(operands(step)):
+            for name in dict.fromkeys(step.operands):
                 self.readers.setdefault(name, []).append(step)
         self.fixed = set(self.program.fixed)
         for step in self.program.steps:
-            if self.fixed.issuperset(operands(step)) and (
-                self._rearranged(step) or isinstance(step, (Einsum, Pointwise))
-            ):
-                self.fixed.update(results(step))
+            if self._rearranged(step) or (step.product and self.fixed.issuperset(step.operands)):
+                self.fixed.update(step.results)
 
     @cached_property
     def seats(self) -> dict[str, list[tuple[Node, int]]]:
@@ -137,7 +136,7 @@ class _Uses:
         for name in reached:
             for step in self.readers.get(name, ()):
                 if self._rearranged(step):
-                    reached += [out for out in results(step) if out not in reached]
+                    reached += [out for out in step.results if out not in reached]
                 else:
                     found.add(self._does(step, name))
         return found.pop() if len(found) == 1 else None
@@ -154,8 +153,8 @@ class _Uses:
         of = self.structure.axes.of
         return frozenset(
             x
-            for step in program.steps
-            if isinstance(step, Einsum) and not program.fixed.issuperset(step.operands)
+            for step in program.contractions
+            if not program.fixed.issuperset(step.operands)
             for name in step.operands
             if name in program.fixed and name not in program.tables
             for f in of[name]
@@ -164,34 +163,27 @@ class _Uses:
 
     def _rearranged(self, step: Step) -> bool:
         """Whether a step makes another constant of one, in which it is still the same weight."""
-        if not self.fixed.issuperset(operands(step)):
-            return False
-        if isinstance(step, Mix):
-            return step.linear and not step.kind.at_run_time
-        return isinstance(step, (Slice, Concat, Pointwise)) or (isinstance(step, Einsum) and len(step.operands) == 1)
+        rearranged = (step.linear or step.elementwise) and not step.at_run_time
+        return rearranged and self.fixed.issuperset(step.operands)
 
+    @dispatched
     def _does(self, step: Step, name: str) -> Role | None:
-        if isinstance(step, Affine):
-            return "gain" if name == step.gain else "bias" if name == step.bias else None
-        if isinstance(step, Mix):
-            return "weight" if step.kind.at_run_time else None
-        if self.fixed.issuperset(operands(step)):
-            return None
-        if isinstance(step, Einsum):
-            return "weight"
-        return ELEMENTWISE.get(step.function) if isinstance(step, Pointwise) else None
+        return None if self.fixed.issuperset(step.operands) else ELEMENTWISE.get(step.function)
+
+    @_does.register
+    def _(self, step: Einsum, name: str) -> Role | None:
+        return None if self.fixed.issuperset(step.operands) else "weight"
+
+    @_does.register
+    def _(self, step: Mix, name: str) -> Role | None:
+        return "weight" if step.at_run_time else None
+
+    @_does.register
+    def _(self, step: Affine, name: str) -> Role | None:
+        return "gain" if name == step.gain else "bias" if name == step.bias else None
 
 
 def _demanded(node: Node, k: int) -> bool:
     """Whether a node takes an input that is no weight in this place, or need not be one."""
     unshifted = node.op == "LayerNormalization" and k == 1 and len([n for n in node.inputs if n]) < 3
     return k in DEMANDED.get(node.op, ()) or k >= STATES.get(node.op, k + 1) or unshifted
-
-
-def _nodes(graph: Graph) -> Iterator[Node]:
-    """Nodes of a graph and of the bodies in it."""
-    for node in graph.nodes:
-        yield node
-        for value in node.attributes.values():
-            if isinstance(value, Graph):
-                yield from _nodes(value)

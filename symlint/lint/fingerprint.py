@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from symlint.lint.finding import Finding
@@ -85,7 +85,7 @@ def _depths(graph: Graph) -> dict[str, tuple[int, int]]:
         for node in here.nodes:
             deep = 1 + max((above[name] for name in filter(None, node.inputs)), default=0)
             above.update(dict.fromkeys(filter(None, node.outputs), deep))
-            graphs += [value for value in node.attributes.values() if isinstance(value, Graph)]
+            graphs += node.bodies
         for node in reversed(here.nodes):
             rest = 1 + max((below[name] for name in filter(None, node.outputs)), default=0)
             below.update({name: max(below[name], rest) for name in filter(None, node.inputs)})
@@ -98,7 +98,7 @@ def _depths(graph: Graph) -> dict[str, tuple[int, int]]:
 
 def _surroundings(graph: Graph) -> dict[str, list[str]]:
     """For each value, the nodes that read it, each with the operators before and after it."""
-    nodes = list(_walk(graph))
+    nodes = list(graph.walk())
     writer = {output: node.op for node in nodes for output in node.outputs if output}
     readers: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -112,15 +112,6 @@ def _surroundings(graph: Graph) -> dict[str, list[str]]:
             if name:
                 around[name].append(f"{','.join(before)}>{node.op}[{slot}]>{','.join(after)}")
     return around
-
-
-def _walk(graph: Graph) -> Iterator[Node]:
-    """Every node, those of bodies included."""
-    graphs = [graph]
-    while graphs:
-        for node in graphs.pop().nodes:
-            yield node
-            graphs += [value for value in node.attributes.values() if isinstance(value, Graph)]
 
 
 def _digest(value: object) -> str:

@@ -6,7 +6,7 @@ only reads them. Names identify values, as in ONNX itself; an omitted input is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,17 @@ class Node:
         """Its first output that has a name, which no other node makes: recurrences may leave out the ones before."""
         return next(filter(None, self.outputs), "")
 
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs in its attributes: branches, and the bodies of loops."""
+        found: list[Graph] = []
+        for value in self.attributes.values():
+            if isinstance(value, Graph):
+                found.append(value)
+            elif isinstance(value, tuple):
+                found += [part for part in value if isinstance(part, Graph)]
+        return tuple(found)
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -83,6 +94,14 @@ class Graph:
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def walk(self) -> Iterator[Node]:
+        """Every node, those of bodies included, graph by graph."""
+        waiting = [self]
+        while waiting:
+            for node in waiting.pop().nodes:
+                yield node
+                waiting += node.bodies
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from symlint.model.graph import Graph, Model, Node
+from symlint.model.graph import Model, Node
 
 _NAMELESS = re.compile(r"onnx::.*|\d+|_?(val|v|t|tmp|const|constant)_?\d+", re.IGNORECASE | re.DOTALL)
 _ROLE = re.compile(r"units?|weights?|bias(es)?|kernels?|params?|parameters?|tensors?|data", re.IGNORECASE)
@@ -98,14 +98,14 @@ class Names:
     def _readers(self) -> dict[str, tuple[Node, int]]:
         """Value -> the first node that reads it, and as which input."""
         found: dict[str, tuple[Node, int]] = {}
-        for node in nodes(self._model.graph):
+        for node in self._model.graph.walk():
             for slot, name in enumerate(node.inputs):
                 found.setdefault(name, (node, slot))
         return found
 
     @cached_property
     def _writers(self) -> dict[str, Node]:
-        return {name: node for node in nodes(self._model.graph) for name in node.outputs if name}
+        return {name: node for node in self._model.graph.walk() for name in node.outputs if name}
 
     def _user(self, name: str) -> tuple[Node | None, int]:
         """The node that makes use of a value, and as which input it gets it."""
@@ -142,15 +142,6 @@ def stem(name: str) -> str:
     for suffix in _SUFFIXES:
         name = suffix.sub("", name) or name
     return name
-
-
-def nodes(graph: Graph) -> Iterator[Node]:
-    """Every node, those of bodies included."""
-    graphs = [graph]
-    while graphs:
-        for node in graphs.pop().nodes:
-            yield node
-            graphs += [value for value in node.attributes.values() if isinstance(value, Graph)]
 
 
 def _module(node: Node) -> str:

@@ -21,6 +21,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
+class Quantised:
+    """Which inputs of an operator are quantised weights, which are their scales and zero points, and how many it packs.
+
+    Of packed weights, either attributes name the rows of each matrix, which `K` numbers long they are, or the bits of
+    a number in a byte; the shape of a layout of a processor's own is an input.
+    """
+
+    weights: tuple[int, ...]
+    levels: tuple[int, ...] = ()
+    rows: tuple[str, ...] = ()
+    bits: tuple[str, ...] = ()
+    shape: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """What is known of an operator; a field that nobody has entered says that nothing is known."""
 
@@ -38,6 +53,24 @@ class Operator:
     """Tells a node under surgery, a `Site`, its new sizes, or raises; None where nothing has to be told."""
     broadcasts: bool = False
     """Whether its operands have the sizes of the result, or 1."""
+    recurrent: bool = False
+    """Whether it goes through places in their order with a state: its inputs 1 to 3 are weights and biases."""
+    measures: bool = False
+    """Whether it sees sizes of its input, and no number in it."""
+    averages: bool = False
+    """Whether it divides by the number of what it adds up."""
+    quantised: Quantised | None = None
+    """What of it is quantised, if anything is."""
+    layout: bool = False
+    """Whether it hands on numbers of its first input, in another order or shape."""
+    scatters: bool = False
+    """Whether it writes results over places of its first input."""
+    told: bool = False
+    """Whether what it reads behind the first input are numbers that decide what it does."""
+    statistics: tuple[int, ...] = ()
+    """Which inputs are running means and variances."""
+    casts: bool = False
+    """Whether it changes nothing but the type of numbers."""
 
 
 NOTHING = Operator()

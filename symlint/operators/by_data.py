@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symlint.model.operators import op
+from symlint.model.operators import enter, op
 from symlint.program.lower import Ref, Tracer, Unsupported
 
 
@@ -32,6 +32,9 @@ def random(t: Tracer, x: Ref) -> Ref:
 def loss(t: Tracer, x: Ref, target: Ref, weights: Ref | None) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html"""
     raise Unsupported("targets given at run time", opaque=False)
+
+
+enter(("Shape", "Size"), measures=True)
 
 
 @op("RandomNormalLike", "RandomUniformLike", "EyeLike", "Shape", "Size", "SequenceLength")

@@ -7,12 +7,14 @@ an Equal or a OneHot reads them, the choice stands in for the numbers, which not
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import CONSTANT, NONE, Einsum, MixKind, Slice, Step
+from symlint.program.mixing import MixKind
+from symlint.program.steps import CONSTANT, NONE, Einsum, Slice, Step, rearranges
 
 CHOOSERS = ("TopK", "ArgMax", "ArgMin")
 
@@ -51,9 +53,9 @@ def _numbered(t: Tracer, chosen: Ref) -> Ref:
 def choice(t: Tracer, indices: Ref) -> Ref | None:
     """The one-hot rows behind indices that a ranking made and only layout has changed since, units last."""
     step, path = t.makers.get(indices.name), list[Einsum | Slice]()
-    while isinstance(step, Slice) or (isinstance(step, Einsum) and _layout(step)):
+    while isinstance(step, Slice) or _layout(step):
         path.append(step)
-        step = t.makers.get(step.x if isinstance(step, Slice) else step.operands[0])
+        step = t.makers.get(step.operands[0])
     if not isinstance(step, Einsum) or step.node.op not in CHOOSERS or len(step.operands) < 2:
         return None
     size = step.sizes[step.specs[1][0][0]]
@@ -68,9 +70,9 @@ def choice(t: Tracer, indices: Ref) -> Ref | None:
     return made
 
 
-def _layout(step: Step) -> bool:
-    """Whether a step only rearranges one operand."""
-    if not isinstance(step, Einsum) or len(step.operands) > 1:
+def _layout(step: Step | None) -> TypeGuard[Einsum]:
+    """Whether a step only rearranges one operand, and sums over nothing."""
+    if not rearranges(step):
         return False
     read = sorted(label for axis in step.specs[0] for label in axis)
     return read == sorted(label for axis in step.result for label in axis)

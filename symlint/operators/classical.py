@@ -10,7 +10,8 @@ import numpy as np
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import CONSTANT, NONE, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import CONSTANT, NONE
 
 
 @op("ai.onnx.ml.Scaler")

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.model.operators import op
+from symlint.model.operators import enter, op
 from symlint.operators.choice import choice, looked_up
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import MixKind
+from symlint.program.mixing import MixKind
 
 
 def known(x: Ref | None) -> Array:
@@ -22,6 +22,10 @@ def known(x: Ref | None) -> Array:
     if x is None or x.value is None:
         raise Unsupported("its layout is computed at run time", opaque=False)
     return x.value
+
+
+enter(("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split"), layout=True)
+enter(("Pad",), told=True)
 
 
 @op("Reshape", "Flatten", "Squeeze", "Unsqueeze", exact=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import MixKind
+from symlint.program.mixing import MixKind
 
 
 @op("MatMul", exact=True)

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from symlint.model import operators
 from symlint.model.operators import op
+from symlint.program.functions import Function, enter
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import CONSTANT, NONE, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import CONSTANT, NONE
+
+operators.enter(("BatchNormalization",), statistics=(3, 4))
+enter(("Softmax",), Function(shares=True, relative=True))
+enter(("LogSoftmax",), Function(shares=True, relative=True, logarithmic=True))
+enter(("Hardmax", "Hardmin"), Function(picks=True, relative=True))
+enter(("TopK",), Function(relative=True))
 
 
 @op("Softmax", "LogSoftmax", "Hardmax", exact=True)

@@ -8,10 +8,17 @@ from math import prod
 
 import numpy as np
 
+from symlint.model import operators
 from symlint.model.operators import op
 from symlint.operators.layout import known
+from symlint.program.functions import Function, enter
 from symlint.program.lower import Ref, Tracer
 from symlint.program.steps import NONE, SUM, Law
+
+operators.enter(("ReduceMean", "GlobalAveragePool", "Mean"), averages=True)
+enter(("ReduceL1", "ReduceL2", "ReduceSumSquare"), Function(length=True))
+enter(("ReduceMax", "GlobalMaxPool"), Function(extreme=np.max))
+enter(("ReduceMin",), Function(extreme=np.min))
 
 
 def reduced(x: Ref, axes: Ref | None, old: Sequence[int] | None, noop: int) -> list[int]:

@@ -8,10 +8,11 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.model.operators import op
+from symlint.model.operators import enter, op
 from symlint.operators.choice import choice
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, SUM, Einsum, Law, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import NONE, SUM, Einsum, Law, rearranges
 
 
 def chosen(t: Tracer, index: Ref, *values: Ref, reduction: str = "none") -> Ref:
@@ -33,9 +34,8 @@ def _beside(t: Tracer, x: Ref, axis: int, shape: Sequence[int], law: Law = SUM) 
 def _addresses(t: Tracer, indices: Ref, axis: int, shape: Sequence[int]) -> Ref:
     """Indices along `axis`, once for all places of every other axis along which they were repeated."""
     maker, once, full = t.makers.get(indices.name), indices, list(shape)
-    copied = isinstance(maker, Einsum) and len(maker.operands) == 1
     for k in range(indices.rank):
-        repeated = copied and isinstance(maker, Einsum) and not _read(maker, maker.result[k])
+        repeated = rearranges(maker) and not _read(maker, maker.result[k])
         if indices.value is not None:
             repeated = bool(np.all(indices.value == indices.value.take([0], axis=k)))
         if k != axis and repeated:
@@ -46,6 +46,9 @@ def _addresses(t: Tracer, indices: Ref, axis: int, shape: Sequence[int]) -> Ref:
 def _read(step: Einsum, labels: Sequence[str]) -> bool:
     """Whether the only operand of a contraction has one of the labels."""
     return not set(labels).isdisjoint(label for axis in step.specs[0] for label in axis)
+
+
+enter(("Scatter", "ScatterElements", "ScatterND"), scatters=True)
 
 
 @op("GatherElements", exact=True)

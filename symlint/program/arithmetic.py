@@ -22,7 +22,7 @@ def compute(step: Pointwise, numbers: list[Array], *, finite: bool = True) -> Ar
     What is infinite or no number cannot be had either, unless it is taken.
     """
     node = step.node
-    if step.function.endswith("QuantizeLinear") and len(numbers) > 1:
+    if step.known.quantises and len(numbers) > 1:
         return _quantised(*numbers[:3])
     attributes = node.attributes if step.function == node.op else {}
     function, opset = standard(step.function), node.opset if "." not in node.op else NEWEST

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from symlint.program.steps import (
-    SUM,
-    Concat,
-    Einsum,
-    Loop,
-    Mix,
-    MixKind,
-    Pointwise,
-    Program,
-    Step,
-    operands,
-)
+from symlint.program.mixing import MixKind
+from symlint.program.steps import SUM, Concat, Einsum, Loop, Mix, Pointwise, Program, Step
 
 
 def unrolled(program: Program) -> Program:
@@ -57,7 +47,7 @@ def _back(program: Program, name: str) -> Iterator[str]:
     yield name
     while _moves(step := program.producers.get(name)):
         assert step is not None
-        (name,) = operands(step)
+        (name,) = step.operands
         yield name
 
 

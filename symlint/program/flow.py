@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from symlint.program.steps import Affine, Einsum, Program, Unknown, operands
+from symlint.program.steps import Einsum, Program, Unknown
 
 Passage = Literal["linear", "scores", "values"]
 """``scores``: two tensors that both depend on the input are summed over the units, as queries and keys are.
@@ -30,20 +30,17 @@ class Passages:
         """What products of two moving tensors become, up to the next contraction: scores, softmax or not."""
         found: set[str] = set()
         for step in self.program.steps:
-            if isinstance(step, (Unknown, Affine)):
+            if isinstance(step, Unknown):
                 continue
-            moving = [name for name in operands(step) if name in self.moving]
-            single = not isinstance(step, Einsum) or len(step.operands) == 1
-            if (isinstance(step, Einsum) and len(moving) > 1) or (single and any(n in found for n in moving)):
-                found.add(step.out)
+            moving = [name for name in step.operands if name in self.moving]
+            if (len(moving) > 1) if step.product else not found.isdisjoint(moving):
+                found.update(step.results)
         return frozenset(found)
 
     def of(self, holders: Collection[str]) -> Passage:
         """The way of units that lie in the tensors `holders`."""
         carried = False
-        for step in self.program.steps:
-            if not isinstance(step, Einsum):
-                continue
+        for step in self.program.contractions:
             moving = [name for name in step.operands if name in self.moving]
             held = [name for name in moving if name in holders]
             if len(held) > 1 and step.out not in holders:

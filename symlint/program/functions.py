@@ -63,6 +63,39 @@ class Function:
     """Whether it adds its operands, each perhaps with another sign or divided by their number."""
     passes: bool = False
     """Whether it is its operand, perhaps with another sign."""
+    negates: bool = False
+    """Whether it turns the sign of what it passes on, or of what it adds to its first operand."""
+    averages: bool = False
+    """Whether it divides what it adds by the number of its operands."""
+    factor: int = 0
+    """In which power it multiplies its first operand by the others: 1 or -1; 0 where it does not."""
+    power: bool = False
+    """Whether it raises its first operand to the power of the second."""
+    quantises: bool = False
+    """Whether it is the level of a grid that is the nearest to its first operand."""
+    chooses: bool = False
+    """Whether its first operand chooses between the others."""
+    shares: bool = False
+    """Of numbers along axes: whether what it makes of them is positive and sums to one."""
+    logarithmic: bool = False
+    """Whether it is the logarithm of what it is said to be."""
+    picks: bool = False
+    """Of numbers along axes: whether it is one where the largest or the smallest stands, and zero elsewhere."""
+    relative: bool = False
+    """Of numbers along axes: whether it sees only how they differ, and not how large they are."""
+    length: bool = False
+    """Of numbers along axes: whether it is a norm of them, or its square."""
+    extreme: Callable[..., Array] | None = None
+    """Of numbers along axes: what it is, where that is always one of them."""
+
+    def sign(self, k: int) -> int:
+        """The sign that operand `k` of a sum has, or what is passed on."""
+        return -1 if self.negates and (k or self.passes) else 1
+
+    @property
+    def copies(self) -> bool:
+        """Whether it hands a change of one operand on as it is."""
+        return (self.sums or self.passes) and not self.negates and not self.averages
 
 
 _PLAIN = Function()

@@ -8,9 +8,10 @@ from math import prod
 import numpy as np
 
 from symlint.model.graph import Array, Shape
+from symlint.program.mixing import MixKind
 from symlint.program.notation import regroup
 from symlint.program.recorder import Recorder, Ref, Unsupported
-from symlint.program.steps import MixKind, Slice, Spec
+from symlint.program.steps import Slice, Spec
 
 __all__ = ["Ref", "Tracer", "Unsupported"]
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.program.arithmetic import compute
-from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Spec, Step, operands
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Spec, Step
 
 Read = Callable[[str], Array]
 
@@ -48,7 +49,7 @@ class Numbers:
         self.known.clear()
 
     def _needs(self, name: str) -> Sequence[str]:
-        return operands(self.program.makers[name]) if name in self.program.makers else ()
+        return self.program.makers[name].operands if name in self.program.makers else ()
 
     def _make(self, name: str) -> None:
         program = self.program
@@ -60,46 +61,59 @@ class Numbers:
             self.known[name] = _wide(program.tables[name])
         else:
             step = self.program.makers[name]
-            self.known.update(self.apply(step, {n: self.known[n] for n in operands(step)}))
+            self.known.update(self.apply(step, {n: self.known[n] for n in step.operands}))
 
+    @dispatched
     def apply(self, step: Step, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
         """What a step makes of `arrays`, which have `lead` axes of their own in front; absent operands are constants.
 
         In a sum absent operands do not change, so they count as zero.
         """
-        program = self.program
-        if isinstance(step, Einsum):
-            given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
-            return {step.out: contract(step, given, [lead * (n in arrays) for n in step.operands])}
-        if isinstance(step, Pointwise):
-            if step.known.sums:
-                return {step.out: _summed(step, [arrays.get(n) for n in step.operands])}
-            given = [arrays[n] if n in arrays else self.value(n) for n in step.operands]
-            made = compute(step, given, finite=False)
-            if made is None:
-                raise Unvalued(f"what {step.function} makes of constants is not known")
-            return {step.out: made}
-        if isinstance(step, Slice):
-            x = arrays[step.x]
-            cut = (slice(None),) * (lead + step.axis)
-            whole = x.shape[lead + step.axis] == 1
-            return {step.out: x if whole else x[(*cut, slice(step.start, step.stop))]}
-        if isinstance(step, Concat):
-            parts = [_full(arrays.get(n, np.zeros(())), program.shapes[n], arrays, step) for n in step.operands]
-            return {step.out: np.concatenate(parts, axis=lead + step.axis)}
-        if isinstance(step, Affine):
-            return self._affine(step, arrays)
-        if isinstance(step, Mix) and step.chosen is not None and lead + step.chosen[0] < arrays[step.x].ndim:
-            axis, x = lead + step.chosen[0], arrays[step.x]
-            return {step.out: x.take(step.chosen[1], axis) if x.shape[axis] > 1 else x}
-        if isinstance(step, Mix):
-            x, new = arrays[step.x], [a for a, source in enumerate(step.keep) if source is None]
-            kept = [source for source in step.keep if source is not None]
-            x = x[tuple(slice(None) if a in kept else 0 for a in range(x.ndim))].transpose(np.argsort(np.argsort(kept)))
-            return {step.out: np.expand_dims(x, tuple(new))}
         raise Unvalued(f"what {step.node.op} makes of constants is not known")
 
-    def _affine(self, step: Affine, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def _given(self, step: Step, arrays: Mapping[str, Array]) -> list[Array]:
+        return [arrays[n] if n in arrays else self.value(n) for n in step.operands]
+
+    @apply.register
+    def _(self, step: Einsum, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        given = self._given(step, arrays)
+        return {step.out: contract(step, given, [lead * (n in arrays) for n in step.operands])}
+
+    @apply.register
+    def _(self, step: Pointwise, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        if step.known.sums:
+            return {step.out: _summed(step, [arrays.get(n) for n in step.operands])}
+        made = compute(step, self._given(step, arrays), finite=False)
+        if made is None:
+            raise Unvalued(f"what {step.function} makes of constants is not known")
+        return {step.out: made}
+
+    @apply.register
+    def _(self, step: Slice, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        x = arrays[step.x]
+        cut = (slice(None),) * (lead + step.axis)
+        whole = x.shape[lead + step.axis] == 1
+        return {step.out: x if whole else x[(*cut, slice(step.start, step.stop))]}
+
+    @apply.register
+    def _(self, step: Concat, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        shapes = self.program.shapes
+        parts = [_full(arrays.get(n, np.zeros(())), shapes[n], arrays, step) for n in step.operands]
+        return {step.out: np.concatenate(parts, axis=lead + step.axis)}
+
+    @apply.register
+    def _(self, step: Mix, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        x = arrays[step.x]
+        if step.chosen is not None and lead + step.chosen[0] < x.ndim:
+            axis = lead + step.chosen[0]
+            return {step.out: x.take(step.chosen[1], axis) if x.shape[axis] > 1 else x}
+        new = [a for a, source in enumerate(step.keep) if source is None]
+        kept = [source for source in step.keep if source is not None]
+        x = x[tuple(slice(None) if a in kept else 0 for a in range(x.ndim))].transpose(np.argsort(np.argsort(kept)))
+        return {step.out: np.expand_dims(x, tuple(new))}
+
+    @apply.register
+    def _(self, step: Affine, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
         if step.gain not in arrays:
             return {step.shift: arrays[step.bias]}
         scale = arrays[step.gain] / np.sqrt(arrays[step.var] + step.epsilon)
@@ -172,9 +186,8 @@ def regroup(made: Labelled, result: Spec, sizes: Mapping[str, int]) -> Array:
 
 
 def _summed(step: Pointwise, terms: Sequence[Array | None]) -> Array:
-    signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(terms))]
-    made = sum(s * x for s, x in zip(signs, terms, strict=True) if x is not None)
-    return np.asarray(made) / (len(terms) if step.function == "Mean" else 1)
+    made = sum(step.known.sign(k) * x for k, x in enumerate(terms) if x is not None)
+    return np.asarray(made) / (len(terms) if step.known.averages else 1)
 
 
 def _full(x: Array, shape: tuple[int, ...], arrays: Mapping[str, Array], step: Concat) -> Array:

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from symlint.model.graph import Array, Graph, Node, Shape
+from symlint.program.mixing import MixKind
 from symlint.program.notation import measure, parse, spread
 from symlint.program.steps import (
     NONE,
@@ -20,7 +21,6 @@ from symlint.program.steps import (
     Fold,
     Law,
     Mix,
-    MixKind,
     Normalise,
     Pointwise,
     Spec,

@@ -18,6 +18,7 @@ def pointwise(
     course: Course | None,
     exact: bool = False,
     passes: bool = False,
+    negates: bool = False,
 ) -> None:
     """Enter elementwise functions of one input, homogeneous of `degree` for positive factors."""
 
@@ -28,7 +29,7 @@ def pointwise(
     # An elementwise function has the shape of what it gets, in whatever domain; ONNX's and onnxruntime's are told.
     foreign = [name for name in names if "." in name and standard(name) == name]
     shape(*foreign)(lambda call: call.like("Identity", (0,)))
-    enter(names, Function(parity, course, passes=passes))
+    enter(names, Function(parity, course, passes=passes, negates=negates))
 
 
 def call(operator: Operator, tracer: Tracer, node: Node, inputs: tuple[Ref | None, ...]) -> tuple[Ref | None, ...]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, unique
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeGuard, TypeVar
 
 import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.shapes.evaluate import listed
 from symlint.program.functions import Function, function, standard
+from symlint.program.mixing import MixKind
 
 if TYPE_CHECKING:
     from symlint.program.translate import Lowering
@@ -50,108 +50,81 @@ RANGE = "range"
 """The function of a Fold that sees how far its numbers reach from zero: zeros do not count."""
 
 
-@unique
-class MixKind(Enum):
-    """What a Mix does along the axes that it does not keep; the value says so to people, and is never read back."""
+class _Step:
+    """What most steps do not do."""
 
-    ALL_SO_FAR = "all steps so far"
-    """A cache that was empty at first: it holds what was put into it, and nothing else."""
-    CACHE = "a cache"
-    CHOICE = "a choice computed at run time"
-    CLASS_INDEX = "a class index"
-    CONVOLUTION = "a convolution's window"
-    CROP = "a cut"
-    DETERMINANT = "a determinant"
-    FIXED_LOOKUP = "a lookup in a fixed order"
-    FOURIER = "a Fourier transform"
-    GRID = "a grid of places"
-    INVERSE = "an inverse matrix"
-    LAST_STATE = "the last of a recurrence"
-    LOOKUP = "a lookup computed at run time"
-    MODEL = "a model in attributes"
-    MOVING_CUT = "a cut whose place is known at run time"
-    NEIGHBOURS = "a window over neighbouring channels"
-    OVERLAPPING = "overlapping windows"
-    PACKED_BYTES = "several numbers in one byte"
-    PACKED_TOKENS = "packed tokens"
-    PACKED_WEIGHTS = "a layout of the processor's own"
-    PADDING_LEFT_OUT = "padding left out"
-    PADDING_PUT_BACK = "padding put back"
-    PLACES = "places computed at run time"
-    POOLING = "a pooling window"
-    PRODUCT = "an ordered product"
-    RANKING = "a ranking"
-    """It says which unit of its last axis stands at each place: it makes one-hot rows."""
-    RECURRENCE = "a recurrence"
-    RELATIVE_LOOKUP = "a lookup by relative positions"
-    RESHAPE = "a reshape without a common grouping"
-    RESIZING = "resizing"
-    REVERSED_AXIS = "a reversed axis"
-    REVERSED_SEQUENCE = "a reversed sequence"
-    ROUNDS = "the rounds of a loop"
-    SPLIT = "a split computed at run time"
-    STRIDED = "a strided slice"
-    SUM = "an ordered sum"
-    TRIANGLE = "a triangle"
-    UNSORTED = "a choice in any order"
+    __slots__ = ()
 
-    PADDING_REFLECT = "reflect padding"
-    PADDING_EDGE = "edge padding"
-    PADDING_WRAP = "wrap padding"
-    MOVING_PADDING_CONSTANT = "constant padding of a length known at run time"
-    MOVING_PADDING_REFLECT = "reflect padding of a length known at run time"
-    MOVING_PADDING_EDGE = "edge padding of a length known at run time"
-    MOVING_PADDING_WRAP = "wrap padding of a length known at run time"
+    @property
+    def known(self) -> Function:
+        """What is known of the function of numbers that it computes, if it computes one."""
+        return function(self.function)  # type: ignore[attr-defined]
 
     @property
     def at_run_time(self) -> bool:
-        """Whether what is taken from where depends on the inputs."""
-        return self in _AT_RUN_TIME
+        """Whether what it takes from where may depend on the inputs."""
+        return False
 
     @property
-    def chooses(self) -> bool:
-        """Whether it makes elements of what it gets, and nothing else."""
-        return self in _CHOOSES
+    def computable(self) -> bool:
+        """Whether what it makes of known numbers can be computed here."""
+        return False
 
     @property
-    def fills(self) -> bool:
-        """Whether it makes zeros beside elements of what it gets."""
-        return self in _FILLS
+    def elementwise(self) -> bool:
+        """Whether it computes number by number."""
+        return False
+
+    @property
+    def complete(self) -> bool:
+        """Whether it says itself all that it does, whatever the node that it is a part of."""
+        return False
+
+    @property
+    def product(self) -> bool:
+        """Whether it is a product of several tensors, summed over labels or not."""
+        return False
+
+    @property
+    def joint(self) -> tuple[int, ...]:
+        """The axes along which it sees all units together, in whatever order."""
+        return ()
+
+    def across(self, rank: int) -> tuple[int, ...]:
+        """The axes of an operand of `rank` along which units do not just go on, each for itself.
+
+        It sees them together, cuts them, puts others beside them, or acts in a fixed order. What a contraction does
+        its labels say.
+        """
+        return self.joint
 
 
-_AT_RUN_TIME = frozenset(
-    {
-        MixKind.CHOICE,
-        MixKind.LOOKUP,
-        MixKind.MOVING_CUT,
-        MixKind.PLACES,
-        MixKind.SPLIT,
-        MixKind.MOVING_PADDING_CONSTANT,
-        MixKind.MOVING_PADDING_REFLECT,
-        MixKind.MOVING_PADDING_EDGE,
-        MixKind.MOVING_PADDING_WRAP,
-    }
-)
-_CHOOSES = frozenset(
-    {
-        MixKind.FIXED_LOOKUP,
-        MixKind.LOOKUP,
-        MixKind.MOVING_CUT,
-        MixKind.PADDING_EDGE,
-        MixKind.PADDING_REFLECT,
-        MixKind.PADDING_WRAP,
-        MixKind.RECURRENCE,
-        MixKind.RESHAPE,
-        MixKind.REVERSED_AXIS,
-        MixKind.REVERSED_SEQUENCE,
-        MixKind.STRIDED,
-    }
-)
-_FILLS = frozenset({MixKind.CONVOLUTION, MixKind.LAST_STATE, MixKind.TRIANGLE})
+class _Made(_Step):
+    """A step that makes one tensor."""
+
+    __slots__ = ()
+    out: str
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The tensors that it makes."""
+        return (self.out,)
+
+
+class _Mapped(_Made):
+    """A step that makes one tensor of one."""
+
+    __slots__ = ()
+    x: str
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The tensors that it reads."""
+        return (self.x,)
 
 
 @dataclass(frozen=True, slots=True)
-class Einsum:
+class Einsum(_Made):
     """A multilinear contraction: the product of the operands, summed over labels that the result lacks."""
 
     out: str
@@ -160,10 +133,28 @@ class Einsum:
     result: Spec
     sizes: Mapping[str, int]
     node: Node
+    function: ClassVar[str] = ""
+    computable: ClassVar[bool] = True
+    complete: ClassVar[bool] = True
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is linear in all that it reads together: it sums, copies and rearranges one tensor."""
+        return len(self.operands) == 1
+
+    @property
+    def product(self) -> bool:
+        """Whether it is a product of several tensors, and not a rearrangement of one."""
+        return len(self.operands) > 1
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The labels of the result; it sums over the others."""
+        return frozenset(label for axis in self.result for label in axis)
 
 
 @dataclass(frozen=True, slots=True)
-class Pointwise:
+class Pointwise(_Made):
     """An elementwise function of operands that broadcast."""
 
     out: str
@@ -173,29 +164,39 @@ class Pointwise:
     """The ONNX operator that computes it."""
     node: Node
 
-    @property
-    def known(self) -> Function:
-        """What is known of the function."""
-        return function(self.function)
+    elementwise: ClassVar[bool] = True
 
     @property
     def linear(self) -> bool:
         """Whether it adds its operands, or is its operand, perhaps with other signs."""
         return self.known.sums or self.known.passes
 
+    @property
+    def computable(self) -> bool:
+        """Whether ONNX has the function, and it can be computed here."""
+        return listed(standard(self.function))
+
 
 @dataclass(frozen=True, slots=True)
-class Concat:
+class Concat(_Made):
     """Operands put one behind the other along an axis."""
 
     out: str
     operands: tuple[str, ...]
     axis: int
     node: Node
+    function: ClassVar[str] = ""
+    computable: ClassVar[bool] = True
+    complete: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+
+    def across(self, rank: int) -> tuple[int, ...]:
+        """Its axis."""
+        return (self.axis,)
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(_Mapped):
     """The indices from start to stop of one axis."""
 
     out: str
@@ -204,10 +205,18 @@ class Slice:
     start: int
     stop: int
     node: Node
+    function: ClassVar[str] = ""
+    computable: ClassVar[bool] = True
+    complete: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+
+    def across(self, rank: int) -> tuple[int, ...]:
+        """Its axis."""
+        return (self.axis,)
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
+class Mix(_Mapped):
     """A map that acts along some axes in a fixed order: convolution windows, resizing, lookups, cumulative sums.
 
     ``keep[k]`` is the axis of ``x`` that output axis ``k`` is, or None for a new axis with units of its own.
@@ -223,6 +232,7 @@ class Mix:
     linear: bool
     """Whether the map is linear; a maximum is only positively homogeneous."""
     node: Node
+    function: ClassVar[str] = ""
     chosen: tuple[int, tuple[int, ...]] | None = None
     """Where it only chooses among the units of one axis, which is not kept: the axis, and the indices in order."""
 
@@ -233,9 +243,18 @@ class Mix:
             return self.keep
         return tuple(self.chosen[0] if k == self.chosen[0] else source for k, source in enumerate(self.keep))
 
+    @property
+    def at_run_time(self) -> bool:
+        """Whether what it takes from where depends on the inputs."""
+        return self.kind.at_run_time
+
+    def across(self, rank: int) -> tuple[int, ...]:
+        """The axes that are not kept."""
+        return tuple(k for k in range(rank) if k not in self.keep)
+
 
 @dataclass(frozen=True, slots=True)
-class Normalise:
+class Normalise(_Mapped):
     """A map along axes that commutes with their permutations and keeps the shape: softmax, normalisation."""
 
     out: str
@@ -244,10 +263,16 @@ class Normalise:
     law: Law
     function: str
     node: Node
+    linear: ClassVar[bool] = False
+
+    @property
+    def joint(self) -> tuple[int, ...]:
+        """All its axes."""
+        return self.axes
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(_Mapped):
     """A symmetric, not linear reduction over axes (maximum, L2 norm); the axes leave the shape."""
 
     out: str
@@ -256,10 +281,16 @@ class Fold:
     law: Law
     function: str
     node: Node
+    linear: ClassVar[bool] = False
+
+    @property
+    def joint(self) -> tuple[int, ...]:
+        """All its axes."""
+        return self.axes
 
 
 @dataclass(frozen=True, slots=True)
-class Affine:
+class Affine(_Step):
     """Batch normalisation as x scale + shift: scale = gain / sqrt(var + epsilon), shift = bias - mean scale."""
 
     scale: str
@@ -270,10 +301,23 @@ class Affine:
     var: str
     epsilon: float
     node: Node
+    function: ClassVar[str] = ""
+    computable: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The tensors that it reads."""
+        return (self.gain, self.bias, self.mean, self.var)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The tensors that it makes."""
+        return (self.scale, self.shift)
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(_Step):
     """An operator without a rule, or one whose shapes are unknown: whatever it touches is opaque."""
 
     outs: tuple[str, ...]
@@ -284,9 +328,25 @@ class Unknown:
     node: Node
     missing: tuple[str, ...] = ()
     """What the node reads beside the operands: tensors of the model that the program does not have."""
+    function: ClassVar[str] = ""
+    linear: ClassVar[bool] = False
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The tensors that it makes."""
+        return self.outs
+
+    @property
+    def at_run_time(self) -> bool:
+        """It may, as nobody knows what it does."""
+        return True
 
 
 Step = Einsum | Pointwise | Concat | Slice | Mix | Normalise | Fold | Affine | Unknown
+"""Every step has ``operands`` and ``results``, the ``node`` that it is a part of, the ``function`` of numbers that it
+computes, or ``""`` where it only multiplies, adds, moves and chooses them, and ``linear``: whether it is that in all
+that it reads together."""
+S = TypeVar("S", Einsum, Pointwise, Mix, Normalise, Affine, Unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,27 +394,65 @@ class Program:
         """The outputs that somebody reads, be it the network itself at its next step."""
         return frozenset(self.outputs) - {loop.output for loop in self.loops if loop.flows}
 
+    def _all(self, kind: type[S]) -> tuple[S, ...]:
+        return tuple(step for step in self.steps if isinstance(step, kind))
+
+    @cached_property
+    def contractions(self) -> tuple[Einsum, ...]:
+        """Every product that is summed over labels, in order, and every rearrangement of one tensor."""
+        return self._all(Einsum)
+
+    @cached_property
+    def elementwise(self) -> tuple[Pointwise, ...]:
+        """Every elementwise function, in order."""
+        return self._all(Pointwise)
+
+    @cached_property
+    def mixes(self) -> tuple[Mix, ...]:
+        """Every map in a fixed order, in order."""
+        return self._all(Mix)
+
+    @cached_property
+    def norms(self) -> tuple[Normalise, ...]:
+        """Every softmax and normalisation, in order."""
+        return self._all(Normalise)
+
+    @cached_property
+    def batch_norms(self) -> tuple[Affine, ...]:
+        """Every batch normalisation, in order."""
+        return self._all(Affine)
+
+    @cached_property
+    def unknowns(self) -> tuple[Unknown, ...]:
+        """Every step of which nobody knows what it does, in order."""
+        return self._all(Unknown)
+
     @cached_property
     def affines(self) -> dict[str, Affine]:
         """The step behind each scale and shift of a batch normalisation."""
-        return {name: s for s in self.steps if isinstance(s, Affine) for name in (s.scale, s.shift)}
+        return {name: step for step in self.batch_norms for name in step.results}
+
+    @cached_property
+    def statistics(self) -> frozenset[str]:
+        """Running means and variances: they are no parameters."""
+        return frozenset(name for step in self.batch_norms for name in (step.mean, step.var))
 
     @cached_property
     def reads(self) -> Counter[str]:
         """How many times the steps read each tensor."""
-        return Counter(name for step in self.steps for name in operands(step))
+        return Counter(name for step in self.steps for name in step.operands)
 
     @cached_property
     def producers(self) -> dict[str, Step]:
         """Tensor -> the step that makes it."""
-        return {name: step for step in self.steps for name in results(step)}
+        return {name: step for step in self.steps for name in step.results}
 
     @cached_property
     def readers(self) -> dict[str, list[int]]:
         """Tensor -> the numbers of the steps that read it, in order."""
         found: dict[str, list[int]] = {}
         for number, step in enumerate(self.steps):
-            for name in dict.fromkeys(operands(step)):
+            for name in dict.fromkeys(step.operands):
                 found.setdefault(name, []).append(number)
         return found
 
@@ -370,16 +468,15 @@ class Program:
     @cached_property
     def places(self) -> dict[str, int]:
         """Tensor -> the number of the step that makes it."""
-        return {name: number for number, step in enumerate(self.steps) for name in results(step)}
+        return {name: number for number, step in enumerate(self.steps) for name in step.results}
 
     @cached_property
     def dependent(self) -> frozenset[str]:
         """The inputs, and all that depends on one, be it by a lookup at run time or in a way that nobody knows."""
         found = set(self.inputs)
         for step in self.steps:
-            chosen = isinstance(step, Unknown) or (isinstance(step, Mix) and step.kind.at_run_time)
-            if chosen or not found.isdisjoint(operands(step)):
-                found.update(results(step))
+            if step.at_run_time or not found.isdisjoint(step.operands):
+                found.update(step.results)
         return frozenset(found)
 
     @cached_property
@@ -399,12 +496,9 @@ class Program:
         fixed = {*self.weights, *self.tables}
         found: dict[str, Step] = {}
         for step in self.steps:
-            known = isinstance(step, (Einsum, Slice, Concat, Affine)) or (
-                isinstance(step, Pointwise) and listed(standard(step.function))
-            )
-            if known and fixed.issuperset(operands(step)):
-                found.update(dict.fromkeys(results(step), step))
-                fixed.update(results(step))
+            if step.computable and fixed.issuperset(step.operands):
+                found.update(dict.fromkeys(step.results, step))
+                fixed.update(step.results)
         return found
 
     @cached_property
@@ -413,19 +507,6 @@ class Program:
         return frozenset({*self.weights, *self.tables, *self.makers})
 
 
-def operands(step: Step) -> tuple[str, ...]:
-    """Names of the tensors that a step reads."""
-    if isinstance(step, (Einsum, Pointwise, Concat, Unknown)):
-        return step.operands
-    if isinstance(step, Affine):
-        return (step.gain, step.bias, step.mean, step.var)
-    return (step.x,)
-
-
-def results(step: Step) -> tuple[str, ...]:
-    """Names of the tensors that a step makes."""
-    if isinstance(step, Unknown):
-        return step.outs
-    if isinstance(step, Affine):
-        return (step.scale, step.shift)
-    return (step.out,)
+def rearranges(step: Step | None) -> TypeGuard[Einsum]:
+    """Whether a step is linear in one tensor, of which it only moves, copies and sums the elements along its axes."""
+    return isinstance(step, Einsum) and step.linear

@@ -16,9 +16,31 @@ from symlint.program.caches import unrolled
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.norms.recognise import recognise
 from symlint.program.parameters import buffers, mask, settles
-from symlint.program.pruning import pruned
 from symlint.program.registry import call
-from symlint.program.steps import Loop, Program, Step, results
+from symlint.program.steps import Loop, Program, Step
+
+# Pruning: a program without what nothing reads.
+
+
+def pruned(program: Program) -> Program:
+    """The program less its dead steps and tables; a step that reads a weight stays, so that it is accounted for."""
+    reads = program.reads.copy()
+    reads.update(program.outputs)
+    kept, gone = list[Step](), set[str]()
+    for step in reversed(program.steps):
+        made = step.results
+        if made and not any(reads[name] for name in made) and program.weights.keys().isdisjoint(step.operands):
+            reads.subtract(step.operands)
+            gone.update(made)
+        else:
+            kept.append(step)
+    gone.update(name for name in program.tables if not reads[name])
+    return replace(
+        program,
+        steps=tuple(reversed(kept)),
+        shapes={name: shape for name, shape in program.shapes.items() if name not in gone},
+        tables={name: value for name, value in program.tables.items() if name not in gone},
+    )
 
 
 def translate(model: Model) -> Program:
@@ -216,7 +238,7 @@ class _Translation:
 
     def _commit(self, tracer: Tracer) -> None:
         self.steps.extend(tracer.steps)
-        self.makers |= {name: step for step in tracer.steps for name in results(step)}
+        self.makers |= {name: step for step in tracer.steps for name in step.results}
         self.shapes.update(tracer.shapes)
         self.tables.update(tracer.tables)
 
@@ -224,7 +246,6 @@ class _Translation:
 def reads(node: Node) -> Iterator[str]:
     """Every name that a node reads, bodies of control flow included."""
     yield from (name for name in node.inputs if name)
-    for value in node.attributes.values():
-        if isinstance(value, Graph):
-            for inner in value.nodes:
-                yield from reads(inner)
+    for body in node.bodies:
+        for inner in body.nodes:
+            yield from reads(inner)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from symlint.model.graph import Graph, Node
 from symlint.model.operators import known
-from symlint.program.steps import Affine, Pointwise, Program, Step, Unknown, operands
+from symlint.program.steps import Affine, Program, Step, Unknown
 
 RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 PLAIN = frozenset({"Add", "Mul", "Where", "Complement", "Sigmoid", "Tanh", "Relu", "Softsign", "Softplus", "Identity"})
@@ -25,7 +25,7 @@ NORMS = frozenset(
 
 def exactly(step: Step) -> bool:
     """Whether a step computes what its operator does there."""
-    if isinstance(step, Pointwise) and step.node.op.startswith("Scatter"):
+    if step.elementwise and step.node.op.startswith("Scatter"):
         return step.node.attributes.get("reduction", "none") in ("none", b"none")
     return known(step.node.op).exact
 
@@ -41,8 +41,8 @@ class Truth:
         self._loops = looping(program.model.graph)
         self._states = {
             s.operands[2]: s
-            for s in program.steps
-            if isinstance(s, Pointwise) and s.function == "Where" and s.node.op in RECURRENT and len(s.operands) > 2
+            for s in program.elementwise
+            if s.function == "Where" and s.node.op in RECURRENT and len(s.operands) > 2
         }
 
     def free(self, length: int) -> bool:
@@ -54,7 +54,7 @@ class Truth:
 
         The sums of an LSTM read its cell, which grows with time; some activations have parameters of their own.
         """
-        unsure = isinstance(step, Pointwise) and (
+        unsure = step.elementwise and (
             (step.node.op == "LSTM" and step.function == "Add")
             or (step.node.op in RECURRENT and step.function not in PLAIN)
         )
@@ -76,9 +76,9 @@ class Truth:
         """The tensors that depend on no input and of which the values are not what the network computes."""
         found: set[str] = set()
         for name, step in self.program.makers.items():
-            tabled = any(n in self.program.tables for n in operands(step))
+            tabled = any(n in self.program.tables for n in step.operands)
             stale = tabled and not self.program.model.moving.isdisjoint(step.node.inputs)
-            if stale or not (exactly(step) or isinstance(step, Affine)) or not found.isdisjoint(operands(step)):
+            if stale or not (exactly(step) or name in self.program.affines) or not found.isdisjoint(step.operands):
                 found.add(name)
         return frozenset(found)
 
@@ -96,4 +96,4 @@ def _looping(graph: Graph) -> Iterator[Node]:
             mine = within or node.op in ("Loop", "Scan")
             if mine:
                 yield node
-            waiting += [(value, mine) for value in node.attributes.values() if isinstance(value, Graph)]
+            waiting += [(body, mine) for body in node.bodies]

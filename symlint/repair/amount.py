@@ -15,7 +15,8 @@ from symlint.evidence.ranks.invariant import general_linear
 from symlint.lint.repairs import Fold
 from symlint.model.file.wire import LARGE
 from symlint.model.graph import Model, Node, Shape, Tensor
-from symlint.program.parameters import FAR, QUANTISED, SCATTERS
+from symlint.model.operators import known
+from symlint.program.parameters import FAR
 from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Repair
 from symlint.repair.surgery.planned import Cuts
@@ -23,8 +24,6 @@ from symlint.repair.surgery.reached import nested
 from symlint.repair.units.folding import SLOTS
 from symlint.repair.units.readings import Reading, readings
 
-TOLD = ("Resize", "Upsample", "Clip", "Pad", "Pow")
-"""Operators that small operands tell shapes and functions."""
 FEW = 1 << 16
 """Elements that are compared one by one."""
 
@@ -111,12 +110,12 @@ class _Counted:
 
     def _decides(self, node: Node) -> bool:
         """Whether a node makes of a tensor that is cut something else than a parameter, by its size or its numbers."""
-        if node.op in QUANTISED:
-            how = QUANTISED[node.op]
+        operator = known(node.op)
+        if (how := operator.quantised) is not None:
             return bool(how.rows or how.bits or how.shape) and not self.cuts.keys().isdisjoint(node.inputs)
-        if node.op in SCATTERS:
+        if operator.scatters:
             return not self.cuts.keys().isdisjoint(node.inputs)
-        return node.op in TOLD and not self.cuts.keys().isdisjoint(node.inputs[1:])
+        return operator.told and not self.cuts.keys().isdisjoint(node.inputs[1:])
 
     # -- biases -------------------------------------------------------------------------------------------------------
     def _borne(self, repair: Repair) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from pathlib import Path
 from statistics import quantiles
 
 from symlint.model.file import saving
-from symlint.model.graph import Array, Graph, Model, Node, Shape
+from symlint.model.graph import Array, Model, Shape
 from symlint.model.shapes.concrete import Skeleton, make_concrete
 from symlint.program.parameters import parameters
-from symlint.program.steps import Einsum, Program
+from symlint.program.steps import Program
 from symlint.program.translate import translate
 from symlint.runtime.inputs.collection import collect
 from symlint.runtime.runner import Runner
@@ -53,7 +53,7 @@ def measure(path: str | Path, model: Model, like: Model | None = None) -> Measur
     shapes = _single(like or model)
     program = translate(_resized(model, shapes))
     return Measure(
-        nodes=sum(1 for _ in _nodes(model.graph)),
+        nodes=sum(1 for _ in model.graph.walk()),
         parameters=sum(parameters(program).values()),
         bytes=_bytes(Path(path)),
         multiply_adds=_multiply_adds(program),
@@ -141,29 +141,15 @@ def _resized(model: Model, shapes: Mapping[str, Shape]) -> Model:
     return replace(model, shapes=made.shapes, dtypes=made.dtypes, constants=made.constants, moving=made.moving)
 
 
-def _nodes(graph: Graph) -> Iterator[Node]:
-    for node in graph.nodes:
-        yield node
-        for value in node.attributes.values():
-            for body in value if isinstance(value, tuple) else (value,):
-                if isinstance(body, Graph):
-                    yield from _nodes(body)
-
-
 def _multiply_adds(program: Program) -> int:
     shapes = program.model.shapes
     apart = RECURRENT | SPREADING
     total = 0
-    for step in program.steps:
-        if (
-            isinstance(step, Einsum)
-            and len(step.operands) > 1
-            and step.node.op not in apart
-            and step.out not in program.fixed
-        ):
+    for step in program.contractions:
+        if not step.linear and step.node.op not in apart and step.out not in program.fixed:
             labels = {label for spec in step.specs for axis in spec for label in axis}
             total += prod(step.sizes[label] for label in labels)
-    for node in _nodes(program.model.graph):
+    for node in program.model.graph.walk():
         if node.op in apart and node.inputs[0] in shapes:
             x, weights = shapes[node.inputs[0]], [shapes.get(name, (0,)) for name in node.inputs[1:3]]
             total += prod(x) * prod(weights[0][1:]) if node.op in SPREADING else prod(x[:2]) * sum(map(prod, weights))

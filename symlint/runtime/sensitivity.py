@@ -10,6 +10,7 @@ import numpy as np
 
 from symlint.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.operators import known
 from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
 from symlint.runtime.rollout import rollout, starts
 from symlint.runtime.session import run_each
@@ -18,8 +19,6 @@ FAINT = 1e-4
 """An output answers if it changes from one example to another by more than this share of its largest value."""
 LOUD = 10.0
 """An output answers if it changes by this many times what the last place of the inputs changes of it."""
-BODIES = frozenset({"If", "Loop", "Scan"})
-"""Operators that may read what is no input of theirs."""
 MUTE = "its outputs do not answer to the inputs that were drawn"
 
 Feeds = Mapping[str, Array]
@@ -151,7 +150,7 @@ def _reached(model: Model) -> set[str]:
     """The values that depend on more than the shapes of inputs."""
     reached = set(model.graph.inputs)
     for node in model.graph.nodes:
-        if node.op in BODIES or (node.op not in ("Shape", "Size") and reached.intersection(node.inputs)):
+        if node.bodies or (not known(node.op).measures and reached.intersection(node.inputs)):
             reached.update(node.outputs)
     return reached
 

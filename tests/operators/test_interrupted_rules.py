@@ -16,7 +16,6 @@ from symlint.model.load import load
 from symlint.model.operators import _TABLE as TABLE
 from symlint.model.operators import operators
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import operands
 from symlint.program.translate import lower
 from symlint.runtime.verify import verify
 from symlint.symmetry.inference import examine
@@ -75,7 +74,7 @@ def test_what_a_stopped_rule_has_read_is_known(op, problem, tmp_path, monkeypatc
     lowering = lower(load(path))
     shapes = lowering.program.shapes
     assert {ref.name for ref in (*lowering.values.values(), *lowering.uses.values())} <= shapes.keys()
-    assert {name for step in lowering.program.steps for name in operands(step)} <= shapes.keys()
+    assert {name for step in lowering.program.steps for name in step.operands} <= shapes.keys()
     node = next(n for n in lowering.program.model.graph.nodes if n.op == op and {"r", "e"} & set(n.inputs))
     assert {k for out, k in lowering.uses if out == node.outputs[0]} == set(range(len(node.inputs)))
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from symlint.model.load import load
-from symlint.program.steps import Normalise, Pointwise, Program, operands, results
+from symlint.program.steps import Normalise, Pointwise, Program
 from symlint.program.translate import translate
 from symlint.symmetry.inference import infer
 
@@ -194,9 +194,9 @@ def whole(program: Program) -> bool:
     """Whether everything that is read is there, made before it is read, and has a shape."""
     there = {*program.inputs, *program.weights, *program.tables}
     for step in program.steps:
-        if not there.issuperset(operands(step)):
+        if not there.issuperset(step.operands):
             return False
-        there.update(results(step))
+        there.update(step.results)
     return there.issuperset(program.outputs) and set(program.shapes) == there
 
 

@@ -43,8 +43,6 @@ from symlint.program.steps import (
     Program,
     Slice,
     Step,
-    operands,
-    results,
 )
 from symlint.program.true_values import NORMS, Truth, exactly
 
@@ -78,7 +76,7 @@ def bounds(
     if wanted is not None and not wanted:
         return {}
     for step in program.steps:
-        if wanted is None or not wanted.isdisjoint(results(step)):
+        if wanted is None or not wanted.isdisjoint(step.results):
             walk.take(step)
     return walk.found
 
@@ -87,10 +85,10 @@ def _wanted(program: Program) -> set[str]:
     """The tensors on which an activation with a constant or a linear part depends."""
     found: set[str] = set()
     for step in reversed(program.steps):
-        if isinstance(step, Pointwise) and step.function in CLAMPS | SLOPES:
-            found.add(step.out)
-        if not found.isdisjoint(results(step)) and not isinstance(step, Normalise):
-            found.update(operands(step))
+        if step.function in CLAMPS | SLOPES:
+            found.update(step.results)
+        if not found.isdisjoint(step.results) and not isinstance(step, Normalise):
+            found.update(step.operands)
     return found - program.fixed
 
 
@@ -156,11 +154,11 @@ class _Walk:
     def take(self, step: Step) -> None:
         """What a step makes lies between."""
         if not self.truth.told(step):
-            for name in results(step):
+            for name in step.results:
                 if name not in self.program.fixed:
                     self.put(name, unbounded(self.shape(name)))
-        elif not self.program.fixed.issuperset(results(step)):
-            (name,) = results(step)
+        elif not self.program.fixed.issuperset(step.results):
+            (name,) = step.results
             self.put(name, self.step(step))
 
     @dispatched

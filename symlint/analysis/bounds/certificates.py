@@ -39,8 +39,8 @@ def certify(
 def settled(structure: Structure, values: Mapping[str, Value], found: Mapping[str, Interval]) -> dict[str, Settled]:
     """The elements that an activation makes one number, where that is not known from the weights alone."""
     made: dict[str, Settled] = {}
-    for step in structure.program.steps:
-        if isinstance(step, Pointwise) and step.out in found and found[step.out].settled.any():
+    for step in structure.program.elementwise:
+        if step.out in found and found[step.out].settled.any():
             one, value = found[step.out], values[step.out]
             fresh = one.settled & ~value.constant if value.shape == one.shape else one.settled
             if fresh.any():

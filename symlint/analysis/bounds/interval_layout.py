@@ -9,7 +9,8 @@ import numpy as np
 
 from symlint.analysis.bounds.interval import Ball, Interval, fitted, hull, joined, paired, widened
 from symlint.model.graph import Array, Shape
-from symlint.program.steps import Mix, MixKind, Pointwise, Slice
+from symlint.program.mixing import MixKind
+from symlint.program.steps import Mix, Pointwise, Slice
 
 
 def concatenated(parts: Sequence[Interval], sizes: Sequence[int], axis: int, shape: Shape) -> Interval:

@@ -9,6 +9,7 @@ import numpy as np
 
 from symlint.analysis.bounds.interval import UNIT, Interval, widened
 from symlint.model.graph import Array
+from symlint.model.operators import known
 from symlint.program.numbers import contract as summed
 from symlint.program.steps import Einsum, Spec
 
@@ -30,7 +31,7 @@ def rearranged(step: Einsum, x: Interval, free: Free) -> Interval:
         ball = None if axes is None or x.ball is None else x.ball.moved(lambda a: _arranged(step, a), axes)
         shares = _followed(step.specs[0], step.result, x.shares) if x.shares else None
         return Interval(made.low, made.high, ball, shares or ())
-    if step.node.op not in ("ReduceMean", "GlobalAveragePool") and any(free(step.sizes[label]) for label in lost):
+    if not known(step.node.op).averages and any(free(step.sizes[label]) for label in lost):
         return _any_number(made)
     size = _arranged(step, np.where(np.isfinite(x.size), x.size, 0))
     found = widened(made.low, made.high, UNIT * prod(step.sizes[label] for label in lost) * size)

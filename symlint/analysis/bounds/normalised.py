@@ -11,7 +11,7 @@ import numpy as np
 from symlint.analysis.bounds.radius import radii
 from symlint.model.graph import Array
 from symlint.program.numbers import Numbers
-from symlint.program.steps import Einsum, Normalise, Pointwise, Program, Slice, Step, operands, results
+from symlint.program.steps import Einsum, Normalise, Program, Slice, Step
 from symlint.program.true_values import NORMS, Truth, exactly
 
 WIDEST = 2048
@@ -33,7 +33,7 @@ class Normalised:
 
     def __init__(self, program: Program, numbers: Numbers) -> None:
         self.program, self.numbers, self.truth = program, numbers, Truth(program)
-        self.makers: Mapping[str, Step] = {name: step for step in program.steps for name in results(step)}
+        self.makers: Mapping[str, Step] = {name: step for step in program.steps for name in step.results}
         self._radii: Mapping[str, float] | None = None
 
     def affine(self, name: str, probes: int) -> Affine | None:
@@ -79,8 +79,8 @@ class Normalised:
             linear = isinstance(step, (Einsum, Slice)) or _scales(step)
             if step is None or not linear or not (exactly(step) or step.node.op.endswith("Attention")):
                 return None
-            moving = [n for n in operands(step) if n not in self.program.fixed]
-            divided = isinstance(step, Pointwise) and step.function == "Div" and moving[:1] != [step.operands[0]]
+            moving = [n for n in step.operands if n not in self.program.fixed]
+            divided = step.function == "Div" and moving[:1] != [step.operands[0]]
             if len(moving) != 1 or divided:
                 return None
             steps.append(step)
@@ -92,10 +92,10 @@ class Normalised:
         for step in steps:
             given = dict(arrays)
             if not lead:
-                given |= {n: self.numbers.value(n) for n in operands(step) if n in self.program.fixed}
+                given |= {n: self.numbers.value(n) for n in step.operands if n in self.program.fixed}
             arrays = self.numbers.apply(step, given, lead)
         return next(iter(arrays.values()))
 
 
 def _scales(step: Step | None) -> bool:
-    return isinstance(step, Pointwise) and (step.known.sums or step.function in ("Mul", "Div", "Identity"))
+    return step is not None and (step.known.sums or step.function in ("Mul", "Div", "Identity"))

@@ -8,13 +8,14 @@ limit, which is read off at the largest one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import singledispatch
 
 import numpy as np
 
 from symlint.model.graph import Array
 from symlint.program.arithmetic import compute
 from symlint.program.numbers import contract
-from symlint.program.steps import Einsum, Fold, Normalise, Pointwise, Program, Step, operands, results
+from symlint.program.steps import Einsum, Fold, Normalise, Pointwise, Program, Step, rearranges
 from symlint.program.translate import lowered
 from symlint.program.true_values import NORMS
 
@@ -29,7 +30,7 @@ LONGEST = 64
 
 def radii(program: Program) -> dict[str, float]:
     """Output of each written-out normalisation -> the length that it does not exceed; absent where none is known."""
-    written = [s for s in program.steps if isinstance(s, Normalise) and s.node.op not in NORMS]
+    written = [step for step in program.norms if step.node.op not in NORMS]
     written = [s for s in written if s.function in ("rms", "standardise", "l2")]
     if not written:
         return {}
@@ -74,7 +75,7 @@ def _chain(source: str, out: str, makers: Mapping[str, Step]) -> list[Step] | No
             return False
         if id(step) in found:
             return True
-        reached = [reaches(read, depth + 1) for read in operands(step)]
+        reached = [reaches(read, depth + 1) for read in step.operands]
         if not any(reached):
             return False
         found[id(step)] = step
@@ -83,40 +84,51 @@ def _chain(source: str, out: str, makers: Mapping[str, Step]) -> list[Step] | No
 
     if not reaches(out, 0) or len(order) > LONGEST:
         return None
-    sound = all(
-        (isinstance(s, Pointwise) and s.function in PARTS)
-        or (isinstance(s, Einsum) and len(s.operands) == 1)
-        or (isinstance(s, Einsum) and s.operands[0] == s.operands[-1])
-        or (isinstance(s, Fold) and s.function in _FOLDS)
-        for s in order
-    )
-    return order if sound else None
+    return order if all(map(_sound, order)) else None
+
+
+def _sound(step: Step) -> bool:
+    """Whether a step may be part of a normalisation: a square is, other products are not."""
+    if rearranges(step) or step.function in PARTS or step.function in _FOLDS:
+        return True
+    return step.product and step.operands[0] == step.operands[-1]
 
 
 def _run(chain: list[Step], raw: Program, values: dict[str, Array], out: str) -> Array | None:
     """What a chain makes in float64, gains being one and biases nothing."""
     for step in chain:
-        given = [values[n] if n in values else _stranger(step, n, raw) for n in operands(step)]
-        made: Array | None
-        if isinstance(step, Einsum):
-            made = contract(step, given, [0] * len(given))
-        elif isinstance(step, Fold):
-            made = _FOLDS[step.function](given[0], step.axes)
-        elif isinstance(step, Pointwise):
-            made = compute(step, given)
-        else:
-            return None
+        made = _made(step, [values[n] if n in values else _stranger(step, n, raw) for n in step.operands])
         if made is None:
             return None
-        values[results(step)[0]] = made
+        values[step.results[0]] = made
     return values.get(out)
+
+
+@singledispatch
+def _made(step: Step, given: list[Array]) -> Array | None:
+    raise NotImplementedError(type(step))
+
+
+@_made.register
+def _(step: Einsum, given: list[Array]) -> Array | None:
+    return contract(step, given, [0] * len(given))
+
+
+@_made.register
+def _(step: Fold, given: list[Array]) -> Array | None:
+    return _FOLDS[step.function](given[0], step.axes)
+
+
+@_made.register
+def _(step: Pointwise, given: list[Array]) -> Array | None:
+    return compute(step, given)
 
 
 def _stranger(step: Step, name: str, raw: Program) -> Array:
     """An operand that is no part of the normalisation: a table is itself, a gain is one and a bias nothing."""
     if name in raw.tables:
         return raw.tables[name].astype(np.float64)
-    neutral = 1.0 if isinstance(step, Pointwise) and step.function in ("Mul", "Div") else 0.0
+    neutral = 1.0 if step.function in ("Mul", "Div") else 0.0
     return np.full((1,) * len(raw.shapes[name]), neutral)
 
 

@@ -32,8 +32,6 @@ from symlint.program.steps import (
     Unknown,
 )
 
-SOFTMAX = frozenset({"Softmax", "LogSoftmax"})
-
 
 class Forward(Elements):
     """What reaches every tensor from the inputs: its second moments, if every weight were one path."""
@@ -163,7 +161,7 @@ class Forward(Elements):
     def _(self, step: Normalise) -> None:
         if step.out not in self.moving:
             return
-        if step.function in SOFTMAX:
+        if step.known.shares:
             count = prod(self.program.shapes[step.x][k] for k in step.axes)
             self.found[step.out] = self.ones(step.out) / count**2
             return
@@ -174,7 +172,8 @@ class Forward(Elements):
     def centred(self, step: Normalise, square: Array) -> Array:
         """Without the mean, where the step takes it away along one axis of which pairs are known."""
         twice = self.layout.doubled(step.x)
-        if step.function not in ("standardise", *SOFTMAX) or len(step.axes) != 1 or step.axes[0] not in twice:
+        less = step.known.shares or step.function == "standardise"
+        if not less or len(step.axes) != 1 or step.axes[0] not in twice:
             return square
         for k in (step.axes[0], len(self.layout.shape(step.x)) + twice.index(step.axes[0])):
             square = square - square.mean(axis=k, keepdims=True)

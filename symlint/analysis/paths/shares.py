@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from symlint.analysis.paths.bending import root
-from symlint.analysis.paths.paths import SOFTMAX, Forward
+from symlint.analysis.paths.paths import Forward
 from symlint.model.graph import Array
 from symlint.program.dispatch import dispatched
 from symlint.program.flow import Passages
@@ -23,7 +23,6 @@ from symlint.program.steps import (
     Slice,
     Step,
     Unknown,
-    operands,
 )
 from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.motion.membership import members
@@ -130,7 +129,7 @@ class Backward:
     def _(self, step: Normalise) -> None:
         if step.out in self.found:
             asked = self.found[step.out]
-            if step.function in SOFTMAX:
+            if step.known.shares:
                 count = prod(self.program.shapes[step.x][k] for k in step.axes)
                 squares = np.abs(self.forward.squares(step.x))
                 asked = self.layout.scaled(step.x, asked, (1.0 + squares) ** -0.5 / count)
@@ -146,12 +145,12 @@ def mixed(structure: Structure) -> frozenset[int]:
     found = {a.leaf for a in structure.rotations if not isinstance(a, PlaneRotation)}
     factors, of, met = structure.axes.factors, structure.axes.of, Passages(structure.program).met
     weights = structure.program.weights
-    for step in structure.program.steps:
-        if not isinstance(step, Normalise) or len(step.axes) != 1 or step.x in met:
+    for step in structure.program.norms:
+        if len(step.axes) != 1 or step.x in met:
             continue
         leaves = set(factors.leaves(of[step.x][step.axes[0]]))
         held = all(any(n in weights for n in factors.holders.get(x, ())) for x in leaves)
-        if held and step.function in ("standardise", *SOFTMAX):
+        if held and (step.known.shares or step.function == "standardise"):
             found |= leaves
     return frozenset(found)
 
@@ -163,7 +162,7 @@ class Shares:
         self.forward, self.backward = forward, Backward(forward)
         self.structure = forward.layout.structure
         self.loose = uncentred(forward) | centred(forward)
-        self.norms = {step.out: step for step in forward.program.steps if isinstance(step, Normalise)}
+        self.norms = {step.out: step for step in forward.program.norms}
 
     def of(self, action: Action) -> Array | None:
         """The share of each unit relative to an equal one, where it is largest; None where no path holds the units."""
@@ -176,7 +175,7 @@ class Shares:
             if rows is None:
                 continue
             reached, asked = _unit(self.forward.of(name)), _unit(self.backward.found[name])
-            if name in self.norms and self.norms[name].function not in SOFTMAX:
+            if name in self.norms and not self.norms[name].known.shares:
                 asked = self.forward.centred(self.norms[name], asked)
             if action.leaf in layout.mixed:
                 each = layout.diagonal(name, reached) * layout.diagonal(name, asked)
@@ -197,10 +196,8 @@ def uncentred(forward: Forward) -> frozenset[str]:
             square = forward.of(step.x)
             if step.out in forward.moving and forward.centred(step, square) is not square:
                 found.add(step.x)
-        elif not isinstance(step, (Unknown, Affine, Mix, Fold)) and step.out in found:
-            one = isinstance(step, (Slice, Concat)) or (isinstance(step, Einsum) and len(step.operands) == 1)
-            if one or (isinstance(step, Pointwise) and (step.linear or _gained(forward, step))):
-                found.update(operands(step))
+        elif (step.linear and not isinstance(step, Mix)) or _gained(forward, step):
+            found.update(step.operands if not found.isdisjoint(step.results) else ())
     return frozenset(found)
 
 
@@ -213,18 +210,17 @@ def centred(forward: Forward) -> frozenset[str]:
             square = forward.of(step.x)
             if forward.centred(step, square) is not square:
                 made.add(step.out)
-        elif not isinstance(step, (Normalise, Unknown, Affine, Fold)) and made.intersection(operands(step)):
-            one = isinstance(step, (Slice, Mix)) or (isinstance(step, Einsum) and len(step.operands) == 1)
-            one |= isinstance(step, Pointwise) and (step.linear or _gained(forward, step))
-            if one and sum(name in forward.moving for name in operands(step)) == 1:
-                made.add(step.out)
-                found.add(step.out)
+        elif not isinstance(step, (Normalise, Concat)) and not made.isdisjoint(step.operands):
+            one = step.linear or isinstance(step, Mix) or _gained(forward, step)
+            if one and sum(name in forward.moving for name in step.operands) == 1:
+                made.update(step.results)
+                found.update(step.results)
     return frozenset(found)
 
 
-def _gained(forward: Forward, step: Pointwise) -> bool:
+def _gained(forward: Forward, step: Step) -> bool:
     """Whether a step multiplies one tensor by numbers."""
-    return step.function in ("Mul", "Div") and sum(name in forward.moving for name in step.operands) == 1
+    return step.known.factor != 0 and sum(name in forward.moving for name in step.operands) == 1
 
 
 def _unit(square: Array) -> Array:

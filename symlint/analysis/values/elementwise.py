@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -17,8 +17,6 @@ from symlint.program.steps import GRID, Pointwise
 
 LARGE = 1 << 14
 """Elements of a weight from which on what comes of it is worked out later."""
-LEVELLED: Mapping[str, Any] = {"Identity": None, "Sub": np.subtract, "Mul": np.multiply}
-"""What quantisers do with levels, whose numbers stay finite."""
 
 
 def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
@@ -34,7 +32,7 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
         return tidy(made.labels, np.where(_lifted(absent(values[0].slim), len(made.shape)), 0.0, made.slim))
     if step.law.kind == "product" and all(d is not None for d in step.law.degrees):
         return _product(names, step, values)
-    if step.function == "Where" and step.law.degrees[:1] == (None,):
+    if step.known.chooses and step.law.degrees[:1] == (None,):
         return _choice(names, values[0], values[1:])
     if step.law.kind == "product" and step.law.degrees[0] == 1:
         return _any(names, step, values, homogeneous=True)
@@ -46,7 +44,7 @@ def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if (later := _put_off(step, values, shape)) is not None:
         return later
     # A quantiser finds its axis by the sizes of what it is given.
-    whole = step.function.endswith("QuantizeLinear")
+    whole = step.known.quantises
     made = compute(step, [v.scale if whole else v.slim for v in values])
     if made is None:
         return names.fresh(shape)
@@ -57,7 +55,11 @@ def _put_off(step: Pointwise, values: list[Value], shape: Shape) -> Value | None
     """What comes of the levels of a large weight, worked out when it is read: it is finite whatever they are."""
     place = max(range(len(values)), key=lambda k: prod(values[k].shape))
     weight, numbers = values[place].held, [v.slim for k, v in enumerate(values) if k != place]
-    if step.function not in LEVELLED or not isinstance(weight, Weight) or not weight.levels:
+    does = step.known
+    # What quantisers do with levels, whose numbers stay finite.
+    operation: Any = np.multiply if does.factor > 0 else np.subtract if does.sums and does.negates else None
+    handed = operation is not None or (does.passes and not does.negates)
+    if not handed or not isinstance(weight, Weight) or not weight.levels:
         return None
     small = all(n.size * 16 <= prod(shape) and np.isfinite(n.astype(np.float64)).all() for n in numbers)
     whole = step.function == step.node.op and all(n.dtype.kind in "biu" for n in numbers) and "int" in weight.dtype
@@ -67,7 +69,7 @@ def _put_off(step: Pointwise, values: list[Value], shape: Shape) -> Value | None
     levels = source if isinstance(source, Levels) else Levels(weight.read, shape)
     for number in numbers:
         wide = _lifted(number.astype(np.float64), len(shape))
-        levels = levels.then(Operand(LEVELLED[step.function], wide, behind=place == 0))
+        levels = levels.then(Operand(operation, wide, behind=place == 0))
     key = (*weight.key, step.function, *(n.tobytes() for n in numbers))
     return Value(None, Weight(shape, "float64", levels, key, levels=True), shape)
 
@@ -81,7 +83,7 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
     scale = x.slim
     if step.known.passes:
-        return x if step.function != "Neg" else Value(x.bases, -scale, x.shape, x.off)
+        return x if not step.known.negates else Value(x.bases, -scale, x.shape, x.off)
     constant = x.labels.constant & np.ones(scale.shape, bool)
     made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
     clear = constant if made is not None else None
@@ -102,8 +104,8 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
 
 def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     """Signed terms: the first that is no constant sets the scale."""
-    signs = [-1.0 if step.function == "Sub" and k else 1.0 for k in range(len(values))]
-    divide = len(values) if step.function == "Mean" else 1
+    signs = [float(step.known.sign(k)) for k in range(len(values))]
+    divide = len(values) if step.known.averages else 1
     shape = np.broadcast_shapes(*(v.shape for v in values))
     rank = len(shape)
     scales = [_lifted(v.slim.astype(np.float64) * s / divide, rank) for v, s in zip(values, signs, strict=True)]
@@ -159,7 +161,7 @@ def _offset(names: Names, x: Bases, lead: Array, fixed: Array) -> Value:
 
 def _cancelled(step: Pointwise, values: list[Value], rank: int) -> Mask | None:
     """Where a difference is zero because both sides are one unknown number; None where nothing is."""
-    if step.function != "Sub" or any(v.bases is None for v in values):
+    if not step.known.negates or any(v.bases is None for v in values):
         return None
     (a, x), (b, y) = ((v.labels, v.slim) for v in values)
     if b.starts.size > 1 or any(b.steps) or not b.starts.all() or not (a.starts == b.starts.reshape(-1)[0]).any():

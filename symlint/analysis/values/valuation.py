@@ -37,8 +37,6 @@ from symlint.program.steps import (
 LIMIT = 1 << 23
 SMALL = 1 << 14
 """Elements of a table below which its lines are compared as they are."""
-EXTREMA = {"GlobalMaxPool": np.max, "ReduceMax": np.max, "ReduceMin": np.min}
-"""Folds that choose one of what they read, whatever its number."""
 PASSES = 6
 """Times that a network is gone through in search of what holds of its states; then nothing is assumed of them."""
 Classes = NDArray[np.int64]
@@ -296,7 +294,7 @@ class _Forward:
     def _(self, step: Fold) -> None:
         x = self.values[step.x]
         bases, scale = self._rows(x, step.axes, step.law)
-        if (extreme := EXTREMA.get(step.function)) is not None:  # of known numbers it is one of them
+        if (extreme := step.known.extreme) is not None:  # of known numbers it is one of them
             fixed = np.asarray(x.labels.constant.all(axis=step.axes, keepdims=True))
             bases, scale = bases.clear(fixed), np.where(fixed, extreme(x.slim, axis=step.axes, keepdims=True), scale)
         kept = [k for k in range(len(bases.shape)) if k not in step.axes]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from symlint.model.graph import Array, Graph, Model, Node
+from symlint.model.operators import known
 
 IMPLIED = frozenset(("kernel_shape",))
 """Attributes that a weight's shape says as well."""
@@ -141,7 +142,7 @@ class _Reader:
     def _converts(self, node: Node) -> bool:
         """Whether a node only makes floating-point numbers of another type, where the two files have several."""
         kinds = [self.model.dtypes.get(name, "") for name in (*node.inputs[:1], *node.outputs)]
-        return self.coarse and node.op in ("Cast", "CastLike") and all(kind in FLOATS for kind in kinds)
+        return self.coarse and known(node.op).casts and all(kind in FLOATS for kind in kinds)
 
     def _sources(self, graph: Graph) -> dict[str, str]:
         """What a conversion makes -> what it is made of."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, operands, results
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Step
 
 WRITES, READS = "out", "sum"
 """An axis whose units the reader's result still has, and one over which it sums."""
-_KINDS = {"Add": "add", "Sub": "add", "Sum": "add", "Mul": "mul", "Div": "mul"}
 _AFFINE = ("gain", "shift", "mean", "variance")
 
 
@@ -36,67 +36,92 @@ def readings(program: Program, moving: Collection[str]) -> dict[str, Reading]:
         moving: the tensors that depend on the input.
     """
     found: dict[str, Reading] = {}
+    uses = _Uses(program)
     for number in range(len(program.steps) - 1, -1, -1):
         step = program.steps[number]
-        outs = results(step)
-        late = any(out in moving for out in outs)
-        for k, name in enumerate(operands(step)):
+        late = any(out in moving for out in step.results)
+        for k, name in enumerate(step.operands):
             if name in moving or name not in program.shapes or name in program.tables:
                 continue
             mine = found.setdefault(name, Reading([set() for _ in program.shapes[name]]))
             if late:
                 mine.first = number
-                mine.kinds.add(_kind(step))
-                for axis, use in _direct(step, k, program):
+                mine.kinds.add(uses.kind(step))
+                for axis, use in uses.direct(step, k):
                     mine.axes[axis].add(use)
-            elif outs and outs[0] in found:
-                _pass_on(step, k, found[outs[0]], mine, program)
+            elif step.results and (made := found.get(step.results[0])) is not None:
+                # What is made of a constant is used: so is the constant.
+                mine.kinds |= made.kinds
+                mine.first = min(mine.first, made.first)
+                for axis, passed in uses.passed(step, k, made):
+                    mine.axes[axis] |= passed
             if isinstance(step, Affine):
                 mine.kinds = {_AFFINE[k]}
     return found
 
 
-def _kind(step: Step) -> str:
-    if isinstance(step, Einsum):
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """What one step does with the axes of what it reads."""
+
+    program: Program
+
+    @dispatched
+    def kind(self, step: Step) -> str:
+        """What it does, in a word."""
+        return type(step).__name__.lower()
+
+    @kind.register
+    def _(self, step: Einsum) -> str:
         return "linear"
-    if isinstance(step, Pointwise):
-        return _KINDS.get(step.function, step.function)
-    return "lookup" if isinstance(step, Mix) else type(step).__name__.lower()
 
+    @kind.register
+    def _(self, step: Pointwise) -> str:
+        added = step.known.sums and not step.known.averages
+        return "add" if added else "mul" if step.known.factor else step.function
 
-def _direct(step: Step, k: int, program: Program) -> Iterator[tuple[int, str]]:
-    """The axes of operand `k` of a step with what becomes of them."""
-    if isinstance(step, Einsum):
-        kept = {label for axis in step.result for label in axis}
+    @kind.register
+    def _(self, step: Mix) -> str:
+        return "lookup"
+
+    @dispatched
+    def direct(self, step: Step, k: int) -> Iterator[tuple[int, str]]:
+        """The axes of operand `k` with what becomes of them."""
+        yield from ((axis, WRITES) for axis, size in enumerate(self.program.shapes[step.operands[k]]) if size > 1)
+
+    @direct.register
+    def _(self, step: Einsum, k: int) -> Iterator[tuple[int, str]]:
         for axis, labels in enumerate(step.specs[k]):
             for label in labels:
-                yield axis, WRITES if label in kept else READS
-        return
-    for axis, size in enumerate(program.shapes[operands(step)[k]]):
-        if size > 1:
-            kept_axis = not isinstance(step, Mix) or axis in step.keep
-            yield axis, WRITES if kept_axis else READS
+                yield axis, WRITES if label in step.kept else READS
 
+    @direct.register
+    def _(self, step: Mix, k: int) -> Iterator[tuple[int, str]]:
+        for axis, size in enumerate(self.program.shapes[step.x]):
+            if size > 1:
+                yield axis, WRITES if axis in step.keep else READS
 
-def _pass_on(step: Step, k: int, made: Reading, mine: Reading, program: Program) -> None:
-    """What is made of a constant is used: so is the constant."""
-    mine.kinds |= made.kinds
-    mine.first = min(mine.first, made.first)
-    shape = program.shapes[operands(step)[k]]
-    if isinstance(step, Einsum):
+    @dispatched
+    def passed(self, step: Step, k: int, made: Reading) -> Iterator[tuple[int, set[str]]]:
+        """The axes of operand `k` with the uses of what they become."""
+        shape = self.program.shapes[step.operands[k]]
+        lead = len(made.axes) - len(shape)
+        for axis, size in enumerate(shape):
+            if size > 1 and 0 <= axis + lead < len(made.axes):
+                yield axis, made.axes[axis + lead]
+
+    @passed.register
+    def _(self, step: Einsum, k: int, made: Reading) -> Iterator[tuple[int, set[str]]]:
         uses: dict[str, set[str]] = {}
         for labels, found in zip(step.result, made.axes, strict=True):
             for label in labels:
                 uses.setdefault(label, set()).update(found)
         for axis, labels in enumerate(step.specs[k]):
             for label in labels:
-                mine.axes[axis] |= uses.get(label, {READS})
-    elif isinstance(step, Mix):
+                yield axis, uses.get(label, {READS})
+
+    @passed.register
+    def _(self, step: Mix, k: int, made: Reading) -> Iterator[tuple[int, set[str]]]:
         for found, source in zip(made.axes, step.keep, strict=True):
             if source is not None:
-                mine.axes[source] |= found
-    else:
-        lead = len(made.axes) - len(shape) if not isinstance(step, Slice) else 0
-        for axis, size in enumerate(shape):
-            if size > 1 and 0 <= axis + lead < len(made.axes):
-                mine.axes[axis] |= made.axes[axis + lead]
+                yield source, found

@@ -20,7 +20,7 @@ from symlint.evidence.context import Context
 from symlint.model.graph import Array, Node, Shape
 from symlint.program.numbers import Numbers
 from symlint.program.parameters import parameters
-from symlint.program.steps import Affine, Pointwise, Step, operands, results
+from symlint.program.steps import Step
 
 VECTORS = ("add", "shift", "mean", "variance", "gain", "mul")
 """Kinds of weights that hold a number per unit and write or read nothing."""
@@ -85,11 +85,8 @@ class Weights:
 
     def _found(self) -> Iterator[Weight]:
         tensors = self.program.model.tensors
-        statistics = {n for s in self.program.steps if isinstance(s, Affine) for n in (s.mean, s.var)}
-        wanted = {
-            *parameters(self.program),
-            *(self.program.weights[n] for n in statistics if n in self.program.weights),
-        }
+        statistics = self.program.statistics & self.program.weights.keys()
+        wanted = {*parameters(self.program), *(self.program.weights[n] for n in statistics)}
         index = 0
         seen = set()
         for name, stored in self.program.weights.items():
@@ -115,13 +112,13 @@ class Weights:
         stored = self.program.weights[name]
         step: Array | None = None
         scaled = False
-        while (maker := self._next.get(name)) and getattr(maker, "function", "Mul") in _LIFTING:
-            if isinstance(maker, Pointwise) and maker.function == "Mul":
+        while (maker := self._next.get(name)) and maker.function in _LIFTING:
+            if maker.function == "Mul":
                 others = [self.number(n) for n in maker.operands if n != name]
                 if all(v is not None for v in others):
                     step = np.abs(prod(v for v in others if v is not None))
                     scaled = True
-            name = results(maker)[0]
+            name = maker.results[0]
         if stored in self._packed:
             made = unpacked(self.program.model, self._packed[stored])
             return name, None if made is None else made[1], True
@@ -133,9 +130,9 @@ class Weights:
         moving, reads = self.context.moving, Counter[str]()
         found: dict[str, Step] = {}
         for step in self.program.steps:
-            for name in operands(step):
+            for name in step.operands:
                 reads[name] += 1
-                if name not in moving and results(step) and moving.isdisjoint(results(step)):
+                if name not in moving and step.results and moving.isdisjoint(step.results):
                     found[name] = step
         return {name: step for name, step in found.items() if reads[name] == 1}
 
@@ -173,7 +170,7 @@ class Weights:
         return Block(index, tuple(sorted(dims)), tuple(np.arange(n) for n in shape))
 
 
-_LIFTING = ("Identity", "Cast", "Sub", "Add", "Mul", "Div")
+_LIFTING = ("", "Identity", "Cast", "Sub", "Add", "Mul", "Div")
 
 
 def _fitted(step: Array, shape: Shape) -> Array:

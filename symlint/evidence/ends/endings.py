@@ -14,7 +14,7 @@ import numpy as np
 from symlint.analysis.values.lattice import Value, alike, distinct
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
-from symlint.program.steps import Einsum, Program, Step, operands, results
+from symlint.program.steps import Program, Step
 from symlint.symmetry.structure import Structure
 
 
@@ -59,8 +59,8 @@ def _written(structure: Structure, moving: Set[str]) -> dict[int, set[str]]:
     """Leaf -> the constant tensors whose contraction with a moving one makes its units."""
     found: dict[int, set[str]] = {}
     leaves, of = structure.axes.factors.leaves, structure.axes.of
-    for step in structure.program.steps:
-        if isinstance(step, Einsum) and step.out in moving:
+    for step in structure.program.contractions:
+        if step.out in moving:
             read = {x for name in step.operands if name in moving for f in of[name] for x in leaves(f)}
             made = {x for f in of[step.out] for x in leaves(f)} - read
             for name in step.operands:
@@ -84,10 +84,10 @@ def _ending(
         return any(not leaves.isdisjoint(factors.leaves(f)) for f in of[name])
 
     tail = _tail(program, output, {n for n in moving if holds(n)}, moving)
-    read = {n for step in tail.steps for n in operands(step)}
+    read = {n for step in tail.steps for n in step.operands}
     writers = [n for n in read if any(n in written[leaf] for leaf in leaves)]
     living = leaves | {x for n in writers for f in of[n] for x in factors.leaves(f)}
-    names = {*read, *(n for step in tail.steps for n in results(step))}
+    names = {*read, *(n for step in tail.steps for n in step.results)}
     carried = {n: tuple(not living.isdisjoint(factors.leaves(f)) for f in of[n]) for n in names}
     with np.errstate(all="ignore"):
         values, _ = valuate(tail, carried, {}, verdicts)
@@ -103,7 +103,7 @@ def _stored(program: Program, name: str) -> Iterator[str]:
     if name in program.weights:
         yield program.weights[name]
     elif name in program.makers:
-        for part in operands(program.makers[name]):
+        for part in program.makers[name].operands:
             yield from _stored(program, part)
 
 
@@ -111,12 +111,12 @@ def _tail(program: Program, output: str, inside: Set[str], moving: Set[str]) -> 
     """The steps that make an output, back to moving tensors that are not `inside`: they are its inputs."""
     wanted, steps = {output}, list[Step]()
     for step in reversed(program.steps):
-        made = set(results(step))
+        made = set(step.results)
         if made.isdisjoint(wanted) or not (made & {*inside, output} or made.isdisjoint(moving)):
             continue
-        wanted.update(operands(step))
+        wanted.update(step.operands)
         steps.append(step)
-    made = {n for step in steps for n in results(step)}
+    made = {n for step in steps for n in step.results}
     known = {*program.weights, *program.tables}
     return replace(
         program,

@@ -11,6 +11,7 @@ import numpy as np
 from symlint.analysis.need import Mask
 from symlint.evidence.ends.pinned import Ends, compares
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.operators import known as operator
 from symlint.program.translate import reads
 
 
@@ -113,7 +114,7 @@ def reading(model: Model) -> dict[str, str]:
     read = {n: [k for k in model.graph.nodes if n in set(reads(k))] for n in model.graph.inputs}
     found: dict[str, str] = {}
     for name, nodes in read.items():
-        of_values = [k for k in nodes if k.op not in ("Shape", "Size") and not all(n in known for n in k.outputs)]
+        of_values = [k for k in nodes if not operator(k.op).measures and not all(n in known for n in k.outputs)]
         if name in useful and (of_values or name in model.graph.outputs):
             found[name] = "used"
         else:

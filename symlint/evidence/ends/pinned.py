@@ -19,7 +19,7 @@ from symlint.analysis.values.valuation import valuate
 from symlint.evidence.ends.settled import reread
 from symlint.model.graph import Array, Tensor
 from symlint.program.parameters import parameters
-from symlint.program.steps import Einsum, Mix, Normalise, Program, Step, Unknown, operands, results
+from symlint.program.steps import Einsum, Normalise, Program, Step, Unknown
 from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure
 
@@ -38,7 +38,7 @@ class Ends:
     @cached_property
     def makers(self) -> dict[str, Step]:
         """Tensor -> the step that makes it."""
-        return {name: step for step in self.structure.program.steps for name in results(step)}
+        return {name: step for step in self.structure.program.steps for name in step.results}
 
     def tail(self, output: str) -> Iterator[tuple[str, Step | None]]:
         """The tensors from an output back to the contraction that writes it, each with the step that it enters."""
@@ -48,7 +48,7 @@ class Ends:
             step = self.makers.get(name)
             if step is None or isinstance(step, Unknown):
                 return
-            moving = [n for n in operands(step) if n not in program.fixed]
+            moving = [n for n in step.operands if n not in program.fixed]
             if len(moving) != 1 or contracts(program, step):
                 return
             name = moving[0]
@@ -93,16 +93,16 @@ class Ends:
         """The stored tensors of the contraction that writes an output."""
         *_, (name, _) = self.tail(output)
         step, program = self.makers.get(name), self.structure.program
-        made = list(operands(step)) if step else []
+        made = list(step.operands) if step else []
         for part in made:  # a weight may be transposed before it is used
-            made += operands(program.makers[part]) if part in program.makers else ()
+            made += program.makers[part].operands if part in program.makers else ()
         return tuple(sorted({program.weights[n] for n in made if n in program.weights}))
 
     @cached_property
     def vocabularies(self) -> frozenset[int]:
         """The lengths of the tables in which something is looked up at run time."""
         program = self.structure.program
-        lookups = [s for s in program.steps if isinstance(s, Mix) and s.kind.at_run_time and s.x in program.fixed]
+        lookups = [step for step in program.mixes if step.at_run_time and step.x in program.fixed]
         return frozenset(n for s in lookups for k, n in enumerate(program.shapes[s.x]) if k not in s.keep)
 
     # -- other weights --------------------------------------------------------------------------------------------
@@ -172,10 +172,10 @@ class Ends:
         found: set[str] = set()
         values, names = self._values
         for step in self.structure.program.steps:
-            if isinstance(step, Unknown) or (isinstance(step, Mix) and step.kind.at_run_time):
+            if step.at_run_time:
                 continue
-            read = [n for n in operands(step) if n not in self.structure.program.fixed]
-            for name in results(step) if read else ():
+            read = [n for n in step.operands if n not in self.structure.program.fixed]
+            for name in step.results if read else ():
                 if all(n in found for n in read) or self._quiet(values[name], names).all():
                     found.add(name)
         return frozenset(found)
@@ -186,7 +186,7 @@ class Ends:
         """Inputs that something reads of which no step tells: indices of a lookup, lengths, conditions."""
         lowering = lowered(self.structure.program)
         steps = lowering.program.steps
-        told = {(step.node.first, name) for step in steps for name in operands(step)}
+        told = {(step.node.first, name) for step in steps for name in step.operands}
         told |= {
             (node.first, lowering.values[name].name)
             for node in lowering.program.model.graph.nodes
@@ -195,8 +195,8 @@ class Ends:
         }
         found = {ref.name for (out, _), ref in lowering.uses.items() if (out, ref.name) not in told}
         for step in reversed(steps):
-            if not found.isdisjoint(results(step)):
-                found.update(operands(step))
+            if not found.isdisjoint(step.results):
+                found.update(step.operands)
         return frozenset(found.intersection(lowering.program.inputs))
 
 
@@ -209,16 +209,16 @@ def standardising(program: Program) -> set[str]:
     """The weights that do something with an input before any contraction."""
     front, found = set(program.inputs), set[str]()
     for step in program.steps:
-        moving = [n for n in operands(step) if n not in program.fixed]
+        moving = [n for n in step.operands if n not in program.fixed]
         if moving and front.issuperset(moving) and not contracts(program, step):
-            front.update(results(step))
-            found.update(n for n in operands(step) if n in program.weights)
+            front.update(step.results)
+            found.update(n for n in step.operands if n in program.weights)
     return found
 
 
 def compares(step: Step | None) -> TypeGuard[Normalise]:
     """Whether a step sees of the entries along its axis only how they differ."""
-    return isinstance(step, Normalise) and step.function in ("Softmax", "LogSoftmax", "Hardmax", "Hardmin", "TopK")
+    return isinstance(step, Normalise) and step.known.relative
 
 
 def _itself(values: Array) -> Array:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from symlint.analysis.paths.paths import SOFTMAX, Forward
-from symlint.program.steps import Einsum, Normalise, Pointwise, results
+from symlint.analysis.paths.paths import Forward
+from symlint.program.steps import Einsum, rearranges
 
 FEWEST = 4
 """With three classes or fewer any rows are near to a simplex once they are centred."""
@@ -35,20 +35,14 @@ def classifiers(forward: Forward) -> Iterator[Classifier]:
     """The classifiers of a network."""
     last = set(forward.program.finals)
     for step in reversed(forward.program.steps):
-        if last.isdisjoint(results(step)) or not forward.moving.issuperset(results(step)):
+        if last.isdisjoint(step.results) or not forward.moving.issuperset(step.results):
             continue
-        if isinstance(step, Pointwise) and step.function in AFTER:
+        if step.function in AFTER or step.known.shares or rearranges(step):
             last.update(step.operands)
-        elif (isinstance(step, Normalise) and step.function in SOFTMAX) or _rearranges(step):
-            last.add(step.operands[0] if isinstance(step, Einsum) else step.x)  # type: ignore[union-attr]
         elif isinstance(step, Einsum):
             found = _look(forward, step)
             if found is not None:
                 yield found
-
-
-def _rearranges(step: object) -> bool:
-    return isinstance(step, Einsum) and len(step.operands) == 1
 
 
 def _look(forward: Forward, step: Einsum) -> Classifier | None:

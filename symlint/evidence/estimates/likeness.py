@@ -18,7 +18,7 @@ from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.evidence.estimates.chance import letters, nearest, weights
 from symlint.model.graph import Array
-from symlint.program.steps import Pointwise, results
+from symlint.program.steps import Pointwise
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.spaces import Generator, Symmetry
 from symlint.symmetry.structure import Action, Structure
@@ -126,7 +126,7 @@ class Likeness:
         program, moving = self.structure.program, self.forward.moving
         held = self.structure.axes.factors.holders[action.leaf]
         places = {program.places[name] for name in held if name in program.places}
-        depth = min(k for k in places if not moving.isdisjoint(results(program.steps[k])))
+        depth = min(k for k in places if not moving.isdisjoint(program.steps[k].results))
         return depth, rank, rank / min(fan, len(cosines[0]))
 
     def _biases(self, action: Action, *, free: bool, odd: bool) -> Iterator[Array]:

@@ -14,8 +14,9 @@ from symlint.analysis.substitutes import LARGEST
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.side import orthonormal
 from symlint.model.graph import Array, Shape
+from symlint.program.dispatch import dispatched
 from symlint.program.numbers import Labelled, multiply, ungroup
-from symlint.program.steps import Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, operands, results
+from symlint.program.steps import Einsum, Normalise, Pointwise, Slice, Step
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.motion.membership import members
@@ -58,28 +59,33 @@ class Contributions:
         self.part = entered(self.program, self.inside, moving)
         self.thin = dict(self._thin())
 
+    @dispatched
     def _sort(self, step: Step) -> None:
         """Ends and scores; raises Unrehearsed for what acts along the units otherwise."""
-        read = [n for n in operands(step) if n in self.inside]
-        if not read:
-            return
-        if isinstance(step, Einsum):
-            labels = set(self._labels(step))
-            made = {label for axis in step.result for label in axis}
-            if labels - made:
-                if labels & made or step.out in self.inside:
-                    raise Unrehearsed(step.out)
-                self.ends.append(step)
-            self.attends |= len(read) > 1 and step.out in self.inside
-            return
-        if not self.inside.issuperset(results(step)):
+        if not self.inside.isdisjoint(step.operands) and not self.inside.issuperset(step.results):
             raise Unrehearsed(step.node.name)
-        if isinstance(step, Normalise):
-            leaves = self.structure.axes.factors.leaves
-            if any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes):
+
+    @_sort.register
+    def _(self, step: Einsum) -> None:
+        read = [n for n in step.operands if n in self.inside]
+        labels = set(self._labels(step)) if read else set()
+        if labels - step.kept:
+            if labels & step.kept or step.out in self.inside:
                 raise Unrehearsed(step.out)
-            if "Softmax" in step.function and not any(x in self.inner for f in self.of[step.x] for x in leaves(f)):
-                self.scores.append(step)
+            self.ends.append(step)
+        self.attends |= len(read) > 1 and step.out in self.inside
+
+    @_sort.register
+    def _(self, step: Normalise) -> None:
+        if step.x not in self.inside:
+            return
+        leaves = self.structure.axes.factors.leaves
+        if step.out not in self.inside:
+            raise Unrehearsed(step.node.name)
+        if any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes):
+            raise Unrehearsed(step.out)
+        if "Softmax" in step.function and not any(x in self.inner for f in self.of[step.x] for x in leaves(f)):
+            self.scores.append(step)
 
     def _thin(self) -> Iterator[tuple[str, Shape]]:
         """What is drawn, in its shape with size 1 along axes such as that of a batch, along which nothing acts."""
@@ -91,16 +97,11 @@ class Contributions:
         steps = program.touching(self.part)
         acted = set(self.structure.constant_leaves)
         for step in steps:
-            out = held(*results(step))
             if isinstance(step, Einsum):
+                out = held(step.out)
                 acted |= {x for x in held(*step.operands) if out[x] != 1}
-            elif isinstance(step, (Normalise, Fold)):
-                acted.update(x for k in step.axes for x in leaves(of[step.x][k]))
-            elif isinstance(step, Mix):
-                acted.update(x for k, f in enumerate(of[step.x]) if k not in step.keep for x in leaves(f))
-            elif isinstance(step, (Slice, Concat)):
-                acted.update(x for n in operands(step) for x in leaves(of[n][step.axis]))
-        for name in {n for step in steps for n in operands(step)} - self.part:
+            acted.update(x for n in step.operands for k in step.across(len(of[n])) for x in leaves(of[n][k]))
+        for name in {n for step in steps for n in step.operands} - self.part:
             axes = zip(of[name], program.shapes[name], strict=True)
             yield name, tuple(1 if (mine := set(leaves(f))) and mine.isdisjoint(acted) else n for f, n in axes)
 
@@ -113,7 +114,7 @@ class Contributions:
         leaves, of, fixed = self.structure.axes.factors.leaves, self.of, self.program.fixed
         barred, company = {self.action.leaf, *self.inner}, dict[int, frozenset[int]]()
         for step in self.program.touching(self.part):
-            names = (*operands(step), *results(step))
+            names = (*step.operands, *step.results)
             specs = (*step.specs, step.result) if isinstance(step, Einsum) else [[("",)] * len(of[n]) for n in names]
             free = isinstance(step, (Einsum, Pointwise, Normalise, Slice))
             barred.update(leaves(of[step.x][step.axis]) if isinstance(step, Slice) else ())
@@ -184,7 +185,7 @@ class Contributions:
         if name in self.program.weights:
             yield name
         elif name in self.program.makers:
-            for part in operands(self.program.makers[name]):
+            for part in self.program.makers[name].operands:
                 yield from self._weights(part)
 
     def _lines(self, step: Einsum, draw: Rehearsal, unit: int, other: Mapping[str, Array] | None = None) -> Array:

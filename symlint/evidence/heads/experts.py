@@ -16,7 +16,9 @@ from symlint.evidence.heads.twins import Group, close, same_rows
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.side import orthonormal
 from symlint.model.graph import Array
-from symlint.program.steps import Einsum, Mix, MixKind, Normalise, Step, Unknown, operands, results
+from symlint.program.dispatch import dispatched
+from symlint.program.mixing import MixKind
+from symlint.program.steps import Einsum, Mix, Normalise, Step, Unknown
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.structure import Action, Structure
@@ -61,13 +63,13 @@ class _Mixture:
         self.inside = moving.intersection(mine) | {n for x in inner for n in holding.get(x, ()) if n in moving}
         # What compares the experts reads or makes a tensor that holds them.
         along = [s for s in self.program.touching(mine) if self._along(s)]
-        self.gates = {n for s in along for n in results(s)}
-        self.routers = [s.x for s in along if isinstance(s, Normalise) and s.x not in self.gates]
-        scaled = all(isinstance(s, Normalise) and s.function in SCALING for s in along)
-        if scaled or any(isinstance(s, Unknown) for s in along):
+        self.gates = {n for s in along for n in s.results}
+        self.routers = [n for s in along if s.joint for n in s.operands if n not in self.gates]
+        scaled = all(s.function in SCALING for s in along)
+        if scaled or any(s.at_run_time for s in along):
             raise Unrehearsed(action.id)
         self.ends = [s for s in self.program.reading(self.inside) if self._leaves(s)]
-        self.part = entered(self.program, {*self.inside, *(n for s in self.ends for n in results(s))}, moving)
+        self.part = entered(self.program, {*self.inside, *(n for s in self.ends for n in s.results)}, moving)
         self.bases: dict[str, Array] = {}
         self.chosen = self._after(self.gates)
         self.shared: dict[tuple[int, bool], dict[str, Array]] = {}
@@ -75,19 +77,28 @@ class _Mixture:
     def _holds(self, name: str, leaves: set[int]) -> bool:
         return any(not leaves.isdisjoint(self.structure.axes.factors.leaves(f)) for f in self.of[name])
 
+    @dispatched
     def _along(self, step: Step) -> bool:
         """Whether a step compares the experts, so that it may choose among them."""
-        if isinstance(step, Unknown):
-            return any(n in self.inside and self._holds(n, {self.action.leaf}) for n in step.operands)
+        return False
+
+    @_along.register
+    def _(self, step: Unknown) -> bool:
+        return any(n in self.inside and self._holds(n, {self.action.leaf}) for n in step.operands)
+
+    @_along.register
+    def _(self, step: Normalise) -> bool:
         leaves = self.structure.axes.factors.leaves
-        if isinstance(step, Normalise) and step.x in self.moving:
-            return any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes)
-        return isinstance(step, Mix) and step.kind is MixKind.RANKING and self._holds(step.out, {self.action.leaf})
+        return step.x in self.moving and any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes)
+
+    @_along.register
+    def _(self, step: Mix) -> bool:
+        return step.kind is MixKind.RANKING and self._holds(step.out, {self.action.leaf})
 
     def _leaves(self, step: Step) -> bool:
         """Whether a step puts together what the experts have computed."""
-        read = [n for n in operands(step) if n in self.inside]
-        if not read or self.inside.issuperset(results(step)):
+        read = [n for n in step.operands if n in self.inside]
+        if not read or self.inside.issuperset(step.results):
             return False
         if isinstance(step, Einsum):
             return True
@@ -119,7 +130,7 @@ class _Mixture:
         made = [self._ended(unit, seed, rounded=rounded) for unit in range(self.count)]
         columns = []
         for k, step in enumerate(self.ends):
-            name = results(step)[0]
+            name = step.results[0]
             if name not in self.bases:
                 self.bases[name] = self._unseen(k)
             stack = np.stack([ends[k] for ends in made])
@@ -131,7 +142,7 @@ class _Mixture:
         shared = {} if given else self.shared.setdefault((seed, rounded), {})
         chosen = {name: self._one(name, unit) for name in self.gates}
         draw = Rehearsal(self.program, self.part, seed, rounded, {**chosen, **(given or {})}, known=dict(shared))
-        made = [draw.value(results(step)[0]) for step in self.ends]
+        made = [draw.value(step.results[0]) for step in self.ends]
         if not shared:
             shared.update({name: value for name, value in draw.known.items() if name not in self.chosen})
         return made
@@ -140,8 +151,8 @@ class _Mixture:
         """Some tensors and all that is made of them."""
         found = set(names)
         for step in self.program.steps:
-            if not found.isdisjoint(operands(step)):
-                found.update(results(step))
+            if not found.isdisjoint(step.operands):
+                found.update(step.results)
         return frozenset(found)
 
     def _one(self, name: str, unit: int) -> Array:
@@ -168,7 +179,7 @@ class _Mixture:
             for seed in (0, 1):
                 made = self._ended(0, seed, rounded=False, given={name: change})[k]
                 found.append(made.reshape(-1, made.shape[-1]))
-        width = self.program.shapes[results(self.ends[k])[0]][-1]
+        width = self.program.shapes[self.ends[k].results[0]][-1]
         basis = orthonormal(np.vstack(found).T) if found else np.zeros((width, 0))
         return basis if basis.shape[1] < width else basis[:, :0]
 

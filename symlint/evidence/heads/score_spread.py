@@ -18,7 +18,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.graph import Array, Tensor
 from symlint.program.numbers import Numbers, ungroup
-from symlint.program.steps import Einsum, Mix, Normalise, Pointwise, Program, Step, Unknown, operands, results
+from symlint.program.steps import Einsum, Mix, Program, Step, Unknown, rearranges
 from symlint.program.true_values import exactly
 from symlint.symmetry.spaces import Space
 
@@ -49,7 +49,7 @@ class _Side:
 
 def spreads(context: Context, least: float) -> Iterator[Spread]:
     """The attentions with heads of which the scores are closer together than `least`."""
-    if any(isinstance(s, Normalise) and s.function == "Softmax" for s in context.structure.program.steps):
+    if any(step.function == "Softmax" for step in context.structure.program.norms):
         yield from _Search(context, least).run()
 
 
@@ -62,8 +62,8 @@ class _Search:
         self.normalised = Normalised(self.program, self.numbers)
         self.learned = {n for n, stored in self.program.weights.items() if not _masking(tensors[stored])}
         for step in self.program.steps:
-            if not self.learned.isdisjoint(operands(step)):
-                self.learned.update(results(step))
+            if not self.learned.isdisjoint(step.operands):
+                self.learned.update(step.results)
         kinds = self.program.model.dtypes
         self.flags = {n for n in self.program.inputs if "float" not in kinds.get(n, "float32")}
         """What is computed of whole numbers alone, and not in the order of places, as masks are."""
@@ -71,9 +71,9 @@ class _Search:
         for step in self.program.steps:
             ordered = isinstance(step, Mix) and not step.kind.chooses and not step.kind.fills
             unknown = isinstance(step, Unknown) and (step.opaque or len(step.operands) > 0)
-            known = all(name in self.flags or name in given for name in operands(step))
+            known = all(name in self.flags or name in given for name in step.operands)
             if not ordered and not unknown and known:
-                self.flags.update(set(results(step)) - self.program.fixed)
+                self.flags.update(set(step.results) - self.program.fixed)
         spaces = {s.id: s for s in reversed(context.symmetry.spaces)}
         actions = context.structure.actions.values()
         linear = [(a.leaf, spaces.get(a.space)) for a in actions if general_linear(a)]
@@ -81,12 +81,12 @@ class _Search:
         """The leaves on which all invertible matrices act, with their spaces."""
         self.readers: dict[str, list[Step]] = {}
         for step in self.program.steps:
-            for name in operands(step):
+            for name in step.operands:
                 self.readers.setdefault(name, []).append(step)
 
     def run(self) -> Iterator[Spread]:
-        for step in self.program.steps:
-            if not isinstance(step, Einsum) or len(step.operands) != 2 or not self.normalised.truth.told(step):
+        for step in self.program.contractions:
+            if len(step.operands) != 2 or not self.normalised.truth.told(step):
                 continue
             factor = self._factor(step)
             if factor is None or not all(name in self.context.moving for name in step.operands):
@@ -113,8 +113,8 @@ class _Search:
             after = self.readers.get(name, [])
             if len(after) != 1:
                 return None
-            if isinstance(after[0], Normalise):
-                return factor if after[0].function.startswith("Softmax") and after[0].axes == (place,) else None
+            if after[0].joint:
+                return factor if after[0].function.startswith("Softmax") and after[0].joint == (place,) else None
             through = self._through(after[0], name, place)
             if through is None:
                 return None
@@ -122,23 +122,24 @@ class _Search:
 
     def _through(self, step: Step, name: str, place: int) -> tuple[str, int, float] | None:
         """What a step makes of scores, where the keys are then, and by what it multiplies differences at most."""
-        if isinstance(step, Einsum) and len(step.operands) == 1:
+        if rearranges(step):
             spot = [k for k, axis in enumerate(step.result) if axis == step.specs[0][place]]
             return (step.out, spot[0], 1.0) if len(spot) == 1 else None
-        if not isinstance(step, Pointwise) or len(self.program.shapes[step.out]) != len(self.program.shapes[name]):
+        if not step.elementwise or len(self.program.shapes[step.results[0]]) != len(self.program.shapes[name]):
             return None
+        (out,) = step.results
         others = [n for n in step.operands if n != name]
         if step.function in ("Identity", "Tanh"):
-            return step.out, place, 1.0
+            return out, place, 1.0
         if step.function in ("Mul", "Div") and len(others) == 1 and others[0] in self.program.fixed:
             number = np.abs(self.numbers.value(others[0]).astype(np.float64))
             if step.function == "Div":
                 number = 1 / number if step.operands[0] == name and number.all() else np.full(1, np.inf)
-            return step.out, place, float(number.max())
+            return out, place, float(number.max())
         masked = step.function in ("Add", "Sub", "Where") and all(self._mask(step, n) for n in others)
-        return (step.out, place, 1.0) if masked else None
+        return (out, place, 1.0) if masked else None
 
-    def _mask(self, step: Pointwise, name: str) -> bool:
+    def _mask(self, step: Step, name: str) -> bool:
         """Whether what is put to scores only takes keys out."""
         if step.function == "Where" and name == step.operands[0]:
             return name not in self.learned

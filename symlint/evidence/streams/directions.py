@@ -23,7 +23,6 @@ from symlint.evidence.streams.roles import roles
 from symlint.model.clusters import ABSENT, precision
 from symlint.model.graph import Array
 from symlint.program.numbers import Numbers
-from symlint.program.steps import operands
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.motion.action import Stand, stands
@@ -87,7 +86,7 @@ class _Part(Factors):
             if name in program.weights:
                 found.add(name)
             elif name in program.makers:
-                todo += operands(program.makers[name])
+                todo += program.makers[name].operands
         return frozenset(found)
 
     def gain(self) -> Array:

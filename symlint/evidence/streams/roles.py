@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from symlint.program.steps import Affine, Einsum, Fold, Mix, Normalise, Step, Unknown, operands, results
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Concat, Einsum, Mix, Normalise, Pointwise, Slice, Step
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.structure import Action, Structure
 
@@ -69,38 +70,53 @@ class _Course:
 
     def take(self, step: Step) -> None:
         """What one step does with the units."""
-        mine = [(name, k) for name in operands(step) for k in self._axes(name)]
-        if not mine:
-            return
-        if isinstance(step, Einsum):
-            self._contract(step)
-        elif all(name in self.structure.program.fixed for name in results(step)):
-            return
-        elif isinstance(step, (Fold, Affine, Unknown)):
+        if any(True for name in step.operands for _ in self._axes(name)):
+            self._step(step)
+
+    @dispatched
+    def _step(self, step: Step) -> None:
+        if not self._still(step):
             raise _Untold
-        elif isinstance(step, Normalise):
-            if any(k not in step.axes for _, k in mine):
+
+    @_step.register
+    def _(self, step: Einsum) -> None:
+        self._contract(step)
+
+    @_step.register
+    def _(self, step: Normalise) -> None:
+        if self._still(step):
+            return
+        for k in self._axes(step.x):
+            if k not in step.axes:
                 raise _Untold
-            for node in mine:
-                self.normed.add(node)
-                self.streaming |= {node, (step.out, node[1])}
-                self.entries += [(o, node) for o in self.held[node] if node[0] in self.structure.program.fixed]
-        else:
-            for node in mine:
-                self.enter(node, (step.out, self._along(step, node)))
+            node = step.x, k
+            self.normed.add(node)
+            self.streaming |= {node, (step.out, k)}
+            self.entries += [(o, node) for o in self.held[node] if step.x in self.structure.program.fixed]
+
+    @_step.register
+    def _(self, step: Pointwise | Concat | Slice) -> None:
+        if self._still(step):
+            return
+        shapes = self.structure.program.shapes
+        for name in step.operands:
+            for k in self._axes(name):
+                self.enter((name, k), (step.out, k + len(shapes[step.out]) - len(shapes[name])))
+
+    @_step.register
+    def _(self, step: Mix) -> None:
+        if self._still(step):
+            return
+        for k in self._axes(step.x):
+            if k not in step.sources:
+                raise _Untold
+            self.enter((step.x, k), (step.out, step.sources.index(k)))
+
+    def _still(self, step: Step) -> bool:
+        return self.structure.program.fixed.issuperset(step.results)
 
     def _axes(self, name: str) -> Iterator[int]:
         yield from (k for k in range(len(self.structure.axes.of.get(name, ()))) if (name, k) in self.held)
-
-    def _along(self, step: Step, node: Node) -> int:
-        """The axis of the result that an axis of an operand becomes."""
-        name, k = node
-        if isinstance(step, Mix):
-            if k not in step.sources:
-                raise _Untold
-            return step.sources.index(k)
-        shapes = self.structure.program.shapes
-        return k + len(shapes[results(step)[0]]) - len(shapes[name])
 
     def _contract(self, step: Einsum) -> None:
         still = step.out in self.structure.program.fixed

@@ -254,7 +254,6 @@ def _made(nodes: Sequence[Node]) -> Iterator[str]:
     """What nodes make, and what enters and is made in their bodies."""
     for node in nodes:
         yield from node.outputs
-        for body in node.attributes.values():
-            if isinstance(body, Graph):
-                yield from body.inputs
-                yield from _made(body.nodes)
+        for body in node.bodies:
+            yield from body.inputs
+            yield from _made(body.nodes)

@@ -143,7 +143,7 @@ def _stored_quantised(graph: Graph) -> set[str]:
     graphs = [graph]
     for inner in graphs:
         for node in reversed(inner.nodes):
-            graphs += [body for body in node.attributes.values() if isinstance(body, Graph)]
+            graphs += node.bodies
             reads = any(word in node.op for word in _STORES_QUANTISED)
             if reads or (node.op in _LAYOUT and any(name in found for name in node.outputs)):
                 found.update(node.inputs if node.op == "Concat" or reads else node.inputs[:1])

@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import NONE, SUM, Law, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import NONE, SUM, Law
 
 
 def attend(

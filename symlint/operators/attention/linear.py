@@ -9,7 +9,8 @@ import numpy as np
 from symlint.model.operators import op
 from symlint.operators.attention.heads import heads, merge
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import SUM, Law, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import SUM, Law
 
 
 @op("LinearAttention", "com.microsoft.LinearAttention")

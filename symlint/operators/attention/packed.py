@@ -12,7 +12,8 @@ from symlint.operators.attention.contributed import group_query_attention, multi
 from symlint.operators.attention.heads import attend, cut, heads, merge
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, Law, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import NONE, Law
 
 
 def _packed_bias(t: Tracer, extra: Ref | None, offsets: Ref, ends: Ref, tokens: int) -> Ref | None:

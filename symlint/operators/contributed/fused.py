@@ -12,7 +12,7 @@ from symlint.operators.linear import conv, convolve, gemm, matmul, times
 from symlint.operators.normal import moments
 from symlint.operators.spatial.channels import first, last
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import MixKind
+from symlint.program.mixing import MixKind
 
 DEFAULTS = {"LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5)}
 """Activation of a fused operator -> its parameters where none are given."""

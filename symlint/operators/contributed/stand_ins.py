@@ -7,7 +7,8 @@ from symlint.operators.attention.heads import cut, heads, merge, rotate
 from symlint.operators.layout import gather, known
 from symlint.operators.spatial.windows import pool
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, SUM, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import NONE, SUM
 
 
 @op("com.microsoft.ExpandDims")

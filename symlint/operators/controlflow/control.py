@@ -11,7 +11,8 @@ import numpy as np
 from symlint.model.graph import Graph
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import Law, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import Law
 
 
 def body(t: Tracer, graph: Graph, inputs: Mapping[str, Ref]) -> tuple[Ref, ...]:

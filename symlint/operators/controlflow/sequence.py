@@ -11,7 +11,7 @@ from symlint.model.operators import op
 from symlint.operators.controlflow.control import body as lowered
 from symlint.operators.layout import known
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import MixKind
+from symlint.program.mixing import MixKind
 
 
 def sequence(*items: Ref) -> Ref:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from symlint.model import operators
 from symlint.model.operators import op
 from symlint.operators.choice import compared
 from symlint.operators.elementwise import curves
@@ -23,7 +24,8 @@ FLOATS = frozenset((1, 10, 11, 16))
 pointwise(1, "Relu", parity=NEITHER, course=None, exact=True)
 pointwise(1, "LeakyRelu", parity=NEITHER, course=curves.LEAKY, exact=True)
 pointwise(1, "Abs", parity=EVEN, course=curves.ABS, exact=True)
-pointwise(1, "Neg", "Identity", parity=ODD, course=None, exact=True, passes=True)
+pointwise(1, "Identity", parity=ODD, course=None, exact=True, passes=True)
+pointwise(1, "Neg", parity=ODD, course=None, exact=True, passes=True, negates=True)
 pointwise(Fraction(1, 2), "Sqrt", parity=NEITHER, course=curves.SQRT, exact=True)
 pointwise(-1, "Reciprocal", parity=ODD, course=None)
 pointwise(0, "Sign", parity=ODD, course=Within(-1, 1), exact=True)
@@ -55,7 +57,15 @@ pointwise(None, "Tanh", parity=ODD, course=curves.TANH, exact=True)
 pointwise(None, "Acos", "Acosh", "Log", "BitwiseNot", "com.microsoft.QuickGelu", parity=NEITHER, course=None)
 pointwise(None, "Asin", "Atanh", "Shrink", "Sinh", "Tan", parity=ODD, course=None)
 pointwise(None, "Cosh", parity=EVEN, course=None)
-enter(("Add", "Sub", "Sum", "Mean"), Function(sums=True))
+operators.enter(("Cast", "CastLike"), casts=True)
+operators.enter(("Clip", "Pow"), told=True)
+enter(("Add", "Sum"), Function(sums=True))
+enter(("Sub",), Function(sums=True, negates=True))
+enter(("Mean",), Function(sums=True, averages=True))
+enter(("Mul",), Function(factor=1))
+enter(("Div",), Function(factor=-1))
+enter(("Pow",), Function(power=True))
+enter(("Where",), Function(chooses=True))
 
 
 @op("Cast", "CastLike", exact=True)

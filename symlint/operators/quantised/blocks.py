@@ -9,7 +9,8 @@ from symlint.operators.layout import gather, known
 from symlint.operators.linear import matmul
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import NONE
 
 
 def unpack(t: Tracer, x: Ref, width: int, each: int) -> Ref:

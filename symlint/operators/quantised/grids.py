@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from symlint.model.operators import op
 from symlint.operators.linear import conv, matmul
+from symlint.program.functions import Function, enter
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.steps import GRID, NONE, RANGE
 
@@ -48,6 +49,9 @@ def lift_bias(t: Tracer, bias: Ref | None, x_scale: Ref, w_scale: Ref) -> Ref | 
 def dequantize(t: Tracer, x: Ref, scale: Ref, zero: Ref | None, *, axis: int = 1, block_size: int = 0) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html"""
     return lift(t, x, scale, zero, axis % max(x.rank, 1), block_size)
+
+
+enter(("QuantizeLinear",), Function(quantises=True))
 
 
 @op("QuantizeLinear", "com.microsoft.QuantizeLinear")

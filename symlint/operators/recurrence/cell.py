@@ -13,7 +13,8 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import Law, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import Law
 
 State = Sequence[Ref | None]
 Step = Callable[["Cell", Ref, State], tuple[Ref, ...]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symlint.model.operators import op
+from symlint.model.operators import enter, op
 from symlint.operators.quantised.grids import lift
 from symlint.operators.recurrence.cell import HOMOGENEOUS, Cell, State, apart, recur
 from symlint.program.lower import Ref, Tracer
@@ -38,6 +38,9 @@ def _lstm(cell: Cell, x: Ref, state: State, *, coupled: bool) -> tuple[Ref, ...]
     new = t.add(t.multiply(i, cell.call(1, cell.gate(3, x, h))), _product(t, f, c))
     o = cell.call(0, cell.gate(1, x, h, cell.look(1, new)))
     return t.multiply(o, t.apply(new, 1 if cell.functions[2].lower() in HOMOGENEOUS else None, cell.functions[2])), new
+
+
+enter(("RNN", "GRU", "LSTM", "com.microsoft.DynamicQuantizeLSTM"), recurrent=True)
 
 
 @op("RNN", exact=True)

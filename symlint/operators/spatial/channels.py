@@ -5,7 +5,7 @@ from __future__ import annotations
 from symlint.model.operators import op
 from symlint.operators.normal import group_norm
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import MixKind
+from symlint.program.mixing import MixKind
 
 
 def first(t: Tracer, x: Ref) -> Ref:

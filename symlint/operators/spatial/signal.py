@@ -9,7 +9,8 @@ import numpy as np
 from symlint.model.operators import op
 from symlint.operators.linear import convolve
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.steps import NONE, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import NONE
 
 
 @op("GridSample", "RoiAlign", "MaxRoiPool", "com.microsoft.GridSample")

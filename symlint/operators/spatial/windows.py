@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from math import prod
 
-from symlint.model.operators import op
+from symlint.model.operators import enter, op
 from symlint.operators.layout import known
 from symlint.operators.reduce import averaged
 from symlint.program.lower import Ref, Tracer
-from symlint.program.steps import SUM, MixKind
+from symlint.program.mixing import MixKind
+from symlint.program.steps import SUM
 
 
 @op("MaxPool", "AveragePool", exact=True)
@@ -24,6 +25,9 @@ def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     return (
         t.mix(x, [0, 1, *[None] * (x.rank - 2)], MixKind.POOLING, steady=steady, linear=t.node.op == "AveragePool"),
     )
+
+
+enter(("Resize", "Upsample"), told=True)
 
 
 @op("GlobalAveragePool", exact=True)

@@ -11,7 +11,7 @@ from symlint.program.dispatch import dispatched
 from symlint.program.norms.expression import ONE, Expression, Norm, combined, square, stranger
 from symlint.program.norms.polynomial import scaled, spread, summed
 from symlint.program.norms.views import Axes, Meeting, View, Views
-from symlint.program.steps import Einsum, Fold, Law, Pointwise, Program, Spec, Step, results
+from symlint.program.steps import Einsum, Fold, Law, Pointwise, Program, Spec, Step
 
 MOST = 4
 """Operands of a step whose views are combined."""
@@ -24,7 +24,7 @@ class Moments(Views):
         super().__init__(program)
         for step in program.steps:
             made = list(self.step(step))
-            for name in results(step):
+            for name in step.results:
                 self.enter(name, made)
 
     @dispatched

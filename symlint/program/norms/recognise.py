@@ -14,7 +14,7 @@ from fractions import Fraction
 from symlint.model.graph import Shape
 from symlint.program.norms.moments import Moments
 from symlint.program.norms.views import View
-from symlint.program.steps import NONE, SUM, Law, Normalise, Pointwise, Program, Step, operands, results
+from symlint.program.steps import NONE, SUM, Law, Normalise, Pointwise, Program, Step
 
 PRODUCT = Law("product", (Fraction(1), Fraction(1)))
 
@@ -24,11 +24,11 @@ def recognise(program: Program) -> Program:
     moments = Moments(program)
     found: dict[str, tuple[Step, ...]] = {}
     shapes: dict[str, Shape] = {}
-    for step in program.steps:
-        view = _normalisation(moments, step) if isinstance(step, Pointwise) else None
-        if view is not None and isinstance(step, Pointwise):
+    for step in program.elementwise:
+        view = _normalisation(moments, step)
+        if view is not None:
             found[step.out] = _written(step, view)
-            shapes |= {name: program.shapes[step.out] for s in found[step.out] for name in results(s)}
+            shapes |= {name: program.shapes[step.out] for s in found[step.out] for name in s.results}
     return _put_in_place(replace(program, shapes={**program.shapes, **shapes}), found) if found else program
 
 
@@ -62,13 +62,13 @@ def _written(step: Pointwise, view: View) -> tuple[Step, ...]:
 
 def _put_in_place(program: Program, found: Mapping[str, Sequence[Step]]) -> Program:
     """The program with new steps, and without those that led to the old ones and that nothing reads any more."""
-    makers: dict[str, Step] = {name: step for step in program.steps for name in results(step)}
+    makers: dict[str, Step] = {name: step for step in program.steps for name in step.results}
     reads = program.reads.copy()
-    waiting = [read for name in found for read in operands(makers[name])]
+    waiting = [read for name in found for read in makers[name].operands]
     reads.subtract(waiting)
     for step in (step for steps in found.values() for step in steps):
-        reads.update(operands(step))
-        makers |= dict.fromkeys(results(step), step)
+        reads.update(step.operands)
+        makers |= dict.fromkeys(step.results, step)
     gone: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -76,12 +76,12 @@ def _put_in_place(program: Program, found: Mapping[str, Sequence[Step]]) -> Prog
             continue
         gone.add(name)
         if name in makers:
-            reads.subtract(operands(makers[name]))
-            waiting += operands(makers[name])
-    left = [s for s in program.steps if not gone.intersection(results(s))]
+            reads.subtract(makers[name].operands)
+            waiting += makers[name].operands
+    left = [s for s in program.steps if not gone.intersection(s.results)]
     return replace(
         program,
-        steps=tuple(new for s in left for new in found.get(next(iter(results(s)), ""), (s,))),
+        steps=tuple(new for s in left for new in found.get(next(iter(s.results), ""), (s,))),
         shapes={name: shape for name, shape in program.shapes.items() if name not in gone},
         tables={name: value for name, value in program.tables.items() if name not in gone},
     )

@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes, walk
-from symlint.program.steps import RANGE, Einsum, Fold, Normalise, Program
+from symlint.model.operators import known
+from symlint.program.steps import RANGE, Program
 from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure
 
 Kept = NDArray[np.bool_]
 Left = tuple[Kept | None, ...]
 """Axis by axis which indices are left; None for all of them."""
-AVERAGES = ("ReduceMean", "Mean")
-"""Operators that divide by the number of what they add up."""
 
 
 class Immovable(Exception):
@@ -39,11 +38,11 @@ class Whole:
         found: set[int] = set()
         leaves, of = self.axes.factors.leaves, self.axes.of
         for step in self.lowering.program.steps:
-            if isinstance(step, (Normalise, Fold)) and step.function != RANGE:
-                found.update(x for k in step.axes for x in leaves(of[step.x][k]))
-            elif isinstance(step, Einsum) and step.node.op in AVERAGES:
-                made = {label for labels in step.result for label in labels}
-                lost = [k for k, labels in enumerate(step.specs[0]) if not made.issuperset(labels)]
+            if step.function != RANGE:
+                found.update(x for k in step.joint for x in leaves(of[step.operands[0]][k]))
+        for step in self.lowering.program.contractions:
+            if known(step.node.op).averages:
+                lost = [k for k, labels in enumerate(step.specs[0]) if not step.kept.issuperset(labels)]
                 found.update(x for k in lost for x in leaves(of[step.operands[0]][k]))
         return frozenset(found)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-from symlint.model.graph import Graph, Node
+from symlint.model.graph import Node
 
 
 def nested(nodes: Iterable[Node]) -> list[Node]:
     """Nodes, each before those of its bodies."""
-    return [inner for node in nodes for inner in (node, *(n for body in _bodies(node) for n in nested(body.nodes)))]
+    return [inner for node in nodes for inner in (node, *(n for body in node.bodies for n in nested(body.nodes)))]
 
 
 def reached(
@@ -34,12 +34,7 @@ def reached(
 def _read(node: Node) -> Iterator[str]:
     """What a node reads; its bodies read and hand out values of outer graphs as well."""
     yield from node.inputs
-    for body in _bodies(node):
+    for body in node.bodies:
         yield from body.outputs
         for inner in body.nodes:
             yield from _read(inner)
-
-
-def _bodies(node: Node) -> Iterator[Graph]:
-    for value in node.attributes.values():
-        yield from (body for body in (value if isinstance(value, tuple) else (value,)) if isinstance(body, Graph))

@@ -10,7 +10,6 @@ from symlint.analysis.rehearsal import Rehearsal, Unrehearsed, entered
 from symlint.evidence.context import Context
 from symlint.evidence.heads.twins import twins
 from symlint.model.graph import Array
-from symlint.program.steps import Pointwise, operands
 from symlint.repair.units.readings import readings
 from symlint.symmetry.motion.action import scale, stands
 from symlint.symmetry.motion.motion import Weights
@@ -79,14 +78,15 @@ def _settle(context: Context, weights: Weights, action: Action) -> None:
 def _still(context: Context, weights: Weights, bias: str) -> Array | None:
     """What a bias is added up to where everything that comes in is zero; None where it is not simply added."""
     program = context.structure.program
-    added = [s for s in program.steps if bias in operands(s)]
-    if len(added) != 1 or not isinstance(added[0], Pointwise) or not added[0].known.sums:
+    added = [s for s in program.steps if bias in s.operands]
+    if len(added) != 1 or not added[0].known.sums:
         return None
-    inside = {n for n in (*added[0].operands, added[0].out) if n in context.moving}
+    (out,) = added[0].results
+    inside = {n for n in (*added[0].operands, out) if n in context.moving}
     now = {n: weights.get(n) for n, stored in program.weights.items() if stored in weights.now}
     try:
         part = entered(program, inside, context.moving)
-        value = Rehearsal(program, part, 0, given=now, size=0.0).value(added[0].out)
+        value = Rehearsal(program, part, 0, given=now, size=0.0).value(out)
     except Unrehearsed:
         return None
     shape = program.shapes[bias]

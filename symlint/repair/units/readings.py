@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 
-from symlint.program.steps import Einsum, Fold, Mix, Normalise, Program, Slice, operands, results
+from symlint.program.steps import Einsum, Mix, Program, Slice, rearranges
 from symlint.symmetry.structure import Structure
 
 Place = tuple[str, int]
@@ -35,13 +35,12 @@ def readings(structure: Structure, leaf: int, moving: Collection[str]) -> tuple[
     program, of, leaves = structure.program, structure.axes.of, structure.axes.factors.leaves
     held = {name for name, axes in of.items() if any(leaf in leaves(f) for f in axes)}
     for step in program.steps:
-        mine = [name for name in operands(step) if name in held]
+        mine = [name for name in step.operands if name in held]
         if not mine:
             continue
-        if isinstance(step, (Normalise, Fold)):
-            if any(leaf in leaves(of[step.x][k]) for k in step.axes):
-                return None
-        elif isinstance(step, Mix):
+        if any(leaf in leaves(of[name][k]) for name in mine for k in step.joint):
+            return None
+        if isinstance(step, Mix):
             if any(leaf in leaves(f) for k, f in enumerate(of[step.x]) if k not in step.sources):
                 return None
         elif isinstance(step, Einsum) and (summed := set(_summed(structure, step, leaf))):
@@ -62,11 +61,11 @@ def _only(program: Program, name: str, ends: Collection[int], held: Set[str]) ->
     while waiting:
         top = waiting.pop()
         for step in program.steps:
-            if top not in operands(step) or id(step) in ends:
+            if top not in step.operands or id(step) in ends:
                 continue
-            if not set(results(step)) <= program.makers.keys():
+            if not set(step.results) <= program.makers.keys():
                 return False
-            waiting.update(held & set(results(step)))
+            waiting.update(held & set(step.results))
     return True
 
 
@@ -107,7 +106,7 @@ def _source(program: Program, name: str, axis: int) -> Place | None:
         if isinstance(step, Slice) and step.axis != axis:
             name = step.x
             continue
-        if not isinstance(step, Einsum) or len(step.operands) != 1:
+        if not rearranges(step):
             return None
         where = [k for k, labels in enumerate(step.specs[0]) if labels == step.result[axis]]
         if len(where) != 1:

@@ -46,11 +46,11 @@ class Sign(System):
         parity = step.known.parity
         if parity is not Parity.NEITHER:
             return SAME if parity is Parity.ODD else CONSTANT
-        if step.known.sums or step.function == "Where":
+        if step.known.sums or step.known.chooses:
             return step.law
-        if step.function in ("Mul", "Div"):
+        if step.known.factor:
             return Law("product", (ONE,) * len(step.operands))
-        whole = step.function == "Pow" and step.law.degrees and (step.law.degrees[0] or Fraction(1, 2)).denominator == 1
+        whole = step.known.power and step.law.degrees and (step.law.degrees[0] or Fraction(1, 2)).denominator == 1
         return step.law if whole else NONE
 
     def passes(self, step: Mix) -> bool:
@@ -64,7 +64,7 @@ class Sign(System):
 
     def folded(self, step: Fold) -> Law:
         """Norms absorb signs; extrema do not let them through."""
-        return CONSTANT if step.function in ("ReduceL1", "ReduceL2", "ReduceSumSquare") else NONE
+        return CONSTANT if step.known.length else NONE
 
 
 class Linear(System):
@@ -76,7 +76,7 @@ class Linear(System):
         """Linear functions; a product is one where a single operand has the units."""
         if step.linear:
             return SUM if len(step.operands) > 1 else SAME
-        return step.law if step.function in ("Mul", "Div", "Where") else NONE
+        return step.law if step.known.factor or step.known.chooses else NONE
 
     def answer(self, law: Law, out: Slots, parts: list[tuple[Slots, Fraction]], *, absent: bool) -> None:
         """A product of several operands that all have the units acts on each unit alone."""

@@ -6,6 +6,7 @@ elements allows depends on the kind of the generator and is left to the systems 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from symlint.program.dispatch import dispatched
@@ -24,11 +25,9 @@ from symlint.program.steps import (
     Slice,
     Step,
     Unknown,
-    operands,
-    results,
 )
 from symlint.symmetry.charges.occurrences import choice, concatenation, contraction, cut, meetings
-from symlint.symmetry.charges.unknowns import ONE, Slots, Unknowns
+from symlint.symmetry.charges.unknowns import ONE, Slots, Ties, Unknowns
 
 
 class System(Unknowns):
@@ -54,17 +53,23 @@ class System(Unknowns):
         self.balance(out, [(slots, ONE) for slots in parts])
 
     @step.register
-    def _(self, step: Concat | Slice) -> None:
+    def _(self, step: Concat) -> None:
+        self._tie(step, lambda: concatenation(self.variables, step))
+
+    @step.register
+    def _(self, step: Slice) -> None:
+        self._tie(step, lambda: cut(self.variables, step))
+
+    def _tie(self, step: Step, ties: Callable[[], Ties]) -> None:
         known = self.variables.pairs
         if id(step) not in known:
-            make = concatenation if isinstance(step, Concat) else cut
-            known[id(step)] = make(self.variables, step)  # type: ignore[arg-type]
+            known[id(step)] = ties()
         self.apply(known[id(step)])
 
     @step.register
     def _(self, step: Pointwise) -> None:
         law = self.law(step)
-        if step.function == "Mul" and not self.program.nil.isdisjoint(step.operands):
+        if step.known.factor == 1 and not self.program.nil.isdisjoint(step.operands):
             return  # zero, which has every charge
         degrees = law.degrees or (ONE,) * len(step.operands)
         moving = [(name, d) for name, d in zip(step.operands, degrees, strict=True) if name not in self.program.nil]
@@ -153,12 +158,12 @@ class System(Unknowns):
     @step.register
     def _(self, step: Affine) -> None:
         free = self.once(step.gain) and self.once(step.bias) and self.elementwise
-        for name in (*(n for n in operands(step) if not self.once(n)), *(() if free else results(step))):
+        for name in (*(n for n in step.operands if not self.once(n)), *(() if free else step.results)):
             self.still(name)
-        for name in results(step) if free else ():
+        for name in step.results if free else ():
             self._free(name)
 
     @step.register
     def _(self, step: Unknown) -> None:
-        for name in (*operands(step), *results(step)):
+        for name in (*step.operands, *step.results):
             self.still(name)

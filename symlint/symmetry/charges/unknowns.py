@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from symlint.axes.terms import Expansion, Pattern, Term
 from symlint.axes.walk import Axes
-from symlint.program.steps import Affine, Program
+from symlint.program.steps import Program
 from symlint.symmetry.charges.linear_system import LinearSystem, Number
 
 ONE = Fraction(1)
@@ -125,7 +125,7 @@ class Unknowns:
         self.systems = {leaf: LinearSystem(self.modulus) for leaf in wanted if leaf not in self.factors.rigid}
         """Leaf -> its equations."""
         self._places: dict[Pattern, tuple[tuple[int, LinearSystem], ...]] = {}
-        self.bound = {name for s in program.steps if isinstance(s, Affine) for name in (s.gain, s.bias, s.mean, s.var)}
+        self.bound = {name for step in program.batch_norms for name in step.operands}
         for name in (*program.ends, *program.tables):
             if name not in program.nil:
                 self.still(name)

@@ -167,5 +167,4 @@ def behind(structure: Structure, name: str) -> set[str]:
 
 
 def _quantised(graph: Graph) -> bool:
-    bodies = [body for node in graph.nodes for body in node.attributes.values() if isinstance(body, Graph)]
-    return any(w in n.op for n in graph.nodes for w in QUANTISED) or any(map(_quantised, bodies))
+    return any(word in node.op for node in graph.walk() for word in QUANTISED)

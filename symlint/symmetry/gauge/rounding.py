@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.program.steps import Einsum, Pointwise, Program, operands, results
+from symlint.program.steps import Einsum, Program, rearranges
 from symlint.symmetry.gauge.balance import Place, place
 from symlint.symmetry.gauge.convex import Hold
 from symlint.symmetry.gauge.scales import Scales
@@ -125,19 +125,19 @@ def _contracted(program: Program) -> set[str]:
     """
     found = {n for n in program.weights if sum(length > 1 for length in program.shapes[n]) > 1}
     for step in program.steps:
-        if isinstance(step, Einsum) and len(step.operands) > 1 and not program.fixed.issuperset(step.operands):
+        if step.product and not program.fixed.issuperset(step.operands):
             queue: Sequence[str] = [n for n in step.operands if n in program.fixed]
             while queue:
                 found.update(queue)
-                queue = [n for q in queue if q in program.makers for n in operands(program.makers[q])]
+                queue = [n for q in queue if q in program.makers for n in program.makers[q].operands]
     return found & set(program.weights)
 
 
 def _folds(program: Program) -> Iterator[tuple[str, tuple[str, int]]]:
     """Weights, each with the scale of the batch normalisation right behind it and the axis that this scales."""
-    makers = {name: step for step in program.steps for name in results(step)}
-    for step in program.steps:
-        if not isinstance(step, Pointwise) or step.function != "Mul":
+    makers = program.producers
+    for step in program.elementwise:
+        if step.known.factor != 1:
             continue
         scale = next((s for n in step.operands if (s := _origin(program, n)) in program.affines), None)
         moving = [n for n in step.operands if n not in program.fixed]
@@ -150,15 +150,13 @@ def _folds(program: Program) -> Iterator[tuple[str, tuple[str, int]]]:
                     if name in program.weights and len(maker.result) > 1 and maker.result[1] in spec:
                         yield name, (scale, spec.index(maker.result[1]))
                 break
-            if not isinstance(maker, Pointwise) or maker.function != "Add":
+            if not maker.known.sums:
                 break
             moving = [n for n in maker.operands if n not in program.fixed]
 
 
 def _origin(program: Program, name: str) -> str:
     """The tensor that a value is in another layout."""
-    while name not in program.affines and isinstance(maker := program.makers.get(name), Einsum):
-        if len(maker.operands) > 1:
-            break
-        name = maker.operands[0]
+    while name not in program.affines and rearranges(maker := program.makers.get(name)):
+        (name,) = maker.operands
     return name

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.program.steps import Pointwise, operands
 from symlint.symmetry.actions.scaling import Rescaling, TensorRescaling
 from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.gauge.convex import Hold
@@ -113,11 +112,11 @@ def added(structure: Structure) -> Collection[str]:
     """The weights that are summands, as they are or in another layout: the biases."""
     program = structure.program
     found: set[str] = set()
-    queue = [n for s in program.steps if isinstance(s, Pointwise) and s.law.kind == "sum" for n in s.operands]
+    queue = [n for step in program.elementwise if step.law.kind == "sum" for n in step.operands]
     for name in queue:
         if name not in program.fixed or name in found:
             continue
         found.add(name)
         if name in program.makers and name not in program.affines:
-            queue += operands(program.makers[name])
+            queue += program.makers[name].operands
     return found

@@ -14,19 +14,17 @@ import numpy as np
 from symlint.axes.arena import Form
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Graph, Node
+from symlint.program.dispatch import dispatched
 from symlint.program.steps import (
     Affine,
     Concat,
     Einsum,
-    Mix,
     Normalise,
     Pointwise,
     Program,
     Slice,
     Step,
     Unknown,
-    operands,
-    results,
 )
 
 Vertex = tuple[str, str | int]
@@ -37,8 +35,6 @@ COMMUTATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or",
 ASSOCIATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min"))
 NORMS = ("Norm", "Softmax", "Hardmax")
 """In the names of operators that normalise; a norm that was recognised in others does not keep its epsilon."""
-WHOLE = (Slice, Concat, Einsum)
-"""Steps of which no more is to know than they say themselves."""
 SMALL = 1 << 16
 """Elements of a constant up to which its value is compared, and not its name."""
 
@@ -68,7 +64,7 @@ class Coloured:
             for k, name in enumerate(call.operands):
                 self.edges.append((("tensor", name), call.vertex, "reads" if alike else f"reads {k}"))
             self.edges += [(call.vertex, ("tensor", name), f"makes {k}") for k, name in enumerate(call.results)]
-            if not isinstance(call.step, WHOLE):
+            if not call.step.complete:
                 # One step of a node may read what decides the values of another: the indices of a lookup.
                 node = ("node", id(call.step.node))
                 self.colours[node] = "node"
@@ -81,24 +77,24 @@ class Coloured:
         """The steps in order; a sum of sums, or another operation that is associative, is one."""
         program, made = self.program, Counter[int]()
         inner: dict[str, tuple[str, ...]] = {}
-        readers = {name: step for step in program.steps for name in operands(step)}
+        readers = {name: step for step in program.steps for name in step.operands}
         for number, step in enumerate(program.steps):
             made[id(step.node)] += 1
-            read = tuple(part for name in operands(step) for part in inner.get(name, (name,)))
-            if isinstance(step, Pointwise) and step.function in ASSOCIATIVE:
-                reader = readers.get(step.out)
-                last = step.out in program.outputs or program.reads[step.out] != 1
-                if not last and isinstance(reader, Pointwise) and reader.function == step.function:
-                    inner[step.out] = read
+            read = tuple(part for name in step.operands for part in inner.get(name, (name,)))
+            if step.function in ASSOCIATIVE:
+                (out,) = step.results
+                last = out in program.outputs or program.reads[out] != 1
+                if not last and out in readers and readers[out].function == step.function:
+                    inner[out] = read
                     continue
                 colour: Hashable = (step.function, len(read))
-            elif isinstance(step, WHOLE):
+            elif step.complete:
                 colour = (type(step).__name__, self._kept(step))
             else:
                 colour = (type(step).__name__, made[id(step.node)], self._signature(step.node), self._kept(step))
             vertex = ("step", number)
             self.colours[vertex] = colour
-            yield Call(vertex, step, read, results(step))
+            yield Call(vertex, step, read, step.results)
 
     def free(self, f: int) -> bool:
         """Whether the pieces of a sum may change places: each is told from the others, and none must keep its place."""
@@ -111,12 +107,10 @@ class Coloured:
         """Factors, single units too, whose order the outside sees, or by which a step acts."""
         program, of = self.program, self.axes.of
         held = [f for name in (*program.inputs, *program.outputs) for f in of.get(name, ())]
-        for step in program.steps:
-            if isinstance(step, Unknown):
-                held += [f for name in (*step.operands, *step.outs) for f in of[name]]
-            elif isinstance(step, Mix):
-                held += [f for k, f in enumerate(of[step.x]) if k not in step.keep]
-                held += [f for k, f in zip(step.keep, of[step.out], strict=True) if k is None]
+        held += [f for step in program.unknowns for name in (*step.operands, *step.outs) for f in of[name]]
+        for mix in program.mixes:
+            held += [of[mix.x][k] for k in mix.across(len(of[mix.x]))]
+            held += [f for k, f in zip(mix.keep, of[mix.out], strict=True) if k is None]
         for name, table in program.tables.items():
             held += [f for k, f in enumerate(of[name]) if table.size and (table != table.take([0], axis=k)).any()]
         return {x for f in held for x in self.factors.below(f)} | set(self.factors.pins)
@@ -140,33 +134,53 @@ class Coloured:
             (vertex, ("factor", self.factors.find(f)), f"axis {k}") for k, f in enumerate(self.axes.of[name])
         ]
 
+    @dispatched
     def commutes(self, step: Step) -> bool:
         """Whether the order of a step's operands is of no account."""
-        if isinstance(step, Concat):
-            return self.free(self.axes.of[step.out][step.axis])
-        if isinstance(step, Einsum):
-            return len(set(step.specs)) == 1
-        return isinstance(step, Pointwise) and step.function in COMMUTATIVE
+        return step.function in COMMUTATIVE
 
+    @commutes.register
+    def _(self, step: Concat) -> bool:
+        return self.free(self.axes.of[step.out][step.axis])
+
+    @commutes.register
+    def _(self, step: Einsum) -> bool:
+        return len(set(step.specs)) == 1
+
+    @dispatched
     def _kept(self, step: Step) -> Hashable:
         """What of a step is neither an operand nor in its node."""
-        if isinstance(step, Concat):
-            return step.axis
-        if isinstance(step, Slice):
-            free = self.free(self.axes.of[step.x][step.axis])
-            return step.axis, step.stop - step.start, None if free else step.start
-        if isinstance(step, Einsum):
-            return step.specs, step.result
-        if isinstance(step, Pointwise):
-            return step.function
-        if isinstance(step, Normalise):
-            named = any(word in step.node.op for word in NORMS)
-            return step.function, step.axes, None if named else step.out
-        if isinstance(step, Affine):
-            return step.epsilon
-        if isinstance(step, Unknown):
-            return step.missing
         return tuple(repr(getattr(step, word, None)) for word in ("keep", "axes", "chosen"))
+
+    @_kept.register
+    def _(self, step: Concat) -> Hashable:
+        return step.axis
+
+    @_kept.register
+    def _(self, step: Slice) -> Hashable:
+        free = self.free(self.axes.of[step.x][step.axis])
+        return step.axis, step.stop - step.start, None if free else step.start
+
+    @_kept.register
+    def _(self, step: Einsum) -> Hashable:
+        return step.specs, step.result
+
+    @_kept.register
+    def _(self, step: Pointwise) -> Hashable:
+        return step.function
+
+    @_kept.register
+    def _(self, step: Normalise) -> Hashable:
+        named = any(word in step.node.op for word in NORMS)
+        return step.function, step.axes, None if named else step.out
+
+    @_kept.register
+    def _(self, step: Affine) -> Hashable:
+        return step.epsilon
+
+    @_kept.register
+    def _(self, step: Unknown) -> Hashable:
+        return step.missing
 
     def _signature(self, node: Node) -> Hashable:
         """The operator, its attributes, and the constants that it reads."""

@@ -6,7 +6,8 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from symlint.program.steps import Concat, Einsum, Pointwise, Program, Slice, results
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Concat, Einsum, Pointwise, Program, Slice, Step
 
 DEEP = 24
 """Steps beyond which every position counts as different."""
@@ -17,7 +18,7 @@ class Keys:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.makers = {name: step for step in program.steps for name in results(step)}
+        self.makers = program.producers
         self.known: dict[tuple[str, int], list[Hashable]] = {}
         self.depth = 0
 
@@ -39,25 +40,29 @@ class Keys:
         if name in program.tables:
             return [np.take(program.tables[name], k, axis=axis).tobytes() for k in range(n)]
         step = self.makers.get(name) if self.depth < DEEP else None
-        if isinstance(step, Concat) and step.axis == axis:
-            return [key for part in step.operands for key in self.along(part, axis)]
-        if isinstance(step, Slice) and step.axis == axis:
-            return self.along(step.x, axis)[step.start : step.stop]
-        if isinstance(step, Pointwise):
-            columns = [self._operand(x, axis - len(program.shapes[name]), n) for x in step.operands]
-            return [(step.function, *keys) for keys in zip(*columns, strict=True)]
-        if isinstance(step, Einsum):
-            return self._contracted(step, axis, n)
-        return [(name, axis, k) for k in range(n)]
+        found = None if step is None else self._made(step, axis, n)
+        return [(name, axis, k) for k in range(n)] if found is None else found
 
-    def _operand(self, name: str, axis: int, n: int) -> list[Hashable]:
-        """Keys of an operand that broadcasts, at an axis counted from the right."""
-        shape = self.program.shapes[name]
-        if -axis <= len(shape) and shape[axis] > 1:
-            return self.along(name, len(shape) + axis)
-        return [self.whole(name)] * n
+    @dispatched
+    def _made(self, step: Step, axis: int, n: int) -> list[Hashable] | None:
+        """The keys of what a step makes; None where it tells none."""
+        return None
 
-    def _contracted(self, step: Einsum, axis: int, n: int) -> list[Hashable]:
+    @_made.register
+    def _(self, step: Concat, axis: int, n: int) -> list[Hashable] | None:
+        return [key for part in step.operands for key in self.along(part, axis)] if step.axis == axis else None
+
+    @_made.register
+    def _(self, step: Slice, axis: int, n: int) -> list[Hashable] | None:
+        return self.along(step.x, axis)[step.start : step.stop] if step.axis == axis else None
+
+    @_made.register
+    def _(self, step: Pointwise, axis: int, n: int) -> list[Hashable] | None:
+        columns = [self._operand(x, axis - len(self.program.shapes[step.out]), n) for x in step.operands]
+        return [(step.function, *keys) for keys in zip(*columns, strict=True)]
+
+    @_made.register
+    def _(self, step: Einsum, axis: int, n: int) -> list[Hashable] | None:
         labels = step.result[axis]
         places = np.unravel_index(np.arange(n), [step.sizes[x] for x in labels]) if labels else (np.zeros(n, int),)
         columns: list[list[Hashable]] = [[(step.result, axis)] * n]
@@ -70,3 +75,10 @@ class Keys:
                 elif set(mine) & set(labels):
                     return [(step.out, axis, p) for p in range(n)]
         return [tuple(keys) for keys in zip(*columns, strict=True)]
+
+    def _operand(self, name: str, axis: int, n: int) -> list[Hashable]:
+        """Keys of an operand that broadcasts, at an axis counted from the right."""
+        shape = self.program.shapes[name]
+        if -axis <= len(shape) and shape[axis] > 1:
+            return self.along(name, len(shape) + axis)
+        return [self.whole(name)] * n

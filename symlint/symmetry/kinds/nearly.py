@@ -29,8 +29,8 @@ def nearly(variables: Variables, exact: Mapping[int, Sequence[Charge]]) -> Itera
     leaves = axes.factors.leaves
     apart = (
         f
-        for step in program.steps
-        if isinstance(step, Normalise) and step.function in LENGTHS
+        for step in program.norms
+        if step.function in LENGTHS
         for k, f in enumerate(axes.of[step.x])
         if k not in step.axes
     )

@@ -116,20 +116,15 @@ class Orthogonal(Linear):
 
     def _scaled(self, step: Pointwise) -> tuple[str, str, int] | None:
         """The tensor, the gain and its exponent, where a step multiplies by a gain along one axis."""
-        if step.function not in ("Mul", "Div") or len(step.operands) != 2:
+        power = step.known.factor
+        if not power or len(step.operands) != 2:
             return None
         for k, gain in enumerate(step.operands):
             x = step.operands[1 - k]
             along = [n for n in self.program.shapes[gain] if n > 1]
             whole = self.program.shapes[x] == self.program.shapes[step.out]
-            if (
-                gain in self.fixed
-                and x not in self.fixed
-                and len(along) == 1
-                and whole
-                and (k or step.function == "Mul")
-            ):
-                return x, gain, 1 if step.function == "Mul" else -1
+            if gain in self.fixed and x not in self.fixed and len(along) == 1 and whole and (k or power > 0):
+                return x, gain, power
         return None
 
     def _along(self, gain: str, step: Pointwise, k: int) -> bool:

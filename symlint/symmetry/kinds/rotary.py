@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from symlint.program.steps import Concat, Einsum, Pointwise, Program, Slice, Step, operands, results
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Concat, Einsum, Pointwise, Program, Slice, Step, rearranges
 from symlint.symmetry.kinds.keys import Keys
 from symlint.symmetry.kinds.linear_form import Form, each, joined, regrouped, summed, times
 
@@ -38,7 +39,7 @@ def turns(program: Program) -> Iterator[Turn]:
     """The rotary embeddings of a program."""
     readers: dict[str, list[Step]] = {}
     for step in program.steps:
-        for name in dict.fromkeys(operands(step)):
+        for name in dict.fromkeys(step.operands):
             readers.setdefault(name, []).append(step)
     places = {id(step): k for k, step in enumerate(program.steps)}
     keys = Keys(program)
@@ -54,7 +55,7 @@ def turns(program: Program) -> Iterator[Turn]:
 def _parted(readers: Sequence[Step], axis: int) -> bool:
     """Whether something reads a part of an axis, or reads it as several."""
     cut = any(isinstance(s, Slice) and s.axis == axis for s in readers)
-    return cut or any(isinstance(s, Einsum) and len(s.specs) == 1 and len(s.specs[0][axis]) > 1 for s in readers)
+    return cut or any(rearranges(s) and len(s.specs[0][axis]) > 1 for s in readers)
 
 
 class _Search:
@@ -85,7 +86,7 @@ class _Search:
             form = self._after(step)
             if form is None:
                 continue
-            (out,) = results(step)
+            (out,) = step.results
             self.forms[out], self.makers[out] = form, step
             offset = self._offset(out, form)
             if offset:
@@ -120,7 +121,7 @@ class _Search:
         while todo:
             step = self.makers[todo.pop()]
             found.add(id(step))
-            for name in operands(step):
+            for name in step.operands:
                 if name in self.forms and name != self.source and name not in between:
                     between.add(name)
                     todo.append(name)
@@ -128,37 +129,49 @@ class _Search:
         return frozenset(found) if closed and not between & self.program.finals else None
 
     def _after(self, step: Step) -> Form | None:
-        known = [self.forms.get(n) for n in operands(step)]
-        forms = [f for f in known if f is not None]
-        if isinstance(step, Slice) and step.axis in forms[0].axes:
-            cut = [slice(None)] * len(forms[0].axes)
-            cut[forms[0].axes.index(step.axis)] = slice(step.start, step.stop)
-            return Form(forms[0].axes, forms[0].cells[tuple(cut)])
-        if isinstance(step, Einsum) and len(step.operands) == 1:
-            return regrouped(step, forms[0])
-        if isinstance(step, Concat) and len(forms) == len(known):
-            return joined(step, forms)
-        if isinstance(step, Pointwise):
-            return self._pointwise(step, known, forms)
+        known = [self.forms.get(n) for n in step.operands]
+        return self._made(step, known, [f for f in known if f is not None])
+
+    @dispatched
+    def _made(self, step: Step, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
+        """What a step makes of the forms of its operands, which are not all known."""
         return None
 
-    def _pointwise(self, step: Pointwise, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
+    @_made.register
+    def _(self, step: Slice, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
+        if step.axis not in forms[0].axes:
+            return None
+        cut = [slice(None)] * len(forms[0].axes)
+        cut[forms[0].axes.index(step.axis)] = slice(step.start, step.stop)
+        return Form(forms[0].axes, forms[0].cells[tuple(cut)])
+
+    @_made.register
+    def _(self, step: Einsum, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
+        return None if step.product else regrouped(step, forms[0])
+
+    @_made.register
+    def _(self, step: Concat, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
+        return joined(step, forms) if len(forms) == len(known) else None
+
+    @_made.register
+    def _(self, step: Pointwise, known: Sequence[Form | None], forms: Sequence[Form]) -> Form | None:
         shape = self.program.shapes[step.out]
         rank = len(shape)
         if any(len(self.program.shapes[n]) != rank for n, f in zip(step.operands, known, strict=True) if f is not None):
             return None
         if any(f.cells.shape != tuple(shape[a] for a in f.axes) for f in forms):  # one gate for many units
             return None
-        if step.function in ("Neg", "Identity", "Cast") and len(known) == 1:
-            return Form(forms[0].axes, each(forms[0].cells, lambda s: -s if step.function == "Neg" else s))
-        if step.function in ("Add", "Sub", "Sum") and len(forms) == len(known):
+        does = step.known
+        if does.passes:
+            return Form(forms[0].axes, each(forms[0].cells, lambda s: does.sign(0) * s))
+        if does.sums and not does.averages and len(forms) == len(known):
             if len({f.axes for f in forms}) > 1:
                 return None
             made = forms[0].cells
             for form in forms[1:]:
-                made = summed(made, form.cells, -1 if step.function == "Sub" else 1)
+                made = summed(made, form.cells, does.sign(1))
             return Form(forms[0].axes, made)
-        if step.function == "Mul" and len(known) == 2 and len(forms) == 1:
+        if does.factor > 0 and len(known) == 2 and len(forms) == 1:
             other = step.operands[known.index(None)]
             lead = rank - len(self.program.shapes[other])
             shape = self.program.shapes[other]

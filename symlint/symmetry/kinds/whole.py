@@ -24,8 +24,6 @@ from symlint.program.steps import (
     Slice,
     Step,
     Unknown,
-    operands,
-    results,
 )
 from symlint.symmetry.charges.linear_system import LinearSystem, Number
 from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence
@@ -56,7 +54,7 @@ class _Exponents:
         self.program, self.nearly = program, nearly
         self.number = {name: k for k, name in enumerate(program.shapes)}
         self.system = LinearSystem()
-        statistics = {n for s in program.steps if isinstance(s, Affine) for n in operands(s)}
+        statistics = {n for step in program.batch_norms for n in step.operands}
         self.free = {n for n in program.weights if n not in program.detached and n not in statistics}
         for name in (*program.ends, *program.tables, *program.detached):
             self.still(name)
@@ -133,12 +131,16 @@ class _Exponents:
         self.answer(step.law, step.out, (step.x,))
 
     @step.register
-    def _(self, step: Normalise | Unknown) -> None:
-        lost = isinstance(step, Normalise) and (step.law == CONSTANT or (self.nearly and step.function in LENGTHS))
-        self.still(*(() if lost else operands(step)), *results(step))
+    def _(self, step: Normalise) -> None:
+        lost = step.law == CONSTANT or (self.nearly and step.function in LENGTHS)
+        self.still(*(() if lost else step.operands), *step.results)
+
+    @step.register
+    def _(self, step: Unknown) -> None:
+        self.still(*step.operands, *step.results)
 
     @step.register
     def _(self, step: Affine) -> None:
         names = (step.gain, step.bias)
         if any(n not in self.program.weights or n in self.program.detached or self.program.reads[n] > 1 for n in names):
-            self.still(*operands(step), *results(step))
+            self.still(*step.operands, *step.results)

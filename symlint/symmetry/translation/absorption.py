@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, operands
-from symlint.symmetry.translation.transition import COPYING
+from symlint.program.dispatch import dispatched
+from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
 
 
@@ -66,17 +66,17 @@ class Absorbers:
             step = self.makers.get(here)
             if step is None:
                 continue
-            for k in reversed(range(len(operands(step)))):
+            for k in reversed(range(len(step.operands))):
                 back, seen = self._rebased(step, k, wave)
                 before = self._before(step, k, seen)
                 if before is not None:
-                    todo.append((operands(step)[k], before, (*path, back)))
+                    todo.append((step.operands[k], before, (*path, back)))
         return None
 
     def _shared(self, name: str, wave: Wave) -> bool:
         """Whether several sums read a weight, so that it may take back the very same change at all of them."""
         readers = self.readers.get(name, ())
-        added = all(isinstance(r, Pointwise) and r.function in COPYING and r.operands.count(name) == 1 for r in readers)
+        added = all(r.known.copies and r.operands.count(name) == 1 for r in readers)
         return added and wave.exact and len(readers) > 1 and name not in self.program.finals
 
     def _free(self, name: str) -> bool:
@@ -89,46 +89,60 @@ class Absorbers:
         if name in self.program.finals:
             return False
         if len(readers) == 1:
-            return operands(readers[0]).count(name) == 1
+            return readers[0].operands.count(name) == 1
         cuts = [r for r in readers if isinstance(r, Slice)]
         seen = [r for r in cuts if (wave.partitions[r.axis].values[r.start : r.stop] >= 0).any()]
         return len(cuts) == len(readers) and len({(r.axis, r.start, r.stop) for r in seen}) == len(seen) == 1
 
+    @dispatched
     def _before(self, step: Step, k: int, wave: Wave) -> Wave | None:
         """The change of operand `k` that makes the output of a step change by `wave`; None where there is none."""
-        if isinstance(step, Pointwise):
-            return self.operand(step, k, wave)
-        if isinstance(step, Einsum) and len(step.operands) == 1:
-            return self._rearranged(step, wave)
-        if isinstance(step, Einsum) and wave.kind is Kind.LINEAR:
-            return self._coefficients(step, k, wave)
-        if isinstance(step, Slice):
-            pieces = list(wave.partitions)
-            whole = np.full(self.program.shapes[step.x][step.axis], -1)
-            whole[step.start : step.stop] = pieces[step.axis].values
-            pieces[step.axis] = Partition(whole)
-            moving = wave.where and wave.where[step.axis] is not None
-            return None if moving else wave._replace(partitions=tuple(pieces))
-        if isinstance(step, Mix) and wave.kind is Kind.CONSTANT and step.linear and step.steady:
-            if any(a is None and not p.steady for a, p in zip(step.keep, wave.partitions, strict=True)):
-                return None
-            shape = self.program.shapes[step.x]
-            seats = dict(zip(step.keep, wave.partitions, strict=True))
-            return wave._replace(partitions=tuple(seats.get(a, same(n)) for a, n in enumerate(shape)))
-        if isinstance(step, Affine):
-            return wave if k == 1 and wave.kind is Kind.CONSTANT else None
         return None
+
+    @_before.register
+    def _(self, step: Pointwise, k: int, wave: Wave) -> Wave | None:
+        return self.operand(step, k, wave)
+
+    @_before.register
+    def _(self, step: Einsum, k: int, wave: Wave) -> Wave | None:
+        if not step.product:
+            return self._rearranged(step, wave)
+        return self._coefficients(step, k, wave) if wave.kind is Kind.LINEAR else None
+
+    @_before.register
+    def _(self, step: Slice, k: int, wave: Wave) -> Wave | None:
+        pieces = list(wave.partitions)
+        whole = np.full(self.program.shapes[step.x][step.axis], -1)
+        whole[step.start : step.stop] = pieces[step.axis].values
+        pieces[step.axis] = Partition(whole)
+        moving = wave.where and wave.where[step.axis] is not None
+        return None if moving else wave._replace(partitions=tuple(pieces))
+
+    @_before.register
+    def _(self, step: Mix, k: int, wave: Wave) -> Wave | None:
+        if wave.kind is not Kind.CONSTANT or not step.linear or not step.steady:
+            return None
+        if any(a is None and not p.steady for a, p in zip(step.keep, wave.partitions, strict=True)):
+            return None
+        shape = self.program.shapes[step.x]
+        seats = dict(zip(step.keep, wave.partitions, strict=True))
+        return wave._replace(partitions=tuple(seats.get(a, same(n)) for a, n in enumerate(shape)))
+
+    @_before.register
+    def _(self, step: Affine, k: int, wave: Wave) -> Wave | None:
+        return wave if k == 1 and wave.kind is Kind.CONSTANT else None
 
     def operand(self, step: Pointwise, k: int, wave: Wave) -> Wave | None:
         """The change of operand `k` of an elementwise function that changes its output by `wave`."""
-        scaled = step.function in ("Mul", "Div") and all(
+        power = step.known.factor
+        scaled = power != 0 and all(
             j == k
             or (n in self.program.tables and self.program.tables[n].size == 1 and bool(self.program.tables[n].all()))
             for j, n in enumerate(step.operands)
         )
-        if not (step.linear or (scaled and (step.function == "Mul" or not k))):
+        if not (step.linear or (scaled and (power > 0 or not k))):
             return None
-        exact = wave.exact and step.function in COPYING
+        exact = wave.exact and step.known.copies
         shape = self.program.shapes[step.operands[k]]
         if shape == self.program.shapes[step.out]:
             return wave if exact == wave.exact else wave._replace(exact=exact)
@@ -158,11 +172,10 @@ class Absorbers:
     def _rebased(self, step: Step, k: int, wave: Wave) -> tuple[Back, Wave]:
         """A change that is linear in what a contraction reads, if it is linear in what is linear in that."""
         start, bases = wave, []
-        if isinstance(step, Einsum) and len(step.operands) == 2 and wave.kind is Kind.LINEAR:
+        if step.product and len(step.operands) == 2 and wave.kind is Kind.LINEAR:
             while wave.base != step.operands[1 - k]:
                 maker = self.makers.get(wave.base)
-                below = rebase(maker, wave, self.fixed) if isinstance(maker, Einsum) else None
-                if below is None or not isinstance(maker, Einsum):
+                if not isinstance(maker, Einsum) or (below := rebase(maker, wave, self.fixed)) is None:
                     return Back(step, k, start), start
                 wave = below
                 bases.append(maker)

@@ -84,4 +84,4 @@ class Translation:
     @property
     def averaged(self) -> bool:
         """Whether it goes through an average, such as that of an attention."""
-        return any(isinstance(v.step, Einsum) and v.averages for v in self.visits)
+        return any(v.averages for v in self.visits)

@@ -8,8 +8,9 @@ from functools import reduce
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.program.dispatch import dispatched
 from symlint.program.numbers import Labelled, Numbers, multiply, regroup, ungroup
-from symlint.program.steps import Einsum, Mix, Pointwise, Program, Slice, operands
+from symlint.program.steps import Einsum, Mix, Pointwise, Program, Slice, Step
 from symlint.symmetry.translation.absorption import Back, Way
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.null import alone, direction, total
@@ -54,7 +55,7 @@ class _Element:
         (label,) = alone(step.specs[k][nowhere.axis], step.sizes)
         n = step.sizes[label]
         for back in reversed(nowhere.way.steps):
-            source = self.numbers.apply(back.step, {operands(back.step)[back.operand]: source})[back.step.out]  # type: ignore[union-attr]
+            source = self.numbers.apply(back.step, {back.step.operands[back.operand]: source})[back.step.out]  # type: ignore[union-attr]
         spec = step.specs[1 - k]
         part = ungroup(source, spec, step.sizes)
         along = Labelled(direction(null, self.numbers, n), (label,))
@@ -78,15 +79,15 @@ class _Element:
 
     def _visit(self, visit: Visit) -> Iterator[tuple[str, Array]]:
         step = visit.step
-        names = [operands(step)[k] for k in visit.entering]
+        names = [step.operands[k] for k in visit.entering]
         after = next(iter(visit.made.values()), None)
         if after is None or after.kind is Kind.ANY or any(n not in self.arrays for n in names):
             return
         lead = len(self.waves[names[0]].taken)
         if isinstance(step, Einsum):
             made = {step.out: self._contracted(step, visit.entering[0], after)}
-        elif isinstance(step, Pointwise):
-            made = self.numbers.apply(step, {n: self._ranked(n, step.out, lead) for n in names}, lead)
+        elif step.elementwise:
+            made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
         else:
             made = self.numbers.apply(step, {n: self.arrays[n] for n in names}, lead)
         for out, array in made.items():
@@ -94,7 +95,7 @@ class _Element:
                 continue
             for k, way in visit.ways:
                 path = (Back(step, k, after), *way.steps)
-                shared = self.program.reads[way.weight] > 1 and isinstance(path[-1].step, Pointwise)
+                shared = self.program.reads[way.weight] > 1 and path[-1].step.elementwise
                 if not shared or way.weight not in self.done:
                     yield way.weight, -self._back(array, Way(path, way.weight, way.wave))
                 self.done.add(way.weight)
@@ -142,26 +143,37 @@ class _Element:
         return array
 
     def _undone(self, back: Back, array: Array) -> Array:
-        step, k, lead = back.step, back.operand, len(back.wave.taken)
-        if isinstance(step, Pointwise):
-            return self._divided(step, k, array, lead)
-        if isinstance(step, Einsum) and len(step.operands) == 1:
-            return _rearranged(step, array, lead)
-        if isinstance(step, Einsum):
-            return self._coefficients(back, step, array)
-        if isinstance(step, Slice):
-            shape = list(array.shape)
-            shape[lead + step.axis] = self.program.shapes[step.x][step.axis]
-            made = np.zeros(shape)
-            made[(*(slice(None),) * (lead + step.axis), slice(step.start, step.stop))] = array
-            return made
-        if isinstance(step, Mix):
-            gone = tuple(a for a, source in enumerate(step.keep) if source is None)
-            kept = [source for source in step.keep if source is not None]
-            rank = len(self.program.shapes[step.x])
-            array = array[tuple(0 if a in gone else slice(None) for a in range(array.ndim))].transpose(np.argsort(kept))
-            return array.reshape([array.shape[sorted(kept).index(a)] if a in kept else 1 for a in range(rank)])
+        return self._before(back.step, back, array)
+
+    @dispatched
+    def _before(self, step: Step, back: Back, array: Array) -> Array:
         return array
+
+    @_before.register
+    def _(self, step: Pointwise, back: Back, array: Array) -> Array:
+        return self._divided(step, back.operand, array, len(back.wave.taken))
+
+    @_before.register
+    def _(self, step: Einsum, back: Back, array: Array) -> Array:
+        if step.product:
+            return self._coefficients(back, step, array)
+        return _rearranged(step, array, len(back.wave.taken))
+
+    @_before.register
+    def _(self, step: Slice, back: Back, array: Array) -> Array:
+        shape, at = list(array.shape), len(back.wave.taken) + step.axis
+        shape[at] = self.program.shapes[step.x][step.axis]
+        made = np.zeros(shape)
+        made[(*(slice(None),) * at, slice(step.start, step.stop))] = array
+        return made
+
+    @_before.register
+    def _(self, step: Mix, back: Back, array: Array) -> Array:
+        gone = tuple(a for a, source in enumerate(step.keep) if source is None)
+        kept = [source for source in step.keep if source is not None]
+        rank = len(self.program.shapes[step.x])
+        array = array[tuple(0 if a in gone else slice(None) for a in range(array.ndim))].transpose(np.argsort(kept))
+        return array.reshape([array.shape[sorted(kept).index(a)] if a in kept else 1 for a in range(rank)])
 
     def _divided(self, step: Pointwise, k: int, array: Array, lead: int) -> Array:
         shape = self.program.shapes[step.operands[k]]
@@ -170,13 +182,13 @@ class _Element:
             if (a < rank - len(shape) or shape[a - rank + len(shape)] == 1) and array.shape[lead + a] > 1:
                 array = array.take([0], axis=lead + a)
         array = array.reshape((*array.shape[:lead], *array.shape[lead + rank - len(shape) :]))
-        if step.function in ("Mul", "Div"):
+        known = step.known
+        if known.factor:
             factor = 1.0
             for j, name in enumerate(step.operands):
                 factor *= float(self.program.tables[name].reshape(())) if j != k else 1.0
-            return array / factor if step.function == "Mul" else array * factor
-        sign = -1.0 if step.function == "Neg" or (step.function == "Sub" and k) else 1.0
-        return array * sign * (len(step.operands) if step.function == "Mean" else 1)
+            return array / factor if known.factor > 0 else array * factor
+        return array * known.sign(k) * (len(step.operands) if known.averages else 1)
 
     def _coefficients(self, back: Back, step: Einsum, array: Array) -> Array:
         """The weight of a contraction with the base, of a change that is linear in it."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from heapq import heappop, heappush
 
-from symlint.program.steps import Affine, Concat, Einsum, Pointwise, Program, Step, operands
+from symlint.program.steps import Concat, Einsum, Pointwise, Program, Step
 from symlint.symmetry.translation.absorption import Absorbers, Way
 from symlint.symmetry.translation.course import Visit
 from symlint.symmetry.translation.null import Nulls
@@ -59,7 +58,7 @@ class Following:
 
     def __init__(self, program: Program, fixed: frozenset[str], nulls: Nulls) -> None:
         self.program, self.fixed = program, fixed
-        self.reads = [operands(step) for step in program.steps]
+        self.reads = [step.operands for step in program.steps]
         self.distinct = [tuple(dict.fromkeys(read)) for read in self.reads]
         self.makers = program.producers
         self.readers = {name: [program.steps[k] for k in places] for name, places in program.readers.items()}
@@ -69,11 +68,6 @@ class Following:
         """The way on from where only one step sees a change that nothing takes back, and whether it goes to an end."""
         self.refused = False
         """Whether what would take a change back was left out, as it is taken back by the change itself."""
-
-    @cached_property
-    def statistics(self) -> frozenset[str]:
-        """Running means and variances: they are no parameters."""
-        return frozenset(n for s in self.program.steps if isinstance(s, Affine) for n in (s.mean, s.var))
 
     def follow(self, waves: dict[str, Wave], closed: Closed, start: int = 0) -> tuple[Visit, ...] | None:
         """The steps through which a change goes to its end; None where it comes out somewhere.
@@ -106,7 +100,7 @@ class Following:
             trail.ends = False
             return
         ways = self._ways(step, entering, made, closed)
-        averages = isinstance(step, Einsum) and self._averages(step, entering, made)
+        averages = step.product and self._averages(step, entering, made)
         trail.visits.append(Visit(step, entering, made, ways, averages))
         for name, wave in made.items() if not ways else ():
             waves[name] = wave
@@ -140,7 +134,7 @@ class Following:
         for visit in visits:
             for _, way in visit.ways:
                 reader = way.reader(visit.step)
-                if len(self.readers[way.weight]) > 1 and isinstance(reader, Pointwise):
+                if len(self.readers[way.weight]) > 1 and reader.elementwise:
                     taken.setdefault(way.weight, []).append((reader, way.wave.key))
         return all(
             len({key for _, key in found}) == 1
@@ -148,7 +142,7 @@ class Following:
             for name, found in taken.items()
         )
 
-    def _averages(self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
+    def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
         if all(w.kind is not Kind.CONSTANT for w in made.values()):
             return False
         return any(k not in entering and n not in self.fixed for k, n in enumerate(step.operands))
@@ -171,12 +165,12 @@ class Following:
         return {n: waves[n] for n in self.distinct[place] if n in waves}
 
     def _through(self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave]) -> dict[str, Wave]:
-        read = operands(step)
+        read = step.operands
         if len(entering) == 1:
             return self.transitions.step(step, entering[0], waves[read[entering[0]]])
         names = [read[k] for k in entering]
-        apart = isinstance(step, Pointwise) and (step.known.sums or (step.function == "Where" and 0 not in entering))
-        if len(entering) > 1 and not apart and isinstance(step, (Einsum, Pointwise)):
+        apart = step.known.sums or (step.known.chooses and 0 not in entering)
+        if len(entering) > 1 and not apart and (step.product or step.elementwise):
             raise Blocked
         if isinstance(step, Concat) and len(entering) == len(step.operands):
             whole = beside([waves[n] for n in names], step.axis)
@@ -204,7 +198,7 @@ class Following:
             if narrow is None:
                 continue
             way = self.absorbers.way(name, narrow)
-            if way is None or way.weight in self.statistics:
+            if way is None or way.weight in self.program.statistics:
                 continue
             if not closed(way):
                 return ((k, way),)

@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.program.dispatch import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Einsum, Mix, Normalise, Pointwise, Program, Step
 
@@ -53,26 +54,70 @@ Nulls = dict[str, dict[int, Null]]
 def nulls(program: Program, fixed: frozenset[str]) -> Nulls:
     """The nulls of every tensor; `fixed` are the tensors that depend on no input."""
     found: Nulls = {}
+    tracing = _Tracing(found, program, fixed)
     for step in program.steps:
-        made = _after(step, found, program, fixed)
-        if made:
-            found[made[0]] = made[1]
+        made = tracing.after(step)
+        if made is not None:
+            found[step.results[0]] = made
     return found
 
 
-def _after(step: Step, found: Nulls, program: Program, fixed: frozenset[str]) -> tuple[str, dict[int, Null]] | None:
-    if isinstance(step, Normalise):
-        whole = step.function in ("Softmax", "standardise") and len(step.axes) == 1
-        return (step.out, {step.axes[0]: Null(int(step.function == "Softmax"))}) if whole else None
-    if isinstance(step, Einsum) and len(step.operands) == 1 and step.operands[0] in found:
-        return step.out, dict(_carried(step, found[step.operands[0]]))
-    if isinstance(step, Mix) and step.x in found and step.linear:
-        old = found[step.x]
-        kept = {k: old[a] for k, a in enumerate(step.keep) if a in old and (step.steady or old[a].vanishes)}
-        return step.out, kept
-    if isinstance(step, Pointwise) and any(n in found for n in step.operands):
-        return step.out, _pointwise(step, found, program, fixed)
-    return None
+@dataclass(frozen=True, slots=True)
+class _Tracing:
+    """The nulls of what a step makes, by those of what it reads."""
+
+    found: Nulls
+    program: Program
+    fixed: frozenset[str]
+
+    @dispatched
+    def after(self, step: Step) -> dict[int, Null] | None:
+        """Axis by axis; None where there are none."""
+        return None
+
+    @after.register
+    def _(self, step: Normalise) -> dict[int, Null] | None:
+        one = step.known.shares and not step.known.logarithmic
+        whole = (one or step.function == "standardise") and len(step.axes) == 1
+        return {step.axes[0]: Null(int(one))} if whole else None
+
+    @after.register
+    def _(self, step: Einsum) -> dict[int, Null] | None:
+        old = None if step.product else self.found.get(step.operands[0])
+        return None if old is None else _carried(step, old)
+
+    @after.register
+    def _(self, step: Mix) -> dict[int, Null] | None:
+        if step.x not in self.found or not step.linear:
+            return None
+        old = self.found[step.x]
+        return {k: old[a] for k, a in enumerate(step.keep) if a in old and (step.steady or old[a].vanishes)}
+
+    @after.register
+    def _(self, step: Pointwise) -> dict[int, Null] | None:
+        found, program, fixed = self.found, self.program, self.fixed
+        moving = [k for k, n in enumerate(step.operands) if n not in fixed]
+        if len(moving) != 1 or step.operands[moving[0]] not in found:
+            return {}
+        place = moving[0]
+        x, rank = step.operands[place], len(program.shapes[step.out])
+        if len(program.shapes[x]) != rank:
+            return {}
+        made: dict[int, Null] = {}
+        known = step.known
+        for axis, null in found[x].items():
+            new: Null | None = null if known.passes and known.copies else None
+            others = [n for k, n in enumerate(step.operands) if k != place]
+            if known.factor > 0 or (known.factor and place == 0):
+                if all(_along(program, n, rank, axis) for n in others):
+                    new = replace(null, gains=(*null.gains, *((n, known.factor) for n in others)))
+            elif known.sums and not known.averages and known.sign(place) > 0:
+                sign = -1 if known.negates else 1
+                if all(_along(program, n, rank, axis) for n in others):
+                    new = replace(null, shifts=(*null.shifts, *((n, sign, null.gains, null.times) for n in others)))
+            if new is not None:
+                made[axis] = new
+        return made
 
 
 def alone(axis: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[str, ...]:
@@ -80,39 +125,14 @@ def alone(axis: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(x for x in axis if sizes[x] > 1)
 
 
-def _carried(step: Einsum, old: dict[int, Null]) -> list[tuple[int, Null]]:
+def _carried(step: Einsum, old: dict[int, Null]) -> dict[int, Null]:
     """A rearrangement keeps the nulls of the axes that it leaves whole, and a sum along others adds them up."""
     result = [alone(axis, step.sizes) for axis in step.result]
     seats: dict[tuple[str, ...], int] = {axis: k for k, axis in enumerate(result) if len(axis) == 1}
     spec = tuple(alone(axis, step.sizes) for axis in step.specs[0])
     kept = {x for axis in step.result for x in axis}
     times = prod(step.sizes[x] for axis in spec for x in axis if x not in kept)
-    return [(seats[spec[k]], replace(null, times=null.times * times)) for k, null in old.items() if spec[k] in seats]
-
-
-def _pointwise(step: Pointwise, found: Nulls, program: Program, fixed: frozenset[str]) -> dict[int, Null]:
-    moving = [k for k, n in enumerate(step.operands) if n not in fixed]
-    if len(moving) != 1 or step.operands[moving[0]] not in found:
-        return {}
-    place = moving[0]
-    x, rank = step.operands[place], len(program.shapes[step.out])
-    if len(program.shapes[x]) != rank:
-        return {}
-    made: dict[int, Null] = {}
-    for axis, null in found[x].items():
-        new: Null | None = null if step.function == "Identity" else None
-        others = [n for k, n in enumerate(step.operands) if k != place]
-        if step.function == "Mul" or (step.function == "Div" and place == 0):
-            power = 1 if step.function == "Mul" else -1
-            if all(_along(program, n, rank, axis) for n in others):
-                new = replace(null, gains=(*null.gains, *((n, power) for n in others)))
-        elif step.function in ("Add", "Sum") or (step.function == "Sub" and place == 0):
-            sign = -1 if step.function == "Sub" else 1
-            if all(_along(program, n, rank, axis) for n in others):
-                new = replace(null, shifts=(*null.shifts, *((n, sign, null.gains, null.times) for n in others)))
-        if new is not None:
-            made[axis] = new
-    return made
+    return {seats[spec[k]]: replace(null, times=null.times * times) for k, null in old.items() if spec[k] in seats}
 
 
 def _along(program: Program, name: str, rank: int, axis: int) -> bool:

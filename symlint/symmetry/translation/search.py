@@ -7,7 +7,7 @@ from functools import partial
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
-from symlint.program.steps import Einsum, Program, operands
+from symlint.program.steps import Einsum, Program
 from symlint.symmetry.translation.absorption import Way
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.following import Following
@@ -30,14 +30,14 @@ class Search:
 
     def translations(self) -> Iterator[Translation]:
         """Every translation, weight by weight in the order in which they are read."""
-        order = [n for step in self.program.steps for n in operands(step) if n in self.program.weights]
+        order = [n for step in self.program.steps for n in step.operands if n in self.program.weights]
         for name in dict.fromkeys(order):
             tensor = self.program.model.tensors[self.program.weights[name]]
             if (
                 not tensor.floating
                 or not tensor.size
                 or name in self.program.detached
-                or name in self.following.statistics
+                or name in self.program.statistics
             ):
                 continue
             found: list[Wave] = []

@@ -9,20 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from symlint.program.dispatch import dispatched
-from symlint.program.steps import (
-    Affine,
-    Concat,
-    Einsum,
-    Fold,
-    Mix,
-    MixKind,
-    Normalise,
-    Pointwise,
-    Program,
-    Slice,
-    Step,
-    Unknown,
-)
+from symlint.program.mixing import MixKind
+from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Program, Slice, Step, Unknown
 from symlint.symmetry.translation.null import Nulls
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
 
@@ -45,10 +33,6 @@ class _Entry(NamedTuple):
 
 class Blocked(Exception):
     """The change comes out where nothing can take it back."""
-
-
-COPYING = frozenset({"Add", "Identity", "Sum"})
-"""Functions that hand a change of one operand on as it is."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +142,12 @@ class Transitions:
         others = [n for j, n in enumerate(step.operands) if j != k]
         if step.linear:
             return {step.out: wide}
-        if step.function == "Mul" or (step.function == "Div" and k == 0):
+        if step.known.factor > 0 or (step.known.factor and k == 0):
             if step.operands.count(step.operands[k]) > 1:
                 raise Blocked
             constant = all(n in self.fixed for n in others)
             return {step.out: self._varied(step, others, wide if constant else wide.loose())}
-        if step.function == "Where" and k > 0 and len(step.operands) == 3:
+        if step.known.chooses and k > 0 and len(step.operands) == 3:
             other = step.operands[3 - k]
             masked = other in self.program.tables and bool((self.program.tables[other] <= MASKED).all())
             loose = wide.loose()
@@ -174,7 +158,7 @@ class Transitions:
         """The change along the axes of the output."""
         shape = self.program.shapes[step.out]
         mine = self.program.shapes[step.operands[k]]
-        exact = wave.exact and step.function in COPYING
+        exact = wave.exact and step.known.copies
         if mine == shape:
             return wave if exact == wave.exact else wave._replace(exact=exact)
         lead = len(shape) - len(mine)
@@ -233,7 +217,7 @@ class Transitions:
 
     @step.register
     def _(self, step: Normalise, k: int, wave: Wave) -> dict[str, Wave]:
-        shifts = step.function in ("Softmax", "LogSoftmax", "Hardmax", "Hardmin", "TopK", "standardise")
+        shifts = step.known.relative or step.function == "standardise"
         if shifts and all(wave.same_along(a) for a in step.axes):
             return {}
         raise Blocked

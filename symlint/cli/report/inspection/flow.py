@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Literal
 
-from symlint.program.steps import Einsum, Mix, Step, operands, results
+from symlint.program.steps import Einsum, Mix, Step
 from symlint.symmetry.structure import Structure
 
 Role = Literal["writes", "reads"]
@@ -32,7 +32,7 @@ class _Walk:
         self.known = {*self.program.tables, *self.made}
         roles: dict[tuple[str, int], set[Role]] = defaultdict(set)
         for step in self.program.steps:
-            names = operands(step)
+            names = step.operands
             # A lookup makes a value of a table: which rows it takes is the input's choice, more often than not.
             if all(name in self.known for name in names) and not isinstance(step, Mix):
                 self._derive(step)
@@ -46,11 +46,11 @@ class _Walk:
     def _derive(self, step: Step) -> None:
         """What a step makes of weights is another layout of them: its axes are known by their factors."""
         origins: dict[int, set[tuple[str, int]]] = defaultdict(set)
-        for name in operands(step):
+        for name in step.operands:
             for k, mine in self.made.get(name, {}).items():
                 for leaf in self._leaves(name, k):
                     origins[leaf] |= mine
-        for name in results(step):
+        for name in step.results:
             self.known.add(name)
             self.made[name] = {
                 k: frozenset(origin for leaf in self._leaves(name, k) for origin in origins.get(leaf, ()))

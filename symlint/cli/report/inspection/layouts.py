@@ -10,7 +10,6 @@ from math import prod
 from symlint.cli.report.inspection.alike import merged
 from symlint.cli.report.inspection.symbols import ID, Row, terms
 from symlint.cli.report.words import listed, printable
-from symlint.model.naming import nodes
 from symlint.symmetry.spaces import Symmetry
 
 _FUSED = re.compile(r"qkv|c_attn|in_proj|query_key_value", re.IGNORECASE)
@@ -57,7 +56,7 @@ def _either(words: Sequence[str]) -> str:
 def _order(symmetry: Symmetry) -> Callable[[str], int]:
     """When the network first reads a tensor."""
     first: dict[str, int] = {}
-    for k, node in enumerate(nodes(symmetry.model.graph)):
+    for k, node in enumerate(symmetry.model.graph.walk()):
         for name in node.inputs:
             first.setdefault(name, k)
     return lambda name: first.get(name, len(first))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from symlint.cli.report.inspection.alike import merged, template
 from symlint.cli.report.inspection.flow import Flow, Role
 from symlint.cli.report.words import printable
-from symlint.model.naming import nodes
 from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
 
 MEANING = {
@@ -124,7 +123,7 @@ class _Context:
     def __init__(self, symmetry: Symmetry, flow: Flow, shown: Mapping[str, str]) -> None:
         self.symmetry, self.flow, self.shown = symmetry, flow, shown
         stored = {*symmetry.model.tensors, *symmetry.model.constants}
-        every = list(nodes(symmetry.model.graph))
+        every = list(symmetry.model.graph.walk())
         self.sums = frozenset(
             (node.op, node.name or node.outputs[0])
             for node in every
