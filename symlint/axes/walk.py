@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symlint.axes.arena import Form
-from symlint.axes.cutting import cut
-from symlint.axes.factor import Factors
-from symlint.axes.interleave import interleave
+from symlint.axes.factor import Factors, Span
 from symlint.axes.pins import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Pin, PinKind
 from symlint.axes.unify import collapse, unify
 from symlint.program.dispatch import dispatched
@@ -31,6 +31,146 @@ from symlint.program.steps import (
     Step,
     Unknown,
 )
+
+# Interleaving: units that a lookup chose one by one are units of one space, wherever they lie on an axis.
+#
+# A lookup at fixed indices cuts an axis into single units. Those of them that are always together, all chosen or none,
+# may change places among each other as the units of any space: they become one factor, of which the units lie at places
+# of their own among those of others.
+
+Parents = Counter[int]
+"""The sums in which a piece lies, with how many times."""
+
+
+def interleave(
+    factors: Factors, of: Mapping[str, Sequence[int]], tensors: Iterable[Sequence[int]], chosen: Iterable[int]
+) -> None:
+    """Join what was cut, once the walk is over.
+
+    Args:
+        factors: change in place.
+        of: the axes of every tensor.
+        tensors: all axes that count.
+        chosen: the axes of which units were chosen.
+    """
+    candidates = {p for f in chosen if _plain(factors, f) for p in factors.pieces(f)}
+    candidates = {p for p in candidates if factors.form(p) is Form.LEAF and p not in {**factors.pins, **factors.rigid}}
+    if not candidates:
+        return
+    parents, alone = _parents(factors, {factors.find(f) for axes in tensors for f in axes}, candidates)
+    groups: defaultdict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    for piece in candidates - alone:
+        groups[tuple(sorted(parents[piece].items()))].append(piece)
+    joined: dict[int, int] = {}
+    order: dict[int, dict[int, int]] = {}
+    for held, pieces in groups.items():
+        if len(pieces) > 1 and held:
+            first = factors.pieces(held[0][0])
+            pieces.sort(key=first.index)
+            leaf = factors.leaf(sum(map(factors.size, pieces)))
+            order[leaf] = dict(zip(pieces, factors.boundaries_of(map(factors.size, pieces)), strict=False))
+            joined |= dict.fromkeys(pieces, leaf)
+    roots = {root for piece in joined for root in parents[piece]}
+    for root in roots:
+        factors.become(root, _arranged(factors, root, joined, order))
+    for name, axes in of.items():
+        for leaf in order.keys() & {x for f in axes for x in factors.leaves(f)}:
+            factors.holders.setdefault(leaf, set()).add(name)
+    for piece, leaf in joined.items():
+        for reason in factors.why.get(piece, ()):
+            factors.explain(leaf, reason)
+
+
+def _plain(factors: Factors, f: int) -> bool:
+    """Whether a factor is a sum of pieces that nothing depends on."""
+    return factors.form(f) is Form.SUM and not any(factors.indexes(s) for s in factors.sums(f))
+
+
+def _parents(factors: Factors, roots: Iterable[int], candidates: set[int]) -> tuple[dict[int, Parents], set[int]]:
+    """The sums of each candidate, and those candidates that also lie elsewhere."""
+    parents: dict[int, Parents] = {p: Counter() for p in candidates}
+    alone = set[int]()
+    seen, waiting = set[int](), list(roots)
+    while waiting:
+        root = waiting.pop()
+        if root in seen:
+            continue
+        seen.add(root)
+        if root in candidates:
+            alone.add(root)
+        if not _plain(factors, root):
+            waiting += factors.parts(root)
+            continue
+        for piece in factors.pieces(root):
+            if piece in candidates:
+                parents[piece][root] += 1
+            else:
+                waiting.append(piece)
+    return parents, alone
+
+
+def _arranged(factors: Factors, root: int, joined: Mapping[int, int], order: Mapping[int, Mapping[int, int]]) -> int:
+    """A sum of pieces as what they were joined to; what lies there several times has so many parts."""
+    parts: dict[tuple[int, int], NDArray[np.int64]] = {}
+    times, start = Counter[int](), 0
+    for piece in factors.pieces(root):
+        size = factors.size(piece)
+        leaf, here = joined.get(piece, piece), np.arange(start, start + size)
+        where = parts.setdefault((leaf, times[piece]), np.zeros(factors.size(leaf), np.int64))
+        at = order[leaf][piece] if piece in joined else 0
+        where[at : at + size] = here
+        times[piece] += 1
+        start += size
+    return factors.arranged((leaf for leaf, _ in parts), parts.values())
+
+
+# Cutting an axis: where the cut falls, and which other axes of the tensor then depend on the piece.
+
+SINGLE = 8
+"""An axis of at most this size of which one index is taken is cut into all its single indices at once."""
+
+
+def cut(
+    factors: Factors, of: Mapping[str, Sequence[int]], axes: Sequence[int], k: int, start: int, stop: int
+) -> list[int]:
+    """The axes of a tensor of which only the indices from `start` to `stop` of axis `k` are left.
+
+    Args:
+        of: the axes of all tensors so far; what no other tensor holds without the cut axis gets an instance per piece.
+    """
+    f = axes[k]
+    assert 0 <= start < stop <= factors.size(f), "a slice takes something, and of its axis: the lowering sees to it"
+    target, width = f, 1
+    if factors.form(f) is Form.PRODUCT:
+        target = factors.parts(f)[0]
+        width = factors.size(f) // factors.size(target)
+    span: Span | None = None
+    if start % width == 0 and stop % width == 0:
+        first, last, size = start // width, stop // width, factors.size(target)
+        cuts = tuple(sorted({0, first, last, size}))
+        if last - first == 1 and size <= SINGLE and factors.form(target) is Form.LEAF:
+            cuts = tuple(range(size + 1))
+        spans = factors.spans(target, cuts)
+        _instance(factors, of, axes, target, cuts)
+        span = next(s for s in spans if s[0] == first)
+    cuts = tuple(sorted({0, start, stop, factors.size(f)}))
+    piece = next(p for a, _, p in factors.spans(f, cuts) if a == start)
+    return [piece if j == k else g if span is None else factors.restrict(g, target, span) for j, g in enumerate(axes)]
+
+
+def _instance(
+    factors: Factors, of: Mapping[str, Sequence[int]], axes: Sequence[int], index: int, cuts: tuple[int, ...]
+) -> None:
+    """Give every leaf beside `index` one instance per piece of it, if all tensors that hold the leaf hold `index`."""
+    root = factors.find(index)
+    inside = set(factors.leaves(index))
+    over = {leaf for f in axes for g in factors.families(f) if factors.index(g) == root for leaf in factors.leaves(g)}
+    for leaf in sorted({x for f in axes for x in factors.leaves(f)} - inside - over):
+        if leaf in factors.pins or factors.form(leaf) is not Form.LEAF:
+            continue
+        if all(root in {s for f in of[name] for s in factors.sums(f)} for name in factors.holders[leaf]):
+            members = [factors.leaf(factors.size(leaf)) for _ in cuts[1:]]
+            factors.become(leaf, factors.family(root, cuts, members))
 
 
 @dataclass(frozen=True)

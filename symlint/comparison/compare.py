@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
 from symlint.comparison.change.folded_norms import Fold, folded, told
-from symlint.comparison.change.repaired import repaired
-from symlint.comparison.change.resized import resized, with_cuts
 from symlint.comparison.change.weights import SAME, Change, Status, changes, unmatched
 from symlint.comparison.course.canonical import canonical, moved
 from symlint.comparison.course.course import SpaceChange, counterparts, course
@@ -30,9 +30,116 @@ from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.file.stored import same_bytes
 from symlint.model.load import load
-from symlint.repair.result import Done
+from symlint.model.redundant_tensors import copies
+from symlint.repair.fixing import foretold
+from symlint.repair.result import Done, Wish
 from symlint.repair.storage import save
 from symlint.symmetry.inference import examine
+
+# A file that is an older one as `symlint fix` repairs it: which units were removed, folded and merged.
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What became of the older file's weights."""
+
+    changes: tuple[Change, ...]
+    done: tuple[Done, ...]
+    matched_new: int
+
+
+def repaired(
+    contexts: Sequence[Context], plain: Sequence[Change], rules: Sequence[Rule], asked: Asked, folder: Path
+) -> Repaired | None:
+    """The newer file as the older one repaired; None where it is not.
+
+    Args:
+        contexts: the two files.
+        plain: what became of the older file's weights where nothing is repaired.
+        rules: those that a fix acts on unless it is told otherwise.
+        asked: the thresholds of the rules.
+        folder: takes the repaired files, none of which is run.
+    """
+    old, new = contexts
+    path, done = foretold(old.symmetry.model, folder, Wish(rules, asked=asked))
+    if not done:
+        return None
+    matching = match(Weights(Context(*examine(load(str(path))), asked)), Weights(new))
+    found = {change.old: change for change in changes(matching)}
+    if any(unmatched(matching)) or any(c.status not in SAME for c in found.values()):
+        return None
+    stored = all(one.bytes for one in done)
+    told = {change.old: _told(change, found.get(change.old), stored=stored) for change in plain}
+    for group in copies(old.symmetry.model):  # those that are shared became what became of the one that stays
+        stays = next((name for name in group if name in found and name in told), None)
+        if stays is not None:
+            told |= {name: replace(told[stays], old=name) for name in group if name in told and name not in found}
+    return Repaired(tuple(told.values()), done, sum(block.size for block in matching.blocks.values()))
+
+
+def _told(plain: Change, made: Change | None, *, stored: bool) -> Change:
+    """One change where the repaired weight is the new one; ``stored``: nothing but what is stored was repaired."""
+    if plain.status in SAME and plain.matched:
+        return plain
+    if made is None:
+        return replace(plain, status="cut", matched=plain.size, became=(0,) * len(plain.shape), rank=None)
+    plain = replace(plain, new=made.new, dtypes=made.dtypes, rank=None, matched=plain.size)
+    if made.shape == plain.shape:
+        return replace(plain, status=made.status if stored else "merged")
+    return replace(plain, status="cut", became=made.shape)
+
+
+# Resized weights: those of which a pruning or a repair has kept some rows and columns.
+
+
+def resized(matching: Matching) -> dict[int, int]:
+    """Old weight -> new weight of another size, for those that nothing else matches: by name, else by their order."""
+    mine, theirs = ({b.weight for b in side} for side in (matching.blocks, matching.blocks.values()))
+    left = {k: w for k, w in enumerate(matching.old.all) if k not in mine}
+    right = {k: w for k, w in enumerate(matching.new.all) if k not in theirs}
+    names = {weight.name: k for k, weight in right.items()}
+    found = {k: names[w.name] for k, w in left.items() if w.name in names and _like(w, right[names[w.name]])}
+    if not found and len(left) == len(right):
+        one, two = (sorted(side, key=lambda k, side=side: side[k].order) for side in (left, right))  # type: ignore[misc]
+        if all(_like(left[a], right[b]) and cut(matching, a, b) for a, b in zip(one, two, strict=True)):
+            found = dict(zip(one, two, strict=True))
+    return found
+
+
+EXACT = ("float32", "float64")
+"""Of coarser types so few numbers exist that one weight's are another's by chance."""
+
+
+def _like(old: Weight, new: Weight) -> bool:
+    return old.kind == new.kind and len(old.shape) == len(new.shape) and old.shape != new.shape
+
+
+def cut(matching: Matching, old: int, new: int) -> bool:
+    """Whether a new weight is smaller along some axes and holds but numbers of an old one."""
+    one, two = matching.old.all[old], matching.new.all[new]
+    if (
+        one.dtype not in EXACT
+        or two.dtype not in EXACT
+        or not all(m <= n for m, n in zip(two.shape, one.shape, strict=True))
+    ):
+        return False
+    before, after = matching.old.read(one), matching.new.read(two)
+    return before is not None and after is not None and bool(np.isin(after, before).all())
+
+
+def with_cuts(found: Iterable[Change], matching: Matching, pairs: Mapping[int, int]) -> tuple[Change, ...]:
+    """The changes, those of weights that were cut told as such."""
+    made = []
+    for change in found:
+        if change.index in pairs and cut(matching, change.index, pairs[change.index]):
+            new = matching.new.all[pairs[change.index]]
+            types = change.dtypes[0], new.dtype
+            told = replace(change, new=(new.name,), status="cut", matched=new.size, became=new.shape, dtypes=types)
+            made.append(told)
+        else:
+            made.append(change)
+    return tuple(made)
+
 
 NORM = "BatchNormalization"
 

@@ -3,29 +3,87 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
 from symlint.axes.copies import copies
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
-from symlint.program.steps import Program
+from symlint.program.steps import CONSTANT, NONE, Law, Normalise, Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
 from symlint.symmetry.actions.scaling import SignFlip, TensorRescaling, UnitRescaling
-from symlint.symmetry.actions.translation import Shift
+from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
+from symlint.symmetry.charges.span import independent
 from symlint.symmetry.charges.unknowns import Charge, Variables
 from symlint.symmetry.kinds.branches import branches
-from symlint.symmetry.kinds.nearly import nearly
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
 from symlint.symmetry.kinds.planes import planes
-from symlint.symmetry.kinds.unseen import unseen
-from symlint.symmetry.kinds.whole import whole
+from symlint.symmetry.kinds.whole import LENGTHS, whole
+from symlint.symmetry.overlap import widths
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.search import translations
+
+# Unseen changes: what a reader does with directions that no writer reaches, and a writer in those that none reads.
+#
+# On a linear space of n units that is written with rank p < n, a reader's part across what is written is free; so is a
+# writer's, where the readers have rank q < n.
+
+
+def unseen(action: InvertibleMap, program: Program, axes: Axes, expansion: Expansion) -> Iterator[UnseenChange]:
+    """The changes of single weights that the other side of a space under GL(n) does not see, where GL has not all."""
+    n = axes.factors.size(action.leaf)
+    found = widths(action, program, axes, expansion)
+    for sign, word in ((Fraction(1), "unread"), (Fraction(-1), "unwritten")):
+        if not found[-sign] < n < found[sign]:
+            continue
+        mine = {o: c for o, c in action.charge.items() if c == sign and o.tensor in program.weights}
+        across = {o: c for o, c in action.charge.items() if c == -sign and o.tensor in program.weights}
+        for k, name in enumerate(dict.fromkeys(o.tensor for o in mine), start=1):
+            charge: Charge = {o: abs(c) for o, c in mine.items() if o.tensor == name}
+            label = f"{action.id}.{word}.{k}"
+            yield UnseenChange(label, action.space, action.leaf, action.copies, charge, across=across)
+
+
+# Rescalings that only the epsilon of a normalisation breaks: it takes lengths away, all but exactly.
+#
+# They do not count as directions of symmetry, and are applied only when named; but along them the loss is almost flat,
+# and weight decay moves what it likes.
+
+
+class Nearly(Rescaling):
+    """Rescalings if every epsilon were zero."""
+
+    def normalised(self, step: Normalise, axis: int) -> Law:
+        """What is normalised along other axes loses its scale."""
+        return CONSTANT if step.function in LENGTHS and axis not in step.axes else NONE
+
+
+def nearly(variables: Variables, exact: Mapping[int, Sequence[Charge]]) -> Iterator[tuple[int, Charge]]:
+    """Leaf and charge of what is a rescaling but for an epsilon, beyond the `exact` ones."""
+    program, axes = variables.program, variables.axes
+    leaves = axes.factors.leaves
+    apart = (
+        f
+        for step in program.norms
+        if step.function in LENGTHS
+        for k, f in enumerate(axes.of[step.x])
+        if k not in step.axes
+    )
+    held = {x for name in program.weights for f in axes.of[name] for x in leaves(f)}
+    concerned = held.intersection(x for f in apart for x in leaves(f))
+    if not concerned:
+        return
+    for leaf, found in charges(variables, Nearly, concerned).items():
+        rows = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in found]
+        known = [{o: c for o, c in charge.items() if o.tensor in program.weights} for charge in exact.get(leaf, ())]
+        for k in independent(rows, known):
+            yield leaf, found[k]
+
 
 SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
 KINDS: dict[Kind, type[UnitRescaling | SignFlip | InvertibleMap]] = {

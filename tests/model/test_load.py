@@ -27,8 +27,7 @@ from symlint.lint.settings import Settings
 from symlint.model.file.stored import Reader
 from symlint.model.graph import Graph, Model
 from symlint.model.load import load
-from symlint.model.shapes.evaluate import evaluate
-from symlint.model.shapes.reference import reference
+from symlint.model.shapes.evaluate import evaluate, reference
 
 FLOAT = TensorProto.FLOAT
 Save = Callable[..., Path]

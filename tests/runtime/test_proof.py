@@ -13,7 +13,7 @@ from symlint.model.edit import write
 from symlint.model.load import load
 from symlint.repair.measure import latency, measure
 from symlint.runtime.difference import difference
-from symlint.runtime.inputs.trials import choices, inputs
+from symlint.runtime.inputs.collection import choices, inputs
 from symlint.runtime.proof import prove
 from symlint.runtime.runner import Run, Runner
 

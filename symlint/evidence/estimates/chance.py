@@ -41,7 +41,7 @@ def weights(structure: Structure, leaf: int) -> tuple[float, float]:
     for step in program.reading(holders):
         if not isinstance(step, Einsum) or step.out in program.fixed:
             continue
-        made = {x for axis in step.result for x in axis}
+        made = step.kept
         moved = {
             x for n, s in zip(step.operands, step.specs, strict=True) if n not in program.fixed for a in s for x in a
         }

@@ -51,7 +51,7 @@ def _look(forward: Forward, step: Einsum) -> Classifier | None:
     moving = [k for k in range(len(step.operands)) if k not in fixed]
     if len(fixed) != 1 or len(moving) != 1:
         return None
-    made = {x for axis in step.result for x in axis}
+    made = step.kept
     held = {x for axis in step.specs[moving[0]] for x in axis}
     rows = [k for k, a in enumerate(step.result) if a and not held.intersection(a)]
     if len(rows) != 1 or not FEWEST <= forward.program.shapes[step.out][rows[0]] <= MOST or made == held:
@@ -91,9 +91,7 @@ def _dimensions(forward: Forward, step: Einsum, k: int) -> float:
     """In how many dimensions the features lie, by the participation ratio of their squares."""
     name = step.operands[k]
     squares, shape = np.abs(forward.squares(name)), forward.layout.shape(name)
-    summed = [
-        j for j, axis in enumerate(step.specs[k]) if axis and not {x for a in step.result for x in a}.issuperset(axis)
-    ]
+    summed = [j for j, axis in enumerate(step.specs[k]) if axis and not step.kept.issuperset(axis)]
     if not all(shape[j] > 1 for j in summed) or not squares.sum():
         return float(np.prod([forward.program.shapes[name][j] for j in summed]))
     return float(squares.sum() ** 2 / np.sum(squares**2) / np.prod([n for j, n in enumerate(shape) if j not in summed]))

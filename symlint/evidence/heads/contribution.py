@@ -198,7 +198,7 @@ class Contributions:
             part = ungroup(x, spec, step.sizes)
             index = [places[label][unit] if label in places else None for label in part.labels]
             cut.append(Labelled(_taken(part.values, index), part.labels))
-        made = multiply(cut, {label for axis in step.result for label in axis}, sizes)
+        made = multiply(cut, step.kept, sizes)
         pairs = list(zip(step.operands, step.specs, strict=True))
         moving = {label for n, spec in pairs if n in self.inside for axis in spec for label in axis}
         order = sorted(range(len(made.labels)), key=lambda k: made.labels[k] not in moving)

@@ -3,18 +3,78 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import erf, sqrt
 from typing import Any
 
 import numpy as np
 
 from symlint.model import operators
+from symlint.model.graph import Array
 from symlint.model.operators import op
 from symlint.operators.choice import compared
-from symlint.operators.elementwise import curves
-from symlint.program.functions import Function, Parity, Within, enter
+from symlint.program.functions import Attributes, Dipping, Function, Parity, Rising, Within, enter
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.registry import pointwise
 from symlint.program.steps import NONE, SUM, Law
+
+# Curves: activations as numbers, with what bounds need to know of them.
+
+TOP = 1 + 2.0**-21
+"""What approximations of functions up to one reach."""
+_erf = np.vectorize(erf, otypes=[np.float64])
+
+
+def _softplus(x: Array, _: Attributes) -> Array:
+    return np.asarray(np.logaddexp(0, x))
+
+
+def _elu(x: Array, own: Attributes) -> Array:
+    return np.where(x > 0, x, abs(own.get("alpha", 1.0)) * np.expm1(np.minimum(x, 0)))
+
+
+def _celu(x: Array, own: Attributes) -> Array:
+    alpha = own.get("alpha", 1.0)
+    return np.asarray(np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(np.minimum(x / alpha, 0))))
+
+
+def _selu(x: Array, own: Attributes) -> Array:
+    alpha, gamma = own.get("alpha", 1.6732632423543772), own.get("gamma", 1.0507009873554805)
+    return np.asarray(gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))))
+
+
+def _leaky(x: Array, own: Attributes) -> Array:
+    return np.where(x > 0, x, own.get("alpha", 0.01) * x)
+
+
+def _softsign(x: Array, _: Attributes) -> Array:
+    return np.where(np.isinf(x), np.sign(x), x / (1 + np.abs(x)))
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(np.exp(-np.logaddexp(0, -x)))
+
+
+def _times(x: Array, share: Array) -> Array:
+    return np.where(np.isneginf(x), 0.0, x * share)
+
+
+SIGMOID = Rising(lambda x, _: _sigmoid(x), 0, TOP)
+TANH = Rising(lambda x, _: np.tanh(x), -TOP, TOP)
+EXP = Rising(lambda x, _: np.exp(x), 0)
+ERF = Rising(lambda x, _: _erf(x), -TOP, TOP)
+ATAN = Rising(lambda x, _: np.arctan(x), -2, 2)
+ASINH = Rising(lambda x, _: np.arcsinh(x))
+SOFTSIGN = Rising(_softsign, -1, 1)
+SOFTPLUS = Rising(_softplus, 0)
+ELU, CELU, SELU, LEAKY = Rising(_elu), Rising(_celu), Rising(_selu), Rising(_leaky)
+SQRT = Rising(lambda x, _: np.sqrt(np.maximum(x, 0)), 0)
+FLOOR, CEIL = Rising(lambda x, _: np.floor(x)), Rising(lambda x, _: np.ceil(x))
+ROUND = Rising(lambda x, _: np.rint(x))
+ABS = Dipping(np.abs, 0.0, 0.0)
+GELU = Dipping(lambda x: _times(x, (1 + _erf(x / sqrt(2))) / 2), -0.7518, -0.1701, slack=1e-3)
+SWISH = Dipping(lambda x: _times(x, _sigmoid(x)), -1.2785, -0.2785)
+MISH = Dipping(lambda x: _times(x, np.tanh(np.logaddexp(0, x))), -1.1925, -0.3089)
+
 
 ODD, EVEN, NEITHER = Parity.ODD, Parity.EVEN, Parity.NEITHER
 FLOATS = frozenset((1, 10, 11, 16))
@@ -22,37 +82,37 @@ FLOATS = frozenset((1, 10, 11, 16))
 
 # Positively homogeneous of degree 1: phi(a x) = a phi(x) for a > 0.
 pointwise(1, "Relu", parity=NEITHER, course=None, exact=True)
-pointwise(1, "LeakyRelu", parity=NEITHER, course=curves.LEAKY, exact=True)
-pointwise(1, "Abs", parity=EVEN, course=curves.ABS, exact=True)
+pointwise(1, "LeakyRelu", parity=NEITHER, course=LEAKY, exact=True)
+pointwise(1, "Abs", parity=EVEN, course=ABS, exact=True)
 pointwise(1, "Identity", parity=ODD, course=None, exact=True, passes=True)
 pointwise(1, "Neg", parity=ODD, course=None, exact=True, passes=True, negates=True)
-pointwise(Fraction(1, 2), "Sqrt", parity=NEITHER, course=curves.SQRT, exact=True)
+pointwise(Fraction(1, 2), "Sqrt", parity=NEITHER, course=SQRT, exact=True)
 pointwise(-1, "Reciprocal", parity=ODD, course=None)
 pointwise(0, "Sign", parity=ODD, course=Within(-1, 1), exact=True)
 pointwise(0, "IsInf", parity=NEITHER, course=Within(0, 1), exact=True)
 pointwise(0, "IsNaN", parity=EVEN, course=Within(0, 1), exact=True)
 
-pointwise(None, "Asinh", parity=ODD, course=curves.ASINH, exact=True)
-pointwise(None, "Atan", parity=ODD, course=curves.ATAN, exact=True)
-pointwise(None, "Celu", parity=NEITHER, course=curves.CELU, exact=True)
-pointwise(None, "Ceil", parity=NEITHER, course=curves.CEIL, exact=True)
+pointwise(None, "Asinh", parity=ODD, course=ASINH, exact=True)
+pointwise(None, "Atan", parity=ODD, course=ATAN, exact=True)
+pointwise(None, "Celu", parity=NEITHER, course=CELU, exact=True)
+pointwise(None, "Ceil", parity=NEITHER, course=CEIL, exact=True)
 pointwise(None, "Cos", parity=EVEN, course=Within(-1, 1), exact=True)
-pointwise(None, "Elu", parity=NEITHER, course=curves.ELU, exact=True)
-pointwise(None, "Erf", parity=ODD, course=curves.ERF, exact=True)
-pointwise(None, "Exp", parity=NEITHER, course=curves.EXP, exact=True)
-pointwise(None, "Floor", parity=NEITHER, course=curves.FLOOR, exact=True)
-pointwise(None, "Gelu", "com.microsoft.Gelu", parity=NEITHER, course=curves.GELU, exact=True)
+pointwise(None, "Elu", parity=NEITHER, course=ELU, exact=True)
+pointwise(None, "Erf", parity=ODD, course=ERF, exact=True)
+pointwise(None, "Exp", parity=NEITHER, course=EXP, exact=True)
+pointwise(None, "Floor", parity=NEITHER, course=FLOOR, exact=True)
+pointwise(None, "Gelu", "com.microsoft.Gelu", parity=NEITHER, course=GELU, exact=True)
 pointwise(None, "HardSigmoid", "HardSwish", "ThresholdedRelu", parity=NEITHER, course=None, exact=True)
-pointwise(None, "Mish", parity=NEITHER, course=curves.MISH, exact=True)
+pointwise(None, "Mish", parity=NEITHER, course=MISH, exact=True)
 pointwise(None, "Not", parity=NEITHER, course=Within(0, 1), exact=True)
-pointwise(None, "Round", parity=ODD, course=curves.ROUND, exact=True)
-pointwise(None, "Selu", parity=NEITHER, course=curves.SELU, exact=True)
-pointwise(None, "Sigmoid", parity=NEITHER, course=curves.SIGMOID, exact=True)
+pointwise(None, "Round", parity=ODD, course=ROUND, exact=True)
+pointwise(None, "Selu", parity=NEITHER, course=SELU, exact=True)
+pointwise(None, "Sigmoid", parity=NEITHER, course=SIGMOID, exact=True)
 pointwise(None, "Sin", parity=ODD, course=Within(-1, 1), exact=True)
-pointwise(None, "Softplus", parity=NEITHER, course=curves.SOFTPLUS, exact=True)
-pointwise(None, "Softsign", parity=ODD, course=curves.SOFTSIGN, exact=True)
-pointwise(None, "Swish", parity=NEITHER, course=curves.SWISH, exact=True)
-pointwise(None, "Tanh", parity=ODD, course=curves.TANH, exact=True)
+pointwise(None, "Softplus", parity=NEITHER, course=SOFTPLUS, exact=True)
+pointwise(None, "Softsign", parity=ODD, course=SOFTSIGN, exact=True)
+pointwise(None, "Swish", parity=NEITHER, course=SWISH, exact=True)
+pointwise(None, "Tanh", parity=ODD, course=TANH, exact=True)
 # Of these no bounds are told.
 pointwise(None, "Acos", "Acosh", "Log", "BitwiseNot", "com.microsoft.QuickGelu", parity=NEITHER, course=None)
 pointwise(None, "Asin", "Atanh", "Shrink", "Sinh", "Tan", parity=ODD, course=None)

@@ -72,7 +72,7 @@ def _only(program: Program, name: str, ends: Collection[int], held: Set[str]) ->
 def _summed(structure: Structure, step: Einsum, leaf: int) -> Iterator[tuple[int, int]]:
     """Operand and axis of every occurrence of a leaf that the result of a contraction lacks."""
     factors, of = structure.axes.factors, structure.axes.of
-    made = {label for labels in step.result for label in labels}
+    made = step.kept
     for j, (name, spec) in enumerate(zip(step.operands, step.specs, strict=True)):
         for k, labels in enumerate(spec):
             rest = of[name][k]

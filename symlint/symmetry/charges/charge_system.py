@@ -6,9 +6,13 @@ elements allows depends on the kind of the generator and is left to the systems 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
+
+from symlint.axes.arena import Form
+from symlint.axes.terms import Condition, joint, meet
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import (
     CONSTANT,
@@ -26,8 +30,167 @@ from symlint.program.steps import (
     Step,
     Unknown,
 )
-from symlint.symmetry.charges.occurrences import choice, concatenation, contraction, cut, meetings
-from symlint.symmetry.charges.unknowns import ONE, Slots, Ties, Unknowns
+from symlint.symmetry.charges.unknowns import ONE, Contraction, Meeting, Slots, Ties, Unknowns, Variables
+
+# Which variables of a step are one and the same, or meet, whatever acts on the units.
+
+
+def contraction(variables: Variables, step: Einsum) -> Contraction:
+    """The labels of a contraction that hold units, each with the variables of the output and of the operands."""
+    ties = Ties([], [])
+    views: dict[str, list[Slots]] = {}
+    for name, spec in zip(step.operands, step.specs, strict=True):
+        for k, axis in enumerate(spec):
+            for label, slots in _view(variables, ties, name, k, axis, step.sizes):
+                views.setdefault(label, []).append(slots)
+    made: dict[str, Slots] = {}
+    for k, axis in enumerate(step.result):
+        made.update(_view(variables, ties, step.out, k, axis, step.sizes))
+    labels: list[tuple[Slots | None, list[Slots]]] = [(made.get(label), parts) for label, parts in views.items()]
+    labels += [(slots, []) for label, slots in made.items() if label not in views]
+    concerned = variables.concerned
+    kept = [
+        (out, parts)
+        for out, parts in labels
+        if (out is not None and concerned(out.pattern)) or any(concerned(slots.pattern) for slots in parts)
+    ]
+    return Contraction(ties, kept)
+
+
+def _view(
+    variables: Variables, ties: Ties, name: str, axis: int, labels: tuple[str, ...], sizes: Mapping[str, int]
+) -> Sequence[tuple[str, Slots]]:
+    """The variables of an axis label by label; those of a grouped axis are tied to the group's."""
+    whole = variables.slots(name, axis)
+    if len(labels) == 1:
+        return ((labels[0], whole),)
+    f, expansion = variables.axes.of[name][axis], variables.expansion
+    parts = expansion.grouping(f, tuple(sizes[label] for label in labels))
+    if parts is None:
+        ties.zero.extend(enumerate(whole.pattern.flat, whole.first))
+        return ()
+    views = [variables.fresh(expansion.pattern(p)) for p in parts]
+    if variables.concerned(whole.pattern):
+        terms = [expansion.terms(p) for p in parts]
+        targets = expansion.terms(f)
+        for picks, first, condition in joint(terms, [sizes[label] for label in labels]):
+            flat = [
+                pair
+                for view, k in zip(views, picks, strict=True)
+                for pair in zip(view.term(k), view.pattern.leaves[k], strict=True)
+            ]
+            met = [
+                whole.term(t)
+                for t, target in enumerate(targets)
+                if target.first == first
+                and len(target.leaves) == len(flat)
+                and meet(target.condition, condition) is not None
+            ]
+            ties.equal.extend((v, w, leaf) for row in met for (v, leaf), w in zip(flat, row, strict=True))
+            if not met:
+                ties.zero.extend(flat)
+    return tuple(zip(labels, views, strict=True))
+
+
+def meetings(variables: Variables, step: Pointwise) -> Iterator[Meeting]:
+    """The axes of an elementwise step that hold units; known zeros, which have every charge, are left out."""
+    program = variables.program
+    shape = program.shapes[step.out]
+    moving = [(j, name, program.shapes[name]) for j, name in enumerate(step.operands) if name not in program.nil]
+    for k, size in enumerate(shape):
+        if size == 1:
+            continue
+        parts: list[tuple[int, Slots]] = []
+        absent: list[int] = []
+        for j, name, mine in moving:
+            place = k - len(shape) + len(mine)
+            if place >= 0 and mine[place] > 1:
+                parts.append((j, variables.slots(name, place)))
+            else:
+                absent.append(j)
+        out = variables.slots(step.out, k)
+        if variables.concerned(out.pattern) or any(variables.concerned(slots.pattern) for _, slots in parts):
+            yield Meeting(out, parts, absent)
+
+
+def concatenation(variables: Variables, step: Concat) -> Ties:
+    """The variables of operands that are those of the whole."""
+    ties, axes = Ties([], []), variables.axes.of
+    index, offset = axes[step.out][step.axis], 0
+    for name in step.operands:
+        size = variables.program.shapes[name][step.axis]
+        path = _path(variables, index, offset, offset + size)
+        for k in range(len(axes[name])):
+            along = k == step.axis
+            _pair(variables, ties, step.out, k, name, k, offset if along else 0, {} if along else path)
+        offset += size
+    return ties
+
+
+def cut(variables: Variables, step: Slice) -> Ties:
+    """The variables of a part that are those of the whole."""
+    ties, axes, factors = Ties([], []), variables.axes.of, variables.axes.factors
+    target, width = axes[step.x][step.axis], 1
+    if factors.form(target) is Form.PRODUCT:
+        whole, target = target, factors.parts(target)[0]
+        width = factors.size(whole) // factors.size(target)
+    aligned = step.start % width == 0 and step.stop % width == 0
+    path = _path(variables, target, step.start // width, step.stop // width) if aligned else {}
+    for k in range(len(axes[step.x])):
+        along = k == step.axis
+        _pair(variables, ties, step.x, k, step.out, k, step.start if along else 0, {} if along else path)
+    return ties
+
+
+def choice(variables: Variables, step: Mix) -> Ties:
+    """The variables of chosen units, and of those beside them, that are those of the whole."""
+    ties, of, terms = Ties([], []), variables.axes.of, variables.expansion.terms
+    assert step.chosen is not None
+    axis, indices = step.chosen[0], np.asarray(step.chosen[1])
+    for k in range(len(of[step.x])):
+        if k != axis:
+            _pair(variables, ties, step.x, k, step.out, k, 0, {})
+    whole, told = terms(of[step.x][axis]), set[int]()
+    for t, term in enumerate(terms(of[step.out][axis])):
+        mine, from_whole = variables.slots(step.out, axis).term(t), indices[term.positions]
+        met = [s for s, w in enumerate(whole) if w.leaves == term.leaves and np.array_equal(w.positions, from_whole)]
+        if not met:
+            ties.zero.extend(zip(mine, term.leaves, strict=True))
+        told.update(met)
+        for s in met:
+            ties.equal.extend(zip(mine, variables.slots(step.x, axis).term(s), term.leaves, strict=True))
+    for s, term in enumerate(whole):
+        if s not in told and np.isin(term.positions, indices).any():  # units are mixed that nobody can tell apart
+            ties.zero.extend(zip(variables.slots(step.x, axis).term(s), term.leaves, strict=True))
+    return ties
+
+
+def _path(variables: Variables, f: int, start: int, stop: int) -> Condition:
+    factors = variables.axes.factors
+    if factors.form(f) is not Form.SUM:
+        return {}
+    return {key: (a, b) for key, (a, b, _) in factors.path(f, (start, stop, f)).items()}
+
+
+def _pair(variables: Variables, ties: Ties, whole: str, k: int, part: str, j: int, shift: int, path: Condition) -> None:
+    """Axis j of `part` is axis k of `whole`, at positions from `shift` on and under the condition `path`."""
+    terms, of = variables.expansion.terms, variables.axes.of
+    ours = terms(of[whole][k])
+    # The condition is that of another axis: what stands on this one itself is no part of it.
+    asked = [{key: span for key, span in term.condition.items() if key not in term.own} for term in ours]
+    for t, term in enumerate(terms(of[part][j])):
+        met = [
+            s
+            for s, other in enumerate(ours)
+            if other.leaves == term.leaves
+            and meet(asked[s], path) is not None
+            and bool((other.positions == term.first + shift).any())
+        ]
+        mine = variables.slots(part, j).term(t)
+        if not met:
+            ties.zero.extend(zip(mine, term.leaves, strict=True))
+        for s in met:
+            ties.equal.extend(zip(mine, variables.slots(whole, k).term(s), term.leaves, strict=True))
 
 
 class System(Unknowns):

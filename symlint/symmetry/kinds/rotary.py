@@ -7,15 +7,166 @@ same tensor's values, known by what computes them. Such a step commutes with eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from symlint.model.graph import Array
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Concat, Einsum, Pointwise, Program, Slice, Step, rearranges
-from symlint.symmetry.kinds.keys import Keys
-from symlint.symmetry.kinds.linear_form import Form, each, joined, regrouped, summed, times
+
+# Linear forms: tensors that are linear in one source along some axes, written out position by position.
+
+Cells = NDArray[Any]
+"""For every position: (position in the source, factors) -> sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A tensor that is linear in the source along some of its axes."""
+
+    axes: tuple[int, ...]
+    cells: Cells
+
+
+def _cell(cells: Cells, k: tuple[int, ...]) -> Iterator[tuple[Any, int]]:
+    terms: dict[Any, int] = cells.item(*k)
+    yield from terms.items()
+
+
+def each(cells: Cells, act: Callable[[int], int]) -> Cells:
+    """Another sign for every term."""
+    made = np.empty(cells.shape, object)
+    for k in np.ndindex(cells.shape):
+        made[k] = {source: act(sign) for source, sign in _cell(cells, k)}
+    return made
+
+
+def summed(a: Cells, b: Cells, sign: int) -> Cells:
+    """Terms added up, the second with a sign."""
+    made = np.empty(a.shape, object)
+    for k in np.ndindex(a.shape):
+        whole = dict(a[k])
+        for source, size in _cell(b, k):
+            whole[source] = whole.get(source, 0) + sign * size
+        made[k] = {source: size for source, size in whole.items() if size}
+    return made
+
+
+def times(cells: Cells, factors: Array) -> Cells:
+    """Every term with one more factor, by position."""
+    made = np.empty(cells.shape, object)
+    spread = np.broadcast_to(factors, cells.shape)
+    for k in np.ndindex(cells.shape):
+        made[k] = {(j, (*key, spread[k])): sign for (j, key), sign in _cell(cells, k)}
+    return made
+
+
+def regrouped(step: Einsum, form: Form) -> Form | None:
+    """A rearrangement that keeps what comes from the source in order and apart from the rest."""
+    (spec,) = step.specs
+    mine = [label for a in form.axes for label in spec[a]]
+    order = [label for axis in step.result for label in axis if label in mine]
+    axes = tuple(a for a, axis in enumerate(step.result) if set(axis) & set(mine))
+    if order != mine or any(set(step.result[a]) - set(mine) for a in axes):
+        return None
+    held = {label for axis in spec for label in axis}
+    if held != step.kept:
+        return None
+    shape = [int(np.prod([step.sizes[label] for label in step.result[a]])) for a in axes]
+    return Form(axes, form.cells.reshape(shape)) if int(np.prod(shape)) == form.cells.size else None
+
+
+def joined(step: Concat, forms: Sequence[Form]) -> Form | None:
+    """Forms put behind each other, along one of their axes or a new one."""
+    if len({f.axes for f in forms}) > 1:
+        return None
+    axes = forms[0].axes
+    if step.axis in axes:
+        return Form(axes, np.concatenate([f.cells for f in forms], axis=axes.index(step.axis)))
+    place = sum(a < step.axis for a in axes)
+    return Form(tuple(sorted((*axes, step.axis))), np.stack([f.cells for f in forms], axis=place))
+
+
+# Keys: which positions along an axis of a tensor hold the same values, by how they are computed.
+
+DEEP = 24
+"""Steps beyond which every position counts as different."""
+
+
+class Keys:
+    """A key per position; equal keys are equal values, whatever the input."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.makers = program.producers
+        self.known: dict[tuple[str, int], list[Hashable]] = {}
+        self.depth = 0
+
+    def whole(self, name: str) -> Hashable:
+        """The key of a tensor that is the same along the axis."""
+        return ("whole", name)
+
+    def along(self, name: str, axis: int) -> list[Hashable]:
+        """The keys of the positions along an axis."""
+        if (name, axis) not in self.known:
+            self.depth += 1
+            self.known[name, axis] = self._found(name, axis)
+            self.depth -= 1
+        return self.known[name, axis]
+
+    def _found(self, name: str, axis: int) -> list[Hashable]:
+        program = self.program
+        n = program.shapes[name][axis]
+        if name in program.tables:
+            return [np.take(program.tables[name], k, axis=axis).tobytes() for k in range(n)]
+        step = self.makers.get(name) if self.depth < DEEP else None
+        found = None if step is None else self._made(step, axis, n)
+        return [(name, axis, k) for k in range(n)] if found is None else found
+
+    @dispatched
+    def _made(self, step: Step, axis: int, n: int) -> list[Hashable] | None:
+        """The keys of what a step makes; None where it tells none."""
+        return None
+
+    @_made.register
+    def _(self, step: Concat, axis: int, n: int) -> list[Hashable] | None:
+        return [key for part in step.operands for key in self.along(part, axis)] if step.axis == axis else None
+
+    @_made.register
+    def _(self, step: Slice, axis: int, n: int) -> list[Hashable] | None:
+        return self.along(step.x, axis)[step.start : step.stop] if step.axis == axis else None
+
+    @_made.register
+    def _(self, step: Pointwise, axis: int, n: int) -> list[Hashable] | None:
+        columns = [self._operand(x, axis - len(self.program.shapes[step.out]), n) for x in step.operands]
+        return [(step.function, *keys) for keys in zip(*columns, strict=True)]
+
+    @_made.register
+    def _(self, step: Einsum, axis: int, n: int) -> list[Hashable] | None:
+        labels = step.result[axis]
+        places = np.unravel_index(np.arange(n), [step.sizes[x] for x in labels]) if labels else (np.zeros(n, int),)
+        columns: list[list[Hashable]] = [[(step.result, axis)] * n]
+        for name, spec in zip(step.operands, step.specs, strict=True):
+            columns.append([self.whole(name)] * n)
+            for k, mine in enumerate(spec):
+                if len(mine) == 1 and mine[0] in labels:
+                    keys = self.along(name, k)
+                    columns.append([keys[p] for p in places[labels.index(mine[0])]])
+                elif set(mine) & set(labels):
+                    return [(step.out, axis, p) for p in range(n)]
+        return [tuple(keys) for keys in zip(*columns, strict=True)]
+
+    def _operand(self, name: str, axis: int, n: int) -> list[Hashable]:
+        """Keys of an operand that broadcasts, at an axis counted from the right."""
+        shape = self.program.shapes[name]
+        if -axis <= len(shape) and shape[axis] > 1:
+            return self.along(name, len(shape) + axis)
+        return [self.whole(name)] * n
+
 
 FAR = 40
 """Steps within which the two parts of a rotary embedding meet."""

@@ -157,7 +157,7 @@ class Absorbers:
         (spec,) = step.specs
         held = {x for axis in spec for x in axis}
         labels = labelled(wave, step.result, step.sizes)
-        made = {x for axis in step.result for x in axis}
+        made = step.kept
         if held - made or any(not labels[x].steady for x in made - held):
             return None
         shape = self.program.shapes[step.operands[0]]

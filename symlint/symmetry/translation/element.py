@@ -61,7 +61,7 @@ class _Element:
         along = Labelled(direction(null, self.numbers, n), (label,))
         if not null.vanishes:
             flat = Labelled(part.values.take([0], axis=part.labels.index(label)), part.labels)
-            kept = {x for axis in step.result for x in axis}
+            kept = step.kept
             made = multiply(
                 [Labelled(flat.values.squeeze(flat.labels.index(label)), tuple(x for x in flat.labels if x != label))],
                 kept,
@@ -129,7 +129,7 @@ class _Element:
                 if len(axis) == 1 and before.where[a] in after.taken
             }
         elif any(n not in fixed for j, n in enumerate(step.operands) if j != k):
-            summed = {x for axis in spec for x in axis} - {x for axis in step.result for x in axis}
+            summed = {x for axis in spec for x in axis} - step.kept
             parts = [_squeezed(part, summed) for part in parts]
         parts = [Labelled(p.values, tuple(named.get(x, x) for x in p.labels)) for p in parts]
         result = (*((f"~{a}",) for a in sorted(after.taken)), *step.result)

@@ -130,7 +130,7 @@ def _carried(step: Einsum, old: dict[int, Null]) -> dict[int, Null]:
     result = [alone(axis, step.sizes) for axis in step.result]
     seats: dict[tuple[str, ...], int] = {axis: k for k, axis in enumerate(result) if len(axis) == 1}
     spec = tuple(alone(axis, step.sizes) for axis in step.specs[0])
-    kept = {x for axis in step.result for x in axis}
+    kept = step.kept
     times = prod(step.sizes[x] for axis in spec for x in axis if x not in kept)
     return {seats[spec[k]]: replace(null, times=null.times * times) for k, null in old.items() if spec[k] in seats}
 

@@ -92,7 +92,7 @@ class Search:
         k = step.operands.index(here)
         x = step.operands[1 - k]
         held = {label for axis in step.specs[k] for label in axis}
-        kept = {label for axis in step.result for label in axis}
+        kept = step.kept
         for axis, null in self.nulls.get(x, {}).items():
             label = alone(step.specs[1 - k][axis], step.sizes)
             summed = {y for a in (*step.specs[0], *step.specs[1]) for y in a} - kept

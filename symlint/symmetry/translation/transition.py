@@ -86,7 +86,7 @@ class Transitions:
                 step.operands.count(step.operands[k]) > 1,
                 frozenset(x for spec in still for axis in spec for x in axis),
                 tuple(j for j in others if step.operands[j] not in self.fixed),
-                frozenset(x for axis in step.result for x in axis),
+                step.kept,
             )
         return found
 
@@ -125,7 +125,7 @@ class Transitions:
             loose = labelled(wave.loose(), spec, step.sizes)
             loose.update({x: p.spread for x, p in labels.items() if x not in loose})
             return self._made(step, loose, Wave(Kind.ANY, ()))
-        kept = {x for axis in step.result for x in axis}
+        kept = step.kept
         where = tuple(based.get(axis[0]) if len(axis) == 1 else None for axis in step.result)
         taken = wave.taken | {a for x, a in based.items() if x not in kept and a is not None}
         return self._made(step, labels, wave._replace(where=where, taken=taken))

@@ -64,6 +64,6 @@ class _Walk:
     def _roles(step: Step, slot: int, axis: int) -> set[Role]:
         if not isinstance(step, Einsum):
             return {"writes"}
-        kept = {label for axis in step.result for label in axis}
+        kept = step.kept
         labels = step.specs[slot][axis]
         return {"writes" if label in kept else "reads" for label in labels}
