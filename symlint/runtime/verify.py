@@ -21,6 +21,7 @@ from symlint.model.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
 from symlint.model.states.pairs import inner
 from symlint.program.numbers import Unvalued
+from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
 from symlint.runtime.noise import drowned
 from symlint.runtime.rollout import rollout
@@ -349,20 +350,6 @@ class _Verification:
 
 def compare(before: Sequence[Array], after: Run) -> float:
     """The largest difference of outputs, each relative to the largest value of its output; of text, the share."""
-    if after.failure is not None or len(after.outputs) != len(before):
+    if after.failure is not None:
         return float("inf")
-    worst = 0.0
-    for x, y in zip(before, after.outputs, strict=True):
-        if x.shape != y.shape:
-            return float("inf")
-        if not x.size:
-            continue
-        if x.dtype.kind not in "fiub":
-            worst = max(worst, float(np.mean(x != y)))
-            continue
-        a, b = x.astype(np.float64), y.astype(np.float64)
-        gap = np.abs(a - b).max()
-        if not np.isfinite(b).all():
-            return float("inf")
-        worst = max(worst, float(gap / (np.abs(a).max() or np.abs(b).max())) if gap else 0.0)
-    return worst
+    return max(differences(before, after.outputs, levels=True), default=0.0)
