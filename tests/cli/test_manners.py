@@ -173,3 +173,15 @@ def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch):
 
 def test_an_exception_without_words_or_lines():
     assert raised(ValueError()) == "ValueError"
+
+
+def test_verify_says_whether_two_networks_are_one_function(perceptron):
+    one, other = (
+        perceptron("a.onnx"),
+        perceptron("b.onnx", lambda weights: weights.update({"first.bias": np.ones(6, "f4")})),
+    )
+    assert call("verify", one, one).output == "the same function; outputs are identical\n"
+    result = call("verify", one, other)
+    assert result.exit_code == 1
+    assert result.output.startswith("not the same function; outputs differ by up to ")
+    assert call("verify", one).output.startswith("2 generators: 2 held; outputs differ by up to ")

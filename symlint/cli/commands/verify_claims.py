@@ -14,12 +14,14 @@ import click
 from symlint.cli.commands.arrays import named_arrays, read_array
 from symlint.cli.commands.states import Declarations, closing, declarations, states_options
 from symlint.cli.commands.terminal import kinds_option, listed, waiting
-from symlint.cli.report.words import printable
+from symlint.cli.report.words import count, printable
 from symlint.errors import UnreadableModel
 from symlint.runtime.verify import Trial
 
 UNREACHED = 4
 """Exit code of what could not be tried."""
+SHOWN = 40
+"""Generators that are told one by one."""
 
 
 @click.command("verify")
@@ -75,7 +77,7 @@ def command(
     if form == "json":
         click.echo(_document(trials, pair=other is not None, unreached=unreached))
     else:
-        click.echo(_table(trials, unreached))
+        click.echo(_table(trials, unreached) if other is None else _verdict(trials[0]))
     outcomes = {t.outcome for t in trials}
     ctx.exit(1 if "refuted" in outcomes else UNREACHED if "not runnable" in outcomes or unreached else 0)
 
@@ -114,11 +116,27 @@ def _table(trials: Sequence[Trial], unreached: str) -> str:
         for t in trials
         if t.outcome != "held"
     ]
-    count = Counter(t.outcome for t in trials)
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    times = Counter(t.outcome for t in trials)
+    told = ", ".join(f"{n} {_outcome(outcome)}" for outcome, n in sorted(times.items()))
+    words = f"{count(len(trials), 'generator')}: {told}" if trials else "no symmetry to try"
+    end = [f"could not be tried: {unreached}"] if unreached else []
+    return "\n".join([*lines[:SHOWN], *more, f"{words}{_apart(trials)}", *end])
+
+
+def _verdict(trial: Trial) -> str:
+    """Whether two networks are one function."""
+    word = {"held": "the same function", "refuted": "not the same function"}.get(trial.outcome, "could not be tried")
+    reason = f"; {printable(trial.reason)}" if trial.reason else ""
+    return f"{word}{_apart([trial])}{reason}"
+
+
+def _apart(trials: Sequence[Trial]) -> str:
+    """How far the outputs of all trials are apart at most."""
     tried = [t.difference for t in trials if t.difference is not None]
-    words = ", ".join(f"{n} {_outcome(outcome)}" for outcome, n in sorted(count.items())) or "no symmetry to try"
-    seen = f"; largest difference {max(tried):.1e} of the largest output" if tried else ""
-    return "\n".join([*lines[:40], f"{words}{seen}", *([f"could not be tried: {unreached}"] if unreached else [])])
+    if not tried:
+        return ""
+    return f"; outputs differ by up to {max(tried):.1e} of the largest" if max(tried) else "; outputs are identical"
 
 
 def _outcome(outcome: str) -> str:
