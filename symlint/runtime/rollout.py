@@ -6,13 +6,13 @@ mask grows along and positions count on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from symlint.model.graph import Array, Model
+from symlint.model.graph import Array, Model, Shape
 from symlint.model.states.names import words
 
 Feeds = Mapping[str, Array]
@@ -45,20 +45,36 @@ def rollout(model: Model) -> Rollout | None:
 
 
 def starts(model: Model, feeds: Feeds) -> Iterator[Feeds]:
-    """The same inputs at the first step: states are empty where they grow, and zero; then zero all along."""
+    """The same inputs at the first step, the likeliest to be valid first: states are zero, and empty where they grow.
+
+    Of a network that takes any number of tokens a step has all, then one, then one of a single sequence.
+    """
     closed = [state for state in model.states if state.closed]
     if not closed:
         yield feeds
         return
     zeros = {state.input: np.zeros_like(feeds[state.input]) for state in closed}
     grown = [(s, k) for s in closed for k in range(feeds[s.input].ndim) if k not in s.axes]
-    if grown:
-        state, axis = grown[0]
-        past, after = (model.shapes[name][axis] for name in (state.input, state.output))
-        empty = {s.input: np.take(feeds[s.input], [], k) for s, k in grown}
-        yield {**_begun(feeds, after - past), **zeros, **empty}
-        feeds = _begun(feeds, after)
-    yield {**feeds, **zeros}
+    if not grown:
+        yield {**feeds, **zeros}
+        return
+    state, axis = grown[0]
+    past, after = (model.shapes[name][axis] for name in (state.input, state.output))
+    empty = {s.input: np.take(feeds[s.input], [], k) for s, k in grown}
+    free, batch = set(model.symbols.values()), {model.shapes[state.input][0]}
+    tokens = free.difference(n for s in closed for n in model.shapes[s.input])
+    for single, new in ((set[int](), after - past), (tokens, 1), (tokens | (free & batch), 1)):
+        for cache, total in ((empty, new), (zeros, new + past)):
+            small = {n: _one(x, model.shapes[n], single) for n, x in {**feeds, **zeros, **cache}.items()}
+            yield _begun(small, total)
+
+
+def _one(values: Array, shape: Shape, single: Set[int]) -> Array:
+    """The first place of every axis that has one of some sizes in the model."""
+    for axis, size in enumerate(shape):
+        if size in single and values.shape[axis] == size:
+            values = values.take([0], axis)
+    return values
 
 
 def unrolled(run: Callable[[Feeds], Sequence[Any]], names: Sequence[str], feeds: Feeds, loop: Rollout) -> Iterator[Any]:

@@ -11,7 +11,8 @@ from symlint.model.states.state import State
 from symlint.runtime.rollout import Rollout, starts, unrolled
 
 CACHE = State("past", "present", (0, 2), "name")
-MODEL = SimpleNamespace(states=(CACHE,), shapes={"past": (2, 5, 3), "present": (2, 6, 3)})
+SHAPES = {"past": (2, 5, 3), "present": (2, 6, 3), "attention_mask": (2, 9), "position_ids": (2, 1), "x": (2, 2)}
+MODEL = SimpleNamespace(states=(CACHE,), shapes=SHAPES, symbols={"batch": 2, "seq": 1, "past": 5})
 FEEDS = {
     "past": np.ones((2, 5, 3), np.float32),
     "attention_mask": np.ones((2, 9), np.int64),
@@ -21,11 +22,17 @@ FEEDS = {
 
 
 def test_a_cache_is_empty_at_first_then_zero():
-    empty, zero = starts(MODEL, FEEDS)
+    empty, zero, *_ = starts(MODEL, FEEDS)
     assert (empty["past"].shape, zero["past"].shape) == ((2, 0, 3), (2, 5, 3))
     assert not zero["past"].any()
     assert (empty["attention_mask"].shape, zero["attention_mask"].shape) == ((2, 1), (2, 6))
     assert (empty["position_ids"].tolist(), zero["position_ids"].tolist()) == ([[0], [0]], [[5], [5]])
+
+
+def test_then_one_token_and_one_sequence_is_tried():
+    *_, last = starts(MODEL, FEEDS)
+    assert {name: x.shape[0] for name, x in last.items()} == dict.fromkeys(FEEDS, 1)
+    assert last["attention_mask"].shape == (1, 6)
 
 
 def test_a_network_without_states_reads_what_is_given():
