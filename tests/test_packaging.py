@@ -23,7 +23,7 @@ def modules() -> set[str]:
         f"{package}/{file.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for file in folder.rglob("*")
-        if file.suffix == ".py" or file.name == "py.typed"
+        if file.suffix in (".py", ".html") or file.name == "py.typed"
     }
 
 

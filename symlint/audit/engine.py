@@ -191,11 +191,20 @@ def _assessed(path: str, context: Context, rules: Sequence[Rule], settings: Sett
         coverage=symmetry.coverage,
         findings=_stamped(context, findings),
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
+        layers=_layers(context),
         incomplete=_stopped(crashed) or _short(skipped, rules) or _lost(symmetry.coverage, settings.min_understood),
         skipped=skipped,
         finished=frozenset(rule.code for rule in rules if not rule.on_failure and rule.code not in unfinished),
     )
     return report, promise
+
+
+def _layers(context: Context) -> tuple[tuple[str, int], ...]:
+    sizes: dict[str, int] = {}
+    for tensor, size in context.parameters.items():
+        layer = context.named.layer(tensor)
+        sizes[layer] = sizes.get(layer, 0) + size
+    return tuple(sizes.items())
 
 
 def _check(

@@ -49,6 +49,8 @@ class Report:
     findings: tuple[Finding, ...] = ()
     spaces: Mapping[str, Space] = field(default_factory=dict)
     """The spaces that findings speak of, by id."""
+    layers: tuple[tuple[str, int], ...] = ()
+    """Every layer with the elements of its weights."""
     incomplete: str = ""
     """Why the audit could not be finished; empty when it could."""
     skipped: tuple[Skipped, ...] = ()

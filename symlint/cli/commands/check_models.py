@@ -153,7 +153,8 @@ def command(
         for each in (settings.run, *map(settings.of, files)):
             each.chosen(rules())  # a selector that names nothing is told before the work
         with status.of(files):
-            saved = not quiet and "full" in (form, *(kind for kind, _ in output))
+            shown = {form, *(kind for kind, _ in output)}
+            saved = "html" in shown or (not quiet and "full" in shown)
             result = accepted.of(run(files, missing, rules(), settings, watch, saved=saved), quiet=quiet)
         _write(result, output, Style(verbose=verbose, notes=notes))
         style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)

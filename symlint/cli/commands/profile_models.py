@@ -10,7 +10,7 @@ from symlint.cli.commands.terminal import color_option, config_option, style_for
 from symlint.cli.report.words import printable
 from symlint.errors import UnreadableModel, UsageProblem, exit_code
 
-FORMATS = ("table", "csv", "json")
+FORMATS = ("table", "csv", "json", "html")
 
 
 @click.command("profile")
@@ -49,6 +49,10 @@ def command(
         from symlint.cli.report.profiles.table import as_text
 
         text = as_text(found, style)
+    elif form == "html":
+        from symlint.cli.report.profiles.page import as_html
+
+        text = as_html(found)
     else:
         from symlint.cli.report.profiles import records
 

@@ -20,6 +20,7 @@ FORMATS = {
     "github": "symlint.cli.report.github",
     "junit": "symlint.cli.report.junit",
     "markdown": "symlint.cli.report.markdown",
+    "html": "symlint.cli.report.html",
 }
 MACHINE = ("json", "jsonl", "csv", "sarif", "junit")
 """Formats of which nobody may read that there was no model."""

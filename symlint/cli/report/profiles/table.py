@@ -42,9 +42,9 @@ def _single(portrait: Portrait) -> Iterator[RenderableType]:
             one.role,
             f"{state.units:,}",
             _live(one),
-            _number(state.width),
-            _rank(one),
-            _number(one.spectrum.stable if one.spectrum else None),
+            number(state.width),
+            rank(one),
+            number(one.spectrum.stable if one.spectrum else None),
             f"{one.parameters:,}",
             f"{one.saves:,}" if one.saves else "",
         )
@@ -59,18 +59,18 @@ def _course(found: Trajectory) -> Iterator[RenderableType]:
     yield Text("")
     inside = _prefix([one.state.name for p in found.portraits for one in p.spaces])
     table = _table(inside or "layer", "role", "units", "live", "width", "", "rank")
-    for number in range(found.series):
-        course = found.course(number)
+    for k in range(found.series):
+        course = found.course(k)
         there = [one for one in course if one is not None]
         ends = (there[0], there[-1])
         table.add_row(
             _name(ends[0].state.name, inside),
             ends[0].role,
-            _arrow([f"{one.state.units:,}" for one in ends]),
-            _arrow([_number(one.state.live) for one in ends]),
-            _arrow([_number(one.state.width) for one in ends]),
+            arrow([f"{one.state.units:,}" for one in ends]),
+            arrow([number(one.state.live) for one in ends]),
+            arrow([number(one.state.width) for one in ends]),
             _line([None if one is None else one.state.width for one in course], ends[0].state.units),
-            _arrow([_number(one.rank) for one in ends]),
+            arrow([number(one.rank) for one in ends]),
         )
     yield table
 
@@ -98,20 +98,22 @@ def _table(*titles: str) -> Table:
 
 def _live(one: Measures) -> Text:
     live = one.state.live
-    return Text(_number(live), style="" if live in (None, one.state.units) else "yellow")
+    return Text(number(live), style="" if live in (None, one.state.units) else "yellow")
 
 
-def _rank(one: Measures) -> str:
+def rank(one: Measures) -> str:
     """The rank, of a few copies of different ranks one by one."""
     different = len(set(one.ranks)) > 1 and len(one.ranks) <= _HEADS
-    return "+".join(map(str, one.ranks)) if different else _number(one.rank)
+    return "+".join(map(str, one.ranks)) if different else number(one.rank)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A count in full, another number to one digit after the point; nothing where there is none."""
     return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def _arrow(values: Sequence[str]) -> str:
+def arrow(values: Sequence[str]) -> str:
+    """The first and the last of two, or what both are."""
     return values[0] if len(set(values)) == 1 else " -> ".join(values)
 
 

@@ -1,0 +1,58 @@
+"""Blocks: a network's layers as a map, a row for each module that repeats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from symlint.lint.finding import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A cell of the map."""
+
+    name: str
+    parameters: int
+    level: Level | None
+    """The highest of the findings that speak of it."""
+    target: str
+    """The anchor of that finding; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row of the map."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Of all its layers."""
+        return sum(layer.parameters for layer in self.layers)
+
+
+def blocks(sizes: Sequence[tuple[str, int]], found: Mapping[str, tuple[Level, str]]) -> list[Block]:
+    """The rows of the map.
+
+    Args:
+        sizes: layers with their parameters, in order.
+        found: layer -> the highest level of its findings, and the anchor of that one.
+    """
+    rows: dict[str, list[Layer]] = {}
+    for name, parameters in sizes:
+        level, target = found.get(name, (None, ""))
+        rows.setdefault(block(name), []).append(Layer(name, parameters, level, target))
+    return [Block(name, tuple(layers)) for name, layers in rows.items()]
+
+
+def block(layer: str) -> str:
+    """The module that a layer is of: up to the first number, as in ``encoder.layer.0``, else the layer itself.
+
+    >>> block("encoder.layer.0.attention.query"), block("conv1")
+    ('encoder.layer.0', 'conv1')
+    """
+    found = re.match(r"(?:[^./]+[./])*?\d+(?=[./])", layer.lstrip("/"))
+    return found[0] if found else layer

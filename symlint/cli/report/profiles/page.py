@@ -1,0 +1,63 @@
+"""A profile as one page: a row per space with its spectrum; of several files, what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from symlint.cli.report.page.figures import course, spectrum
+from symlint.cli.report.page.rendering import render
+from symlint.cli.report.profiles.records import points
+from symlint.cli.report.profiles.table import arrow, number, rank
+from symlint.comparison.course.measures import Measures
+from symlint.comparison.trajectory import Trajectory
+
+
+def as_html(found: Trajectory) -> str:
+    """The page."""
+    several = len(found.portraits) > 1
+    rows = _courses(found) if several else (_row([one]) for one in found.portraits[0].spaces)
+    return render("profile.html", paths=[p.path for p in found.portraits], several=several, rows=list(rows))
+
+
+def _courses(found: Trajectory) -> Iterator[dict[str, Any]]:
+    for k in range(found.series):
+        yield _row(list(found.course(k)))
+
+
+def _row(course_of: list[Measures | None]) -> dict[str, Any]:
+    """A space in one file, or in all of them."""
+    there = [one for one in course_of if one is not None]
+    first, last = there[0], there[-1]
+    ends = (first, last)
+    return {
+        "layer": first.state.name,
+        "role": first.role,
+        "numbers": [
+            arrow([f"{one.state.units:,}" for one in ends]),
+            arrow([number(one.state.live) for one in ends]),
+            arrow([number(one.state.width) for one in ends]),
+            arrow([rank(one) for one in ends]),
+            arrow([number(one.spectrum.stable if one.spectrum else None) for one in ends]),
+        ],
+        "plot": _plot(course_of) if len(course_of) > 1 else _spectrum(first),
+        "parameters": last.parameters,
+        "saves": last.saves,
+    }
+
+
+def _spectrum(one: Measures) -> Any:
+    if one.spectrum is None:
+        return ""
+    label = f"{one.spectrum.rank} singular values above the noise of {one.spectrum.noise:.0e}"
+    return spectrum(points(one), one.spectrum.noise, label)
+
+
+def _plot(course_of: list[Measures | None]) -> Any:
+    widths = [None if one is None else one.state.width for one in course_of]
+    live = [None if one is None or one.state.live is None else float(one.state.live) for one in course_of]
+    if all(value is None for value in (*widths, *live)):
+        return ""
+    most = max(one.state.units for one in course_of if one is not None)
+    told = ", ".join("none" if w is None else f"{w:.1f}" for w in widths)
+    return course([("live", live), ("width", widths)], most, f"effective width {told}")

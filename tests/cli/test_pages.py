@@ -1,0 +1,202 @@
+"""Pages: self-contained, readable without their script, and what a model calls its parts is text."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from corpora import FIXTURES
+from written import written
+
+from symlint.audit.engine import audit
+from symlint.audit.outcome import Report, Run
+from symlint.cli.main import cli
+from symlint.cli.report import Style
+from symlint.cli.report.html import report
+from symlint.cli.report.page.blocks import blocks
+from symlint.cli.report.page.figures import strip
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import rules
+from symlint.lint.settings import Settings
+from symlint.symmetry.spaces import Coverage, Space
+
+VOID = {"meta", "link", "input", "br", "img", "hr", "path", "rect"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+EVIL = "<script>alert(1)</script>\"'\x1b[31m\u202e"
+
+
+class Outline(HTMLParser):
+    """The elements of a page; raises where one is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def audited(*paths):
+    reports = tuple(audit(str(path), Settings().chosen(rules()), Settings()) for path in paths)
+    return Run(reports, Settings().chosen(rules()))
+
+
+def invented(layers: int, name: str) -> Run:
+    """A report on a deep network in which every layer has a finding."""
+    names = [f"{name}.{k}.weight" for k in range(layers)]
+    findings = [
+        Finding("SYM101", "dead-unit", Level.WARNING, "exact", f"3 of 64 units of {n} are dead", f"S{k}", (1, 5, 6),
+                (f"{n}.a", f"{n}.b"), {"dead": 3, "tolerance": 1e-9}, 192, True, layer=n, node=n, op="Gemm")
+        for k, n in enumerate(names)
+    ]  # fmt: skip
+    spaces = {f"S{k}": Space(f"S{k}", 64, 1, n, (), ()) for k, n in enumerate(names)}
+    sizes = tuple((n, 4096) for n in names)
+    total = 4096 * layers
+    coverage = Coverage(total, total, 0, 0, reasons=((f"no rule for {name}", 12.0),))
+    one = Report(f"{name}.onnx", coverage=coverage, findings=tuple(findings), spaces=spaces, layers=sizes)
+    return Run((one,), rules())
+
+
+def profiled(*paths):
+    done = CliRunner().invoke(cli, ["profile", *map(str, paths), "-f", "html"])
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def pages():
+    own = sorted(FIXTURES.glob("*.onnx"))
+    yield "audit", report(audited(*own), Style())
+    yield "deep", report(invented(1000, "net.layer"), Style())
+    yield "profile", profiled(FIXTURES / "decayed_cnn.onnx")
+    yield "course", profiled(FIXTURES / "healthy_cnn.onnx", FIXTURES / "decayed_cnn.onnx")
+
+
+@pytest.fixture(scope="module")
+def made():
+    return dict(pages())
+
+
+@pytest.mark.parametrize("name", ["audit", "deep", "profile", "course"])
+def test_a_page_is_well_formed_and_asks_for_nothing(made, name):
+    text = made[name]
+    assert len(text.encode()) < 2e6
+    elements = Outline(text).elements
+    anchors = {attrs.get("id") for _, attrs in elements}
+    for tag, attrs in elements:
+        assert tag not in ("link", "img", "iframe", "object")
+        assert not {"src", "srcset", "action", "onclick", "onload"} & attrs.keys()
+        assert attrs.get("href", "#")[0] == "#"
+        assert attrs.get("href", "#")[1:] in {"", *anchors}
+    assert not re.search(r"url\(|@import|https?:", text)
+    assert [attrs for tag, attrs in elements if tag == "meta" and "default-src 'none'" in (attrs.get("content") or "")]
+
+
+def test_a_page_says_what_the_audit_says(made):
+    run = audited(*sorted(FIXTURES.glob("*.onnx")))
+    for one in run.reports:
+        assert one.path in made["audit"]
+        for finding in one.findings:
+            assert finding.message in made["audit"]
+            assert not finding.fixable or f"{one.path} -o OUT --select {finding.rule}" in made["audit"]
+    assert "7,777 (65.7%)" not in made["audit"]  # nobody has asked what a fix takes away
+    asked = CliRunner().invoke(cli, ["check", str(FIXTURES / "decayed_cnn.onnx"), "-f", "html"]).stdout
+    assert "7,777 (65.7%)" in asked
+
+
+def test_a_file_is_written_beside_what_is_printed(tmp_path):
+    done = CliRunner().invoke(cli, ["check", str(FIXTURES / "healthy_cnn.onnx"), "-o", f"html={tmp_path / 'out.html'}"])
+    assert done.exit_code == 0
+    assert "Nothing found." in (tmp_path / "out.html").read_text()
+
+
+def test_what_could_not_be_audited_is_told(tmp_path):
+    (tmp_path / "broken.onnx").write_text("none")
+    text = CliRunner().invoke(cli, ["check", str(tmp_path / "broken.onnx"), "-f", "html"]).stdout
+    assert "Audit incomplete" in text
+    assert "incomplete</span>" in text
+
+
+def test_names_are_text():
+    text = report(invented(3, EVIL), Style())
+    assert text.count("<script") == 1
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "&lt;script&gt;alert(1)" in text
+    Outline(text)
+
+
+def test_names_of_a_model_are_text_in_a_profile(tmp_path):
+    stored = {"a<script>": np.eye(9, 24), "w": np.eye(24, 3)}
+    path = written(
+        tmp_path / "evil.onnx",
+        "a = MatMul(x, v) h = Tanh(a) y = MatMul(h, w)",
+        {"v": stored["a<script>"], "w": stored["w"]},
+        (None, 9),
+    )
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.input[:] = [EVIL if name == "v" else name for name in node.input]
+    model.graph.initializer[0].name = EVIL
+    onnx.save(model, path)
+    text = profiled(path)
+    assert text.count("<script") == 1
+    Outline(text)
+
+
+def test_findings_that_are_not_shown_are_counted():
+    assert "600 findings more" in report(invented(1000, "net"), Style())
+
+
+def test_the_map_has_a_row_for_each_block():
+    sizes = [(f"net.layer.{k}.{part}", 10 * k + 5) for k in range(3) for part in ("query", "value")]
+    found = blocks([("embed", 7), *sizes], {"net.layer.1.value": (Level.ERROR, "m0f0")})
+    assert [row.name for row in found] == ["embed", "net.layer.0", "net.layer.1", "net.layer.2"]
+    assert sum(row.parameters for row in found) == 7 + sum(size for _, size in sizes)
+    assert [layer.name for row in found for layer in row.layers if layer.level] == ["net.layer.1.value"]
+
+
+def test_a_strip_marks_each_unit():
+    assert strip([0, 2, 3], 8, "3 of 8").count("M") == 2
+    wide = strip(range(0, 4096, 512), 4096, "8 of 4096")
+    assert wide.count("M") == 8
+
+
+def browser() -> str | None:
+    named = os.environ.get("SYMLINT_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser() is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("name", ["audit", "profile", "course"])
+def test_a_browser_shows_it_without_a_word_on_the_console(made, name, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(made[name], encoding="utf-8")
+    command = [
+        browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}",
+        "--enable-logging=stderr", "--dump-dom", file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    assert re.search(r'class="js"', done.stdout)
+    shown = re.search(r"data-left[^>]*>(\d+) of (\d+)<", done.stdout)
+    assert shown
+    assert shown[1] == shown[2] != "0"
