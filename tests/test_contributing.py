@@ -14,7 +14,7 @@ import pytest
 from corpora import ROOT
 from onnx import numpy_helper
 
-from symlint.lint.rule import Rule
+from symlint.lint.rule import Rule, rules
 from symlint.testing import check_rule
 
 if sys.version_info >= (3, 11):
@@ -87,3 +87,13 @@ def test_the_rule_holds_the_laws(tmp_path, monkeypatch):
 def test_the_files_that_it_names_exist():
     for name in re.findall(r"`((?:symlint|tests|rules)/[\w/.]*)", TEXT):
         assert (ROOT / name).exists(), name
+
+
+def test_the_index_of_rules_is_the_one_of_the_rules():
+    done = subprocess.run(
+        [sys.executable, "-m", "symlint", "rule", "-f", "markdown"], capture_output=True, text=True, check=True
+    )
+    told = (ROOT / ".github" / "RULES.md").read_text(encoding="utf-8")
+    assert told.endswith(f"\n\n{done.stdout}"), "write it again: symlint rule --format markdown"
+    codes = re.findall(r"^\| (SYM\d{3}) ", told, re.MULTILINE)
+    assert codes == sorted({rule.code for rule in rules() if rule.code.startswith("SYM")})

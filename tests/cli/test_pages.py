@@ -113,7 +113,7 @@ def test_a_page_says_what_the_audit_says(made):
     for one in run.reports:
         assert one.path in made["audit"]
         for finding in one.findings:
-            assert finding.message in made["audit"]
+            assert finding.message in made["audit"]  # none of them is one of every network of its architecture
             assert not finding.fixable or f"{one.path} -o OUT --select {finding.rule}" in made["audit"]
     assert "7,777 (65.7%)" not in made["audit"]  # nobody has asked what a fix takes away
     asked = CliRunner().invoke(cli, ["check", str(FIXTURES / "decayed_cnn.onnx"), "-f", "html"]).stdout

@@ -23,7 +23,7 @@ removes parameters, the last two do not count."""
 
 @click.command("rule")
 @click.argument("which", metavar="[CODE|NAME|PREFIX]", required=False, shell_complete=codes)
-@click.option("-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-f", "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text")
 @color_option
 def command(which: str | None, form: str, color: str) -> None:
     """List the rules, or print the manual page of one.
@@ -39,10 +39,24 @@ def command(which: str | None, form: str, color: str) -> None:
     if form == "json":
         text = json.dumps({"schema_version": "1", "rules": [_entry(rule) for rule in chosen]}, indent=2) + "\n"
     elif which and any(which.upper() == rule.code or which == rule.name for rule in chosen):
-        text = _page(chosen[0], style_for(color))
+        text = _page(chosen[0], Style() if form == "markdown" else style_for(color))
+    elif form == "markdown":
+        text = _index(chosen)
     else:
         text = _list(chosen, style_for(color))
     click.echo(text, nl=False, color=style_for(color).color)
+
+
+def _index(chosen: Sequence[Rule]) -> str:
+    """A table of the rules in Markdown."""
+    head = "| code | name | level | evidence | fix | says |\n|---|---|---|---|---|---|\n"
+    cells = ((r.code, r.name, f"{r.level}", r.evidence, _acts(r), r.summary) for r in chosen)
+    return head + "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in cells)
+
+
+def _acts(rule: Rule) -> str:
+    """Whether a fix repairs it, and whether it waits to be asked."""
+    return ", ".join(word for word, there in (("yes", rule.repair), ("only when selected", _opt_in(rule))) if there)
 
 
 def _list(chosen: Sequence[Rule], style: Style) -> str:

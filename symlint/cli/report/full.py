@@ -74,7 +74,8 @@ def shown(report: Report, run: Run, style: Style) -> list[Finding]:
     return [f for f in report.findings if style.verbose or (f.level >= lowest and not f.accepted)]
 
 
-def _fact(finding: Finding) -> bool:
+def architectural(finding: Finding) -> bool:
+    """Whether a finding tells what an architecture leaves free, whatever its weights are."""
     return finding.level == Level.NOTE and finding.rule.startswith(_FACTS)
 
 
@@ -194,7 +195,7 @@ def _flags(item: Report, run: Run) -> str:
 def _counted(notes: list[Finding]) -> Iterator[str]:
     """Notes that are not shown, in a line; what every network of an architecture leaves free is for -v only."""
     accepted = [finding for finding in notes if finding.accepted]
-    others = [finding for finding in notes if not finding.accepted and not _fact(finding)]
+    others = [finding for finding in notes if not finding.accepted and not architectural(finding)]
     yield from _acceptances(accepted)
     if others:
         yield f"{count(len(others), 'note')} not shown: {_names(others)} (-v shows them)"
@@ -275,7 +276,7 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size, so fix leaves it"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
-    if _fact(finding):
+    if architectural(finding):
         yield "=", "by architecture, whatever the weights: nothing need be done"
     if finding.worse_than:
         yield "=", f"worse than the baseline has accepted: {finding.worse_than}"

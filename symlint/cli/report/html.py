@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import reparable, safety
 from symlint.cli.report import Style
+from symlint.cli.report.full import architectural
 from symlint.cli.report.page.blocks import Block, blocks
 from symlint.cli.report.page.rendering import render
 from symlint.cli.report.words import count, listed, number, ranges, share
@@ -52,7 +54,8 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a page looks the sa
 
 
 def _model(run: Run, index: int, one: Report) -> dict[str, Any]:
-    order = sorted(one.findings, key=lambda finding: -finding.level)
+    free = [finding for finding in one.findings if architectural(finding)]
+    order = sorted((f for f in one.findings if not architectural(f)), key=lambda finding: -finding.level)
     cards = [_card(one, finding, f"m{index}f{k}") for k, finding in enumerate(order[:_CARDS])]
     rows = blocks(one.layers, _levels(cards))
     counts = [sum(f.level is level for f in one.findings) for level in (Level.ERROR, Level.WARNING, Level.NOTE)]
@@ -71,6 +74,7 @@ def _model(run: Run, index: int, one: Report) -> dict[str, Any]:
         "blocks": rows,
         "widest": _widest(rows),
         "cards": cards,
+        "free": listed(f"{n} {name}" for name, n in sorted(Counter(f.name for f in free).items())),
         "left": len(order) - len(cards),
     }
 
@@ -114,7 +118,7 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
     """The numbers that the message rests on, as far as they are short."""
     for name, value in finding.facts.items():
         text = number(value)
-        if name != "tolerance" and len(text) <= _FACTS:
+        if name != "tolerance" and value not in ([], {}, "") and len(text) <= _FACTS:
             yield name.replace("_", " "), text
 
 
