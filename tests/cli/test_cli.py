@@ -61,7 +61,7 @@ def torn(tmp_path, healthy):
         (["nothing", "healthy"], [], 4),
         (["healthy"], ["--select", "SYM9"], 2),
         (["healthy"], ["--no-such-option"], 2),
-        (["healthy"], ["--output", "html=x"], 2),
+        (["healthy"], ["--output", "pdf=x"], 2),
     ],
 )
 def test_exit_code_is_the_same_in_every_format(request, tmp_path, names, flags, code, form):
