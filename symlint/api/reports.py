@@ -89,6 +89,10 @@ class Report:
         """Findings as people read them, a line each."""
         return [f"{f.rule} [{f.level}] {printable(told(f, self.coverage))}" for f in findings]
 
+    def to_html(self) -> str:
+        """The page of ``symlint check -f html``."""
+        return reporter("html")(self.run, Style())
+
     def __str__(self) -> str:
         return reporter("full")(self.run, Style()).rstrip("\n")
 
@@ -111,6 +115,12 @@ class Profile:
     def to_frame(self) -> Any:
         """A `pandas.DataFrame` of the rows; raises ImportError where pandas is not installed."""
         return import_module("pandas").DataFrame(self.to_dicts())
+
+    def to_html(self) -> str:
+        """The page of ``symlint profile -f html``."""
+        from symlint.cli.report.profiles.page import as_html
+
+        return as_html(self.trajectory)
 
     def __str__(self) -> str:
         from symlint.cli.report.profiles.table import as_text

@@ -175,6 +175,8 @@ def test_a_profile_has_the_rows_of_the_command():
     rows = symlint.profile(HEALTHY.read_bytes(), onnx.load(DECAYED)).to_dicts()
     assert [{**row, "model": ""} for row in rows] == [{**row, "model": ""} for row in expected]
     assert "conv2" in str(symlint.profile(DECAYED))
+    assert symlint.profile(DECAYED).to_html() == CliRunner().invoke(cli, ["profile", str(DECAYED), "-f", "html"]).stdout
+    assert "15 of 24 units of conv2" in symlint.check(DECAYED).to_html()
 
 
 def test_importing_is_quick_and_the_names_stay_functions():

@@ -13,7 +13,9 @@ from corpora import FIXTURES, ROOT, SHARED
 from written import written
 
 from symlint.cli.main import cli
+from symlint.cli.report import Style
 from symlint.cli.report.profiles.records import COLUMNS, as_csv, as_json, records
+from symlint.cli.report.profiles.table import as_text
 from symlint.comparison.compare import compare
 from symlint.comparison.trajectory import trajectory
 from symlint.evidence.context import Context
@@ -119,6 +121,28 @@ def network(folder, hidden, rank):
     first = rng.normal(size=(9, rank)) @ rng.normal(size=(rank, hidden))
     stored = {"v": first, "w": rng.normal(size=(hidden, 3))}
     return written(folder / "rank.onnx", "a = MatMul(x, v) h = Tanh(a) y = MatMul(h, w)", stored, (None, 9))
+
+
+def test_a_mask_of_infinities_hides_no_width(tmp_path):
+    rng = np.random.default_rng(0)
+    stored = {"v": rng.normal(size=(9, 16)), "w": rng.normal(size=(16, 3)), "m": np.array([0.0, -np.inf, 0.0])}
+    path = written(
+        tmp_path / "mask.onnx",
+        "a = MatMul(x, v) h = Tanh(a) z = MatMul(h, w) s = Add(z, m) y = Softmax(s)",
+        stored,
+        (None, 9),
+    )
+    (row,) = rows(path)
+    assert 1 < row["effective_width"] <= 16
+    assert row["rank"] == 9
+
+
+def test_numbers_of_a_narrow_table_are_never_cut(tmp_path):
+    found = profile(network(tmp_path, 24, 4))
+    for width in (40, 80, 140):
+        last = as_text(found, Style(width=width)).splitlines()[-1]
+        assert " units  " in last
+        assert last.split()[-5:-3] == ["24", "24"]
 
 
 @pytest.mark.parametrize("rank", [1, 4, 9])

@@ -66,14 +66,14 @@ def course(contexts: Sequence[Context], matching: Matching, found: Sequence[Chan
     old, new = contexts
     same = all(change.status == "identical" for change in found)
     known = finite(old) and (new is old or finite(new))
-    before = states(old, widths=known and not same)
+    before = states(old, widths=not same)
     there = counterparts(contexts, matching)
     if known and matching.new.quantised and not matching.old.quantised and (values := _stood_for(matching)) is not None:
         # Nothing is scaled across a quantiser: what its levels stand for is judged where the floats were.
         after = {s.id: s for s in states(_with(old, values), widths=True)}
         names = {s.id: s.id for s in before}
     else:
-        after = {s.id: s for s in states(new, widths=known)} if not same else {}
+        after = {s.id: s for s in states(new, widths=True)} if not same else {}
         names = there
     gauged = matching.old.quantised == matching.new.quantised or names is not there
     for state in before:

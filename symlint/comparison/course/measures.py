@@ -86,8 +86,8 @@ def measures(context: Context, report: Report) -> tuple[Measures, ...]:
 
 class _Measured:
     def __init__(self, context: Context, report: Report) -> None:
-        self.context, self.finite = context, finite(context)
-        self.balanced = self.finite and settles(context.structure)
+        self.context = context
+        self.balanced = finite(context) and settles(context.structure)
         self.states = States(context, canonical(context.as_judged()) if self.balanced else {})
         self.passages = Passages(context.structure.program)
         self.saves: dict[str, int] = defaultdict(int)
@@ -105,7 +105,7 @@ class _Measured:
 
     def _space(self, space: Space) -> Measures:
         context, plain = self.context, space.id in self.states.plain
-        state, turned = self.states.state(space, widths=self.finite), self.states.turned(space)
+        state, turned = self.states.state(space, widths=True), self.states.turned(space)
         spectrum = self._spectrum(space) if state.width is not None else None
         ranks: tuple[int, ...] = ()
         constant = distinct = rank = least = most = None

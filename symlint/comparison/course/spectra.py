@@ -93,7 +93,7 @@ class Spectra:
         if size > WIDEST or copies * size * size > MOST or (general_linear(action) and self._loose(action)):
             return None
         sides = self._sides(action)
-        if not sides:
+        if not sides or not all(np.isfinite(rows.values).all() for side in sides.values() for rows in side):
             return None
         if not general_linear(action):
             grams = self._plain(next(iter(sides.values())), action)

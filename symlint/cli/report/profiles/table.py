@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,18 +16,22 @@ from symlint.comparison.course.measures import Measures
 from symlint.comparison.trajectory import Portrait, Trajectory
 
 _BARS = "▁▂▃▄▅▆▇█"
+_GAP, _SHORTEST = 2, 12
 _HEADS = 8
 """Ranks of copies that are told one by one."""
 
 
 def as_text(found: Trajectory, style: Style) -> str:
     """The document for people."""
-    several = len(found.portraits) > 1
-    blocks = _course(found) if several else _single(found.portraits[0])
-    return typeset(blocks, style).rstrip("\n") + "\n"
+    blocks = _course(found) if len(found.portraits) > 1 else _single(found.portraits[0])
+    return typeset(_fitted(blocks, style.width), style).rstrip("\n") + "\n"
 
 
-def _single(portrait: Portrait) -> Iterator[RenderableType]:
+Row = tuple[str, ...]
+"""The cells of a line; the first is a name, which may be cut."""
+
+
+def _single(portrait: Portrait) -> Iterator[Text | list[Row]]:
     coverage = portrait.report.coverage
     yield Text(printable(portrait.path), style="bold")
     yield Text(
@@ -34,45 +39,70 @@ def _single(portrait: Portrait) -> Iterator[RenderableType]:
     )
     yield Text("")
     inside = _prefix([one.state.name for one in portrait.spaces])
-    table = _table(inside or "layer", "role", "units", "live", "width", "rank", "stable", "parameters", "saves")
-    for one in portrait.spaces:
-        state = one.state
-        table.add_row(
-            _name(state.name, inside),
-            one.role,
-            f"{state.units:,}",
-            _live(one),
-            number(state.width),
-            rank(one),
-            number(one.spectrum.stable if one.spectrum else None),
-            f"{one.parameters:,}",
-            f"{one.saves:,}" if one.saves else "",
-        )
-    yield table
+    rows: list[Row] = [(inside or "layer", "role", "units", "live", "width", "rank", "stable", "parameters", "saves")]
+    rows += (_cells(one, inside) for one in portrait.spaces)
+    yield rows
 
 
-def _course(found: Trajectory) -> Iterator[RenderableType]:
+def _cells(one: Measures, inside: str) -> Row:
+    return (
+        one.state.name.removeprefix(inside),
+        one.role,
+        f"{one.state.units:,}",
+        number(one.state.live),
+        number(one.state.width),
+        rank(one),
+        number(one.spectrum.stable if one.spectrum else None),
+        f"{one.parameters:,}",
+        f"{one.saves:,}" if one.saves else "",
+    )
+
+
+def _course(found: Trajectory) -> Iterator[Text | list[Row]]:
     first, last = found.portraits[0], found.portraits[-1]
     yield Text(
         f"{count(len(found.portraits), 'file')}, {printable(first.path)} to {printable(last.path)}", style="bold"
     )
     yield Text("")
     inside = _prefix([one.state.name for p in found.portraits for one in p.spaces])
-    table = _table(inside or "layer", "role", "units", "live", "width", "", "rank")
+    rows: list[Row] = [(inside or "layer", "role", "units", "live", "width", "", "rank")]
     for k in range(found.series):
         course = found.course(k)
         there = [one for one in course if one is not None]
         ends = (there[0], there[-1])
-        table.add_row(
-            _name(ends[0].state.name, inside),
-            ends[0].role,
-            arrow([f"{one.state.units:,}" for one in ends]),
-            arrow([number(one.state.live) for one in ends]),
-            arrow([number(one.state.width) for one in ends]),
-            _line([None if one is None else one.state.width for one in course], ends[0].state.units),
-            arrow([number(one.rank) for one in ends]),
+        rows.append(
+            (
+                ends[0].state.name.removeprefix(inside),
+                ends[0].role,
+                arrow([f"{one.state.units:,}" for one in ends]),
+                arrow([number(one.state.live) for one in ends]),
+                arrow([number(one.state.width) for one in ends]),
+                _line([None if one is None else one.state.width for one in course], ends[0].state.units),
+                arrow([number(one.rank) for one in ends]),
+            )
         )
-    yield table
+    yield rows
+
+
+def _fitted(blocks: Iterator[Text | list[Row]], width: int) -> Iterator[RenderableType]:
+    """The blocks with tables in which names are cut at their beginning, and numbers never."""
+    for block in blocks:
+        if isinstance(block, Text):
+            yield block
+            continue
+        rest = sum(_GAP + max(map(cell_len, column)) for column in list(zip(*block, strict=True))[1:])
+        table = Table.grid(padding=(0, _GAP))
+        for k, title in enumerate(block[0]):
+            table.add_column(justify="left" if k < 2 or not title else "right", no_wrap=True)
+        for k, (name, *cells) in enumerate(block):
+            shown = _cut(printable(name), max(width - rest, _SHORTEST))
+            table.add_row(*(Text(cell, style="" if k else "bold") for cell in (shown, *cells)))
+        yield table
+
+
+def _cut(name: str, most: int) -> str:
+    """A name of at most so many characters; its end tells more than its beginning."""
+    return name if len(name) <= most else f"…{name[len(name) - most + 1 :]}"
 
 
 def _prefix(names: Sequence[str]) -> str:
@@ -82,23 +112,6 @@ def _prefix(names: Sequence[str]) -> str:
     while all(len(part) > depth for part in parts) and len({part[depth] for part in parts}) == 1:
         depth += 1
     return "".join(f"{word}." for word in parts[0][:depth]) if parts else ""
-
-
-def _name(name: str, inside: str) -> Text:
-    return Text(printable(name.removeprefix(inside)), overflow="ellipsis", no_wrap=True)
-
-
-def _table(*titles: str) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for k, title in enumerate(titles):
-        table.add_column(justify="left" if k < 2 or not title else "right", no_wrap=True, overflow="ellipsis")
-    table.add_row(*(Text(printable(title), style="bold") for title in titles))
-    return table
-
-
-def _live(one: Measures) -> Text:
-    live = one.state.live
-    return Text(number(live), style="" if live in (None, one.state.units) else "yellow")
 
 
 def rank(one: Measures) -> str:
