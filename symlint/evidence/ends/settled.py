@@ -379,13 +379,18 @@ class _Entries:
         shape, axis = self.shape, self.axis
         spread = np.expand_dims(self.random.reshape(SKETCHES, *self.rest), axis + 1)
         sketch, size = np.zeros((SKETCHES, shape[axis])), np.zeros(shape[axis])
-        one = ((slice(None),) * len(shape), self.weight.at(self.where), True)
-        for cut, block, _ in self.weight.reading() if not self.chosen else [one]:
+        for cut, block in self._blocks():
             rows = np.moveaxis(block, axis, 0).reshape(block.shape[axis], -1)
             parts = np.stack([_part(each, cut).reshape(-1) for each in spread])
             sketch[:, cut[axis]] += parts @ rows.T
             size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
         return sketch, size
+
+    def _blocks(self) -> Iterator[tuple[Cut, Array]]:
+        if self.chosen:
+            yield (slice(None),) * len(self.shape), self.weight.at(self.where)
+        else:
+            yield from ((cut, block) for cut, block, _ in self.weight.reading())
 
     def witnesses(self) -> Iterator[Array]:
         """What all entries hold at some random places."""
