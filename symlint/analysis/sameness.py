@@ -7,12 +7,16 @@ are only summed over may differ.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from symlint.analysis.values.weights import Blockwise
 from symlint.model.clusters import ROUNDING, precision
+from symlint.model.graph import Array, Tensor
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, Unknown
 from symlint.symmetry.motion.action import Stand, stands
@@ -62,11 +66,11 @@ class _Alike:
     def _constant(self, name: str, stand: Stand) -> bool:
         """Whether a weight is the same for all units, to a few roundings."""
         tensor = self.program.model.tensors[self.program.weights[name]]
-        values = np.moveaxis(tensor.read(), stand.axis, -1)
         grid = np.moveaxis(stand.grid, stand.place, -1)
         slack = ROUNDING * precision(tensor.dtype)
+        lines = _lines(tensor, stand.axis)
         for chosen in (grid[..., :2], grid):  # two units first: random ones differ
-            block = values[..., chosen].astype(np.float64)
+            block = lines(chosen).astype(np.float64)
             with np.errstate(invalid="ignore"):  # what is not finite is like nothing
                 alike = np.abs(block - block[..., :1]) <= slack * np.abs(block[..., :1])
             if not np.all(alike):
@@ -126,3 +130,18 @@ class _Alike:
     @step.register
     def _(self, step: Unknown) -> None:
         """Its results have units of their own."""
+
+
+def _lines(tensor: Tensor, axis: int) -> Callable[[NDArray[np.int64]], Array]:
+    """Gives some places of an axis of a tensor, which come last; of what is worked out in blocks no more is."""
+    source: object = tensor.read
+    if not isinstance(source, Blockwise):
+        values = np.moveaxis(tensor.read(), axis, -1)
+        return lambda chosen: values[..., chosen]
+
+    def lines(chosen: NDArray[np.int64]) -> Array:
+        place: Any = tuple(chosen.reshape(-1) if k == axis else slice(None) for k in range(len(tensor.shape)))
+        found = np.moveaxis(source.at(place), axis, -1)
+        return found.reshape(*found.shape[:-1], *chosen.shape)
+
+    return lines

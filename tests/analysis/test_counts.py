@@ -50,15 +50,15 @@ class Limits:
 
 
 LIMITS = {
-    "encoder": Limits(disk=1.2, reads=16, peak=70, largest=9, made=26),
-    "encoder planted": Limits(disk=1.2, reads=22, peak=75, largest=9, made=54),
-    "encoder float16": Limits(disk=1.2, reads=22, peak=56, largest=9, made=100),
+    "encoder": Limits(disk=1.2, reads=14, peak=70, largest=9, made=23),
+    "encoder planted": Limits(disk=1.2, reads=22, peak=75, largest=9, made=39),
+    "encoder float16": Limits(disk=1.2, reads=20, peak=56, largest=9, made=72),
     "encoder int8": Limits(disk=1.3, reads=12, peak=46, largest=9, made=44),
     "convolutional": Limits(disk=1.2, reads=12, peak=25, largest=5.5, made=5),
     "recurrent int8": Limits(disk=1.2, reads=72, peak=15, largest=4, made=25),
     # Each forbids one shape by less memory than it would take with a byte for each element.
-    "tokens x vocabulary": Limits(disk=1.2, reads=23, peak=52, largest=11, made=78),
-    "positions x units": Limits(disk=1.2, reads=17, peak=62, largest=5, made=95),
+    "tokens x vocabulary": Limits(disk=1.2, reads=18, peak=12, largest=4, made=26),
+    "positions x units": Limits(disk=1.2, reads=17, peak=42, largest=5, made=52),
     "n x n": Limits(disk=1.3, reads=10, peak=8, largest=1.3, made=28),
 }
 

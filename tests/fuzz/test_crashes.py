@@ -26,7 +26,7 @@ def check(model: onnx.ModelProto | bytes, tmp_path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "op", ["MatMul", "Gemm", "Concat", "Transpose", "Mul", "Gather", "MaxPool", "LayerNormalization"]
+    "op", ["Add", "MatMul", "Gemm", "Concat", "Transpose", "Mul", "Gather", "MaxPool", "LayerNormalization"]
 )
 @pytest.mark.parametrize("operands", [[], [""], ["", ""], ["x"], ["", "w"]])
 def test_a_node_without_the_operands_of_its_operator(op, operands, tmp_path):

@@ -239,19 +239,21 @@ class _Combination:
         b, p = place
         labels, scale, columns = self.labels[b, p], self.scale[b, p], self.columns[b]
         out, constant = self.shape[2], distinct[0] == 0
-        block = columns if np.all(scale == 1) else columns * scale[None, :, None]
-        fixed = block[:, labels == 0].sum(axis=(1, 2), dtype=np.float64) if constant else np.zeros(out)
+        fixed = np.zeros(out)
+        if constant:
+            fixed = _scaled(columns, scale, np.flatnonzero(labels == 0)).sum(axis=(1, 2), dtype=np.float64)
         if len(distinct) < len(labels) or constant:
             # What is indexed is a copy, and large: no second one is made of it.
-            merged = block[:, index[1:] if constant else index].astype(np.float64, copy=False)
+            block = _scaled(columns, scale, index[1:] if constant else index).astype(np.float64, copy=False)
             again = np.ones(len(labels), bool)
             again[index] = False
             again &= labels != 0
             for k in np.flatnonzero(again):
-                merged[:, inverse[k] - constant] += block[:, k]
-            block = merged
+                block[:, inverse[k] - constant] += columns[:, k] * scale[k : k + 1]
         elif not np.array_equal(inverse, np.arange(len(labels))):
-            block = block[:, index]
+            block = _scaled(columns, scale, index)
+        else:
+            block = columns if np.all(scale == 1) else columns * scale[:, None]
 
         def spread(noise: Array) -> Array:
             made = np.zeros((out, len(distinct), noise.shape[-1]))
@@ -260,6 +262,14 @@ class _Combination:
             return made[:, 1 if constant else 0 :].reshape(out, -1)
 
         return _Part(block.reshape(out, -1), fixed, spread)
+
+
+def _scaled(columns: Array, scale: Array, chosen: Labels) -> Array:
+    """A copy of some columns of weights, shape (out, read, along), each times its scale."""
+    some = columns[:, chosen]
+    if (scale == 1).all():
+        return some
+    return np.multiply(some, scale[chosen, None], out=some if some.dtype == scale.dtype else None)
 
 
 def _distinct(labels: Labels) -> tuple[Labels, Labels, Labels]:

@@ -103,9 +103,12 @@ class Settled(Blockwise):
         if self._whole is not None:
             return self._whole
         values, made, spare = self.tensor.read(), np.empty(self.shape), np.empty(0)
-        for cut in cuts(self.shape, BLOCK):
+        near, places = False, list(cuts(self.shape, BLOCK))
+        for cut in places:
             spare = _roomy(spare, made[cut].size)
-            self._block(values, cut, made[cut], spare)
+            near |= self._block(values, cut, made[cut], spare)[1]
+        if not near:
+            self._zeros = [(cut, None) for cut in places]
         made.flags.writeable = False
         if made.size <= SMALL:
             self._whole = made

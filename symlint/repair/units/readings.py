@@ -33,8 +33,8 @@ def readings(structure: Structure, leaf: int, moving: Collection[str]) -> tuple[
     """
     found: list[Reading] = []
     program, of, leaves = structure.program, structure.axes.of, structure.axes.factors.leaves
-    held = {name for name, axes in of.items() if any(leaf in leaves(f) for f in axes)}
-    for step in program.steps:
+    held = structure.axes.factors.holders.get(leaf, set()) & of.keys()
+    for step in program.reading(held):
         mine = [name for name in step.operands if name in held]
         if not mine:
             continue
@@ -60,8 +60,8 @@ def _only(program: Program, name: str, ends: Collection[int], held: Set[str]) ->
     waiting = {name}
     while waiting:
         top = waiting.pop()
-        for step in program.steps:
-            if top not in step.operands or id(step) in ends:
+        for step in program.reading((top,)):
+            if id(step) in ends:
                 continue
             if not set(step.results) <= program.makers.keys():
                 return False
