@@ -149,6 +149,8 @@ class Recorder:
             raise Unsupported("it puts nothing together", opaque=False)
         if len(parts) == 1:
             return parts[0]
+        if len({x.rank for x in parts}) > 1:
+            raise Unsupported("what it puts together has different numbers of axes", opaque=False)
         shape = list(np.broadcast_shapes(*(_without(x.shape, axis) for x in parts)))
         shape.insert(axis, sum(x.shape[axis] for x in parts))
         out = self._new(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import erf, sqrt
 from typing import Any
@@ -138,10 +139,16 @@ def cast(t: Tracer, x: Ref, like: Ref | None, *, to: int = 0) -> Ref:
     return t.apply(x, None, t.node.op)
 
 
-@op("Add", "Sum", exact=True, broadcasts=True)
-def add(t: Tracer, *terms: Ref) -> Ref:
+@op("Add", exact=True, broadcasts=True)
+def add(t: Tracer, a: Ref, b: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Add.html"""
-    return t.add(*terms)
+    return _alone((a, b)) or t.add(a, b)
+
+
+@op("Sum", exact=True, broadcasts=True)
+def total(t: Tracer, *terms: Ref) -> Ref:
+    """https://onnx.ai/onnx/operators/onnx__Sum.html"""
+    return _alone(terms) or t.add(*terms)
 
 
 @op("Sub", exact=True, broadcasts=True)
@@ -153,13 +160,20 @@ def sub(t: Tracer, a: Ref, b: Ref) -> Ref:
 @op("Max", "Min", exact=True, broadcasts=True)
 def extremum(t: Tracer, *terms: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Max.html"""
-    return terms[0] if len(terms) == 1 else t.pointwise(SUM, *terms)
+    return _alone(terms) or t.pointwise(SUM, *terms)
 
 
 @op("Mean", exact=True, broadcasts=True)
 def mean(t: Tracer, *terms: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Mean.html"""
-    return t.pointwise(SUM, *terms)
+    return _alone(terms) or t.pointwise(SUM, *terms)
+
+
+def _alone(terms: Sequence[Ref | None]) -> Ref | None:
+    """The one operand of an operator that may have several; none may be left out."""
+    if None in terms or not terms:
+        raise Unsupported("it lacks an operand", opaque=False)
+    return terms[0] if len(terms) == 1 else None
 
 
 @op("Mul", exact=True, broadcasts=True)
