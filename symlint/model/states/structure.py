@@ -27,7 +27,8 @@ class Structure:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.makers: Mapping[str, Node] = {name: node for node in graph.nodes for name in node.outputs if name}
+        made = [node for node in graph.nodes if node.inputs]
+        self.makers: Mapping[str, Node] = {name: node for node in made for name in node.outputs if name}
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Input and output of what is surely carried on."""
@@ -74,7 +75,7 @@ class Structure:
             return ""
         origins = [self._origin(operand) for operand in node.inputs]
         gates = [m for o in origins if (m := self.makers.get(o)) is not None]
-        gates = [self.makers.get(self._origin(g.inputs[1])) or g if g.op == "Sub" else g for g in gates]
+        gates = [self.makers.get(self._origin(g.inputs[-1])) or g if g.op == "Sub" else g for g in gates]
         state = next((o for o in origins if o in self.graph.inputs), "")
         return state if any(g.op in _GATES for g in gates) else ""
 
