@@ -5,7 +5,7 @@ Runtimes work on eight or sixteen numbers at a time, so that a network with fewe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from symlint.model.load import load
 from symlint.repair.intent import multiples
 from symlint.repair.measure import LASTING, Timing, latency, measure
 from symlint.repair.plan import Key
-from symlint.repair.result import Cost, Fixed, Outcome, Variant, Wish
+from symlint.repair.result import Cost, Done, Fixed, Outcome, Variant, Wish
 from symlint.symmetry.gauge.half import taken
 from symlint.symmetry.gauge.rounding import decibels
 from symlint.symmetry.inference import examine
@@ -42,14 +42,22 @@ class _Compared:
 def aligned(model: Model, wish: Wish, make: Make) -> Fixed:
     """The repairs at the widths that are wished for, and what others would cost."""
     made = {wish.align: (first := make(wish.align, None))}
-    if any(one.units and one.removed for one in first.done):
-        for align in wish.beside:
-            made.setdefault(align, make(align, None if wish.fastest else first.refuted))
+    for align in wish.beside:
+        if align not in made and _narrows(first.done, align):
+            made[align] = make(align, None if wish.fastest else first.refuted)
     found = _compared(model, wish, made)
     best = _fastest(found, wish.align) if wish.fastest else wish.align
     if best == UNCUT:
         return _uncut(model, wish, make, found)
     return _fixed(model, made[best], found, best, found.after)
+
+
+def _narrows(done: Iterable[Done], align: int) -> bool:
+    """Whether repairs can take anything away where widths are to be multiples of a number."""
+    left: dict[str, tuple[int, int]] = {}
+    for one in done:
+        left[one.where] = one.units, left.get(one.where, (0, one.units))[1] - one.removed
+    return any(-(-rest // align) * align < units for units, rest in left.values())
 
 
 def _uncut(model: Model, wish: Wish, make: Make, found: _Compared) -> Fixed:
