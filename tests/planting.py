@@ -29,6 +29,8 @@ Place = tuple[str, int]
 """A weight of the program and one of its axes."""
 TINY = (1e-20, 1e-30, 1e-39)
 """What decay leaves of weights, beside others of ordinary size."""
+LARGEST, UNSEEN = 1e6, 1e-17
+"""An input that is larger than others, and a reading weight that does not show even what it makes of one unit."""
 SATURATING = {"Gelu", "Sigmoid", "Tanh", "Erf", "HardSwish", "Mish", "Softplus", "Elu", "Selu", "Swish"}
 RECTIFIERS = {"Relu", "LeakyRelu", "PRelu"}
 SUMS = {"Add", "Sub", "Sum", "Mean"}
@@ -504,6 +506,12 @@ class Network:
                 return action
         return None
 
+    def steepness(self, site: Site) -> float:
+        """In which power a unit grows with what writes it: 1 but for squares and the like."""
+        action = self.rescaling(site)
+        powers = [abs(float(power)) for power in action.charge.values() if power] if action else []
+        return max(powers, default=1.0) / min(powers, default=1.0)
+
 
 def _owners(stand: Stand, shape: Sequence[int], sizes: Sequence[int], size: int) -> np.ndarray:
     unit = stand.units
@@ -651,12 +659,15 @@ def _zeroed(roles: Roles) -> set[Place]:
 
 
 def _unread(value: float) -> Flaw:
+    def fits(network: Network, site: Site) -> bool:
+        return not site.roles.met and abs(value) < UNSEEN * LARGEST ** (1 - network.steepness(site))
+
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
         units = _some(planting.site, rng)
         planting.put(planting.site.roles.readers, units, value)
         return [units]
 
-    return Flaw("SYM101", lambda network, site: not site.roles.met, plant)
+    return Flaw("SYM101", fits, plant)
 
 
 def _unwritten(value: float) -> Flaw:

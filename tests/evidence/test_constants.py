@@ -1,4 +1,4 @@
-"""Constant units are told and folded wherever they come from and whatever passes them on, all of a layer included."""
+"""Constant units and multiples are told wherever they come from and whatever passes them on, all of a layer too."""
 
 from __future__ import annotations
 
@@ -131,3 +131,26 @@ def test_a_layer_of_constants_in_front_of_padding_leaves_one(shared, tmp_path):
     assert [(one.rule, one.removed) for one in made.done] == [("SYM102", 5)]
     assert written.shape(made.path, "w1")[0] == 1
     assert written.units(made.path) == []
+
+
+SUMS = {
+    "mean over tokens": ("m = ReduceMean <axes = [1], keepdims = 0> (a)", -1.0, "Tanh"),
+    "sum over tokens": ("t = Transpose <perm = [0, 2, 1]> (a) m = ReduceSum <keepdims = 0> (t, last)", -1.0, "Tanh"),
+    "mean of multiples": ("m = ReduceMean <axes = [1], keepdims = 0> (a)", 2.5, "Relu"),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_multiples_are_seen_through_sums_over_other_axes(name, tmp_path):
+    """A sum of what is all multiplied is multiplied, by a sign too."""
+    pool, factor, activation = SUMS[name]
+    first, second = RNG.normal(size=(5, 7)), RNG.normal(size=(7, 4))
+    first[:, 4] = factor * first[:, 1]
+    path = written.written(
+        tmp_path / "m.onnx",
+        f"h = MatMul (x, w1) a = {activation} (h) {pool} y = MatMul (m, w2)",
+        {"w1": first, "w2": second, "last": np.asarray([2])},
+        ("n", 3, 5),
+    )
+    assert written.units(path) == [("SYM201", [1, 4])]
+    assert written.units(written.repaired(path).path) == []

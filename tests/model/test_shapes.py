@@ -313,3 +313,46 @@ def test_a_table_that_is_cut_at_a_length_of_the_run_is_not_taken_apart(op, tmp_p
     )
     onnx.save(net.model("float32", net.values()), path := tmp_path / "net.onnx")
     assert not [g for g in infer(load(path)).generators if g.kind == "permutation" and "p" in g.tensors]
+
+
+PLAIN, JOINED = "o = Relu(i)", "o = Concat<axis = 1>(i, v)"
+MADE_OF_LISTS = {
+    "mapped alike": (f"SequenceMap<body = inner (float[m, n] i) => (float[m, n] o) {{ {PLAIN} }}>(even)", 6),
+    "mapped apart": (f"SequenceMap<body = inner (float[m, n] i) => (float[m, n] o) {{ {PLAIN} }}>(odd)", 6),
+    "mapped beside a tensor": (
+        f"SequenceMap<body = inner (float[m, n] i, float[m, k] v) => (float[m, l] o) {{ {JOINED} }}>(odd, h)",
+        18,
+    ),
+    "erased": ("SequenceErase(odd, place)", 4),
+    "last erased": ("SequenceErase(odd)", 2),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF_LISTS)
+def test_what_becomes_of_the_elements_of_a_sequence_is_known(name, tmp_path):
+    """Each element has a shape of its own behind a body, and so has what they make together."""
+    call, width = MADE_OF_LISTS[name]
+    model = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        net (float[rows, 5] x) => (float[rows, 3] y)
+        <float[5, 6] a, float[{width}, 3] b, int64[2] sizes = {{2, 4}}, int64[2] halves = {{3, 3}}, int64 place = {{0}}>
+        {{
+            h = MatMul(x, a)
+            p, q = Split<axis = 1>(h, sizes)
+            r, s = Split<axis = 1>(h, halves)
+            odd = SequenceConstruct(p, q)
+            even = SequenceConstruct(r, s)
+            made = {call}
+            z = ConcatFromSequence<axis = 1>(made)
+            y = MatMul(z, b)
+        }}
+        """
+    )
+    rng = np.random.default_rng(0)
+    for tensor in ("a", "b"):
+        shape = (5, 6) if tensor == "a" else (width, 3)
+        model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), tensor))
+    onnx.save(model, path := tmp_path / "net.onnx")
+    assert infer(load(path)).opaque == ()
+    assert refuted(path) == []

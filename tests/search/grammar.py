@@ -465,7 +465,9 @@ def group_norm(b: Builder, x: Value, inside: Inside) -> Value:
     if n % 2:
         raise Unfit
     if b.has("GroupNormalization") and b.opset >= 21 and "decomposed" not in b.habits:
-        return x.of(b.node("GroupNormalization", x.name, b.gain(n), b.bias(n), num_groups=2))
+        # Runtimes write it out, and take the means in single precision unless they are told otherwise.
+        means = {"stash_type": TYPES[b.dtype]} if b.dtype == "float64" else {}
+        return x.of(b.node("GroupNormalization", x.name, b.gain(n), b.bias(n), num_groups=2, **means))
     size = int(np.prod([int(d) for d in x.shape[1:]])) // 2
     flat = b.reshape(x.name, (BATCH, 2, size), source=x.shape)
     normed = b.node("InstanceNormalization", flat, b.numbers(np.ones(2)), b.numbers(np.zeros(2)))

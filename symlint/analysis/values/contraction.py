@@ -82,13 +82,15 @@ def _summed(names: Names, cut: Grid, gone: list[str], sizes: dict[str, int]) -> 
         size = np.where(fixed, scale * wide, scale)
     else:
         total = _total(scale, cut.shape, axes)
-        zero = absent(scale).all(axis=axes, keepdims=True)
+        lead = first(np.where(absent(scale), 0.0, scale), axes)
         rest = (*(1 for _ in axes), *cut.shape[len(axes) :])
         if many <= 2048:
-            made = gathered(names, bases, map(alike, [scale]), axes, steady=True, clear=fixed)
+            made = gathered(
+                names, bases, map(alike, [scale / np.where(lead == 0, 1.0, lead)]), axes, steady=True, clear=fixed
+            )
         else:
-            made = names.fresh(rest).labels.clear(fixed)
-        size = np.where(fixed, total, np.where(zero, 0.0, 1.0))
+            made, lead = names.fresh(rest).labels.clear(fixed), np.where(lead == 0, 0.0, 1.0)
+        size = np.where(fixed, total, lead)
     shape = made.shape[len(axes) :]
     starts = made.starts.reshape(made.starts.shape[len(axes) :])
     return Grid(Bases(starts, made.steps[len(axes) :], shape), size.reshape(size.shape[len(axes) :]), tuple(kept))

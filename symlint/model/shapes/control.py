@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,6 +118,12 @@ def _sequence(state: Pass, node: Node) -> bool:
         state.lists[out] = ()
     elif node.op == "SequenceInsert" and items is not None and kinds[1]:
         state.lists[out] = (*items, kinds[1])
+    elif node.op == "SequenceErase" and items:
+        place = state.value(node.inputs[1]) if len(node.inputs) > 1 else np.asarray(-1)
+        if place is None and len(set(items)) > 1:
+            return False
+        erased = (-1 if place is None else int(place.reshape(-1)[0])) % len(items)
+        state.lists[out] = (*items[:erased], *items[erased + 1 :])
     elif node.op == "SequenceLength" and items is not None:
         state.keep(out, np.asarray(len(items), np.int64))
     elif node.op == "SequenceAt" and items:
@@ -154,6 +160,34 @@ def _split(state: Pass, node: Node, kind: Kind) -> tuple[Kind, ...]:
     return tuple(Kind(kind.dtype, (*shape[:axis], size, *shape[axis + 1 :])) for size in sizes)
 
 
+def _map(state: Pass, node: Node) -> bool:
+    """SequenceMap: one walk of the body per element; in it stays known what all elements have in common."""
+    body: Graph = node.attributes["body"]
+    items = state.lists.get(node.inputs[0])
+    if items is None:
+        return False
+    inside = sorted({*body.inputs, *made(body.nodes)})
+    rounds = []
+    for k in range(len(items)):
+        for inner, outer in zip(body.inputs, node.inputs, strict=False):
+            elements = state.lists.get(outer)
+            state.put(inner, elements[k] if elements is not None else state.kind(outer))
+        state.walk(body)
+        rounds.append({name: (state.kind(name), _told(state.constants.get(name))) for name in inside})
+        if k + 1 < len(items):
+            state.forget(inside)
+    state.forget([name for name in inside if any(each[name] != rounds[0][name] for each in rounds)])
+    for name, inner in zip(node.outputs, body.outputs, strict=False):
+        mapped = [state.kind(inner) if inner not in inside else each[inner][0] for each in rounds]
+        if name and all(mapped):
+            state.lists[name] = tuple(kind for kind in mapped if kind)
+    return all(name in state.lists for name in node.outputs if name)
+
+
+def _told(value: np.ndarray | None) -> tuple[str, bytes] | None:
+    return None if value is None else (value.dtype.name, value.tobytes())
+
+
 def _optional(state: Pass, node: Node) -> bool:
     """A value that may be absent: what is known of it is known of the value."""
     if node.op == "OptionalHasElement":
@@ -163,17 +197,28 @@ def _optional(state: Pass, node: Node) -> bool:
     return node.outputs[0] in state.shapes or node.outputs[0] in state.lists
 
 
+def made(nodes: Sequence[Node]) -> Iterator[str]:
+    """What nodes make, and what enters and is made in their bodies."""
+    for node in nodes:
+        yield from node.outputs
+        for body in node.bodies:
+            yield from body.inputs
+            yield from made(body.nodes)
+
+
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _optional),
     "If": _branch,
     "Loop": _loop,
     "Scan": _scan,
+    "SequenceMap": _map,
     **dict.fromkeys(
         (
             "SequenceConstruct",
             "SplitToSequence",
             "SequenceEmpty",
             "SequenceInsert",
+            "SequenceErase",
             "SequenceLength",
             "SequenceAt",
             "ConcatFromSequence",

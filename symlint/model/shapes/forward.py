@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from symlint.errors import UnreadableModel, raised
 from symlint.model.graph import Graph, Node, Shape
 from symlint.model.operators import known
 from symlint.model.shapes.call import Call, Found, Kind, Refused
-from symlint.model.shapes.control import HANDLERS
+from symlint.model.shapes.control import HANDLERS, made
 from symlint.model.shapes.inference import Inference, shrunk
 from symlint.model.shapes.known import Known
 
@@ -83,15 +83,19 @@ class Pass(Known):
     def rewind(self, symbol: str, nodes: Sequence[Node]) -> int:
         """Forget the node of the outer graph that invented a dimension, and all after it; returns its place."""
         mark = self.invented[symbol]
-        for name in _made(nodes[mark.index : self.mark.index + 1]):
-            for table in (self.shapes, self.dtypes, self.constants, self.lists):
-                table.pop(name, None)
-        self.asides.clear()
+        self.forget(made(nodes[mark.index : self.mark.index + 1]))
         for other in [other for other, where in self.invented.items() if where.index >= mark.index]:
             del self.invented[other], self.numbers[other]
         del self.notes[mark.notes :]
         self.doubts, self.repeated, self.done = mark.doubts, self.repeated + self.done - mark.done, mark.done
         return mark.index
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop what is known of some values."""
+        self.asides.clear()
+        for name in names:
+            for table in (self.shapes, self.dtypes, self.constants, self.lists):
+                table.pop(name, None)
 
     def degenerate(self, node: Node) -> bool:
         """Whether a softmax is left with a single place: it is the constant 1 there, and only there."""
@@ -248,12 +252,3 @@ class Pass(Known):
         if call.node.op != "Reshape" or len(call.node.inputs) < 2 or (wanted := call.value(1)) is None:
             return None
         return tuple(int(dim) for dim in wanted)
-
-
-def _made(nodes: Sequence[Node]) -> Iterator[str]:
-    """What nodes make, and what enters and is made in their bodies."""
-    for node in nodes:
-        yield from node.outputs
-        for body in node.bodies:
-            yield from body.inputs
-            yield from _made(body.nodes)

@@ -66,7 +66,7 @@ class _FilePlace(Place):
         if k >= len(self.at.inputs):
             self.at.resize_inputs(k + 1)
         source = self.at.inputs[k]
-        base = source.name if source is not None and source.name else f"{self.node.outputs[0]}.{k}"
+        base = source.name if source is not None and source.name else f"{self.node.first}.{k}"
         self.at.replace_input_with(k, store(self.file, f"{base}.narrow", value))
 
     def choose(self, k: int, mask: Array, numbers: Array) -> None:
@@ -117,7 +117,7 @@ class _FileSurgery(Surgery):
             before = Idle(frozenset(), before.tensors)
             discard(self.file, before)
         self._called = list(self.file.graph.all_nodes())
-        self.places = {out.name: n for n in self._called for out in n.outputs[:1] if out.name is not None}
+        self.places = {out.name: n for n in self._called for out in n.outputs if out.name}
         self.operate()
         self._declare()
         discard(self.file, before)
@@ -147,7 +147,7 @@ class _FileSurgery(Surgery):
             if all(kept is None for kept in way) and not self.runs(name):
                 continue
             node, k = sites[0]
-            place = self.places[node.outputs[0]]
+            place = self.places[node.first]
             value = place.inputs[k]
             assert value is not None
             held = source_of(value).const_value
@@ -166,7 +166,7 @@ class _FileSurgery(Surgery):
     def _make(self, name: str, way: Left, sites: Sequence[Use]) -> None:
         """A known value that the file computes: stored from now on, or made with other sizes."""
         known = self.model.constants[name]
-        place, k = self.places[sites[0][0].outputs[0]], sites[0][1]
+        place, k = self.places[sites[0][0].first], sites[0][1]
         if name not in self.model.moving:
             fresh = store(self.file, f"{name}.narrow", _cut(known, way))
         elif (value := place.inputs[k]) is not None and uniform(known):
@@ -194,7 +194,7 @@ class _FileSurgery(Surgery):
 
     def _rewire(self, sites: Sequence[Use], value: ir.Value) -> None:
         for node, k in sites:
-            self.places[node.outputs[0]].replace_input_with(k, value)
+            self.places[node.first].replace_input_with(k, value)
 
     def _cut_later(self, held: ir.LazyTensor, way: Left) -> ir.LazyTensor:
         """A tensor that is not in memory, cut when it is written."""

@@ -38,7 +38,7 @@ class Surgery(ABC):
     def __init__(self, model: Model, narrowing: Narrowing) -> None:
         self.model, self.narrowing = model, narrowing
         self.uses = narrowing.whole.lowering.uses
-        self.nodes = {node.outputs[0]: node for node in nested(model.graph.nodes) if node.outputs}
+        self.nodes = {node.first: node for node in nested(model.graph.nodes) if node.first}
         self.tainted: set[str] = set()
         """Values that the file computes from the size of something narrowed."""
 
@@ -106,9 +106,9 @@ class Surgery(ABC):
         if (0 not in ref.shape and ref.value is None) or any(kept is not None for kept in rows):
             return rows
         if node.op in ("LSTM", "GRU", "RNN") and k > 4:
-            weight = self.uses[node.outputs[0], 2]
+            weight = self.uses[node.first, 2]
             return (*rows[:-1], self.narrowing.of(weight.name)[2])
-        made = self.narrowing.whole.lowering.values.get(node.outputs[0])
+        made = self.narrowing.whole.lowering.values.get(node.first)
         if node.op == "Concat" and made is not None and 0 in ref.shape:
             along = int(node.attributes["axis"]) % len(ref.shape)
             return tuple(None if a == along else kept for a, kept in enumerate(self.narrowing.of(made.name)))

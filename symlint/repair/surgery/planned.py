@@ -35,8 +35,8 @@ class _PlannedSurgery(Surgery):
         super().__init__(model, narrowing)
         spared = set() if self.empties else {node.first for node in model.graph.nodes}
         left, self.read = reached(model.graph.nodes, model.graph.outputs, spared, {})
-        self.left = [node for node in nested(left) if node.outputs]
-        self.firsts = {node.outputs[0] for node in self.left}
+        self.left = [node for node in nested(left) if node.first]
+        self.firsts = {node.first for node in self.left}
         self.operands: dict[tuple[str, int], Array | None] = {}
         """First output and position -> what is stored for an operand from now on; None for what a run computes."""
         self.shapes: dict[str, tuple[Shape, ...]] = {}
@@ -49,7 +49,7 @@ class _PlannedSurgery(Surgery):
 
     def fix(self, number: int, k: int, name: str, known: Array) -> None:
         """Let operand `k` of a call be stored, which the file computes so far."""
-        self.store(self.left[number].outputs[0], k, known)
+        self.store(self.left[number].first, k, known)
 
     def store(self, first: str, k: int, value: Array) -> None:
         """Let operand `k` of the node with this first output be a stored value."""
@@ -62,8 +62,8 @@ class _PlannedSurgery(Surgery):
 
     def held(self, node: Node, k: int) -> Array | None:
         """The stored tensor that the file would hold for an operand by now."""
-        if (node.outputs[0], k) in self.operands:
-            return self.operands[node.outputs[0], k]
+        if (node.first, k) in self.operands:
+            return self.operands[node.first, k]
         tensor = self.model.tensors.get(node.inputs[k])
         return None if tensor is None else tensor.read()
 
@@ -73,10 +73,10 @@ class _PlannedSurgery(Surgery):
             node, k = sites[0]
             if all(kept is None for kept in way) and not self.runs(name):
                 continue
-            stored = name in self.model.tensors or self.operands.get((node.outputs[0], k)) is not None
+            stored = name in self.model.tensors or self.operands.get((node.first, k)) is not None
             if not stored and name in self.model.moving and not uniform(self.model.constants[name]):
                 raise Immovable(f"{name!r} is computed at run time")
-            self.plain &= (node.outputs[0], k) not in self.operands
+            self.plain &= (node.first, k) not in self.operands
         if name in self.model.tensors:
             self.shapes[name] = tuple(_cut(self.model.tensors[name].shape, way) for way, _ in ways)
         else:
@@ -114,15 +114,15 @@ class _PlannedPlace(Place):
 
     def put(self, k: int, value: Array) -> None:
         """Let the node read a stored value as operand `k`."""
-        self.surgery.store(self.node.outputs[0], k, value)
+        self.surgery.store(self.node.first, k, value)
 
     def choose(self, k: int, mask: Array, numbers: Array) -> None:
         """Let entries of operand `k` be other numbers once a run has computed it."""
-        self.surgery.operands[self.node.outputs[0], k] = None
+        self.surgery.operands[self.node.first, k] = None
 
     def insert(self, k: int, op: str, numbers: Sequence[Array], **attributes: int) -> None:
         """Let operand `k` pass through another operator first."""
-        self.surgery.operands[self.node.outputs[0], k] = None
+        self.surgery.operands[self.node.first, k] = None
         self.surgery.plain &= all(value.dtype.kind in "iub" for value in numbers)
 
     def skip(self, k: int) -> None:

@@ -68,7 +68,7 @@ class Site:
     # -- reading --------------------------------------------------------------------------------------------------
     def ref(self, k: int) -> Ref | None:
         """The tensor that is read as operand `k`."""
-        return self.narrowing.whole.lowering.uses.get((self.node.outputs[0], k))
+        return self.narrowing.whole.lowering.uses.get((self.node.first, k))
 
     def read(self, k: int) -> Left:
         """What is left of operand `k`."""

@@ -12,7 +12,7 @@ from symlint.repair.units.folding import SLOTS, Offset
 
 def shift(file: ir.Model, offset: Offset) -> None:
     """Add an offset to what a contraction of the file makes, in place."""
-    node = next(n for n in file.graph.all_nodes() if n.outputs[0].name == offset.step.node.outputs[0])
+    node = next(n for n in file.graph.all_nodes() if offset.step.node.first in {o.name for o in n.outputs})
     values = offset.values
     if not values.any():
         return
