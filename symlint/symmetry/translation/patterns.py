@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from symlint.axes.terms import Expansion
+from symlint.axes.terms import Expansion, Term
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, numbered, same
@@ -59,9 +59,23 @@ class Patterns:
                     line = np.full(size, -1)
                     line[term.positions] = 0
                     options.append(Partition(line))
+            options += self._repeated(terms, size) if len(terms) <= MANY else ()
             options.append(same(size))
             self._along[root, size] = tuple(p for p in dict.fromkeys(options) if p != each(size))
         return self._along[root, size]
+
+    @staticmethod
+    def _repeated(terms: Sequence[Term], size: int) -> Iterator[Partition]:
+        """The same change in all parts that hold the same units, as the places of a window do."""
+        alike: dict[tuple[int, ...], list[Term]] = {}
+        for term in terms:
+            alike.setdefault(term.leaves, []).append(term)
+        for several in alike.values():
+            if len(several) > 1 and len({term.positions.shape for term in several}) == 1:
+                line = np.full(size, -1)
+                for term in several:
+                    line[term.positions] = np.arange(term.positions.size).reshape(term.positions.shape)
+                yield Partition(numbered(line))
 
 
 def _levels(rank: int) -> list[tuple[int, ...]]:
