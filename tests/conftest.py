@@ -24,9 +24,6 @@ settings.load_profile("any machine")
 NOT_YET = {
     "test_fix.py::test_what_is_planted_in_many_spaces_is_taken_away[dlrm]": "equal units of one product are not merged",
     "test_confirmed.py::test_findings_on_trained_networks_hold_in_onnxruntime[ppocrv4-rec]": "an edit is seen",
-    "test_invariance.py::test_rescaling_changes_no_finding[stylegan_synthesis]": "two parameters saved differ",
-    "test_invariance.py::test_signs_change_no_finding[stylegan_synthesis]": "two parameters saved differ",
-    "test_invariance.py::test_findings_follow_when_everything_moves[stylegan_synthesis]": "two parameters saved differ",
     "test_soundness.py::test_each_kind_alone_keeps_every_output_and_a_wrong_element_does_not[truth-siamese_abs-sign]": (
         "a wrong sign shows too little"
     ),

@@ -31,7 +31,7 @@ def parameters(program: Program) -> dict[str, int]:
         if k < len(node.inputs) and (name := _source(node.inputs[k], moved)) in model.tensors
     }
     scales = {name for node in nodes for name in _quantiser(node)}
-    scales |= _told(model, nodes) | _fillings(model)
+    scales |= _told(model, nodes) | _fillings(model, nodes)
     found: dict[str, int] = {}
     for name, tensor in model.tensors.items():
         learned = tensor.floating and name not in statistics | scales | filled and not mask(tensor)
@@ -40,10 +40,15 @@ def parameters(program: Program) -> dict[str, int]:
     return found
 
 
-def _fillings(model: Model) -> set[str]:
-    """What an exporter writes between weights that are stored elsewhere: Constant nodes of one number throughout."""
-    stored = any(t.floating and t.size > 1 for name, t in model.tensors.items() if name not in model.literals)
-    return {name for name in model.literals if stored and _uniform(model.tensors[name])}
+def _fillings(model: Model, nodes: Sequence[Node]) -> set[str]:
+    """What an exporter writes between weights that are stored elsewhere: Constant nodes of one number throughout.
+
+    Gains and biases of a normalisation are such whatever their numbers: a change of scale makes any of ones.
+    """
+    if not any(t.floating and t.size > 1 for name, t in model.tensors.items() if name not in model.literals):
+        return set()
+    gains = {name for node in nodes if node.op.endswith("Normalization") for name in node.inputs[1:3]}
+    return {name for name in model.literals if name in gains or _uniform(model.tensors[name])}
 
 
 def _told(model: Model, nodes: Sequence[Node]) -> set[str]:
