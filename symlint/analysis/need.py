@@ -223,7 +223,9 @@ class _Backward:
 
     @step.register
     def _(self, step: Normalise) -> None:
-        self.give(step.x, np.asarray(np.any(self.got(step.out), axis=step.axes, keepdims=True)))
+        need = np.asarray(np.any(self.got(step.out), axis=step.axes, keepdims=True))
+        # To a length, and to that alone, it is the same whether a zero is there.
+        self.give(step.x, need & self.there(step.x) if step.function == "l2" else need)
 
     @step.register
     def _(self, step: Fold) -> None:

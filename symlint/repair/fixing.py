@@ -11,7 +11,7 @@ import numpy as np
 from symlint.errors import UsageProblem
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
-from symlint.lint.repairs import STORING, Drop, Merge, MergeHeads, Storing
+from symlint.lint.repairs import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
 from symlint.model.edit import write
 from symlint.model.file.saving import opened
 from symlint.model.graph import Model
@@ -171,13 +171,12 @@ class _Fix:
     ) -> tuple[Worker, tuple[Path, Stage] | None]:
         """The next stage: of the weights as they are stored, or else of settled ones, in which more is to be seen."""
         self.news = False
-        plain = Context(symmetry, structure, judged=structure)
-        found = self._found(plain)
+        plain, context = Context(symmetry, structure, judged=structure), Context(symmetry, structure)
+        found = self._told(self._found(plain), context)
         worker, made = self._staged(plain, found, pending)
         if made is not None or self.news:
             return worker, made
         seen = {(repair.key, repair.finding.units) for repair in found}
-        context = Context(symmetry, structure)
         more = [r for r in self._found(context) if (r.key, r.finding.units) not in seen]
         # How far numbers are off is no more known once they are written, so units are compared before.
         chosen = [r for r in more if isinstance(r.remedy, (Merge, MergeHeads))] or more
@@ -188,6 +187,15 @@ class _Fix:
         settled = context.settled_in(names)
         moved, keys = Context(symmetry, settled, judged=settled), {repair.key for repair in chosen}
         return self._staged(moved, [r for r in self._found(moved) if r.key in keys], pending)
+
+    def _told(self, found: Sequence[Repair], context: Context) -> Sequence[Repair]:
+        """Without the constants of units that are dead once weights are settled: they go as what they are told to be."""
+        if not any(isinstance(repair.remedy, Fold) for repair in found):
+            return found
+        removed = [repair for repair in self._found(context) if isinstance(repair.remedy, Remove)]
+        dead = {(repair.space, unit) for repair in removed for unit in repair.finding.units}
+        kept = [r for r in found if not isinstance(r.remedy, Fold) or {(r.space, u) for u in r.finding.units} - dead]
+        return kept
 
     def _found(self, context: Context) -> list[Repair]:
         found = repairs(context, self.wish.rules, self.wish.evidence)
