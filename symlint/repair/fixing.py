@@ -189,13 +189,12 @@ class _Fix:
         return self._staged(moved, [r for r in self._found(moved) if r.key in keys], pending)
 
     def _told(self, found: Sequence[Repair], context: Context) -> Sequence[Repair]:
-        """Without the constants of units that are dead once weights are settled: they go as what they are told to be."""
+        """Without constants of units that are dead once weights are settled: those go as what they are told to be."""
         if not any(isinstance(repair.remedy, Fold) for repair in found):
             return found
         removed = [repair for repair in self._found(context) if isinstance(repair.remedy, Remove)]
         dead = {(repair.space, unit) for repair in removed for unit in repair.finding.units}
-        kept = [r for r in found if not isinstance(r.remedy, Fold) or {(r.space, u) for u in r.finding.units} - dead]
-        return kept
+        return [r for r in found if not isinstance(r.remedy, Fold) or {(r.space, u) for u in r.finding.units} - dead]
 
     def _found(self, context: Context) -> list[Repair]:
         found = repairs(context, self.wish.rules, self.wish.evidence)

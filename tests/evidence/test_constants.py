@@ -154,3 +154,17 @@ def test_multiples_are_seen_through_sums_over_other_axes(name, tmp_path):
     )
     assert written.units(path) == [("SYM201", [1, 4])]
     assert written.units(written.repaired(path).path) == []
+
+
+def test_a_zero_adds_nothing_to_a_length(tmp_path):
+    """Units that are zero in front of a norm that divides by a length are dead, and go."""
+    first = RNG.normal(size=(5, 8))
+    first[:, [2, 6]] = 0
+    path = written.written(
+        tmp_path / "m.onnx",
+        "h = MatMul (x, w1) r = Relu (h) l = LpNormalization <axis = 1, p = 2> (r) y = MatMul (l, w2)",
+        {"w1": first, "w2": RNG.normal(size=(8, 3))},
+        ("n", 5),
+    )
+    assert written.units(path) == [("SYM101", [2, 6])]
+    assert written.units(written.repaired(path).path) == []
