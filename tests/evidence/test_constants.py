@@ -168,3 +168,18 @@ def test_a_zero_adds_nothing_to_a_length(tmp_path):
     )
     assert written.units(path) == [("SYM101", [2, 6])]
     assert written.units(written.repaired(path).path) == []
+
+
+def test_a_constant_that_cancels_is_zero(tmp_path):
+    """Weights whose products with a constant cancel to rounding make nothing, in whatever basis they are stored."""
+    table, first = RNG.normal(size=(1, 6)), RNG.normal(size=(6, 8))
+    first[:, [2, 6]] -= table.T @ (table @ first[:, [2, 6]]) / (table @ table.T)
+    enters = RNG.normal(size=(5, 8))
+    enters[:, [2, 6]] = 0
+    path = written.written(
+        tmp_path / "m.onnx",
+        "c = MatMul (t, w1) s = Tanh (c) h = MatMul (x, w0) a = Add (h, s) r = Tanh (a) y = MatMul (r, w2)",
+        {"t": table, "w0": enters, "w1": first, "w2": RNG.normal(size=(8, 3))},
+        ("n", 5),
+    )
+    assert written.units(path) == [("SYM101", [2, 6])]

@@ -168,6 +168,12 @@ MENDED: tuple[Mended, ...] = (
         '["nhwc", 15749, "float32", 17, ["transposed"], [["excite", 6010]]]',
     ),
     Mended(
+        "a bias that may change alike at all places of a window",
+        "every gauge",
+        '["flat", 5901, "float32", 23, ["noise", "short"], [["unfolded", 64516], ["fused_convolution", 18041], '
+        '["talking", 24789], ["group_norm", 53936], ["first_token", 49721]]]',
+    ),
+    Mended(
         "equal units that are constant in the mean",
         "exactly",
         '["tokens", 19457, "float32", 17, ["bias to conv", "computed shapes", "constant nodes", "decomposed", "gemm", '

@@ -150,7 +150,13 @@ def _numbers(names: Names, step: Einsum, values: Sequence[Value], shape: Shape) 
     full = [np.broadcast_to(c.scale, [sizes[x] for x in c.order]).astype(np.float64) for c in cuts if c is not None]
     sides = ["".join(letter[x] for x in c.order) for c in cuts if c is not None]
     made = "".join(letter[x] for axis in step.result for x in axis)
-    product = np.einsum(f"{','.join(sides)}->{made}", *full, optimize=True)
+    pattern = f"{','.join(sides)}->{made}"
+    product = np.einsum(pattern, *full, optimize=True)
+    if len(set("".join(sides))) > len(made) and all("float" in v.dtype for v in values):
+        # What cancels to the rounding of the weights is nothing: in another gauge it is another such number.
+        terms = np.einsum(pattern, *map(np.abs, full), optimize=True)
+        rounding = ROUNDING * max(precision(v.dtype) for v in values)
+        product = np.where(np.abs(product) <= rounding * terms, 0.0, product)
     order = [x for axis in step.result for x in axis]
     return _grouped(names, step, product, order, shape)
 
