@@ -72,12 +72,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.errors import UsageProblem
 from symlint.evidence.context import Context
 from symlint.evidence.mirrors.mirror import Verdict, judge
 from symlint.evidence.options import Mirror
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
+from symlint.model.errors import UsageProblem
 
 
 @rule("SYM801", "mirror-constraint", Level.WARNING, "exact")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from symlint.lint.finding import Level as Level
     from symlint.lint.rule import Rule as Rule
     from symlint.lint.settings import Settings as Settings
+    from symlint.model.errors import UnreadableModel as UnreadableModel
+    from symlint.model.errors import UsageProblem as UsageProblem
     from symlint.model.graph import Model as Model
     from symlint.symmetry.spaces import Symmetry as Symmetry
 
@@ -50,6 +52,8 @@ _HOMES = {
     "Rule": "symlint.lint.rule",
     "Settings": "symlint.lint.settings",
     "Symmetry": "symlint.symmetry.spaces",
+    "UnreadableModel": "symlint.model.errors",
+    "UsageProblem": "symlint.model.errors",
 }
 
 
@@ -71,6 +75,7 @@ _RENAMED = {
     "symlint.directions": "symlint.lint.directions",
     "symlint.endings": "symlint.evidence.ends.endings",
     "symlint.entries": "symlint.evidence.ends.entries",
+    "symlint.errors": "symlint.model.errors",
     "symlint.estimates": "symlint.evidence.estimates.once",
     "symlint.experts": "symlint.evidence.heads.experts",
     "symlint.finding": "symlint.lint.finding",

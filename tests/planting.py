@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.model.edit import write
+from symlint.model.file.edit import write
 from symlint.model.graph import Node
 from symlint.model.load import load
 from symlint.program.mixing import MixKind

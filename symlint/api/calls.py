@@ -1,7 +1,7 @@
 """Calls: the commands as functions. Each takes a path, bytes or a parsed model, and leaves it as it is.
 
-What a command tells by its exit code is told by the value, or raised: `symlint.errors.UsageProblem` for what cannot be
-followed, `symlint.errors.UnreadableModel` for a file that cannot be read (`check` reports it instead).
+What a command tells by its exit code is told by the value, or raised: `symlint.UsageProblem` for what cannot be
+followed, `symlint.UnreadableModel` for a file that cannot be read (`check` reports it instead).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def fix(
     from symlint.audit.remainder import remainder
     from symlint.cli.report import Style
     from symlint.cli.report.repairs import Repaired, as_text
-    from symlint.errors import UsageProblem
+    from symlint.model.errors import UsageProblem
     from symlint.repair.choice import SAFETY, acted_on
     from symlint.repair.fixing import fix as repaired
     from symlint.repair.result import Wish

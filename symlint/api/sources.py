@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
-from symlint.errors import MissingModel
+from symlint.model.errors import MissingModel
 
 Source = str | PathLike[str] | bytes | onnx.ModelProto
 """A path, the bytes of a file, or a parsed model."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from symlint.audit.outcome import Report
-from symlint.errors import UsageProblem
 from symlint.lint.finding import Finding, Level
 from symlint.lint.fingerprint import structure
+from symlint.model.errors import UsageProblem
 
 _VERSION = 1
 _LEVELS = {str(level): level for level in Level}

@@ -16,7 +16,6 @@ import numpy as np
 from symlint.audit.flaws import once, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
-from symlint.errors import UnreadableModel, UsageProblem, raised
 from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
@@ -27,6 +26,7 @@ from symlint.lint.repairs import Balance, Removing, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
+from symlint.model.errors import UnreadableModel, UsageProblem, raised
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
 from symlint.model.states.pairs import closed
@@ -34,7 +34,7 @@ from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Coverage
 
 if TYPE_CHECKING:
-    from symlint.repair.promise import Promise
+    from symlint.repair.promises.promise import Promise
 
 _log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def _promise(
         return None, {}
     # Imported here, since most models have nothing to repair.
     from symlint.repair.plan import repairable, repairs
-    from symlint.repair.promise import Promise
+    from symlint.repair.promises.promise import Promise
 
     try:
         with context.budget.watch.interruptible():

@@ -13,18 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from symlint.audit.outcome import Report
-from symlint.errors import UnreadableModel
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Drop, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Settings
+from symlint.model.errors import UnreadableModel
 from symlint.model.load import load
 from symlint.program.parameters import parameters
 from symlint.program.translate import translate
 
 if TYPE_CHECKING:
-    from symlint.repair.promise import Promise
+    from symlint.repair.promises.promise import Promise
 
 _log = logging.getLogger(__name__)
 

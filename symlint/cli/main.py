@@ -19,7 +19,7 @@ import click
 
 from symlint import __version__
 from symlint.cli.report.words import printable
-from symlint.errors import SymlintError, exit_code, raised
+from symlint.model.errors import SymlintError, exit_code, raised
 
 # name -> (module that holds it as `command`, one line of help): shown without importing the module.
 COMMANDS = {
@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The named command, or a usage error that suggests the nearest name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from symlint.errors import suggestion
+            from symlint.model.errors import suggestion
 
             ctx.fail(f"no command {printable(args[0])!r}{suggestion(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)

@@ -16,7 +16,7 @@ from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.evidence.context import Context
 from symlint.evidence.level import Level
-from symlint.program.norms.recognise import PRODUCT
+from symlint.program.rewriting.recognise import PRODUCT
 from symlint.program.steps import SUM, Law, Pointwise, Program, Step
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space

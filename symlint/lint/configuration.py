@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from symlint.errors import UsageProblem, suggestion
 from symlint.evidence.options import TARGETS, Mirror
 from symlint.evidence.options import surface as parts
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
 from symlint.model.amounts import duration, memory, percent
+from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.states.state import STARTS, Declaration
 
 PARTS = ("share", "-model")

@@ -16,10 +16,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, get_args
 
-from symlint.errors import UsageProblem, raised, suggestion
 from symlint.evidence.options import TARGETS
 from symlint.lint.finding import Evidence, Finding, Level
 from symlint.lint.repairs import Verb, remedy
+from symlint.model.errors import UsageProblem, raised, suggestion
 
 if TYPE_CHECKING:
     from symlint.evidence.context import Context

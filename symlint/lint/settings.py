@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from symlint.errors import UsageProblem, suggestion
 from symlint.evidence.options import Asked, Mirror
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.file_patterns import named
 from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
+from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.states.state import Declaration
 
 THRESHOLDS = ("error", "warning", "note", "never")

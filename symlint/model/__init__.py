@@ -1,4 +1,4 @@
 """Model: an untrusted file becomes nodes in order, stored tensors, shapes and known values.
 
-It may import nothing of symlint but `symlint.errors`.
+It may import nothing of symlint.
 """

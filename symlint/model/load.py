@@ -9,9 +9,9 @@ from pathlib import Path
 
 import onnx
 
-from symlint.errors import UnreadableModel
-from symlint.model.convert import Converter, plain_domain
+from symlint.model.errors import UnreadableModel
 from symlint.model.file import guard
+from symlint.model.file.convert import Converter, plain_domain
 from symlint.model.file.limits import model_file, parse
 from symlint.model.file.reading import Reading
 from symlint.model.file.stored import StoredFile, Weights, default_budget

@@ -9,14 +9,14 @@ from functools import partial
 
 import numpy as np
 
-from symlint.errors import raised
+from symlint.model.errors import raised
 from symlint.model.graph import Graph, Model, Node, Shape
 from symlint.model.operators import known
-from symlint.program.caches import unrolled
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.norms.recognise import recognise
 from symlint.program.parameters import buffers, mask, settles
 from symlint.program.registry import call
+from symlint.program.rewriting.caches import unrolled
+from symlint.program.rewriting.recognise import recognise
 from symlint.program.steps import Loop, Program, Step
 
 # Pruning: a program without what nothing reads.

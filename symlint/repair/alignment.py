@@ -12,9 +12,9 @@ from pathlib import Path
 
 from symlint.model.graph import Model
 from symlint.model.load import load
-from symlint.repair.intent import multiples
 from symlint.repair.measure import LASTING, Timing, latency, measure
 from symlint.repair.plan import Key
+from symlint.repair.promises.intent import multiples
 from symlint.repair.result import Cost, Done, Fixed, Outcome, Variant, Wish
 from symlint.symmetry.gauge.half import taken
 from symlint.symmetry.gauge.rounding import decibels

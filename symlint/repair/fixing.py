@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.errors import UsageProblem
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.lint.repairs import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
-from symlint.model.edit import write
+from symlint.model.errors import UsageProblem
+from symlint.model.file.edit import write
 from symlint.model.file.saving import opened
 from symlint.model.graph import Model
 from symlint.model.load import load

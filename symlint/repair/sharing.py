@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from symlint.lint.repairs import Discard, Share, Storing
-from symlint.model.edit import rewrite
+from symlint.model.file.edit import rewrite
 
 
 def shared(path: Path, asked: Storing) -> ir.Model:

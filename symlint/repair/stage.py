@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence.ends.settled import Settled
-from symlint.model.edit import Lazy, rewrite
-from symlint.model.element_types import CODES, numpy_type
+from symlint.model.file.edit import Lazy, rewrite
+from symlint.model.file.element_types import CODES, numpy_type
 from symlint.model.graph import Array, Model, Tensor
 from symlint.repair.surgery.file import narrow
 from symlint.repair.surgery.narrowing import Narrowing, Whole

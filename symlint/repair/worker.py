@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from symlint.evidence.context import Context
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads
-from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Key, Pending, Repair, Stage
+from symlint.repair.promises.intent import Forecast, Intent
 from symlint.repair.stage import narrowed, stored
 from symlint.repair.units.factoring import factor
 from symlint.repair.units.gathering import gather

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from symlint.model.edit import rewrite
+from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.collection import collect

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.errors import UsageProblem
+from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known
 from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds

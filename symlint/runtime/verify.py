@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from symlint.model.digest import BLOCK
-from symlint.model.edit import Lazy, rewrite
+from symlint.model.file.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
 from symlint.model.states.pairs import inner
 from symlint.program.numbers import Unvalued

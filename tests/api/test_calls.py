@@ -16,7 +16,7 @@ from corpora import FIXTURES, ROOT
 
 import symlint
 from symlint.cli.main import cli
-from symlint.errors import MissingModel, UnreadableModel, UsageProblem
+from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem
 
 DECAYED, HEALTHY = FIXTURES / "decayed_cnn.onnx", FIXTURES / "healthy_cnn.onnx"
 NAMES = ("check", "inspect", "profile", "fix", "diff")

@@ -13,11 +13,11 @@ from onnx import numpy_helper
 
 from symlint.audit.engine import audit
 from symlint.cli.main import COMMANDS, cli
-from symlint.errors import UsageProblem, raised
 from symlint.evidence.level import Level
 from symlint.lint.rule import rule, rules
 from symlint.lint.settings import Settings
 from symlint.model import operators
+from symlint.model.errors import UsageProblem, raised
 
 
 def call(*arguments: object) -> Result:

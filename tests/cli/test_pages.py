@@ -18,7 +18,7 @@ from symlint.audit.engine import audit
 from symlint.audit.outcome import Report, Run
 from symlint.cli.main import cli
 from symlint.cli.report import Style
-from symlint.cli.report.html import report
+from symlint.cli.report.formats.html import report
 from symlint.cli.report.page.blocks import blocks
 from symlint.cli.report.page.figures import strip
 from symlint.lint.finding import Finding, Level

@@ -13,13 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from test_planted import SHARED
 
 from symlint.audit.engine import audit
-from symlint.errors import UsageProblem
 from symlint.evidence.options import Mirror, surface
 from symlint.lint.configuration import read
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.edit import write
+from symlint.model.errors import UsageProblem
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.verify import same_function
 from symlint.symmetry.actions.permutation import PartExchange

@@ -15,7 +15,7 @@ from test_planted import SHARED
 from symlint.audit.engine import audit
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.edit import write
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.verify import same_function
 from symlint.symmetry.actions.rotation import OrthogonalMap

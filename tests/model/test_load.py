@@ -20,10 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from symlint.audit.engine import Run, audit
 from symlint.cli.main import cli
-from symlint.errors import UnreadableModel
 from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
+from symlint.model.errors import UnreadableModel
 from symlint.model.file.stored import Reader
 from symlint.model.graph import Graph, Model
 from symlint.model.load import load

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.model.edit import write
 from symlint.model.file import saving
+from symlint.model.file.edit import write
 from symlint.model.file.stored import same_bytes
 from symlint.model.load import load
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from stateful_networks import STATEFUL
 
-from symlint.errors import UsageProblem
+from symlint.model.errors import UsageProblem
 from symlint.model.load import load
 from symlint.model.states.pairs import closed, doubtful
 from symlint.model.states.state import Declaration, State

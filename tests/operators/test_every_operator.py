@@ -25,7 +25,7 @@ from onnx.reference import ReferenceEvaluator
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import walk
-from symlint.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel
 from symlint.model.load import load
 from symlint.model.operators import Operator, known, operators
 from symlint.program.steps import Program, Unknown

@@ -10,9 +10,9 @@ import pytest
 from corpora import SHARED
 
 from symlint.evidence.context import Context
-from symlint.model.edit import write
+from symlint.model.file.edit import write
 from symlint.model.load import load
-from symlint.repair.intent import Forecast
+from symlint.repair.promises.intent import Forecast
 from symlint.repair.stage import narrowed, stored
 from symlint.repair.storage import save
 from symlint.repair.units.removal import arrange, plan

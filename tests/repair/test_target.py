@@ -13,11 +13,11 @@ from onnx import helper, numpy_helper
 
 from symlint.audit.engine import audit
 from symlint.cli.main import cli
-from symlint.errors import UsageProblem
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.edit import write
+from symlint.model.errors import UsageProblem
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.symmetry.gauge.balance import balanced
 from symlint.symmetry.gauge.scales import Scales, two_sided

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.model.edit import write
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.repair.measure import latency, measure
 from symlint.runtime.difference import difference

@@ -12,8 +12,8 @@ from corpora import SHARED
 from networks import Net
 from routed_networks import ROUTED
 
-from symlint.errors import UnreadableModel
-from symlint.model.edit import write
+from symlint.model.errors import UnreadableModel
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.inputs.probe import feeds
 from symlint.runtime.session import run

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from corpora import SHARED
 
-from symlint.errors import UnreadableModel
-from symlint.model.edit import write
+from symlint.model.errors import UnreadableModel
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.verify import _Verification, same_function
 from symlint.symmetry.gauge.balance import balanced

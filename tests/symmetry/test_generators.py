@@ -8,7 +8,7 @@ import pytest
 from networks import SMALL
 from onnx.reference import ReferenceEvaluator
 
-from symlint.model.edit import write
+from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from symlint.errors import UsageProblem
+from symlint.model.errors import UsageProblem
 
 if TYPE_CHECKING:
     from symlint.model.graph import Array

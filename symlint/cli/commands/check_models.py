@@ -17,12 +17,12 @@ from symlint.cli.commands.states import Declarations, declarations, states_optio
 from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
-from symlint.errors import UsageProblem
 from symlint.evidence.options import TARGETS
 from symlint.lint.configuration import Configurations
 from symlint.lint.settings import THRESHOLDS
 from symlint.model import amounts
 from symlint.model.budget import Watch
+from symlint.model.errors import UsageProblem
 
 if TYPE_CHECKING:
     from symlint.audit.baseline import Baseline

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from symlint.errors import UsageProblem
+from symlint.model.errors import UsageProblem
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import click
 
 from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
-from symlint.errors import UnreadableModel, exit_code
+from symlint.model.errors import UnreadableModel, exit_code
 
 EVENTS = ("new", "worse", "changed", "unchanged", "never")
 

@@ -15,8 +15,8 @@ from symlint.cli.commands.destinations import Destination, write
 from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.cli.report.words import printable
-from symlint.errors import MissingModel, UnreadableModel, exit_code
 from symlint.evidence.options import TARGETS
+from symlint.model.errors import MissingModel, UnreadableModel, exit_code
 
 if TYPE_CHECKING:
     from symlint.cli.report.repairs import Repaired

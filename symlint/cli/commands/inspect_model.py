@@ -9,7 +9,7 @@ import click
 from symlint.cli.commands.states import Declarations, closing, declarations, states_options
 from symlint.cli.commands.terminal import color_option, style_for, waiting
 from symlint.cli.report.words import printable
-from symlint.errors import UnreadableModel, exit_code
+from symlint.model.errors import UnreadableModel, exit_code
 
 if TYPE_CHECKING:
     from symlint.cli.report import Style

@@ -8,7 +8,7 @@ import click
 
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.cli.report.words import printable
-from symlint.errors import UnreadableModel, UsageProblem, exit_code
+from symlint.model.errors import UnreadableModel, UsageProblem, exit_code
 
 FORMATS = ("table", "csv", "json", "html")
 

@@ -9,11 +9,11 @@ import click
 
 from symlint.cli.commands.terminal import config_option
 from symlint.cli.report.words import printable
-from symlint.errors import MissingModel
 from symlint.evidence.options import Mirror
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
+from symlint.model.errors import MissingModel
 
 
 @click.command("config")

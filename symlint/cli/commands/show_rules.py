@@ -10,9 +10,9 @@ import click
 from symlint.cli.commands.selecting import codes
 from symlint.cli.commands.terminal import color_option, style_for
 from symlint.cli.report import Style
-from symlint.errors import UsageProblem, suggestion
 from symlint.lint.rule import Rule, rules
 from symlint.lint.severity import SHARES
+from symlint.model.errors import UsageProblem, suggestion
 
 HOW = """Where nothing above says otherwise, a finding is a warning. It is an error where all three are reached:
 error-share of the units of the space, error-units as a number of units, and error-model of the model's parameters,

@@ -10,8 +10,8 @@ import click
 
 from symlint import __version__
 from symlint.cli.report.words import printable
-from symlint.errors import UsageProblem
 from symlint.lint.rule import rules
+from symlint.model.errors import UsageProblem
 
 _REQUIRED = ("onnx", "onnx_ir", "onnxruntime", "numpy", "click", "rich")
 

@@ -8,7 +8,7 @@ import click
 
 from symlint.cli.commands.states import Declarations, closing, declarations, states_options
 from symlint.cli.commands.terminal import kinds_option, listed, waiting
-from symlint.errors import UsageProblem
+from symlint.model.errors import UsageProblem
 
 
 @click.command("teleport")
@@ -36,7 +36,7 @@ def command(
 
     Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read.
     """
-    from symlint.model.edit import write
+    from symlint.model.file.edit import write
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
     from symlint.program.numbers import Unvalued

@@ -15,7 +15,7 @@ from symlint.cli.commands.arrays import named_arrays, read_array
 from symlint.cli.commands.states import Declarations, closing, declarations, states_options
 from symlint.cli.commands.terminal import kinds_option, listed, waiting
 from symlint.cli.report.words import count, printable
-from symlint.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel
 from symlint.runtime.verify import Trial
 
 UNREACHED = 4

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 # format -> module; imported when it is asked for, since rich takes its time
 FORMATS = {
     "full": "symlint.cli.report.full",
-    "concise": "symlint.cli.report.concise",
+    "concise": "symlint.cli.report.formats.concise",
     "json": "symlint.cli.report.json",
-    "jsonl": "symlint.cli.report.jsonl",
-    "csv": "symlint.cli.report.csv",
-    "sarif": "symlint.cli.report.sarif",
-    "github": "symlint.cli.report.github",
-    "junit": "symlint.cli.report.junit",
-    "markdown": "symlint.cli.report.markdown",
-    "html": "symlint.cli.report.html",
+    "jsonl": "symlint.cli.report.formats.jsonl",
+    "csv": "symlint.cli.report.formats.csv",
+    "sarif": "symlint.cli.report.formats.sarif",
+    "github": "symlint.cli.report.formats.github",
+    "junit": "symlint.cli.report.formats.junit",
+    "markdown": "symlint.cli.report.formats.markdown",
+    "html": "symlint.cli.report.formats.html",
 }
 MACHINE = ("json", "jsonl", "csv", "sarif", "junit")
 """Formats of which nobody may read that there was no model."""

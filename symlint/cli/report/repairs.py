@@ -15,7 +15,7 @@ from symlint.cli.report import Style
 from symlint.cli.report.full import typeset
 from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
-from symlint.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel
 from symlint.repair.result import Cost, Fixed, Left
 
 _SHAPES = 4

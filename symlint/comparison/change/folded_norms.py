@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.comparison.change.weights import SAME, Change
-from symlint.model.edit import rewrite
+from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
 from symlint.repair.surgery.tensors import overwrite, source_of, store, stored_value
 from symlint.repair.surgery.waste import discard, idle

@@ -9,9 +9,9 @@ from math import prod
 
 import numpy as np
 
-from symlint.errors import UsageProblem
 from symlint.evidence.mirrors.reflection import STILL, NotShown, Reflection
 from symlint.evidence.options import Surface
+from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array
 from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.actions.rotation import OrthogonalMap, PlaneRotation

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.errors import UsageProblem, suggestion
 from symlint.evidence.mirrors.declared import along, reflections
 from symlint.evidence.mirrors.reflection import NotShown, Place, Reflection
 from symlint.evidence.options import Mirror, surface
 from symlint.evidence.ranks.side import orthonormal
 from symlint.model.clusters import ABSENT, ROUNDING, precision
+from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Array
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure

@@ -15,8 +15,8 @@ from typing import Any
 
 import onnx
 
-from symlint.errors import UnreadableModel
-from symlint.model.element_types import BITS, WORDS
+from symlint.model.errors import UnreadableModel
+from symlint.model.file.element_types import BITS, WORDS
 from symlint.model.file.limits import data_file
 from symlint.model.file.stored import StoredFile
 from symlint.model.file.wire import Outline

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from symlint.errors import MissingModel, UnreadableModel
+from symlint.model.errors import MissingModel, UnreadableModel
 from symlint.model.file.stored import StoredFile
 from symlint.model.file.wire import Outline, outline
 

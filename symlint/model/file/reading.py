@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx
 
-from symlint.model.element_types import BITS, STRING, WORDS, decode, numpy_type
+from symlint.model.file.element_types import BITS, STRING, WORDS, decode, numpy_type
 from symlint.model.file.stored import Place, StoredFile, Weights
 from symlint.model.file.wire import Outline
 from symlint.model.graph import Array, Shape, Tensor

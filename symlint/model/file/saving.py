@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import onnx
 import onnx_ir as ir
 
-from symlint.model.element_types import decode
+from symlint.model.file.element_types import decode
 from symlint.model.file.limits import PROTOBUF_LIMIT, data_file, model_file, parse
 from symlint.model.file.stored import StoredFile
 from symlint.model.file.wire import INSIDE, LARGE, framed, varint

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.errors import UnreadableModel
-from symlint.model.element_types import BITS, decode
+from symlint.model.errors import UnreadableModel
+from symlint.model.file.element_types import BITS, decode
 from symlint.model.graph import Array
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from symlint.model.element_types import STRING
+from symlint.model.file.element_types import STRING
 from symlint.model.file.stored import Reader, StoredFile
 
 LARGE = 1024

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper
 
-from symlint.model.element_types import numpy_type
+from symlint.model.file.element_types import numpy_type
 from symlint.model.graph import Array
 
 # Operators that onnx's reference evaluator computes: pure ones, of which nothing is random and nothing reads files.

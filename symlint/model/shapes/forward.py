@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from symlint.errors import UnreadableModel, raised
+from symlint.model.errors import UnreadableModel, raised
 from symlint.model.graph import Graph, Node, Shape
 from symlint.model.operators import known
 from symlint.model.shapes.call import Call, Found, Kind, Refused

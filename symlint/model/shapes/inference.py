@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from symlint.model.element_types import CODES, WORDS
+from symlint.model.file.element_types import CODES, WORDS
 from symlint.model.graph import Array, Graph, Node
 from symlint.model.operators import known
 from symlint.model.shapes import rules  # noqa: F401 - they enter their operators

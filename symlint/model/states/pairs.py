@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from symlint.errors import UsageProblem, suggestion
+from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Model
 from symlint.model.states.names import Key, carried, coming, foreign, leaving
 from symlint.model.states.sidecar import pairs as told_beside

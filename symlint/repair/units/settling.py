@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from symlint.evidence.context import Context
 from symlint.lint.repairs import Drop, Fold
-from symlint.repair.intent import Forecast
 from symlint.repair.plan import Key, Pending, Repair, Stage
+from symlint.repair.promises.intent import Forecast
 from symlint.repair.stage import narrowed, stored
 from symlint.repair.units.bias import shift
 from symlint.repair.units.branches import lifeless, zeros

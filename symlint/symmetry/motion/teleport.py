@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from symlint.errors import UsageProblem, suggestion
-from symlint.model.edit import Lazy
-from symlint.model.element_types import CODES, numpy_type
+from symlint.model.errors import UsageProblem, suggestion
+from symlint.model.file.edit import Lazy
+from symlint.model.file.element_types import CODES, numpy_type
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.motion.motion import Weights

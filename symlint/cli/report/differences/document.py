@@ -12,7 +12,7 @@ from symlint.comparison.compare import Comparison
 from symlint.comparison.course.course import SpaceChange
 from symlint.comparison.course.state import State
 from symlint.comparison.verdict import Grown
-from symlint.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel
 
 
 def as_json(found: Comparison) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 
 from symlint.cli.report.json import dump, shares
-from symlint.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel
 from symlint.model.states.state import State
 from symlint.symmetry.spaces import Coverage, Generator, Symmetry
 

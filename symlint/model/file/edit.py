@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from symlint.model.convert import unused
+from symlint.model.file.convert import unused
 from symlint.model.file.saving import opened, outside, save, stored
 from symlint.model.graph import Array
 from symlint.model.inlining import inline

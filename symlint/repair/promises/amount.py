@@ -17,8 +17,8 @@ from symlint.model.file.wire import LARGE
 from symlint.model.graph import Model, Node, Shape, Tensor
 from symlint.model.operators import known
 from symlint.program.parameters import FAR
-from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Repair
+from symlint.repair.promises.intent import Forecast, Intent
 from symlint.repair.surgery.planned import Cuts
 from symlint.repair.surgery.reached import nested
 from symlint.repair.units.folding import SLOTS

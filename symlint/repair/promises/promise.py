@@ -9,9 +9,9 @@ from functools import cached_property
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.lint.rule import Rule
-from symlint.repair.amount import amount
-from symlint.repair.intent import Forecast, Intent
 from symlint.repair.plan import Key, Repair
+from symlint.repair.promises.amount import amount
+from symlint.repair.promises.intent import Forecast, Intent
 from symlint.repair.units.branches import bypassed
 
 

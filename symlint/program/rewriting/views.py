@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 
 from symlint.model.graph import Array, Shape
-from symlint.program.norms.expression import Expression
+from symlint.program.rewriting.expression import Expression
 from symlint.program.steps import Program
 
 MOST = 4

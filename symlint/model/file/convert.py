@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from symlint.model.element_types import WORDS
+from symlint.model.file.element_types import WORDS
 from symlint.model.file.reading import Reading, held
 from symlint.model.graph import Graph, Node, Tensor
 from symlint.model.shapes.concrete import Declared, Dim

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from symlint.program.norms.polynomial import Polynomial, absolute, centred, is_number, plus, scaled, times
+from symlint.program.rewriting.polynomial import Polynomial, absolute, centred, is_number, plus, scaled, times
 
 ONE: Polynomial = {"": 1.0}
 

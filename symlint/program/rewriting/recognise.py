@@ -14,9 +14,9 @@ from math import nan, prod
 
 from symlint.model.graph import Shape
 from symlint.program.dispatch import dispatched
-from symlint.program.norms.expression import ONE, Expression, Norm, combined, square, stranger
-from symlint.program.norms.polynomial import scaled, spread, summed
-from symlint.program.norms.views import Axes, Meeting, View, Views
+from symlint.program.rewriting.expression import ONE, Expression, Norm, combined, square, stranger
+from symlint.program.rewriting.polynomial import scaled, spread, summed
+from symlint.program.rewriting.views import Axes, Meeting, View, Views
 from symlint.program.steps import NONE, SUM, Einsum, Fold, Law, Normalise, Pointwise, Program, Spec, Step
 
 # Moments: what the steps of a program make of views, from an element to a function of its mean square or variance.

@@ -1,1 +1,0 @@
-"""Norms: normalisations that an exporter wrote out, recognised by what they compute."""

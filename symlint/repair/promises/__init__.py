@@ -1,0 +1,1 @@
+"""Promises: what a fix would take away, told before it is done."""
