@@ -157,3 +157,30 @@ STATEFUL = {
     "attention": attention(),
     "attention with biases": attention(bias=True),
 }
+
+
+def grouped_queries() -> onnx.ModelProto:
+    """A decoder as onnxruntime-genai has it: grouped queries in one operator, rotated by position, over a cache."""
+    rng, info = np.random.default_rng(0), helper.make_tensor_value_info
+    sizes = {"emb": (32, 16), "wq": (16, 64), "wk": (16, 32), "wv": (16, 32), "wo": (64, 16), "head": (16, 32)}
+    stored = {name: (0.3 * rng.normal(size=shape)).astype(np.float32) for name, shape in sizes.items()}
+    angles = np.outer(np.arange(128), 0.1 ** np.arange(0, 2, 0.25))
+    stored |= {"cos": np.cos(angles).astype(np.float32), "sin": np.sin(angles).astype(np.float32)}
+    stored |= {"one": np.array([1]), "last": np.array(1)}
+    text = """x = Gather(emb, input_ids) q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+    s = ReduceSum<keepdims = 0>(attention_mask, one) e = Sub(s, one) ends = Cast<to = 6>(e)
+    shape = Shape(attention_mask) n = Gather(shape, last) total = Cast<to = 6>(n)
+    a, present_k, present_v = com.microsoft.GroupQueryAttention<num_heads = 4, kv_num_heads = 2, do_rotary = 1>(
+        q, k, v, past_k, past_v, ends, total, cos, sin)
+    o = MatMul(a, wo) y = Add(o, x) logits = MatMul(y, head)"""
+    token, number = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+    inputs = [info("input_ids", token, ("batch", "sequence_length"))]
+    inputs += [info("attention_mask", token, ("batch", "total_sequence_length"))]
+    inputs += [info(f"past_{n}", number, ("batch", 2, "past_sequence_length", 16)) for n in "kv"]
+    outputs = [info("logits", number, ("batch", "sequence_length", 32))]
+    outputs += [info(f"present_{n}", number, ("batch", 2, "total_sequence_length", 16)) for n in "kv"]
+    nodes = parse_graph(f"small () => () {{ {text} }}").node
+    tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "small", inputs, outputs, tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)

@@ -97,7 +97,8 @@ def _begun(feeds: Feeds, total: int) -> Feeds:
     made: dict[str, Array] = {}
     for name, x in feeds.items():
         if _masks(name) and x.ndim:
-            made[name] = np.take(x, np.minimum(np.arange(total), x.shape[-1] - 1), axis=-1)
+            wide = np.take(x, np.minimum(np.arange(total), x.shape[-1] - 1), axis=-1)
+            made[name] = wide if x.dtype.kind == "f" else np.ones_like(wide)  # all that came before is seen
         elif _counts(name, x) and x.ndim:
             made[name] = np.broadcast_to(np.arange(total - x.shape[-1], total), x.shape).astype(x.dtype)
         else:

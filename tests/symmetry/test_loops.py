@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-from stateful_networks import STATEFUL, Stateful
+from stateful_networks import STATEFUL, Stateful, grouped_queries
 
 from symlint.model.load import load
 from symlint.model.states.pairs import closed
@@ -28,6 +28,15 @@ def test_every_generator_holds_for_whole_sequences(name, tmp_path):
     assert trials
     assert {t.outcome for t in trials} == {"held"}
     assert symmetry.coverage.understood == 1.0
+
+
+def test_grouped_queries_over_a_cache(tmp_path):
+    """A matrix for the values of each head that queries share, and a scale for each plane of the keys."""
+    onnx.save(grouped_queries(), tmp_path / "step.onnx")
+    symmetry, structure = examine(closed(load(str(tmp_path / "step.onnx"))))
+    assert {g.group for g in symmetry.generators} >= {"GL(16)^2", "R_{>0}^8"}
+    assert symmetry.coverage.understood == 1.0
+    assert {t.outcome for t in verify(structure, list(structure.actions))} == {"held"}
 
 
 @pytest.mark.parametrize("name", STATEFUL)

@@ -11,8 +11,9 @@ import ast
 import itertools
 import math
 import operator
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +119,7 @@ class _Search:
         self.plain = plain
         self.symbols = symbols
         self.batch = batch
+        self.totals = _totals(plain)
         self.inference = Inference()
         self.values = stored_values(skeleton.graph, skeleton.tensors)
         sizes = {dim for tensor in skeleton.tensors.values() for dim in tensor.shape if dim > 1}
@@ -160,6 +162,8 @@ class _Search:
 
     def attempt(self, numbers: dict[str, int], bound: dict[str, int], strict: bool) -> tuple[Pass, Conflict | None]:
         numbers = dict(numbers)
+        for total, parts in self.totals.items():
+            numbers[total] = sum(numbers[part] for part in parts)
         for symbol in self.symbols:
             if symbol not in numbers:
                 try:
@@ -220,6 +224,16 @@ class _Search:
             for name, value in state.constants.items()
             if name not in again.constants or not np.array_equal(value, again.constants[name])
         )
+
+
+def _totals(symbols: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Lengths that decoders call a total: of what is new and of the past."""
+    words = {name: set(re.findall("[a-z]+", name.lower())) - {"len", "length"} for name in symbols}
+    past = [name for name, mine in words.items() if "past" in mine]
+    new = [name for name, mine in words.items() if mine and mine <= {"seq", "sequence"}]
+    if len(past) != 1 or len(new) != 1:
+        return {}
+    return {name: (past[0], new[0]) for name, mine in words.items() if "total" in mine}
 
 
 def _tie(conflict: Conflict, numbers: Mapping[str, int]) -> tuple[str, int] | None:
