@@ -20,7 +20,6 @@ from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model.errors import UnreadableModel
 from symlint.model.load import load
-from symlint.program.parameters import parameters
 from symlint.program.translate import translate
 
 if TYPE_CHECKING:
@@ -81,4 +80,4 @@ def _carried_out(
 
 
 def _parameters(path: Path) -> int:
-    return sum(parameters(translate(load(str(path)))).values())
+    return sum(translate(load(str(path))).parameters.values())

@@ -27,7 +27,6 @@ from symlint.model.budget import Budget
 from symlint.model.graph import Shape
 from symlint.model.naming import Names as Named
 from symlint.program.flow import Passages
-from symlint.program.parameters import parameters
 from symlint.program.steps import RANGE
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import OrthogonalMap
@@ -104,9 +103,9 @@ class Context:
         return tuple(sorted({place.tensor for place in space.places}))
 
     @cached_property
-    def parameters(self) -> dict[str, int]:
+    def parameters(self) -> Mapping[str, int]:
         """Stored tensor -> number of weight elements."""
-        return parameters(self.structure.program)
+        return self.structure.program.parameters
 
     def weight(self, space: Space) -> int:
         """Parameters that one unit of a space has: what deleting it saves."""

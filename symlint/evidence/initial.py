@@ -17,7 +17,6 @@ from symlint.evidence.ends.pinned import standardising
 from symlint.model.digest import Digest
 from symlint.model.graph import Array, Node
 from symlint.program.dispatch import dispatched
-from symlint.program.parameters import parameters
 from symlint.program.steps import Affine, Einsum, Mix, Program, Step
 from symlint.program.translate import Lowering, lowered
 from symlint.symmetry.structure import Structure
@@ -51,7 +50,7 @@ def untrained(structure: Structure) -> Iterator[Untrained]:
     program = structure.program
     model, statistics = program.model, [n for s in program.batch_norms for n in (s.mean, s.var)]
     # Equal weights and running statistics may have been merged; which is which their uses tell.
-    likely = [*parameters(program), *(program.weights[n] for n in statistics if n in program.weights)]
+    likely = [*program.parameters, *(program.weights[n] for n in statistics if n in program.weights)]
     if not model.literals.issuperset(likely):  # where weights are initializers, a Constant is a number of the code
         likely = [name for name in likely if name not in model.literals]
     found = {n: s for n in dict.fromkeys(likely) if (s := state(model.digests.of(model.tensors[n]))) is not None}

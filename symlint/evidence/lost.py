@@ -11,7 +11,6 @@ import numpy as np
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.model.graph import Array
-from symlint.program.parameters import parameters
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.spaces import Space
@@ -144,7 +143,7 @@ def _with(context: Context, values: dict[str, Array]) -> Context:
 
 def _parameters(context: Context, leaves: set[int]) -> int:
     """How many elements of weights belong to units of some leaves."""
-    structure, sizes = context.structure, parameters(context.structure.program)
+    structure, sizes = context.structure, context.parameters
     total, seen = 0, set[str]()
     for name in sorted(set().union(*(structure.axes.factors.holders.get(x, ()) for x in leaves))):
         stored = structure.program.weights.get(name)

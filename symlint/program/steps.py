@@ -428,6 +428,13 @@ class Program:
         return self._all(Unknown)
 
     @cached_property
+    def parameters(self) -> Mapping[str, int]:
+        """Stored tensor -> number of weight elements that could have been learned: to tell them, weights are read."""
+        from symlint.program.parameters import parameters
+
+        return parameters(self)
+
+    @cached_property
     def affines(self) -> dict[str, Affine]:
         """The step behind each scale and shift of a batch normalisation."""
         return {name: step for step in self.batch_norms for name in step.results}

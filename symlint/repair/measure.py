@@ -11,7 +11,6 @@ from statistics import quantiles
 from symlint.model.file import saving
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.shapes.concrete import Skeleton, make_concrete
-from symlint.program.parameters import parameters
 from symlint.program.steps import Program
 from symlint.program.translate import translate
 from symlint.runtime.inputs.collection import collect
@@ -54,7 +53,7 @@ def measure(path: str | Path, model: Model, like: Model | None = None) -> Measur
     program = translate(_resized(model, shapes))
     return Measure(
         nodes=sum(1 for _ in model.graph.walk()),
-        parameters=sum(parameters(program).values()),
+        parameters=sum(program.parameters.values()),
         bytes=_bytes(Path(path)),
         multiply_adds=_multiply_adds(program),
         shapes=shapes,

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 
 from symlint.axes.pins import Pin, PinKind
 from symlint.axes.walk import Axes
-from symlint.program.parameters import parameters
 from symlint.program.steps import Program
 from symlint.symmetry.spaces import Coverage, Opaque
 
@@ -28,7 +27,7 @@ def coverage(program: Program, axes: Axes, moved: Collection[str], acted: Acted)
     for name, stored in program.weights.items():
         held.setdefault(stored, []).append(name)
     ends = _Ends(program, axes, acted)
-    for stored, size in parameters(program).items():
+    for stored, size in program.parameters.items():
         total += size
         mine = {x for name in held.get(stored, ()) for f in axes.of[name] for x in axes.factors.leaves(f)}
         pins = [axes.factors.pins.get(x) for x in sorted(mine)]

@@ -8,7 +8,6 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
-from symlint.program.parameters import parameters
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 
@@ -61,7 +60,7 @@ def _generic(structure: Structure, seed: int, positive: bool) -> dict[str, Array
     rng = np.random.default_rng(seed)
     program = structure.program
     variances = {program.weights[s.var] for s in program.batch_norms if s.var in program.weights}
-    learned = parameters(program)
+    learned = program.parameters
     made: dict[str, Array] = {}
     for stored in sorted(set(program.weights.values())):
         tensor = program.model.tensors[stored]

@@ -379,14 +379,14 @@ def test_a_process_that_ignores_interrupts_goes_on(monkeypatch):
 
 
 def test_an_interrupt_after_the_last_rule_takes_nothing_away(monkeypatch, perceptron, interrupts):
-    real = symlint.audit.engine.judged
+    real = symlint.audit.engine._assessed
 
     def judged(*arguments):
         report = real(*arguments)
         signal.raise_signal(signal.SIGINT)
         return report
 
-    monkeypatch.setattr(symlint.audit.engine, "judged", judged)
+    monkeypatch.setattr(symlint.audit.engine, "_assessed", judged)
     assert document(perceptron())["exit_code"] == 0
     found = document(perceptron("a.onnx"), perceptron("b.onnx"))
     assert found["exit_code"] == 130

@@ -18,7 +18,6 @@ from symlint.comparison.matching.readings import Reading, readings
 from symlint.evidence.context import Context
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.program.numbers import Numbers
-from symlint.program.parameters import parameters
 from symlint.program.steps import Step
 
 # Weights of which several share a byte, as the numbers that they stand for.
@@ -125,7 +124,7 @@ class Weights:
     def _found(self) -> Iterator[Weight]:
         tensors = self.program.model.tensors
         statistics = self.program.statistics & self.program.weights.keys()
-        wanted = {*parameters(self.program), *(self.program.weights[n] for n in statistics)}
+        wanted = {*self.program.parameters, *(self.program.weights[n] for n in statistics)}
         index = 0
         seen = set()
         for name, stored in self.program.weights.items():

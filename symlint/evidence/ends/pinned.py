@@ -18,7 +18,6 @@ from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.evidence.ends.settled import reread
 from symlint.model.graph import Array, Tensor
-from symlint.program.parameters import parameters
 from symlint.program.steps import Einsum, Normalise, Program, Step, Unknown
 from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure
@@ -129,7 +128,7 @@ class Ends:
     def _learned(self) -> list[str]:
         program = self.structure.program
         kept = {program.weights[name] for name in standardising(program)}
-        return [name for name in parameters(program) if name not in kept and self._tensors[name].size > 1]
+        return [name for name in program.parameters if name not in kept and self._tensors[name].size > 1]
 
     def _with(self, weights: Mapping[str, Array]) -> Ends:
         return replace(self, structure=reread(self.structure, {n: partial(_itself, v) for n, v in weights.items()}))

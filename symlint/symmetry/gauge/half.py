@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
-from symlint.program.parameters import parameters
 from symlint.program.steps import Program
 from symlint.symmetry.gauge.balance import Place, behind, place
 from symlint.symmetry.gauge.convex import Hold, onto
@@ -77,7 +76,7 @@ def halved(structure: Structure, most: float) -> Iterator[Halved]:
     """
     program = structure.program
     statistics = set(_statistics(program))
-    rest = {n for n in {*parameters(program), *statistics} if program.model.tensors[n].floating}
+    rest = {n for n in {*program.parameters, *statistics} if program.model.tensors[n].floating}
     fixed: list[tuple[str, Loss]] = []
     found = place(structure, "norm", close=ENOUGH)
     for chain in [] if found is None else list(chains(found.scales)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from symlint.program.parameters import parameters
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure
 
@@ -28,7 +27,7 @@ def pinned(symmetry: Symmetry, structure: Structure) -> tuple[Pinned, ...]:
     for name, stored in program.weights.items():
         held.setdefault(stored, []).append(name)
     found = []
-    for stored, size in parameters(program).items():
+    for stored, size in program.parameters.items():
         if stored in elsewhere or stored not in held:
             continue
         leaves = [x for name in held[stored] for f in axes.of[name] for x in axes.factors.leaves(f)]
