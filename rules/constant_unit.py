@@ -11,7 +11,7 @@ judged by their rank, see SYM301.
 
 ```text
 warning[constant-unit] SYM102: 2 of 6 units of w1 have a value that does not
-depend on the input
+  depend on the input
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: exact; tolerance 5.96e-14

@@ -13,7 +13,7 @@ repeat them.
 
 ```text
 warning[dead-branch] SYM104: the branch of w2 adds nothing: the weights that
-it ends in let nothing through
+  it ends in let nothing through
   --> w2 (MatMul -> a2)
     = tensors: b2, v2, w2
     = evidence: exact; tolerance 5.96e-14

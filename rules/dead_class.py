@@ -15,7 +15,7 @@ axes, row by row. The facts name the axes and give the constants: those before a
 
 ```text
 warning[dead-class] SYM013: entry 2 of 4 of output y is the same for every
-input
+  input
   --> w2 (MatMul -> d)
     = tensors: b2, w2
     = evidence: exact; tolerance 1e-30

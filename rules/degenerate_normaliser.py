@@ -10,7 +10,7 @@ left to see.
 
 ```text
 note[degenerate-normaliser] SYM814: 1 of 4 channels of g hardly varied in
-training: their running variance is below epsilon
+  training: their running variance is below epsilon
   --> w1 (Conv -> a)
     = tensors: g, m, s, v and 2 more
     = evidence: heuristic; tolerance 1e-05

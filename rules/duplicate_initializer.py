@@ -12,7 +12,7 @@ inputs and outputs of a graph.
 
 ```text
 note[duplicate-initializer] SYM016: 1 stored tensor holds the same numbers
-as another one, sharing them saves 1,024 bytes: tied is w
+  as another one, sharing them saves 1,024 bytes: tied is w
   --> tied (MatMul -> y)
     = tensors: tied, w
     = evidence: exact

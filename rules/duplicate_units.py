@@ -13,7 +13,7 @@ the same SYM203 says so instead, and spaces between linear maps only are judged 
 
 ```text
 warning[duplicate-units] SYM201: 1 of 6 units of w1 repeats another: 2 do
-the work of 1
+  the work of 1
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: exact; tolerance 4.8e-07

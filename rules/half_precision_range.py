@@ -19,7 +19,7 @@ help, else a note.
 
 ```text
 error[half-precision-range] SYM702: float16 makes 8 weights infinite and
-takes most digits from 4 weights around w1; balanced scales keep them all
+  takes most digits from 4 weights around w1; balanced scales keep them all
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: gauge; tolerance 0.05

@@ -15,7 +15,7 @@ axes, row by row. The facts name the axes.
 
 ```text
 warning[ignored-input] SYM011: entries 1 and 3 of 5 of input x reach no
-output
+  output
   --> w1 (MatMul -> a)
     = tensors: w1
     = evidence: exact; tolerance 1e-30

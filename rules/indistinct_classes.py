@@ -12,7 +12,7 @@ the facts.
 
 ```text
 warning[indistinct-classes] SYM206: entries 0 and 3 of 5 of output y are
-always the same
+  always the same
   --> w2 (MatMul -> z)
     = tensors: w2
     = evidence: exact; tolerance 4.8e-07

@@ -10,7 +10,7 @@ is not reported.
 
 ```text
 note[inert-key-bias] SYM401: 6 parameters of bk shift scores that softmax
-centres
+  centres
   --> wq (MatMul -> q0)
     = tensors: bk, bq, wk, wq
     = evidence: exact

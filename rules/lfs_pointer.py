@@ -8,7 +8,7 @@ Whether the file begins with ``version https://git-lfs``: three lines of text th
 
 ```text
 error[lfs-pointer] SYM002: is a Git LFS pointer, not the model itself; run
-`git lfs pull`
+  `git lfs pull`
 ```
 
 ## Why it matters

@@ -18,7 +18,7 @@ relative to the largest of all, and the tolerance: what the rounding of the stor
 
 ```text
 warning[low-rank-product] SYM301: only 2 of 5 independent directions pass
-through w1: a narrower pair of layers does the same
+  through w1: a narrower pair of layers does the same
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: exact

@@ -16,7 +16,7 @@ not, relative to the largest of all, and the tolerance: what the rounding of the
 
 ```text
 warning[low-rank-qk] SYM302: head 1 of 2 of wq compares queries and keys in
-1 of 3 dimensions
+  1 of 3 dimensions
   --> wq (MatMul -> q0)
     = tensors: bk, bq, wk, wq
     = evidence: exact

@@ -33,7 +33,7 @@ such as a tensor or a unit that is not there, is an error.
 
 ```text
 warning[mirror-constraint] SYM801: mirror 'twins': the weights of w1 have
-collapsed onto this symmetry of the network
+  collapsed onto this symmetry of the network
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: exact; tolerance 0

@@ -9,7 +9,7 @@ leads out), and the range that the tensor names lies within it.
 
 ```text
 error[missing-external-data] SYM003: external data file 'model.onnx.data' is
-missing; put it beside the model
+  missing; put it beside the model
 ```
 
 ## Why it matters

@@ -14,7 +14,7 @@ not repeated.
 
 ```text
 warning[near-duplicate-units] SYM202: 2 of 8 units of w1 are nearly the
-same, in one group
+  same, in one group
   --> w1 (MatMul -> a1)
     = tensors: b1, w1, w2
     = evidence: heuristic; tolerance 0.01

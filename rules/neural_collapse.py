@@ -10,7 +10,7 @@ over all paths, without their common part. It is reported where all classes have
 
 ```text
 note[neural-collapse] SYM811: the 5 classes of a2#0 are equally strong and
-far apart, to within 4e-05
+  far apart, to within 4e-05
   --> w2 (MatMul -> a2)
     = tensors: w2
     = evidence: heuristic; tolerance 0.09

@@ -12,7 +12,7 @@ running statistics and the constants that an operator demands where a layer has 
 
 ```text
 note[never-trained] SYM014: 2 tensors of biases are zero throughout, as an
-initialisation leaves them: b1, b2
+  initialisation leaves them: b1, b2
   --> b1 (Add -> c)
     = tensors: b1
     = evidence: exact

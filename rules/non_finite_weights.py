@@ -11,7 +11,7 @@ a softmax, a logarithm of one or an exponential then takes to zero. Scales on th
 
 ```text
 error[non-finite-weights] SYM005: 1 NaN and 1 infinite values among the
-weights of w1, w2
+  weights of w1, w2
   --> w1 (MatMul -> a)
     = tensors: w1, w2
     = evidence: exact

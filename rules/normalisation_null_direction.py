@@ -10,7 +10,7 @@ Both are followed through residual streams to every norm that reads them.
 
 ```text
 note[normalisation-null-direction] SYM404: 5 directions of b1 and 1 more are
-lost in a normalisation
+  lost in a normalisation
   --> w1 (MatMul -> a)
     = tensors: b1, g, s, w1 and 1 more
     = evidence: exact

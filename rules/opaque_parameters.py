@@ -10,7 +10,7 @@ version than the installed onnx knows.
 
 ```text
 note[opaque-parameters] SYM004: 5 of 47 parameters were not audited: no rule
-for operator example.Warp (at 'y')
+  for operator example.Warp (at 'y')
   --> g (example.Warp 'y')
     = tensors: g
     = evidence: exact

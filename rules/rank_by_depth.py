@@ -12,7 +12,7 @@ the ranks of all spaces by depth.
 
 ```text
 note[rank-by-depth] SYM813: the units of w2 lie in 1.0 dimensions of 16; 1
-of 2 spaces have lost so much with depth
+  of 2 spaces have lost so much with depth
   --> w2 (MatMul -> a2)
     = tensors: w2, w3
     = evidence: heuristic; tolerance 0.1

@@ -18,7 +18,7 @@ where ``enough-db`` are reached as it is; from ``warn-db`` on it is a warning.
 
 ```text
 warning[unbalanced-scales] SYM701: rounded to int8, the 2 weights around w1
-keep 1.3 dB of signal to noise; in balanced scales 45.4 dB
+  keep 1.3 dB of signal to noise; in balanced scales 45.4 dB
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: gauge

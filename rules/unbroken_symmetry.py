@@ -10,7 +10,7 @@ that holds within each of them. Spaces between linear maps only are judged by th
 
 ```text
 warning[unbroken-symmetry] SYM203: all 6 units of w1 are the same: the layer
-does the work of one
+  does the work of one
   --> w1 (MatMul -> a)
     = tensors: b1, w1, w2
     = evidence: exact; tolerance 4.8e-07

@@ -10,7 +10,7 @@ followed to their softmax.
 
 ```text
 note[uncentred-softmax-head] SYM403: 7 directions of b2 and 1 more shift all
-logits alike
+  logits alike
   --> w2 (MatMul -> d)
     = tensors: b2, w2
     = evidence: exact

@@ -14,7 +14,7 @@ those whose scores do not depend on the input at all, of which SYM302 speaks.
 
 ```text
 warning[uniform-attention] SYM304: head 0 of 2 of wq can only average: no
-weight differs from a mean's by more than 0.001 of it
+  weight differs from a mean's by more than 0.001 of it
   --> wq (MatMul -> q0)
     = tensors: bq, wk, wq
     = evidence: bounded

@@ -15,7 +15,7 @@ not, relative to the largest of all, and the tolerance: what the rounding of the
 
 ```text
 warning[unread-stream-direction] SYM601: nothing reads 2 of 8 directions of
-the stream of table: they only lengthen what a norm divides by
+  the stream of table: they only lengthen what a norm divides by
   --> table (Gather -> x)
     = tensors: bo, gain, gain2, head and 3 more
     = evidence: exact

@@ -10,7 +10,7 @@ bytes have. A model whose audit ran out of memory or into an error of symlint it
 
 ```text
 error[unreadable-model] SYM001: could not be parsed as ONNX: 72 bytes of
-what looks like an HDF5 file (Keras?): export the model to ONNX first
+  what looks like an HDF5 file (Keras?): export the model to ONNX first
 ```
 
 ## Why it matters

@@ -10,7 +10,7 @@ take. An initializer that is an input as well is left out, since it belongs to t
 
 ```text
 note[unused-initializer] SYM015: 1 stored tensor is read by no node and
-1,280 bytes large: lost
+  1,280 bytes large: lost
   --> lost (Initializer)
     = tensors: lost
     = evidence: exact

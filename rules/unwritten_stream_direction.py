@@ -15,7 +15,7 @@ not, relative to the largest of all, and the tolerance: what the rounding of the
 
 ```text
 warning[unwritten-stream-direction] SYM602: nothing writes 2 of 7 directions
-of the stream of table: they are zero for every input
+  of the stream of table: they are zero for every input
   --> table (Gather -> x)
     = tensors: bo, gain, gain2, head and 3 more
     = evidence: exact

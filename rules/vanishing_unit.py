@@ -12,7 +12,7 @@ such a unit may have a constant value; what SYM101 and SYM102 report is not repe
 
 ```text
 warning[vanishing-unit] SYM103: 1 of 8 units of w1 has below 1e-05 of an
-equal share of all paths
+  equal share of all paths
   --> w1 (MatMul -> a1)
     = tensors: b1, w1, w2
     = evidence: heuristic; tolerance 1e-05

@@ -13,12 +13,12 @@ from symlint.symmetry.structure import Structure
 def kept(findings: Iterable[Finding], symmetry: Symmetry, structure: Structure) -> list[Finding]:
     """The findings; the facts of those about a state say what it holds.
 
-    ``state`` has the ``inputs`` by which it comes back, and how many numbers ``of`` so many are ``used`` per ``token``
-    where the state grows, else per ``step``; of heads, of those that the finding names.
+    ``carried`` has the ``inputs`` by which it comes back, and how many numbers ``of`` so many are ``used`` per
+    ``token`` where the state grows, else per ``step``; of heads, of those that the finding names.
     """
     spaces = {space.id: space for space in symmetry.spaces}
     return [
-        replace(f, facts={**f.facts, "state": _state(f, spaces[f.space], structure)})
+        replace(f, facts={**f.facts, "carried": _state(f, spaces[f.space], structure)})
         if f.space is not None and f.space in structure.carried
         else f
         for f in findings

@@ -78,7 +78,7 @@ def test_what_is_planted_in_a_state_is_found_with_what_it_costs(planted, tmp_pat
     name, plant, rule, units, state = PLANTED[planted]
     (finding,) = found(name, plant, tmp_path)
     assert (finding.rule, len(finding.units)) == (rule, units)
-    assert {key: finding.facts["state"][key] for key in state} == state
+    assert {key: finding.facts["carried"][key] for key in state} == state
     assert not finding.fixable  # its callers know its size
 
 

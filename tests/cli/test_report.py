@@ -83,10 +83,10 @@ UNREAD = Report("lost.onnx", findings=(LOST,), incomplete=LOST.message)
 GOLDEN = """\
 nets/a model.onnx
   audited 97.2% of 1,234,567 parameters; 1.8% fixed by inputs and outputs; 1.0%
-not understood
+    not understood
 
 error[duplicate-units] SYM201: 2 groups of units [say](https://example.org) the
-same\\x1b[2J
+  same\\x1b[2J
   --> fc1 (Gemm -> 12)
     = tensors: fc1.weight
     = evidence: exact
@@ -117,7 +117,7 @@ lost.onnx               1         0
 1 finding can be repaired:
   symlint fix 'nets/a model.onnx' -o OUT
 incomplete, 1 audit not finished: 2 errors, 1 warning, 1 note in 2 of 3 models,
-0.8 s
+  0.8 s
 """
 
 

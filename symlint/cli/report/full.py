@@ -8,7 +8,7 @@ from io import StringIO
 from shlex import quote
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +26,22 @@ _UNITS_SHOWN, _TENSORS_SHOWN, _GROUPS_SHOWN, _SKIPPED_SHOWN, _MODELS_SHOWN = 16,
 _NONE = 1e-9
 """A part that is the rounding of a sum."""
 _FACTS = "SYM4"  # these rules tell what an architecture leaves free, whatever its weights are
+
+
+class Hanging:
+    """A text whose first line is indented by some columns, and those that it wraps into by two more."""
+
+    def __init__(self, text: Text, first: int = 0) -> None:
+        self.text, self.first = text, first
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The lines, in the width that there is."""
+        first = self.text.wrap(console, options.max_width - self.first)[0]
+        yield Text.assemble(" " * self.first, first)
+        left = self.text[len(first) :]
+        left = left[len(left.plain) - len(left.plain.lstrip()) :]
+        for line in left.wrap(console, options.max_width - self.first - 2) if left else ():
+            yield Text.assemble(" " * (self.first + 2), line)
 
 
 def report(run: Run, style: Style) -> str:
@@ -71,16 +87,16 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
     if style.quiet:
         return
     for item in clean if not style.verbose else ():
-        yield Text.assemble((printable(item.path), "bold"), (f": {'; '.join(_line(item))}", "dim"))
+        yield Hanging(Text.assemble((printable(item.path), "bold"), (f": {'; '.join(_line(item))}", "dim")))
     if clean and not style.verbose:
         yield Text("")
     if len(run.reports) > 1 and any(map(run.failing, run.reports)):
         yield _failing(run)
         yield Text("")
     for line in standing(run):
-        yield Text(line, style="yellow")
-    yield from map(Text, _help(run))
-    yield summary(run)
+        yield Hanging(Text(line, style="yellow"))
+    yield from (Hanging(Text(line)) for line in _help(run))
+    yield Hanging(summary(run))
 
 
 def _model(item: Report, run: Run, style: Style) -> Iterator[RenderableType]:
@@ -88,18 +104,18 @@ def _model(item: Report, run: Run, style: Style) -> Iterator[RenderableType]:
     found = shown(item, run, style)
     yield Text(printable(item.path), style="bold")
     if not item.incomplete or item.coverage.total:
-        yield Text(f"  {coverage(item.coverage)}", style="dim")
-        yield from (Text(f"  {line}", style="dim") for line in reasons(item.coverage) if style.verbose)
+        yield Hanging(Text(coverage(item.coverage), style="dim"), 2)
+        yield from (Hanging(Text(line, style="dim"), 2) for line in reasons(item.coverage) if style.verbose)
     if item.incomplete and (item.coverage.total or item.skipped):
-        yield Text(f"  incomplete: {printable(item.incomplete)}", style="bold red")
+        yield Hanging(Text(f"incomplete: {printable(item.incomplete)}", style="bold red"), 2)
     for line in left_out(item):
-        yield Text(f"  {line}", style="red")
+        yield Hanging(Text(line, style="red"), 2)
     yield Text("")
     for finding in sorted(found, key=lambda finding: -finding.level):
         yield from block(finding, item)
         yield Text("")
     if not style.quiet and (lines := list(_counted(_hidden(item, found)))):
-        yield from (Text(f"  {line}", style="dim") for line in lines)
+        yield from (Hanging(Text(line, style="dim"), 2) for line in lines)
         yield Text("")
 
 
@@ -219,10 +235,12 @@ def reasons(coverage: Coverage) -> Iterator[str]:
 def block(finding: Finding, report: Report) -> Iterator[RenderableType]:
     """A finding in full, with its place, evidence and units."""
     color = COLOR[finding.level]
-    yield Text.assemble(
-        (f"{finding.level}[{finding.name}]", color),
-        (f" {finding.rule}: ", "bold"),
-        (printable(finding.message), "bold"),
+    yield Hanging(
+        Text.assemble(
+            (f"{finding.level}[{finding.name}]", color),
+            (f" {finding.rule}: ", "bold"),
+            (printable(finding.message), "bold"),
+        )
     )
     rows = Table.grid(padding=(0, 1, 0, 0))
     rows.add_column(style="blue", no_wrap=True)
@@ -251,7 +269,7 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     if finding.saves:
         saved = share(finding.saves, report.coverage.total)
         yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
-    if (state := finding.facts.get("state")) is not None:
+    if (state := finding.facts.get("carried")) is not None:
         inputs = listed((printable(name) for name in state["inputs"]), _TENSORS_SHOWN)
         verb = "keeps" if len(state["inputs"]) == 1 else "keep"
         numbers = f"{count(state['of'], 'number')} per {state['per']} where {state['used']:,} would do"
