@@ -186,7 +186,8 @@ def regroup(made: Labelled, result: Spec, sizes: Mapping[str, int]) -> Array:
 
 
 def _summed(step: Pointwise, terms: Sequence[Array | None]) -> Array:
-    made = sum(step.known.sign(k) * x for k, x in enumerate(terms) if x is not None)
+    # By a float, since levels of a grid are too narrow for a sign.
+    made = sum(float(step.known.sign(k)) * x for k, x in enumerate(terms) if x is not None)
     return np.asarray(made) / (len(terms) if step.known.averages else 1)
 
 
