@@ -33,6 +33,7 @@ from symlint.lint.settings import Settings
 from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.child import array_of
+from symlint.runtime.rollout import Rollout
 from symlint.runtime.runner import Run
 from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.dimension import dimension
@@ -108,7 +109,10 @@ class Case:
 def at_hand() -> Iterator[None]:
     """onnxruntime in this process instead of in a child: whoever tries a law in a copy of itself has one already."""
 
-    def run_each(models: Sequence[Path], feeds: Sequence[dict[str, np.ndarray]]) -> list[Run]:
+    def run_each(
+        models: Sequence[Path], feeds: Sequence[dict[str, np.ndarray]], loop: Rollout | None = None
+    ) -> list[Run]:
+        assert loop is None, "no network of the grammar has states"
         found = []
         for path in models:
             try:
