@@ -18,6 +18,7 @@ import numpy as np
 from symlint.model.file.edit import write
 from symlint.model.graph import Node
 from symlint.model.load import load
+from symlint.model.states.pairs import closed
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
 from symlint.symmetry.inference import examine
@@ -133,7 +134,7 @@ class Network:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.symmetry, self.structure = examine(load(str(path)))
+        self.symmetry, self.structure = examine(closed(load(str(path))))
         self.program = self.structure.program
         self.factors = self.structure.axes.factors
         self.axes = self.structure.axes.of

@@ -133,10 +133,9 @@ class Elements:
         if degree is None or (number is None and name not in self.moving):
             return np.ones(())
         if number is not None:
-            return self.layout.outer(
-                step.out,
-                np.where(number == 0, 0.0, np.abs(number.astype(np.float64)) ** float(degree) * np.sign(number)),
-            )
+            wide = number.astype(np.float64)
+            bent = np.where(wide == 0, 0.0, np.abs(wide) ** float(degree) * np.sign(wide))
+            return self.layout.outer(step.out, bent)
         if degree == 1:
             return self.wide(step, k)
         bent = self.layout.scaled(name, self.of(name), root(self.squares(name), float(degree) - 1.0))
