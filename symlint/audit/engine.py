@@ -20,11 +20,11 @@ from symlint.evidence.context import Context
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.fingerprint import stamp
-from symlint.lint.held import kept
 from symlint.lint.location import placed
 from symlint.lint.repairs import Balance, Removing, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
+from symlint.lint.state_cost import costed
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.model.errors import UnreadableModel, UsageProblem, raised
 from symlint.model.file.stored import StoredFile
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MEMORY = "the audit needs more memory than there is"
-
-"""Repairs that a fix carries out unless it is told otherwise; what is free in every network it drops when asked to."""
 
 # Folders of packages and build products, in which models of others lie.
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
@@ -244,7 +242,7 @@ def _stamped(context: Context, findings: Iterable[Finding]) -> tuple[Finding, ..
     symmetry = context.symmetry
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     ordered = sorted(findings, key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))
-    return stamp(placed(kept(ordered, symmetry, context.structure), symmetry), symmetry)
+    return stamp(placed(costed(ordered, symmetry, context.structure), symmetry), symmetry)
 
 
 def _lost(coverage: Coverage, least: float) -> str:

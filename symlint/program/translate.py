@@ -15,7 +15,7 @@ from symlint.model.operators import known
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.parameters import buffers, mask, settles
 from symlint.program.registry import call
-from symlint.program.rewriting.caches import unrolled
+from symlint.program.rewriting.caches import without_caches
 from symlint.program.rewriting.recognise import recognise
 from symlint.program.steps import Loop, Program, Step
 
@@ -46,7 +46,7 @@ def pruned(program: Program) -> Program:
 def translate(model: Model) -> Program:
     """The program of `model`; never fails: what no rule describes is an `Unknown` step."""
     whole = lower(model)
-    return replace(recognise(unrolled(pruned(whole.program))), whole=whole)
+    return replace(recognise(without_caches(pruned(whole.program))), whole=whole)
 
 
 @dataclass(frozen=True, slots=True)

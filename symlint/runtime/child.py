@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.runtime.rollout import Rollout, unrolled
+from symlint.runtime.rollout import Rollout, rolled_out
 
 LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -73,7 +73,7 @@ class _Server:
         if request["steps"]:
             loop = Rollout(tuple(map(tuple, request["states"])), request["steps"])
             names = [y.name for y in session.get_outputs()]
-            outputs = list(unrolled(partial(session.run, None), names, feeds, loop))
+            outputs = list(rolled_out(partial(session.run, None), names, feeds, loop))
         else:
             outputs = session.run(None, feeds)
         seconds = time.perf_counter() - begun

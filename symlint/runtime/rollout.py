@@ -77,7 +77,9 @@ def _one(values: Array, shape: Shape, single: Set[int]) -> Array:
     return values
 
 
-def unrolled(run: Callable[[Feeds], Sequence[Any]], names: Sequence[str], feeds: Feeds, loop: Rollout) -> Iterator[Any]:
+def rolled_out(
+    run: Callable[[Feeds], Sequence[Any]], names: Sequence[str], feeds: Feeds, loop: Rollout
+) -> Iterator[Any]:
     """The outputs of every step, without the states; where places or a cache are used up, of the steps before."""
     inputs = dict(loop.pairs)
     for step in range(loop.steps):

@@ -19,7 +19,6 @@ import numpy as np
 from symlint.model.digest import BLOCK
 from symlint.model.file.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
-from symlint.model.states.pairs import inner
 from symlint.program.numbers import Unvalued
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
@@ -169,7 +168,8 @@ class Rounded(Lazy):
 def _runnable(model: Model, path: Path, values: Mapping[str, Array], *, exposed: bool = False) -> bool:
     """Write a copy of a model that onnxruntime runs, whole or before its last operators; False where it has none."""
     made = rewrite(model.path, values)
-    if exposed and not expose(made, inner(model.states)):
+    loop = rollout(model)
+    if exposed and not expose(made, loop.inner if loop else ()):
         return False
     save_lifted(made, path)
     return True

@@ -45,12 +45,12 @@ NOT_SURE = {"spec_in": "spec_out", "image": "image_out", "input_1": "output_1"}
 """Names of what only has the same shape."""
 
 
-def through(folder, pairs, shapes=((2, 3), (2, 3)), kind=TensorProto.FLOAT):
+def through(folder, pairs, kind=TensorProto.FLOAT):
     """A file in which every input goes on in its output."""
     info = helper.make_tensor_value_info
     nodes = [helper.make_node("Neg", [a], [b]) for a, b in pairs.items()]
-    inputs = [info(a, kind, shapes[0]) for a in pairs]
-    outputs = [info(b, kind, shapes[1]) for b in pairs.values()]
+    inputs = [info(a, kind, (2, 3)) for a in pairs]
+    outputs = [info(b, kind, (2, 3)) for b in pairs.values()]
     onnx.save(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs)), folder / "m.onnx")
     return str(folder / "m.onnx")
 
@@ -63,7 +63,7 @@ def test_names_in_use_are_pairs(tmp_path, one, other):
 
 def test_many_names_are_told_apart(tmp_path):
     pairs = {k: v for k, v in NAMES.items() if k not in AMBIGUOUS}
-    found = closed(load(through(tmp_path, pairs))).states
+    found = closed(load(through(tmp_path, {**pairs, "x": "y"}))).states
     assert {s.input: s.output for s in found} == pairs
 
 
@@ -75,27 +75,45 @@ def test_what_only_has_the_same_shape_stays_what_it_is(tmp_path, one, other):
 
 
 def test_what_an_encoder_supplies_is_no_loop(tmp_path):
-    model = closed(load(through(tmp_path, {"past_key_values.0.encoder.key": "present.0.encoder.key"})))
+    model = closed(load(through(tmp_path, {"past_key_values.0.encoder.key": "present.0.encoder.key", "x": "y"})))
     assert [(s.start, s.closed) for s in model.states] == [("given", False)]
 
 
+def test_a_state_is_floating(tmp_path):
+    assert not closed(load(through(tmp_path, {"h_in": "h_out", "x": "y"}, kind=TensorProto.INT64))).states
+
+
 @pytest.mark.parametrize(
-    ("shapes", "kind"), [(((2, 3), (3, 4)), TensorProto.FLOAT), (((2, 3), (2, 3)), TensorProto.INT64)]
+    ("before", "pads", "axes"),
+    [
+        (("batch", 3), (0, 0, 0, 0), (0, 1)),
+        (("batch", "past"), (0, 0, 0, 1), (0,)),
+        (("batch", 3), (0, 0, 0, 1), None),  # its input could not take what has grown
+        (("batch", "past"), (0, 0, 0, -1), None),
+        (("batch", "past"), (0, 0, 1, 1), None),
+    ],
 )
-def test_a_pair_has_one_floating_type_and_at_most_one_axis_that_grows(tmp_path, shapes, kind):
-    pairs = {"h_in": "h_out"}
-    path = through(tmp_path, pairs, shapes, kind) if kind == TensorProto.INT64 else unlike(tmp_path)
-    assert not closed(load(path)).states
-
-
-def unlike(folder):
-    """A file whose state would have two other sizes."""
+def test_at_most_one_axis_of_a_state_grows_and_that_takes_any_length(tmp_path, before, pads, axes):
     info = helper.make_tensor_value_info
-    nodes = [helper.make_node("Pad", ["h_in", "pads"], ["h_out"])]
-    pads = onnx.numpy_helper.from_array(np.array([0, 0, 1, 1]), "pads")
-    ends = [info("h_in", TensorProto.FLOAT, (2, 3))], [info("h_out", TensorProto.FLOAT, (3, 4))]
-    onnx.save(helper.make_model(helper.make_graph(nodes, "g", *ends, [pads])), folder / "m.onnx")
-    return str(folder / "m.onnx")
+    nodes = [helper.make_node("Pad", ["h_in", "pads"], ["h_out"]), helper.make_node("Neg", ["x"], ["y"])]
+    stored = onnx.numpy_helper.from_array(np.array(pads), "pads")
+    inputs = [info("h_in", TensorProto.FLOAT, before), info("x", TensorProto.FLOAT, (2,))]
+    outputs = [info(name, TensorProto.FLOAT, None) for name in ("h_out", "y")]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, [stored])), tmp_path / "m.onnx")
+    found = closed(load(str(tmp_path / "m.onnx"))).states
+    assert [state.axes for state in found] == ([axes] if axes is not None else [])
+
+
+def test_somebody_gives_a_network_something_and_reads_something_of_it(tmp_path):
+    """A block that puts what it makes behind what it reads is no cache, nor is a gate laid on an image."""
+    info, image = helper.make_tensor_value_info, ("batch", 3, "height", 4)
+    nodes = [
+        helper.make_node("Relu", ["image"], ["made"]),
+        helper.make_node("Concat", ["image", "made"], ["features"], axis=2),
+    ]
+    ends = [info("image", TensorProto.FLOAT, image)], [info("features", TensorProto.FLOAT, None)]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", *ends)), tmp_path / "m.onnx")
+    assert not closed(load(str(tmp_path / "m.onnx"))).states
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "attention"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from symlint.model.states.state import State
-from symlint.runtime.rollout import Rollout, starts, unrolled
+from symlint.runtime.rollout import Rollout, rolled_out, starts
 
 CACHE = State("past", "present", (0, 2), "name")
 SHAPES = {"past": (2, 5, 3), "present": (2, 6, 3), "attention_mask": (2, 9), "position_ids": (2, 1), "x": (2, 2)}
@@ -52,7 +52,7 @@ seen = []
 def test_masks_grow_positions_count_on_and_inputs_move():
     seen.clear()
     first = next(starts(MODEL, FEEDS))
-    outputs = list(unrolled(step, ["y", "present"], first, Rollout((("past", "present"),), 3)))
+    outputs = list(rolled_out(step, ["y", "present"], first, Rollout((("past", "present"),), 3)))
     assert len(outputs) == 3  # without the states
     assert [f["past"].shape[1] for f in seen] == [0, 1, 2]
     assert [f["attention_mask"].shape[1] for f in seen] == [1, 2, 3]
@@ -67,9 +67,9 @@ def test_a_network_that_runs_out_of_places_is_tried_on_the_steps_before(last, st
             raise ValueError("no place is left")
         return step(feeds)
 
-    rolled = unrolled(ending, ["y", "present"], next(starts(MODEL, FEEDS)), Rollout((("past", "present"),), 9))
+    outputs = rolled_out(ending, ["y", "present"], next(starts(MODEL, FEEDS)), Rollout((("past", "present"),), 9))
     if steps is None:
         with pytest.raises(ValueError, match="no place"):
-            list(rolled)
+            list(outputs)
     else:
-        assert len(list(rolled)) == steps
+        assert len(list(outputs)) == steps

@@ -75,7 +75,7 @@ def test_a_state_that_leaves_under_two_names_is_seen(tmp_path):
     model.graph.output.add().CopyFrom(helper.make_tensor_value_info("also", onnx.TensorProto.FLOAT, None))
     onnx.save(model, tmp_path / "step.onnx")
     _, structure = examine(closed(load(str(tmp_path / "step.onnx"))))
-    assert {t.outcome for t in verify(structure, list(structure.actions))} <= {"held"}
+    assert structure.actions.keys() == examine(load(str(tmp_path / "step.onnx")))[1].actions.keys()
 
 
 def test_a_declared_pair_that_is_none_is_refuted_or_claims_nothing(tmp_path):
@@ -87,7 +87,7 @@ def test_a_declared_pair_that_is_none_is_refuted_or_claims_nothing(tmp_path):
     path = stored(Stateful(text, weights, ("batch", 3), shapes, 0), tmp_path)
     swapped = closed(load(path), [Declaration("p_in", "q_out"), Declaration("q_in", "p_out")])
     _, structure = examine(swapped)
-    assert "refuted" not in {t.outcome for t in verify(structure, list(structure.actions))}
+    assert {t.outcome for t in verify(structure, list(structure.actions))} == {"held"}
 
 
 def stored(net: Stateful, folder: Path) -> str:

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from symlint.cli.commands.selecting import rules_option
-from symlint.cli.commands.states import Declarations, declarations, states_options
+from symlint.cli.commands.states import Loops, states_options
 from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
@@ -120,9 +120,7 @@ def command(
     form: str,
     output: tuple[tuple[str, Path], ...],
     config: str | None,
-    states: str | None,
-    declared: Declarations,
-    seen: tuple[str, ...],
+    loops: Loops,
     baseline: str | None,
     write_baseline: str | None,
     prune_baseline: bool,
@@ -141,27 +139,31 @@ def command(
     form = _stdout(ctx, form, output)
     accepted = _Acceptance(baseline, write_baseline, prune_baseline)
     with Watch(status := _Status(quiet)) as watch:
-        # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
-        from symlint.audit.engine import find, run
-        from symlint.lint.rule import rules
-
         flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
         limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
-        loops = {"states": declarations(declared, seen), "find_states": states and states == "auto"}
-        settings = Configurations(config, **flags, **limits, **loops)
-        files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))
-        for each in (settings.run, *map(settings.of, files)):
-            each.chosen(rules())  # a selector that names nothing is told before the work
-        with status.of(files):
-            shown = {form, *(kind for kind, _ in output)}
-            saved = "html" in shown or (not quiet and "full" in shown)
-            result = accepted.of(run(files, missing, rules(), settings, watch, saved=saved), quiet=quiet)
+        settings = Configurations(config, **flags, **limits, **loops.settings)
+        shown = {form, *(kind for kind, _ in output)}
+        saved = "html" in shown or (not quiet and "full" in shown)
+        result = accepted.of(_judged(paths, settings, watch, status, saved=saved), quiet=quiet)
         _write(result, output, Style(verbose=verbose, notes=notes))
         style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)
         click.echo(reporter(form)(result, style), nl=False, color=style.color)
     if result.exit_code == 3 and (quiet or form in MACHINE):
-        click.echo(f"symlint: no model found at {', '.join(missing)}", err=True)
+        click.echo(f"symlint: no model found at {', '.join(result.missing)}", err=True)
     ctx.exit(result.exit_code)
+
+
+def _judged(paths: Sequence[str], settings: Configurations, watch: Watch, status: _Status, *, saved: bool) -> Run:
+    """What the rules say of all models that the paths name."""
+    # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
+    from symlint.audit.engine import find, run
+    from symlint.lint.rule import rules
+
+    files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))
+    for each in (settings.run, *map(settings.of, files)):
+        each.chosen(rules())  # a selector that names nothing is told before the work
+    with status.of(files):
+        return run(files, missing, rules(), settings, watch, saved=saved)
 
 
 class _Acceptance:

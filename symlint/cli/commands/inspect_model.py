@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from symlint.cli.commands.states import Declarations, closing, declarations, states_options
+from symlint.cli.commands.states import Loops, states_options
 from symlint.cli.commands.terminal import color_option, style_for, waiting
 from symlint.cli.report.words import printable
 from symlint.model.errors import UnreadableModel, exit_code
@@ -30,9 +30,7 @@ def command(
     ctx: click.Context,
     model: str,
     form: str,
-    states: str | None,
-    declared: Declarations,
-    seen: tuple[str, ...],
+    loops: Loops,
     color: str,
     verbose: bool,
 ) -> None:
@@ -49,7 +47,7 @@ def command(
 
     try:
         with waiting(f"{model}: symmetries"):
-            symmetry, structure = examine(closing(load(model), states, declarations(declared, seen), "auto"))
+            symmetry, structure = examine(loops.closed(load(model)))
     except UnreadableModel as problem:
         click.echo(f"symlint: {printable(str(problem))}", err=True)
         if form == "json":

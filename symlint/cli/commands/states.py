@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,47 +14,69 @@ from symlint.model.states.state import Declaration
 if TYPE_CHECKING:
     from symlint.model.graph import Model
 
-F = TypeVar("F", bound=Callable[..., Any])
-Declarations = tuple[Declaration, ...]
+Command = Callable[..., Any]
 
 
-def states_options(default: str) -> Callable[[F], F]:
-    """``--states``, ``--state`` and ``--state-is-output``; ``default`` is what happens without the first."""
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """What the flags say of states."""
 
-    def add(command: F) -> F:
-        words = "Close the loop of what leaves and comes back at the next step, as its callers do."
-        for option in (
-            click.option(
-                "--state-is-output", "seen", multiple=True, metavar="OUT", help="The caller reads it as well."
-            ),
-            click.option("--state", "declared", multiple=True, callback=_pairs, metavar="IN=OUT", help="Such a pair."),
-            click.option("--states", type=click.Choice(["auto", "none"]), help=f"{words}  [default: {default}]"),
-        ):
-            command = option(command)
-        return command
+    find: bool | None
+    """Whether pairs are looked for; None where no flag says so."""
+    declared: tuple[Declaration, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of `Settings` that the flags win over; None where they say nothing."""
+        asked = self.declared or (() if self.find is False else None)
+        return {"states": asked, "find_states": self.find}
+
+    def closed(self, model: Model, *, default: bool = True) -> Model:
+        """The model with its states, by the flags, and else by the configuration nearest to it.
+
+        Args:
+            model: as it was read.
+            default: whether states count where no flag says so.
+        """
+        from symlint.lint.configuration import Configurations
+        from symlint.model.states.pairs import closed
+
+        if not self.declared and not (default if self.find is None else self.find):
+            return model
+        settings = Configurations(**self.settings).of(model.path)
+        return closed(model, settings.states, found=settings.find_states, strict=bool(self.declared))
+
+
+def states_options(default: str) -> Callable[[Command], Command]:
+    """``--states``, ``--state`` and ``--state-is-output``, as one argument `loops` of a command.
+
+    ``default`` is what happens without the first.
+    """
+    words = "Close the loop of what leaves and comes back at the next step, as its callers do."
+    options = (
+        click.option("--state-is-output", "seen", multiple=True, metavar="OUT", help="The caller reads it as well."),
+        click.option("--state", "declared", multiple=True, callback=_pairs, metavar="IN=OUT", help="Such a pair."),
+        click.option("--states", type=click.Choice(["auto", "none"]), help=f"{words}  [default: {default}]"),
+    )
+
+    def add(command: Command) -> Command:
+        @wraps(command)
+        def told(
+            *arguments: Any, states: str | None, declared: tuple[Declaration, ...], seen: tuple[str, ...], **others: Any
+        ) -> Any:
+            find = None if states is None else states == "auto"
+            read = tuple(Declaration("", name) for name in seen)
+            return command(*arguments, loops=Loops(find, (*declared, *read)), **others)
+
+        made: Command = told
+        for option in options:
+            made = option(made)
+        return made
 
     return add
 
 
-def declarations(declared: Declarations, seen: tuple[str, ...]) -> Declarations | None:
-    """What the flags declare; None where they declare nothing."""
-    return (*declared, *(Declaration("", name) for name in seen)) or None
-
-
-def closing(model: Model, states: str | None, declared: Declarations | None, default: str) -> Model:
-    """The model with its states, by what the flags say, and else by the configuration nearest to it."""
-    from symlint.lint.configuration import Configurations
-    from symlint.model.states.pairs import closed
-
-    settings = Configurations().of(model.path)
-    if declared is not None:
-        return closed(model, declared, found=states != "none", strict=True)
-    if (states or default) == "none":
-        return model
-    return closed(model, settings.states, found=bool(states) or settings.find_states)
-
-
-def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Declarations:
+def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Declaration, ...]:
     made = []
     for value in values:
         one, equals, other = value.partition("=")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from symlint.cli.commands.states import Declarations, closing, declarations, states_options
+from symlint.cli.commands.states import Loops, states_options
 from symlint.cli.commands.terminal import kinds_option, listed, waiting
 from symlint.model.errors import UsageProblem
 
@@ -24,9 +24,7 @@ def command(
     seed: int,
     only: frozenset[str] | None,
     kinds: frozenset[str] | None,
-    states: str | None,
-    declared: Declarations,
-    seen: tuple[str, ...],
+    loops: Loops,
 ) -> None:
     """Move the weights along the symmetries; the function stays.
 
@@ -48,8 +46,7 @@ def command(
     if not Path(output).absolute().parent.is_dir():
         raise UsageProblem(f"{output}: its folder does not exist")
     with waiting(f"{model}: moving its weights"):
-        read = closing(load(model, budget=FEW), states, declarations(declared, seen), "none")
-        _, structure = examine(read)
+        _, structure = examine(loops.closed(load(model, budget=FEW), default=False))
         chosen = select(structure, only, kinds)
         try:
             moved = teleport(structure, chosen, seed)

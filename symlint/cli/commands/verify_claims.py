@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
-from symlint.cli.commands.states import Declarations, closing, declarations, states_options
+from symlint.cli.commands.states import Loops, states_options
 from symlint.cli.commands.terminal import kinds_option, listed, waiting
 from symlint.cli.report.words import count, printable
 from symlint.model.errors import UnreadableModel
@@ -44,9 +44,7 @@ def command(
     seed: int,
     only: frozenset[str] | None,
     kinds: frozenset[str] | None,
-    states: str | None,
-    declared: Declarations,
-    seen: tuple[str, ...],
+    loops: Loops,
     inputs: dict[str, Path],
 ) -> None:
     """Try every claimed symmetry against onnxruntime.
@@ -66,10 +64,9 @@ def command(
     given = {name: read_array(file) for name, file in inputs.items()}
     unreached = ""
     with waiting(f"{model}: trying in onnxruntime"), _told(form):
-        pairs = declarations(declared, seen)
-        loaded = closing(load(model, budget=FEW), states, pairs, "auto")
+        loaded = loops.closed(load(model, budget=FEW))
         if other is not None:
-            trials = [same_function(loaded, closing(load(other, budget=FEW), states, pairs, "auto"), seed, given)]
+            trials = [same_function(loaded, loops.closed(load(other, budget=FEW)), seed, given)]
         else:
             symmetry, structure = examine(loaded)
             trials = verify(structure, select(structure, only, kinds), seed, given)

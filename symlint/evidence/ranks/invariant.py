@@ -226,7 +226,7 @@ class _Layout:
         self.stand, self.shape, self.axes = stand, shape, (*stand.others, *rest, stand.axis)
         self.width = stand.grid.shape[stand.place]
         lead = tuple(shape[k] for k in stand.others)
-        owner = _owners(stand, sizes, lead)
+        owner = stand.owners(sizes, lead)
         count = prod(shape[k] for k in rest)
         self.chosen: tuple[Array, ...] | None = None
         if most is not None:
@@ -283,16 +283,6 @@ def _column(change: Array) -> Array | None:
 
 def _side(rows: Array, blocks: Array, free: Sequence[Array]) -> Side:
     return Side(rows, blocks, orthonormal(np.hstack([np.zeros((len(rows), 0)), *free])))
-
-
-def _owners(stand: Stand, sizes: Sequence[int], lead: tuple[int, ...]) -> Array:
-    """The copy that each grid line belongs to, -1 where the occurrence is not there: (others..., rest of the grid)."""
-    index = np.zeros((1,) * stand.here.ndim, np.int64)
-    for copy, size in zip(stand.copies, sizes, strict=True):
-        index = index * size + copy
-    grid = tuple(1 if k == stand.place else n for k, n in enumerate(stand.grid.shape))
-    found = np.broadcast_to(np.where(stand.here, index, -1), (*lead, *grid))
-    return found.reshape((*lead, *(n for k, n in enumerate(grid) if k != stand.place)))
 
 
 def _mixed(terms: Sequence[Term], rotated: Collection[int], size: int) -> Array:

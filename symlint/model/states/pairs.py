@@ -7,7 +7,7 @@ a pair stays what it is, an input and an output, and is listed with the way to d
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from symlint.model.errors import UsageProblem, suggestion
@@ -32,8 +32,10 @@ def closed(model: Model, declared: Sequence[Declaration] = (), *, found: bool = 
     names = {*model.graph.inputs, *model.graph.outputs}
     mine = [d for d in declared if strict or names.issuperset(filter(None, (d.input, d.output)))]
     states = [_declared(model, each) for each in mine if each.input]
-    if found:
-        states += _free(model, states)
+    free = [*states, *_free(model, states)] if found else states
+    # Somebody gives a network something and reads something of it: else it only looks as if it went on by itself.
+    if len(free) < min(len(model.graph.inputs), len(model.graph.outputs)):
+        states = free
     seen = {d.output for d in mine if not d.input}
     if unknown := seen - {state.output for state in states}:
         raise UsageProblem(f"{model.path}: {min(unknown)!r} is the output of no state")
@@ -108,10 +110,7 @@ def _axes(model: Model, one: str, other: str) -> tuple[int, ...] | None:
         return None
     sizes = list(zip(shapes[0], shapes[1], strict=True))
     same = tuple(k for k, (before, after) in enumerate(sizes) if before == after)
-    grows = all(before <= after for before, after in sizes)
+    # What has grown comes back: its input takes any length.
+    free = set(model.symbols.values())
+    grows = all(before == after or (before < after and before in free) for before, after in sizes)
     return same if grows and len(same) >= len(sizes) - 1 else None
-
-
-def inner(states: Collection[State]) -> frozenset[str]:
-    """The inputs and outputs that only the network itself sees."""
-    return frozenset(name for state in states if state.closed for name in (state.input, state.output))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from symlint.program.mixing import MixKind
-from symlint.program.steps import SUM, Concat, Einsum, Loop, Mix, Pointwise, Program, Step
+from symlint.program.steps import SUM, Concat, Loop, Mix, Program, Step, rearranges
 
 
-def unrolled(program: Program) -> Program:
+def without_caches(program: Program) -> Program:
     """The program in which a growing cache is a map, along time, of what is new at each step.
 
     What nobody has put there is not in it: what is true of the new at every step is true of the cache.
@@ -53,14 +53,8 @@ def _back(program: Program, name: str) -> Iterator[str]:
 
 def _moves(step: Step | None) -> bool:
     """Whether a step is its operand, in another layout."""
-    if isinstance(step, Pointwise):
-        return step.function == "Identity"
-    return isinstance(step, Einsum | Concat) and len(step.operands) == 1 and _whole(step)
-
-
-def _whole(step: Einsum | Concat) -> bool:
-    """Whether nothing is summed or repeated."""
-    if isinstance(step, Concat):
-        return True
-    held = [{label for axis in spec for label in axis} for spec in (step.specs[0], step.result)]
-    return held[0] == held[1]
+    if step is None or len(step.operands) != 1:
+        return False
+    if not rearranges(step):
+        return step.function == "Identity" or isinstance(step, Concat)
+    return {x for axis in step.specs[0] for x in axis} == {x for axis in step.result for x in axis}

@@ -40,6 +40,20 @@ class Stand:
         shape[self.place] = self.grid.shape[self.place]
         return np.arange(self.grid.shape[self.place]).reshape(shape)
 
+    def owners(self, sizes: Sequence[int], lead: tuple[int, ...]) -> Index:
+        """The copy of each grid line, copy-major, -1 where the occurrence is not there: (others..., rest of the grid).
+
+        Args:
+            sizes: of the copy factors, in the order of `copies`.
+            lead: the sizes of the other axes.
+        """
+        index = np.zeros((1,) * self.here.ndim, np.int64)
+        for copy, size in zip(self.copies, sizes, strict=True):
+            index = index * size + copy
+        grid = tuple(1 if k == self.place else n for k, n in enumerate(self.grid.shape))
+        found = np.broadcast_to(np.where(self.here, index, -1), (*lead, *grid))
+        return found.reshape((*lead, *(n for k, n in enumerate(grid) if k != self.place)))
+
     def along(self, shape: Shape, grid_values: Any, neutral: Any) -> Any:
         """Values on ``(others..., grid)`` written along the tensor's axis, with the other axes in their places."""
         lead = grid_values.shape[: len(self.others)]

@@ -10,7 +10,7 @@ from symlint.symmetry.spaces import Space, Symmetry
 from symlint.symmetry.structure import Structure
 
 
-def kept(findings: Iterable[Finding], symmetry: Symmetry, structure: Structure) -> list[Finding]:
+def costed(findings: Iterable[Finding], symmetry: Symmetry, structure: Structure) -> list[Finding]:
     """The findings; the facts of those about a state say what it holds.
 
     ``carried`` has the ``inputs`` by which it comes back, and how many numbers ``of`` so many are ``used`` per
