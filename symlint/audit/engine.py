@@ -153,7 +153,7 @@ def audit(
         report, promise = _assessed(path, context, rules, settings)
         if takes is None or report.incomplete:
             return report
-        return replace(report, takes=takes(report, context.opened, promise))
+        return replace(report, takes=takes(report, context, promise))
     except Stopped as stop:
         why = f"{stop.reason}: nothing was audited"
         return Report(path, partial(_sha256, file), incomplete=why, skipped=(_phase(phase, stop), *_left(rules, stop)))

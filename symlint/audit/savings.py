@@ -53,7 +53,7 @@ def savings(
     plain = not any(isinstance(f.repair, Drop | Storing) for f in report.findings if f.rule in codes)
     try:
         planned = promise.parameters(acting, evidence) if promise is not None and plain else None
-        return _carried_out(report, context, acting, evidence, settings, rules) if planned is None else planned
+        return _carried_out(report, context.opened, acting, evidence, settings, rules) if planned is None else planned
     except (UnreadableModel, MemoryError, OSError):
         return None
     except Exception:

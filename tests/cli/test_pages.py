@@ -19,7 +19,7 @@ from symlint.audit.outcome import Report, Run
 from symlint.cli.main import cli
 from symlint.cli.report import Style
 from symlint.cli.report.formats.html import report
-from symlint.cli.report.page.blocks import blocks
+from symlint.cli.report.page.blocks import blocks, largest
 from symlint.cli.report.page.figures import strip
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
@@ -171,6 +171,14 @@ def test_the_map_has_a_row_for_each_block():
     assert [row.name for row in found] == ["embed", "net.layer.0", "net.layer.1", "net.layer.2"]
     assert sum(row.parameters for row in found) == 7 + sum(size for _, size in sizes)
     assert [layer.name for row in found for layer in row.layers if layer.level] == ["net.layer.1.value"]
+
+
+def test_a_map_of_many_blocks_keeps_those_of_findings_and_the_largest():
+    every = blocks([(f"l{k}", k) for k in range(50)], {"l3": (Level.ERROR, "m0f0")})
+    assert [row.name for row in largest(every, 3)] == ["l3", "l48", "l49"]
+    wide = report(invented(1500, "net"), Style())
+    assert "500 blocks more" in wide
+    assert len(wide) < 2 << 20
 
 
 def test_a_strip_marks_each_unit():

@@ -12,13 +12,13 @@ from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import reparable, safety
 from symlint.cli.report import Style
 from symlint.cli.report.full import architectural
-from symlint.cli.report.page.blocks import Block, blocks
+from symlint.cli.report.page.blocks import Block, blocks, largest
 from symlint.cli.report.page.rendering import render
 from symlint.cli.report.words import count, listed, number, ranges, share
 from symlint.lint.finding import Finding, Level
 
-_CARDS = 400
-"""Findings of a model that are shown, the highest levels first."""
+_CARDS, _ROWS = 400, 1000
+"""Findings of a model, the highest levels first, and rows of its map that are shown."""
 _UNITS, _TENSORS, _FACTS = 24, 6, 60
 """Units, tensors, and characters of a fact that are told."""
 
@@ -57,7 +57,8 @@ def _model(run: Run, index: int, one: Report) -> dict[str, Any]:
     free = [finding for finding in one.findings if architectural(finding)]
     order = sorted((f for f in one.findings if not architectural(f)), key=lambda finding: -finding.level)
     cards = [_card(one, finding, f"m{index}f{k}") for k, finding in enumerate(order[:_CARDS])]
-    rows = blocks(one.layers, _levels(cards))
+    every = blocks(one.layers, _levels(cards))
+    rows = largest(every, _ROWS)
     counts = [sum(f.level is level for f in one.findings) for level in (Level.ERROR, Level.WARNING, Level.NOTE)]
     failed = "incomplete" if one.incomplete else "fail" if run.failing(one) else "pass"
     takes = "" if one.takes is None else f"{one.takes:,} ({share(one.takes, one.coverage.total)})"
@@ -73,6 +74,7 @@ def _model(run: Run, index: int, one: Report) -> dict[str, Any]:
         "reasons": [(why, f"{n:,.0f} parameters") for why, n in one.coverage.reasons],
         "blocks": rows,
         "widest": _widest(rows),
+        "narrow": len(every) - len(rows),
         "cards": cards,
         "free": listed(f"{n} {name}" for name, n in sorted(Counter(f.name for f in free).items())),
         "left": len(order) - len(cards),

@@ -34,6 +34,13 @@ class Block:
         return sum(layer.parameters for layer in self.layers)
 
 
+def largest(rows: Sequence[Block], count: int) -> list[Block]:
+    """So many rows in their order: those of which findings speak first, then those with most parameters."""
+    order = sorted(rows, key=lambda row: (all(layer.level is None for layer in row.layers), -row.parameters))
+    kept = {row.name for row in order[:count]}
+    return [row for row in rows if row.name in kept]
+
+
 def blocks(sizes: Sequence[tuple[str, int]], found: Mapping[str, tuple[Level, str]]) -> list[Block]:
     """The rows of the map.
 
