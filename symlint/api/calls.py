@@ -28,7 +28,6 @@ from symlint.lint.rule import rules
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model.graph import Array
 from symlint.model.load import load
-from symlint.model.states.pairs import closed
 from symlint.symmetry.inference import examine, measured
 from symlint.symmetry.spaces import Symmetry
 
@@ -67,7 +66,7 @@ def inspect(model: Source, *, config: Config = None) -> Symmetry:
     """
     with stored(model) as (file,):
         settings = _settings(file, config, (), ())
-        symmetry, structure = examine(closed(load(file.path), settings.states, found=settings.find_states))
+        symmetry, structure = examine(settings.with_states(load(file.path)))
         file.outlive(symmetry.model.weights)
         return measured(symmetry, structure)
 

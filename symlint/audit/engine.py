@@ -29,7 +29,6 @@ from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped,
 from symlint.model.errors import UnreadableModel, UsageProblem, raised
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
-from symlint.model.states.pairs import closed
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Coverage
 
@@ -144,7 +143,7 @@ def audit(
     try:
         with budget.watch.interruptible():
             budget.enter(phase, 0)
-            model = closed(load(path, budget=budget.cache), settings.states, found=settings.find_states)
+            model = settings.with_states(load(path, budget=budget.cache))
             model = budget.weights(model)
             phase, file = SYMMETRIES, model.file
             budget.enter(phase, 1 / (len(rules) + 2))

@@ -31,7 +31,6 @@ from symlint.lint.settings import Settings
 from symlint.model.file.stored import same_bytes
 from symlint.model.load import load
 from symlint.model.redundant_tensors import copies
-from symlint.model.states.pairs import closed
 from symlint.repair.fixing import foretold
 from symlint.repair.result import Done, Wish
 from symlint.repair.storage import save
@@ -251,7 +250,7 @@ def compare(
     Raises `UnreadableModel` where one of them cannot be read.
     """
     chosen = settings.chosen(rules)
-    models = [closed(load(path), settings.states, found=settings.find_states) for path in (old, new)]
+    models = [settings.with_states(load(path)) for path in (old, new)]
     one = Context(*examine(models[0]), settings.asked(rules))
     report = judged(old, one, chosen, settings)
     # Of two files of the same bytes one is enough.

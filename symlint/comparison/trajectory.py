@@ -15,7 +15,6 @@ from symlint.evidence.context import Context
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.load import load
-from symlint.model.states.pairs import closed
 from symlint.symmetry.inference import examine
 
 
@@ -65,7 +64,7 @@ def trajectory(paths: Sequence[str], rules: Sequence[Rule], settings: Sequence[S
     before: Context | None = None
     count = 0
     for path, asked in zip(paths, settings, strict=True):
-        model = closed(load(path), asked.states, found=asked.find_states)
+        model = asked.with_states(load(path))
         context = Context(*examine(model), asked.asked(rules))
         report = judged(path, context, asked.chosen(rules), asked)
         found = measures(context, report)

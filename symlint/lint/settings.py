@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symlint.evidence.options import Asked, Mirror
 from symlint.lint.acceptance import Acceptance
@@ -15,6 +15,9 @@ from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.states.state import Declaration
+
+if TYPE_CHECKING:
+    from symlint.model.graph import Model
 
 THRESHOLDS = ("error", "warning", "note", "never")
 COMMAND = "command line"
@@ -82,6 +85,15 @@ class Settings:
         for table in levels:
             merged |= table
         return replace(self, silent=(*self.silent, *silent), levels=merged)
+
+    def with_states(self, model: Model, *, strict: bool = False) -> Model:
+        """The model with its states: those declared here, and those found where that is wished.
+
+        Raises `UsageProblem` where a declared pair is none; with `strict` also where the model lacks a name.
+        """
+        from symlint.model.states.pairs import closed
+
+        return closed(model, self.states, found=self.find_states, strict=strict)
 
     def excludes(self, path: str) -> bool:
         """Whether a search is to pass over a file."""

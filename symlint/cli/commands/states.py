@@ -39,12 +39,11 @@ class Loops:
             default: whether states count where no flag says so.
         """
         from symlint.lint.configuration import Configurations
-        from symlint.model.states.pairs import closed
 
         if not self.declared and not (default if self.find is None else self.find):
             return model
         settings = Configurations(**self.settings).of(model.path)
-        return closed(model, settings.states, found=settings.find_states, strict=bool(self.declared))
+        return settings.with_states(model, strict=bool(self.declared))
 
 
 def states_options(default: str) -> Callable[[Command], Command]:
