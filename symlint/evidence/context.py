@@ -198,7 +198,8 @@ class Context:
         return Verdicts()
 
     @cached_property
-    def _faint(self) -> dict[str, Mask]:
+    def faint(self) -> dict[str, Mask]:
+        """Weight of the program -> its elements that are as good as zero, for weights that have such."""
         with np.errstate(all="ignore"):
             return negligible(self.judged or self.structure, self.asked)
 
@@ -207,7 +208,7 @@ class Context:
         """The network whose weights are judged: without what no output sees of them, and what others take over."""
         if self.judged is not None:
             return self.judged
-        return canonical(self.structure, self._faint, self._leaves)
+        return canonical(self.structure, self.faint, self._leaves)
 
     def as_judged(self) -> Context:
         """The same network with the weights that are judged in the place of the stored ones, and all that is known."""
@@ -230,7 +231,7 @@ class Context:
     def silent(self) -> dict[str, Mask]:
         """What counts as zero of the weights that are judged; of settled ones that is zero already."""
         apart = self.structure.program.detached
-        return {n: mask for n, mask in self._faint.items() if self.judged is not None or n in apart}
+        return {n: mask for n, mask in self.faint.items() if self.judged is not None or n in apart}
 
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
