@@ -16,8 +16,9 @@ from symlint.program.lower import Ref, Tracer
 from symlint.program.steps import NONE, SUM, Law
 
 operators.enter(("ReduceMean", "GlobalAveragePool", "Mean"), averages=True)
-enter(("ReduceL1", "ReduceL2", "ReduceSumSquare"), Function(length=True))
-enter(("ReduceMax", "GlobalMaxPool"), Function(extreme=np.max))
+enter(("ReduceL1",), Function(length=True))
+enter(("ReduceL2", "ReduceSumSquare"), Function(length=True, turns=True))
+enter(("ReduceMax", "GlobalMaxPool", "MaxPool", "com.microsoft.NhwcMaxPool"), Function(extreme=np.max))
 enter(("ReduceMin",), Function(extreme=np.min))
 
 

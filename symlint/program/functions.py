@@ -85,6 +85,8 @@ class Function:
     """Of numbers along axes: whether it sees only how they differ, and not how large they are."""
     length: bool = False
     """Of numbers along axes: whether it is a norm of them, or its square."""
+    turns: bool = False
+    """Of numbers along axes: whether it is a length, or its square, that rotations of them keep."""
     extreme: Callable[..., Array] | None = None
     """Of numbers along axes: what it is, where that is always one of them."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from symlint.model.graph import Array
 from symlint.program.arithmetic import compute
 from symlint.program.dispatch import dispatched
-from symlint.program.steps import Affine, Concat, Einsum, Mix, Pointwise, Program, Slice, Spec, Step
+from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Pointwise, Program, Slice, Spec, Step
 
 Read = Callable[[str], Array]
 
@@ -111,6 +111,12 @@ class Numbers:
         kept = [source for source in step.keep if source is not None]
         x = x[tuple(slice(None) if a in kept else 0 for a in range(x.ndim))].transpose(np.argsort(np.argsort(kept)))
         return {step.out: np.expand_dims(x, tuple(new))}
+
+    @apply.register
+    def _(self, step: Fold, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
+        if step.known.extreme is None:
+            raise Unvalued(f"what {step.function} makes of constants is not known")
+        return {step.out: step.known.extreme(arrays[step.x], axis=tuple(lead + a for a in step.axes))}
 
     @apply.register
     def _(self, step: Affine, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:

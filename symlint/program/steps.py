@@ -244,6 +244,11 @@ class Mix(_Mapped):
         return tuple(self.chosen[0] if k == self.chosen[0] else source for k, source in enumerate(self.keep))
 
     @property
+    def largest(self) -> bool:
+        """Whether it takes the largest of what each of its windows holds."""
+        return self.kind is MixKind.POOLING and function(self.node.op).extreme is not None
+
+    @property
     def at_run_time(self) -> bool:
         """Whether what it takes from where depends on the inputs."""
         return self.kind.at_run_time

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from networks import SMALL
 from onnx.reference import ReferenceEvaluator
+from turned_networks import TURNED
 
 from symlint.model.file.edit import write
 from symlint.model.load import load
@@ -14,12 +15,13 @@ from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport
 
 TOLERANCE = 1e-8
+NETS = {**SMALL, **TURNED}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NETS)
 def test_each_generator_keeps_the_outputs(name, tmp_path):
     """Charges, signs, permutations, rotations and translations: what is solved for is what the function has."""
-    net, path = SMALL[name], tmp_path / "model.onnx"
+    net, path = NETS[name], tmp_path / "model.onnx"
     onnx.save(net.model("float64", net.values()), path)
     _, structure = examine(load(path))
     feeds = net.feeds(3)

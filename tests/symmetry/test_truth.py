@@ -13,6 +13,7 @@ from corpora import SHARED
 from networks import SMALL, Arrays, Net
 from onnx.reference import ReferenceEvaluator
 from routed_networks import ROUTED
+from turned_networks import TURNED
 
 from symlint.model.graph import Model
 from symlint.model.load import load
@@ -20,7 +21,7 @@ from symlint.symmetry.dimension import _generic, dimension, tangents
 from symlint.symmetry.inference import examine, infer
 
 NETWORKS = sorted(p.stem for p in (SHARED / "truth").glob("*.onnx"))
-NETS = {**SMALL, **ROUTED}
+NETS = {**SMALL, **ROUTED, **TURNED}
 FLOOR = 0.98
 SEEDS = (11, 12, 13)
 
@@ -60,10 +61,7 @@ MISSING: dict[str, tuple[int, str]] = {
     "patch_embedding": (4, "the norm's shift, which the mean directions of readers without a bias take back"),
     "linear_skip": (2, "a change of the second factor, taken back by the weight beside it and by its own bias"),
     "narrow_head": (7, "what a branch and a bias write where the narrow head does not read, although others do"),
-    "factored_bilinear": (2, "GL(2) where Mul and ReduceSum make the product; its diagonal is found"),
     "dueling": (2, "the mean direction of a weight, which comes to a difference on two ways"),
-    "siamese": (3, "O(3) of a tensor that meets itself in a product"),
-    "prototypes": (3, "O(3) of a squared distance"),
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),
     "routed_hit_experts": (4, "units of single experts, which NonZero tells apart at run time"),
     "routed_in_loop": (4, "units of single experts, which a loop takes in turn"),

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
+from symlint.program.dispatch import dispatched
 from symlint.program.functions import Parity
-from symlint.program.steps import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise
+from symlint.program.steps import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise, Step
 from symlint.symmetry.charges.charge_system import System
+from symlint.symmetry.charges.sums import Sums
 from symlint.symmetry.charges.unknowns import ONE, Charge, Slots, Variables
 
 
@@ -68,18 +70,44 @@ class Sign(System):
 
 
 class Linear(System):
-    """Invertible matrices: only linear maps let them through, and a contraction pairs g with its inverse."""
+    """Invertible matrices: only linear maps let them through, and a contraction pairs g with its inverse.
+
+    A product of two operands, unit by unit, that is summed over the units in the end is a contraction.
+    """
 
     elementwise = False
+
+    def __init__(self, variables: Variables, only: Collection[int] | None = None) -> None:
+        self._sums = Sums(variables.program)
+        self._summed: set[int] = set()
+        """The first variables of axes of products that are summed over."""
+        super().__init__(variables, only)
+
+    @dispatched
+    def step(self, step: Step) -> None:
+        """The equations of one step."""
+        super().step(step)
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        if step.known.power or (step.known.factor > 0 and len(step.operands) == 2):
+            axes = [k for k in range(len(self.program.shapes[step.out])) if self._sums.taken(step.out, k)]
+            self._summed.update(self.slots(step.out, k).first for k in axes)
+        super().step(step)
 
     def law(self, step: Pointwise) -> Law:
         """Linear functions; a product is one where a single operand has the units."""
         if step.linear:
             return SUM if len(step.operands) > 1 else SAME
-        return step.law if step.known.factor or step.known.chooses else NONE
+        return step.law if step.known.factor or step.known.chooses or step.known.power else NONE
 
     def answer(self, law: Law, out: Slots, parts: list[tuple[Slots, Fraction]], *, absent: bool) -> None:
-        """A product of several operands that all have the units acts on each unit alone."""
+        """A product of several operands that all have the units acts on each unit alone, or is a contraction."""
+        if law.kind == "product" and out.first in self._summed and sum(degree for _, degree in parts) == 2:
+            twice = [(slots, ONE) for slots, degree in parts for _ in range(int(degree))]
+            self.zero(out)
+            self.balance(None, twice)
+            return
         if law.kind == "product" and (len(parts) > 1 or any(degree != 1 for _, degree in parts)):
             for slots, _ in parts:
                 self.zero(slots)

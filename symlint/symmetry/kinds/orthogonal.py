@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from symlint.program.dispatch import dispatched
-from symlint.program.steps import NONE, SUM, Law, Normalise, Pointwise, Step
+from symlint.program.steps import NONE, SUM, Fold, Law, Normalise, Pointwise, Step
 from symlint.symmetry.charges.charge import Linear
 from symlint.symmetry.charges.linear_system import LinearSystem
 from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence, Slots, Variables
@@ -113,6 +113,20 @@ class Orthogonal(Linear):
                 self.passing = ((gain, power),)
             self.balance(self.slots(step.out, k), [(self.slots(x, k), ONE)])
             self.passing = ()
+
+    @step.register
+    def _(self, step: Fold) -> None:
+        if not step.known.turns:
+            super().step(step)
+            return
+        for k in range(len(self.axes.of[step.x])):
+            x = self.slots(step.x, k)
+            if k in step.axes:
+                self.balance(None, [(x, ONE), (x, ONE)])
+            else:
+                self.zero(x)
+        for k in range(len(self.axes.of[step.out])):
+            self.zero(self.slots(step.out, k))
 
     def _scaled(self, step: Pointwise) -> tuple[str, str, int] | None:
         """The tensor, the gain and its exponent, where a step multiplies by a gain along one axis."""

@@ -201,9 +201,9 @@ class Transitions:
 
     @step.register
     def _(self, step: Mix, k: int, wave: Wave) -> dict[str, Wave]:
-        if not step.linear:
-            raise Blocked
         gone = [a for a in range(len(wave.partitions)) if a not in step.keep]
+        if not step.linear and not (step.largest and all(map(wave.same_along, gone))):
+            raise Blocked
         # What depends on no input is the same at every step.
         everywhere = step.kind is MixKind.ALL_SO_FAR and wave.kind is Kind.CONSTANT
         flat = (step.steady or everywhere) and all(wave.same_along(a) for a in gone)
@@ -229,5 +229,14 @@ class Transitions:
         return {step.shift: wave}
 
     @step.register
-    def _(self, step: Fold | Unknown, k: int, wave: Wave) -> dict[str, Wave]:
+    def _(self, step: Fold, k: int, wave: Wave) -> dict[str, Wave]:
+        # Where all of them change alike the one that is chosen stays the same.
+        if step.known.extreme is None or not all(map(wave.same_along, step.axes)):
+            raise Blocked
+        kept = [a for a in range(len(wave.partitions)) if a not in step.axes]
+        where = tuple(wave.where[a] for a in kept) if wave.where else ()
+        return {step.out: wave._replace(partitions=tuple(wave.partitions[a] for a in kept), where=where)}
+
+    @step.register
+    def _(self, step: Unknown, k: int, wave: Wave) -> dict[str, Wave]:
         raise Blocked

@@ -1,0 +1,113 @@
+"""Small networks whose units meet themselves or each other in lengths and sums of products, and pass through maxima."""
+
+from __future__ import annotations
+
+from networks import Net
+
+FEATURES = "u = Gemm(x, a, p) t = Tanh(u) f = Gemm(t, b, q)"
+SIZES = {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,)}
+
+LENGTHS = {
+    "angles": Net(  # lengths of the classes, 4, and of the features, 1; O(3), 3
+        f"""
+        {FEATURES} n = ReduceL2<axes = [1]>(f) e = Div(f, n) l = ReduceL2<axes = [0]>(w) c = Div(w, l)
+        y = MatMul(e, c)
+        """,
+        {**SIZES, "w": (3, 4)},
+        {"x": (3,)},
+        2,
+        8,
+    ),
+    "angles_written": Net(  # the same as square, sum and root
+        f"""
+        {FEATURES} s = Mul(f, f) m = ReduceSum<keepdims = 1>(s, last) n = Sqrt(m) e = Div(f, n) ws = Pow(w, two)
+        wm = ReduceSum<keepdims = 1>(ws, last) l = Sqrt(wm) wd = Div(w, l) c = Transpose<perm = [1, 0]>(wd)
+        y = MatMul(e, c)
+        """,
+        {**SIZES, "w": (4, 3)},
+        {"x": (3,)},
+        2,
+        8,
+        {"last": [1], "two": 2.0},
+    ),
+    "angles_shifted": Net(  # O(3) where nothing but a length and a scalar product is read
+        f"{FEATURES} n = ReduceSumSquare<axes = [1]>(f) e = Add(n, one) c = MatMul(f, w) y = Div(c, e)",
+        {**SIZES, "w": (3, 4)},
+        {"x": (3,)},
+        2,
+        3,
+        {"one": 1.0},
+    ),
+    "distances": Net(  # squared distances by Pow and a mean: O(3), 3; a shift of features and prototypes, 3
+        f"""
+        {FEATURES} g = Unsqueeze(f, one) d = Sub(g, c) m = Pow(d, two) s = ReduceMean<axes = [-1], keepdims = 0>(m)
+        y = Neg(s)
+        """,
+        {**SIZES, "c": (5, 3)},
+        {"x": (3,)},
+        2,
+        6,
+        {"one": [1], "two": 2.0},
+    ),
+    "pairs_of_fields": Net(  # O(2) of the factors of a factorisation machine
+        """
+        z = Unsqueeze(x, last) v = Mul(z, e) s = ReduceSum<keepdims = 0>(v, one) s2 = Mul(s, s) v2 = Pow(v, two)
+        d = ReduceSum<keepdims = 0>(v2, one) i = Sub(s2, d) o = ReduceSum<keepdims = 1>(i, one) h = Mul(o, half)
+        l = MatMul(x, w) r = Add(l, h) y = Add(r, q)
+        """,
+        {"e": (5, 2), "w": (5, 1), "q": (1,)},
+        {"x": (5,)},
+        2,
+        1,
+        {"last": [-1], "one": [1], "two": 2.0, "half": 0.5},
+    ),
+    "capsules": Net(  # O(2) of each of three capsules, whose elements only its squashing and its reader see
+        """
+        u = Gemm(x, a, p) c = Reshape(u, apart) m = Mul(c, c) n = ReduceSum<keepdims = 1>(m, last) k = Add(n, one)
+        r = Sqrt(k) d = Mul(c, n) s = Div(d, r) f = Reshape(s, flat) y = Gemm(f, b, q)
+        """,
+        {"a": (4, 6), "p": (6,), "b": (6, 7), "q": (7,)},
+        {"x": (4,)},
+        2,
+        3,
+        {"apart": [-1, 3, 2], "last": [-1], "one": 1.0, "flat": [-1, 6]},
+    ),
+}
+
+MAXIMA = {
+    "maxout": Net(  # a unit's scale, 3; its shift, 3
+        "u = Gemm(x, a, p) g = Reshape(u, pairs) m = ReduceMax<axes = [-1], keepdims = 0>(g) y = Gemm(m, b, q)",
+        {"a": (3, 6), "p": (6,), "b": (3, 4), "q": (4,)},
+        {"x": (3,)},
+        2,
+        6,
+        {"pairs": [-1, 3, 2]},
+    ),
+    "maxout_across": Net(  # the same with the places in front, and the least of them
+        "u = Gemm(x, a, p) g = Reshape(u, pairs) m = ReduceMin<axes = [1], keepdims = 0>(g) y = Gemm(m, b, q)",
+        {"a": (3, 6), "p": (6,), "b": (3, 4), "q": (4,)},
+        {"x": (3,)},
+        2,
+        6,
+        {"pairs": [-1, 2, 3]},
+    ),
+    "pooled_largest": Net(  # a channel's scale, 3, and its bias, 3, through windows that are padded
+        "u = Conv(x, a, p) m = MaxPool<kernel_shape = [2], pads = [1, 0], strides = [2]>(u) y = Conv(m, b, q)",
+        {"a": (3, 2, 2), "p": (3,), "b": (4, 3, 1), "q": (4,)},
+        {"x": (2, 6)},
+        3,
+        6,
+    ),
+    "largest_of_all": Net(  # the same over all places, and channels that come last
+        """
+        t = Transpose<perm = [0, 2, 1]>(x) u = MatMul(t, a) v = Add(u, p) k = Transpose<perm = [0, 2, 1]>(v)
+        f = ReduceMax<axes = [2], keepdims = 0>(k) y = Gemm(f, b, q)
+        """,
+        {"a": (2, 3), "p": (3,), "b": (3, 4), "q": (4,)},
+        {"x": (2, 5)},
+        2,
+        6,
+    ),
+}
+
+TURNED = {**LENGTHS, **MAXIMA}
