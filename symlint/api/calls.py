@@ -18,7 +18,7 @@ import onnx
 
 from symlint.api.reports import Profile, Repairs, Report
 from symlint.api.sources import Source, Stored, stored
-from symlint.audit.acceptance import settled
+from symlint.audit.acceptance import accepting, settled
 from symlint.audit.engine import audit
 from symlint.audit.outcome import Report as Audited
 from symlint.audit.outcome import Run
@@ -106,9 +106,10 @@ def fix(
         safety: the evidence to act on: ``exact``, ``bounded`` or ``all``.
         inputs: values of inputs, by name, on which the proof is made as well.
 
-    Where nothing is repaired the first is the model as it was read.
+    What the configuration accepts is left alone. Where nothing is repaired the first is the model as it was read.
     """
     from symlint.audit.remainder import remainder
+    from symlint.audit.sparing import sparing
     from symlint.cli.report import Style
     from symlint.cli.report.repairs import Repaired, as_text
     from symlint.model.errors import UsageProblem
@@ -121,10 +122,13 @@ def fix(
     with stored(model) as (file,), TemporaryDirectory(prefix="symlint-") as folder:
         settings = _settings(file, config, select, ignore)
         acting = acted_on(settings, rules(), safety, drops=bool(_words(select)))
-        wish = Wish(acting, given=inputs or {}, evidence=SAFETY[safety], asked=settings.asked(rules()))
+        asked, plain = settings.asked(rules()), _settings(file, config, (), ())
+        accepts = accepting([file.path], rules(), dt.date.today().isoformat())
+        left = sparing(file.path, settings, rules(), accepts if settings.accept else None)
+        wish = Wish(acting, given=inputs or {}, evidence=SAFETY[safety], asked=asked, spared=left.repairs)
         found = repaired(file.path, Path(folder), wish)
         named = replace(found, model=replace(found.model, path=file.name))
-        rest = remainder(found, wish, rules(), _settings(file, config, (), ()), dt.date.today().isoformat())
+        rest = remainder(found, wish, rules(), plain, accepts, left.places)
         one = Repaired(named, rest, None)
         text = as_text(one, Style()).rstrip("\n").rpartition("\n")[0]  # without where it was written
         repairs = Repairs(found.done, one.left, found.proof, found.before, found.after, found.failed, text)

@@ -7,16 +7,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from symlint.audit.baseline import Baseline, Entry, Match, match
 from symlint.audit.outcome import Gone, Report, Run, Standing
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Accepted, Finding
 from symlint.lint.fingerprint import structure
+from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND
 
 BASELINE, CONFIGURATION = "baseline", "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """Says of single reports what is accepted, before the others of their run are there."""
+
+    files: tuple[str, ...]
+    """All models of the run."""
+    unread: frozenset[str]
+    """Codes of the rules on files that could not be read, which nothing accepts."""
+    today: str
+    """The day that acceptances are to outlive, as YYYY-MM-DD."""
+    baseline: Baseline | None = None
+
+    def __call__(self, report: Report) -> Report:
+        """The report with its accepted findings."""
+        if self.baseline:
+            (report,), _, _ = _beside([report], self.baseline, self.today, self.files)
+        return _configured(report, self.unread, self.today, set())
+
+
+def accepting(files: Iterable[str], rules: Sequence[Rule], today: str, baseline: Baseline | None = None) -> Accepting:
+    """What accepts findings of these files, by a baseline or by the configuration of each."""
+    return Accepting(tuple(files), frozenset(rule.code for rule in rules if rule.on_failure), today, baseline)
 
 
 def settled(run: Run, baseline: Baseline | None, today: str) -> tuple[Run, Baseline | None]:
@@ -32,7 +57,7 @@ def settled(run: Run, baseline: Baseline | None, today: str) -> tuple[Run, Basel
     gone: list[Gone] = []
     pruned = baseline
     if baseline:
-        reports, gone, pruned = _beside(reports, baseline, today)
+        reports, gone, pruned = _beside(reports, baseline, today, [report.path for report in reports])
     used: set[Acceptance] = set()
     reports = tuple(_configured(report, unread, today, used) for report in reports)
     tables = [a for report in reports if report.settings for a in report.settings.accept]
@@ -43,12 +68,12 @@ def settled(run: Run, baseline: Baseline | None, today: str) -> tuple[Run, Basel
 
 
 def _beside(
-    reports: Sequence[Report], baseline: Baseline, today: str
+    reports: Sequence[Report], baseline: Baseline, today: str, files: Iterable[str]
 ) -> tuple[tuple[Report, ...], list[Gone], Baseline]:
-    """The reports beside a baseline: what it accepts, what is gone, and the baseline without that."""
+    """Reports, of a run over some files, beside a baseline: what it accepts, what is gone, and it without that."""
     models = {name: entries for name, entries in baseline.models.items() if _exists(baseline, name)}
     settled_reports, gone = [], []
-    for report, name in zip(reports, baseline.stored(reports), strict=True):
+    for report, name in zip(reports, baseline.stored(reports, files), strict=True):
         entries = [entry for entry in baseline.models.get(name, ()) if not entry.expired(today)]
         found = match(report.findings, entries)
         missing = [entry for entry in found.left if entry.rule in report.finished]

@@ -117,12 +117,18 @@ class Baseline:
         except ValueError:  # another drive
             return Path(path).absolute().as_posix()
 
-    def stored(self, reports: Sequence[Report]) -> list[str]:
-        """For each report the name under which its entries are, that of a file that has moved included."""
-        keys = [self.key(report.path) for report in reports]
-        absent = {name: entries for name, entries in self.models.items() if name not in keys}
+    def stored(self, reports: Sequence[Report], files: Iterable[str]) -> list[str]:
+        """For each report the name under which its entries are, that of a file that has moved included.
+
+        Args:
+            reports: some of a run.
+            files: all models of that run.
+        """
+        present = set(map(self.key, files))
+        absent = {name: entries for name, entries in self.models.items() if name not in present}
         names = []
-        for key, report in zip(keys, reports, strict=True):
+        for report in reports:
+            key = self.key(report.path)
             name = key if key in self.models else _moved(key, report, absent)
             absent.pop(name, None)
             names.append(name)

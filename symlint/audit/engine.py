@@ -50,18 +50,19 @@ def run(
     settings: Configurations,
     watch: Watch | None = None,
     *,
+    accepts: Callable[[Report], Report] | None = None,
     saved: bool = False,
 ) -> Run:
     """Audit the files one after another, each under its own settings, until the watch is interrupted.
 
-    Where it is asked for, each report says what a fix would take away in all.
+    Where it is asked for, each report says what a fix would take away in all, which is nothing of what is accepted.
     Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
     """
     start = time.perf_counter()
     watch = watch or Watch()
+    takes = partial(_takes, rules, watch, accepts or (lambda report: report)) if saved else None
     reports = [
-        _unbegun(file) if watch.interrupted else _under(file, settings.of(file), rules, watch, saved=saved)
-        for file in files
+        _unbegun(file) if watch.interrupted else _under(file, settings.of(file), rules, watch, takes) for file in files
     ]
     cut = watch.interrupted and any(report.skipped for report in reports)
     if reports:
@@ -69,20 +70,35 @@ def run(
     told, nowhere = unmet(reports)
     seconds = time.perf_counter() - start
     chosen = _taking_part(told, settings, rules)
-    return Run(told, chosen, tuple(missing), settings.run.fail_on, seconds, cut, unmet=nowhere)
+    return Run(told, chosen, tuple(missing), settings.run.fail_on, seconds, cut, config=settings.named, unmet=nowhere)
 
 
-def _under(file: str, settings: Settings, rules: Sequence[Rule], watch: Watch, *, saved: bool) -> Report:
-    def takes(report: Report, context: Context, promise: Promise | None) -> int | None:
-        try:
-            with watch.interruptible():
-                watch.told(file, "what a fix takes away", 1.0)
-                return savings(report, context, promise, rules, settings)
-        except Interrupted:
-            return None
-
-    report = audit(file, settings.chosen(rules), settings, watch, takes if saved else None)
+def _under(
+    file: str,
+    settings: Settings,
+    rules: Sequence[Rule],
+    watch: Watch,
+    takes: Callable[[Settings, Report, Context, Promise | None], int | None] | None,
+) -> Report:
+    report = audit(file, settings.chosen(rules), settings, watch, partial(takes, settings) if takes else None)
     return replace(report, settings=settings)
+
+
+def _takes(
+    rules: Sequence[Rule],
+    watch: Watch,
+    accepts: Callable[[Report], Report],
+    settings: Settings,
+    report: Report,
+    context: Context,
+    promise: Promise | None,
+) -> int | None:
+    try:
+        with watch.interruptible():
+            watch.told(report.path, "what a fix takes away", 1.0)
+            return savings(accepts(replace(report, settings=settings)), context, promise, rules, settings)
+    except Interrupted:
+        return None
 
 
 def _taking_part(reports: Iterable[Report], settings: Configurations, rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -82,6 +82,8 @@ class Run:
     interrupted: bool = False
     """Whether Ctrl-C has left anything out."""
     standing: Standing = Standing()
+    config: str = ""
+    """The configuration that was named for all models; empty for that nearest to each."""
     unmet: tuple[str, ...] = ()
     """Names of declared mirrors of which no model has a tensor, where there are several models."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-from symlint.audit.acceptance import settled
 from symlint.audit.engine import audit
-from symlint.audit.outcome import Report, Run
+from symlint.audit.outcome import Report
+from symlint.audit.sparing import place
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
@@ -21,7 +21,14 @@ NEEDS = {"bounded": "bounded", "heuristic": "all"}
 """Evidence -> the safety at which a fix acts on it."""
 
 
-def remainder(fixed: Fixed, wish: Wish, rules: Sequence[Rule], settings: Settings, today: str) -> tuple[Left, ...]:
+def remainder(
+    fixed: Fixed,
+    wish: Wish,
+    rules: Sequence[Rule],
+    settings: Settings,
+    accepts: Callable[[Report], Report],
+    accepted: Collection[tuple[str, str]] = (),
+) -> tuple[Left, ...]:
     """The findings above notes that the result has, less those that the fix has told of itself.
 
     Args:
@@ -29,12 +36,12 @@ def remainder(fixed: Fixed, wish: Wish, rules: Sequence[Rule], settings: Setting
         wish: what was asked of the fix.
         rules: all that are installed.
         settings: what the model is judged by.
-        today: the day that acceptances are to outlive, as YYYY-MM-DD.
+        accepts: gives a report what is accepted.
+        accepted: rules and places of what is accepted of the original.
     """
-    report = replace(audit(str(fixed.path), settings.chosen(rules), settings), settings=settings)
-    (report,) = settled(Run((report,), tuple(rules)), None, today)[0].reports
+    report = accepts(replace(audit(str(fixed.path), settings.chosen(rules), settings), settings=settings))
     by_code = {rule.code: rule for rule in rules}
-    told = {(one.rule, one.where) for one in fixed.left}
+    told = {*accepted, *((one.rule, one.where) for one in fixed.left)}
     partial = {(one.rule, one.where): one.reason for one in fixed.partial}
     return tuple(
         Left(f.rule, f.name, where, partial.get((f.rule, where)) or _reason(f, by_code[f.rule], wish), refuted=False)
@@ -46,8 +53,7 @@ def remainder(fixed: Fixed, wish: Wish, rules: Sequence[Rule], settings: Setting
 def _counted(report: Report) -> Iterator[tuple[Finding, str]]:
     for finding in report.findings:
         if finding.level > Level.NOTE and finding.accepted is None:
-            space = report.spaces.get(finding.space or "")
-            yield finding, space.name if space else finding.layer or finding.node
+            yield finding, place(finding, report)
 
 
 def _reason(finding: Finding, rule: Rule, wish: Wish) -> str:

@@ -24,6 +24,7 @@ from symlint.program.translate import translate
 
 if TYPE_CHECKING:
     from symlint.repair.promises.promise import Promise
+    from symlint.repair.result import Wish
 
 _log = logging.getLogger(__name__)
 
@@ -45,15 +46,19 @@ def savings(
     if not reparable(report) or settings.max_memory or settings.time_budget:
         return None
     # Imported here, since most models have nothing to repair.
+    from symlint.audit.sparing import spared
     from symlint.repair.choice import SAFETY, acted_on
+    from symlint.repair.result import Wish
 
     drops = settings.origins.get("select") == COMMAND and bool(settings.select)
     evidence, acting = SAFETY[safety(report)], acted_on(settings, rules, safety(report), drops=drops)
-    codes = {rule.code for rule in acting}
+    codes, asked = {rule.code for rule in acting}, settings.asked(rules)
     plain = not any(isinstance(f.repair, Drop | Storing) for f in report.findings if f.rule in codes)
     try:
-        planned = promise.parameters(acting, evidence) if promise is not None and plain else None
-        return _carried_out(report, context.opened, acting, evidence, settings, rules) if planned is None else planned
+        left = spared(report, context, rules)
+        planned = promise.parameters(acting, evidence, left) if promise is not None and plain else None
+        wish = Wish(acting, evidence=evidence, asked=asked, spared=left)
+        return _carried_out(report, context.opened, wish) if planned is None else planned
     except (UnreadableModel, MemoryError, OSError):
         return None
     except Exception:
@@ -62,19 +67,10 @@ def savings(
         return None
 
 
-def _carried_out(
-    report: Report,
-    context: Context,
-    acting: Sequence[Rule],
-    evidence: Sequence[str],
-    settings: Settings,
-    rules: Sequence[Rule],
-) -> int:
+def _carried_out(report: Report, context: Context, wish: Wish) -> int:
     from symlint.repair.fixing import foretold
-    from symlint.repair.result import Wish
 
     with TemporaryDirectory(prefix="symlint-") as folder:
-        wish = Wish(acting, evidence=evidence, asked=settings.asked(rules))
         path, done = foretold(context.symmetry.model, Path(folder), wish, (context.symmetry, context.structure))
         return report.coverage.total - (_parameters(path) if done else report.coverage.total)
 

@@ -49,7 +49,8 @@ class Configurations:
         Raises `UsageProblem` for a configuration that cannot be followed.
         """
         self._flags = flags
-        self._only = file is not None
+        self.named = file or ""
+        """The configuration that was asked for; empty for the nearest."""
         self._folders: dict[Path, Settings] = {}
         self.run = (read(Path.cwd()) if file is None else _named(Path(file))).override(COMMAND, **flags)
         """The settings where no model is: of the file, or of the working directory."""
@@ -58,7 +59,7 @@ class Configurations:
         """The settings of one model."""
         folder = Path(path).absolute().parent
         if folder not in self._folders:
-            near = Settings() if self._only else read(folder)
+            near = Settings() if self.named else read(folder)
             self._folders[folder] = near.override(COMMAND, **self._flags) if near.file else self.run
         return self._folders[folder].at(path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from symlint.evidence.context import Context
@@ -26,12 +26,18 @@ class Balancing:
     repairs: tuple[Repair, ...] = ()
 
 
-def balancing(context: Context, wish: Wish) -> Balancing | None:
-    """What a wish asks for: the gauge for its target where rules found something, or the whole network balanced."""
+def balancing(context: Context, wish: Wish, wanted: Callable[[Iterable[Repair]], Sequence[Repair]]) -> Balancing | None:
+    """What a wish asks for: the gauge for its target where rules found something, or the whole network balanced.
+
+    Args:
+        context: of the network.
+        wish: what was asked of the fix.
+        wanted: leaves out what is accepted.
+    """
     target, structure = wish.asked.target, context.structure
     aim = AIMS.get(target, "rounding")
-    wanted = [rule for rule in wish.rules if rule.repair == "balance" and target in rule.targets]
-    found = tuple(repairs(context, wanted, ("gauge",)))
+    rules = [rule for rule in wish.rules if rule.repair == "balance" and target in rule.targets]
+    found = tuple(wanted(repairs(context, rules, ("gauge",))))
     if wish.balance and not (found and aim != "rounding"):
         values = balanced(structure)
         done = Done("SYM701", "unbalanced-scales", f"{len(values)} tensors", 0, 0, "scales were balanced")

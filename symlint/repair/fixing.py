@@ -19,7 +19,7 @@ from symlint.model.load import load
 from symlint.model.redundant_tensors import spare
 from symlint.repair.alignment import aligned
 from symlint.repair.balancing import balancing
-from symlint.repair.plan import Key, Pending, Repair, Stage, repairs
+from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing
 from symlint.repair.result import Done, Fixed, Left, Outcome, Wish
 from symlint.repair.sharing import shared
 from symlint.repair.storage import outside, save
@@ -94,6 +94,7 @@ class _Fix:
         self.least = min(outside(Path(model.path)).values(), default=None)
         self.refuted: dict[Key, str] = {}
         self.left: dict[Key, tuple[Repair, str]] = {}
+        self.spared: dict[Key, Spared] = {}
         self.made: set[Key] = set()
         self.vain: set[Key] = set()
         """What has turned out to take nothing away."""
@@ -172,12 +173,12 @@ class _Fix:
         """The next stage: of the weights as they are stored, or else of settled ones, in which more is to be seen."""
         self.news = False
         plain, context = Context(symmetry, structure, judged=structure), Context(symmetry, structure)
-        found = self._told(self._found(plain), context)
+        found = self._wanted(self._told(self._found(plain), context))
         worker, made = self._staged(plain, found, pending)
         if made is not None or self.news:
             return worker, made
         seen = {(repair.key, repair.finding.units) for repair in found}
-        more = [r for r in self._found(context) if (r.key, r.finding.units) not in seen]
+        more = [r for r in self._wanted(self._found(context)) if (r.key, r.finding.units) not in seen]
         # How far numbers are off is no more known once they are written, so units are compared before.
         chosen = [r for r in more if isinstance(r.remedy, (Merge, MergeHeads))] or more
         if not chosen:
@@ -199,6 +200,17 @@ class _Fix:
     def _found(self, context: Context) -> list[Repair]:
         found = repairs(context, self.wish.rules, self.wish.evidence)
         return [repair for repair in found if repair.key not in self.refuted and repair.key not in self.vain]
+
+    def _wanted(self, found: Iterable[Repair]) -> list[Repair]:
+        """Without what is accepted, which is told."""
+        wanted = []
+        for repair in found:
+            spared = next((one for one in self.wish.spared if one.covers(repair)), None)
+            if spared is None:
+                wanted.append(repair)
+            else:
+                self.spared[spared.repair.key] = spared
+        return wanted
 
     def _staged(
         self, context: Context, found: Sequence[Repair], pending: Sequence[Pending]
@@ -228,7 +240,7 @@ class _Fix:
 
     def _balance(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The weights in another gauge, if that holds."""
-        made = balancing(Context(*examine(load(path)), self.wish.asked), self.wish)
+        made = balancing(Context(*examine(load(path)), self.wish.asked), self.wish, self._wanted)
         if made is None:
             return path, done
         out = self._next()
@@ -251,7 +263,10 @@ class _Fix:
                 asked = finding.repair
                 if not isinstance(asked, Storing):
                     continue
-                repair, out = Repair(rule, finding, ", ".join(asked.spare), 0), self._next()
+                repair = storing(rule, finding, asked)
+                if not self._wanted([repair]):
+                    continue
+                out = self._next()
                 save(shared(path, asked), out, self.least)
                 proof = self._proven(out)
                 if proof.outcome == "held":
@@ -352,7 +367,11 @@ class _Fix:
             for key, (repair, reason) in self.left.items()
         }
         partly = [key for key in told if key in self.made and key not in self.refuted]
-        return tuple(told[key] for key in told if key not in partly), tuple(told[key] for key in partly)
+        spared = (
+            Left(one.repair.rule.code, one.repair.rule.name, one.repair.where, one.reason, refuted=False, accepted=True)
+            for one in self.spared.values()
+        )
+        return (*spared, *(told[key] for key in told if key not in partly)), tuple(told[key] for key in partly)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
-from symlint.lint.repairs import Remedy
+from symlint.lint.repairs import Remedy, Storing
 from symlint.lint.rule import Rule
 from symlint.symmetry.spaces import Space
 
@@ -55,6 +55,23 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
+class Spared:
+    """A repair that nobody wants, since its finding is accepted."""
+
+    repair: Repair
+    reason: str
+
+    def covers(self, other: Repair) -> bool:
+        """Whether another repair is the same, or would do something to the same units in the name of another rule."""
+        mine = self.repair
+        if other.key == mine.key:
+            return True
+        units = set(other.finding.units)
+        same = other.key[1:] == mine.key[1:] and other.units == mine.units
+        return same and bool(units) and units <= set(mine.finding.units)
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """Units that an earlier stage took out of their readers."""
 
@@ -90,6 +107,11 @@ def repairable(context: Context, rule: Rule, findings: Iterable[Finding]) -> Ite
         if finding.space is not None and finding.repair is not None:
             space = spaces[finding.space]
             yield Repair(rule, finding, space.name, space.size * space.copies, ordinal(context, space))
+
+
+def storing(rule: Rule, finding: Finding, asked: Storing) -> Repair:
+    """What is stored for nothing, as a repair."""
+    return Repair(rule, finding, ", ".join(asked.spare), 0)
 
 
 def ordinal(context: Context, space: Space) -> int:

@@ -10,7 +10,7 @@ from symlint.evidence.options import Asked
 from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model
 from symlint.repair.measure import Measure, Timing
-from symlint.repair.plan import Key
+from symlint.repair.plan import Key, Spared
 from symlint.runtime.proof import Proof
 
 
@@ -39,6 +39,8 @@ class Left:
     where: str
     reason: str
     refuted: bool
+    accepted: bool = False
+    """Whether it was not to be carried out, since the finding is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Wish:
     """The evidence of findings that is acted on."""
     asked: Asked = field(default_factory=Asked)
     """Thresholds of the rules, and what the model is meant for."""
+    spared: Sequence[Spared] = ()
+    """What is left alone, since it is accepted."""
 
     @property
     def balances(self) -> bool:

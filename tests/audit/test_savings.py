@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -90,3 +93,77 @@ def test_nothing_is_told_under_a_limit(root):
     text = CliRunner().invoke(cli, ["check", str(root / "fixtures" / "decayed_cnn.onnx"), "--time-budget", "5m"]).output
     assert "4 findings can be repaired:" in text
     assert "takes away" not in text
+
+
+ACCEPTED = '[[accept]]\nrule = "dead-unit"\nlayer = "{}"\nreason = "the runtime wants this width"\n'
+
+
+def copied(root: Path, folder: Path, model: str, *layers: str) -> Path:
+    """A fixture in a folder whose configuration accepts the dead units of some layers."""
+    (folder / "symlint.toml").write_text("".join(map(ACCEPTED.format, layers)))
+    file = folder / f"{model}.onnx"
+    file.write_bytes((root / "fixtures" / file.name).read_bytes())
+    return file
+
+
+def fixed(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
+    result = CliRunner().invoke(cli, ["fix", *map(str, arguments), "-f", "json"])
+    assert result.exit_code == code, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(["conv2"], 2_497), (["conv1", "hidden"], 7_407)], ids=str)
+def test_what_is_accepted_is_neither_counted_nor_taken_away(layers, expected, root, tmp_path, no_clock):
+    file, out = copied(root, tmp_path, "decayed_cnn", *layers), tmp_path / "out.onnx"
+    total, command = told(file)
+    assert total == taken(command) == expected
+    document = fixed(file, "-o", out)
+    assert [(one["where"], one["reason"]) for one in document["left"]] == [
+        (layer, "accepted: the runtime wants this width") for layer in layers
+    ]
+    before, after = ({t.name: list(t.dims) for t in onnx.load(model).graph.initializer} for model in (file, out))
+    for layer in layers:
+        assert after[f"{layer}.bias"] == before[f"{layer}.bias"]
+    text = CliRunner().invoke(cli, ["fix", str(file), "--dry-run"]).output
+    assert "left alone: accepted: the runtime wants this width" in text
+
+
+def test_a_fix_leaves_alone_what_a_baseline_accepts(root, tmp_path, no_clock):
+    file, baseline = copied(root, tmp_path, "collinear_mlp"), tmp_path / "b.json"
+    CliRunner().invoke(cli, ["check", str(file), "--select", "SYM101", "--write-baseline", str(baseline)])
+    total, command = told(file, "--baseline", str(baseline))
+    assert command[-2:] == ["--baseline", str(baseline)]
+    assert total == taken(command) == 90
+    CliRunner().invoke(cli, ["check", str(file), "--write-baseline", str(baseline)])
+    document = fixed(file, "--baseline", baseline, "--dry-run")
+    assert document["outcome"] == "unchanged"
+    assert {(one["rule"], one["reason"]) for one in document["left"]} == {
+        (rule, "accepted by the baseline") for rule in ("SYM101", "SYM201")
+    }
+    text = CliRunner().invoke(cli, ["fix", str(file), "--baseline", str(baseline), "--dry-run"]).output
+    assert "nothing to repair but what is accepted" in text
+
+
+def test_accepted_dead_units_do_not_go_as_constants(perceptron, tmp_path, no_clock):
+    """Settled biases make them dead: as stored they are constants, and the same units."""
+
+    def edit(weights: dict[str, Any]) -> None:
+        weights["first.weight"][2], weights["first.bias"][2] = 0, 0.5
+
+    file = perceptron("model.onnx", edit)
+    (tmp_path / "symlint.toml").write_text('[[accept]]\nrule = "SYM1"\nreason = "known"\n')
+    assert fixed(file, "--dry-run")["outcome"] == "unchanged"
+    (tmp_path / "symlint.toml").write_text("")
+    assert fixed(file, "--dry-run", code=1)["repairs"]
+
+
+def test_what_is_stored_for_nothing_and_accepted_stays(perceptron, tmp_path, no_clock):
+    file = perceptron("model.onnx")
+    model = onnx.load(file)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((64, 64), np.float32), "spare"))
+    onnx.save(model, file)
+    assert fixed(file, "--dry-run", code=1)["repairs"]
+    (tmp_path / "symlint.toml").write_text('[[accept]]\nrule = "unused-initializer"\nreason = "a tool reads it"\n')
+    (left,) = fixed(file, "--dry-run")["left"]
+    assert (left["where"], left["accepted"]) == ("spare", True)

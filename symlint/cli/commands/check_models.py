@@ -26,7 +26,7 @@ from symlint.model.errors import UsageProblem
 
 if TYPE_CHECKING:
     from symlint.audit.baseline import Baseline
-    from symlint.audit.outcome import Run
+    from symlint.audit.outcome import Report, Run
 
 
 def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
@@ -144,7 +144,7 @@ def command(
         settings = Configurations(config, **flags, **limits, **loops.settings)
         shown = {form, *(kind for kind, _ in output)}
         saved = "html" in shown or (not quiet and "full" in shown)
-        result = accepted.of(_judged(paths, settings, watch, status, saved=saved), quiet=quiet)
+        result = accepted.of(_judged(paths, settings, watch, status, accepted, saved=saved), quiet=quiet)
         _write(result, output, Style(verbose=verbose, notes=notes))
         style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)
         click.echo(reporter(form)(result, style), nl=False, color=style.color)
@@ -153,7 +153,15 @@ def command(
     ctx.exit(result.exit_code)
 
 
-def _judged(paths: Sequence[str], settings: Configurations, watch: Watch, status: _Status, *, saved: bool) -> Run:
+def _judged(
+    paths: Sequence[str],
+    settings: Configurations,
+    watch: Watch,
+    status: _Status,
+    acceptance: _Acceptance,
+    *,
+    saved: bool,
+) -> Run:
     """What the rules say of all models that the paths name."""
     # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
     from symlint.audit.engine import find, run
@@ -163,7 +171,7 @@ def _judged(paths: Sequence[str], settings: Configurations, watch: Watch, status
     for each in (settings.run, *map(settings.of, files)):
         each.chosen(rules())  # a selector that names nothing is told before the work
     with status.of(files):
-        return run(files, missing, rules(), settings, watch, saved=saved)
+        return run(files, missing, rules(), settings, watch, accepts=acceptance.accepting(files), saved=saved)
 
 
 class _Acceptance:
@@ -182,6 +190,13 @@ class _Acceptance:
             raise UsageProblem(f"{write}: its folder does not exist")
         old = self._write if self._write and self._write.exists() else Path(read) if read is not None else None
         self._old = baseline.read(old) if old else None
+
+    def accepting(self, files: Sequence[str]) -> Callable[[Report], Report]:
+        """What accepts findings of single models."""
+        from symlint.audit.acceptance import accepting
+        from symlint.lint.rule import rules
+
+        return accepting(files, rules(), dt.date.today().isoformat(), self._old)
 
     def of(self, run: Run, *, quiet: bool) -> Run:
         """The run with what is accepted; writes what is asked for."""

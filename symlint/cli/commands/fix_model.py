@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,11 @@ from symlint.evidence.options import TARGETS
 from symlint.model.errors import MissingModel, UnreadableModel, exit_code
 
 if TYPE_CHECKING:
+    from symlint.audit.acceptance import Accepting
     from symlint.cli.report.repairs import Repaired
     from symlint.lint.configuration import Configurations
+    from symlint.lint.settings import Settings
+    from symlint.repair.plan import Spared
     from symlint.repair.result import Wish
 
 AUTO = 0
@@ -74,6 +77,7 @@ class Alignment(click.ParamType[int]):
     "--input", "inputs", multiple=True, callback=named_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
+@click.option("--baseline", type=click.Path(dir_okay=False), help="Leave alone what stands in this file.")
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
 @config_option
 @color_option
@@ -82,25 +86,31 @@ def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: st
     """Write smaller networks that compute the same functions.
 
     Repairs what the rules find: dead units go, constant ones become biases, equal ones are merged, products of low
-    rank get as narrow as their rank; what is stored unread or twice goes. MODELS are files, or folders that are
+    rank get as narrow as their rank; what is stored unread or twice goes. What the configuration or --baseline accepts
+    is left alone. MODELS are files, or folders that are
     searched for *.onnx. Each result is compared with its original in onnxruntime on random inputs of several sizes; a
     repair that does not hold is left out and told, and so is what stays of that `symlint check` counts. Exits with 0
     when the results were written (copies, where there is nothing to repair), with 1 when --dry-run has found something
     to repair, with 2 when the call is wrong, with 3 when there is no model, with 4 when one cannot be read or no weight
     of it be reached, with 5 when no repair held.
     """
+    from symlint.audit.acceptance import accepting
+    from symlint.audit.baseline import read
     from symlint.audit.engine import find
     from symlint.cli.report.repairs import as_json, as_text, together
     from symlint.lint.configuration import Configurations
+    from symlint.lint.rule import rules
 
     where = Destination(asked["output"], asked["out_dir"], asked["in_place"], asked["dry_run"])
     settings = Configurations(asked["config"], target=asked["target"])
     files, missing = find(models, lambda file: settings.of(file).excludes(file))
     targets = where.of([*files, *missing], models)
+    baseline = read(Path(asked["baseline"])) if asked["baseline"] is not None else None
+    accepts = accepting(files, rules(), dt.date.today().isoformat(), baseline)
     several, style = len(targets) > 1 or where.folder is not None, style_for(color)
     results: list[Repaired | UnreadableModel] = []
     for model, target in targets.items():
-        one = MissingModel(model) if model in missing else _tried(model, target, settings, asked)
+        one = MissingModel(model) if model in missing else _tried(model, target, settings, accepts, asked)
         results.append(one)
         if isinstance(one, UnreadableModel):
             click.echo(f"symlint: {printable(str(one))}", err=True)
@@ -116,44 +126,54 @@ def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: st
 
 
 def _tried(
-    model: str, target: Path | None, settings: Configurations, asked: Mapping[str, Any]
+    model: str, target: Path | None, settings: Configurations, accepts: Accepting, asked: Mapping[str, Any]
 ) -> Repaired | UnreadableModel:
     """One model repaired, or why it could not be read."""
     try:
-        return _repaired(model, target, settings, asked)
+        return _repaired(model, target, settings, accepts, asked)
     except UnreadableModel as problem:
         return problem
 
 
-def _repaired(model: str, target: Path | None, settings: Configurations, asked: Mapping[str, Any]) -> Repaired:
+def _repaired(
+    model: str, target: Path | None, settings: Configurations, accepts: Accepting, asked: Mapping[str, Any]
+) -> Repaired:
     """One model repaired, and written where it is wanted. Raises UnreadableModel."""
     from symlint.audit.remainder import remainder
+    from symlint.audit.sparing import sparing
     from symlint.cli.report.repairs import Repaired
     from symlint.lint.rule import rules
     from symlint.repair.fixing import fix
 
-    wish = _wish(model, asked)
+    acting = _acting(model, asked)
+    accepted = sparing(model, acting, rules(), accepts if acting.accept or accepts.baseline else None)
+    wish = _wish(acting, asked, accepted.repairs)
     with TemporaryDirectory(prefix="symlint-") as folder:
         with waiting(f"{model}: repairing it and proving that its outputs stay"):
             fixed = fix(model, Path(folder), wish)
-            today = dt.date.today().isoformat()
-            rest = remainder(fixed, wish, rules(), settings.of(model), today)
+            rest = remainder(fixed, wish, rules(), settings.of(model), accepts, accepted.places)
         written = target is not None and not fixed.failed
         if target is not None and written:
             write(fixed.path, Path(model), target, keep=asked["in_place"])
     return Repaired(fixed, rest, str(target) if written else None)
 
 
-def _wish(model: str, asked: Mapping[str, Any]) -> Wish:
+def _acting(model: str, asked: Mapping[str, Any]) -> Settings:
+    """What a model's findings are chosen by that a fix acts on."""
     from symlint.lint.configuration import Configurations
+
+    flags = {name: asked[name] for name in ("select", "ignore", "target")}
+    return Configurations(asked["config"], **flags).of(model)
+
+
+def _wish(settings: Settings, asked: Mapping[str, Any], spared: Sequence[Spared]) -> Wish:
     from symlint.lint.rule import rules
     from symlint.repair.choice import SAFETY, acted_on
     from symlint.repair.result import Wish
 
-    select, ignore, align = asked["select"], asked["ignore"], asked["align"]
-    settings = Configurations(asked["config"], select=select, ignore=ignore, target=asked["target"]).of(model)
+    align = asked["align"]
     return Wish(
-        acted_on(settings, rules(), asked["safety"], drops=asked["absorb"] or bool(select)),
+        acted_on(settings, rules(), asked["safety"], drops=asked["absorb"] or bool(asked["select"])),
         align or 1,
         ROUND if align < 2 else (),
         fastest=align == AUTO,
@@ -163,6 +183,7 @@ def _wish(model: str, asked: Mapping[str, Any]) -> Wish:
         balance=asked["balance"],
         evidence=SAFETY[asked["safety"]],
         asked=settings.asked(rules()),
+        spared=spared,
     )
 
 

@@ -44,6 +44,10 @@ class Hanging:
             yield Text.assemble(" " * (self.first + 2), line)
 
 
+class Unbroken(Text):
+    """A line that is made to be copied, such as a command: it goes over the width rather than being broken."""
+
+
 def report(run: Run, style: Style) -> str:
     """The text, with control sequences when the style has colours."""
     return typeset(_blocks(run, style), style)
@@ -64,7 +68,7 @@ def typeset(blocks: Iterator[RenderableType], style: Style, *, wrap: bool = True
     )
     with console.capture() as capture:
         for block in blocks:
-            console.print(block, soft_wrap=not wrap)
+            console.print(block, soft_wrap=not wrap or isinstance(block, Unbroken))
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
@@ -95,7 +99,7 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
         yield Text("")
     for line in standing(run):
         yield Hanging(Text(line, style="yellow"))
-    yield from (Hanging(Text(line)) for line in _help(run))
+    yield from _help(run)
     yield Hanging(summary(run))
 
 
@@ -155,17 +159,18 @@ def left_out(report: Report) -> Iterator[str]:
         yield f"not audited: {what}: {printable(f'{tensor}: {reason}' if tensor else reason)}"
 
 
-def _help(run: Run) -> Iterator[str]:
+def _help(run: Run) -> Iterator[RenderableType]:
     """What can be repaired, what that takes away in all, and the command for each model."""
     concerned = [item for item in run.reports if reparable(item)]
     if not concerned:
         return
     many = f" in {count(len(concerned), 'model')}" if len(concerned) > 1 else ""
     number = sum(len(reparable(item)) for item in concerned)
-    yield f"{count(number, 'finding')}{many} can be repaired{_in_all(concerned)}:"
-    yield from (f"  symlint fix {quote(printable(i.path))} -o OUT{_flags(i, run)}" for i in concerned[:_MODELS_SHOWN])
+    yield Hanging(Text(f"{count(number, 'finding')}{many} can be repaired{_in_all(concerned)}:"))
+    for item in concerned[:_MODELS_SHOWN]:
+        yield Unbroken(f"  symlint fix {quote(printable(item.path))} -o OUT{_flags(item, run)}")
     if len(concerned) > _MODELS_SHOWN:
-        yield f"  and {count(len(concerned) - _MODELS_SHOWN, 'more model')}"
+        yield Text(f"  and {count(len(concerned) - _MODELS_SHOWN, 'more model')}")
 
 
 def _in_all(concerned: list[Report]) -> str:
@@ -189,6 +194,8 @@ def _flags(item: Report, run: Run) -> str:
     for name in ("select", "ignore"):
         if item.settings and item.settings.origins.get(name) == COMMAND:
             words.append(f"--{name} {','.join(getattr(item.settings, name))}")
+    named = {"config": run.config, "baseline": run.standing.baseline}
+    words += [f"--{name} {quote(printable(file))}" for name, file in named.items() if file]
     return "".join(f" {word}" for word in words)
 
 

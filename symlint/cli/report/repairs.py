@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from symlint.cli.report import Style
-from symlint.cli.report.full import typeset
+from symlint.cli.report.full import Hanging, typeset
 from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
 from symlint.model.errors import UnreadableModel
@@ -116,9 +116,9 @@ def _blocks(one: Repaired) -> Iterator[RenderableType]:
     if fixed.done:
         yield _repairs(fixed)
         yield Text("")
-    if one.left:
-        yield Text("left alone", style="bold")
-        yield _rest(one.left)
+    for reason, left in _by_reason(one.left).items():
+        yield Hanging(Text.assemble(("left alone", "bold"), f": {printable(reason)}"))
+        yield _rest(left)
         yield Text("")
     if fixed.done:
         yield _costs(fixed)
@@ -160,11 +160,19 @@ def _repairs(fixed: Fixed) -> Table:
     return table
 
 
+def _by_reason(left: Sequence[Left]) -> dict[str, list[Left]]:
+    groups: dict[str, list[Left]] = {}
+    for one in left:
+        groups.setdefault(one.reason, []).append(one)
+    return groups
+
+
 def _rest(left: Sequence[Left]) -> Table:
+    """What stays for one reason."""
     table = Table.grid(padding=(0, 2))
     for one in left:
-        style = "red" if one.refuted else "yellow"
-        table.add_row(Text(one.rule, style=style), one.name, Text(printable(one.where)), Text(printable(one.reason)))
+        style = "red" if one.refuted else "dim" if one.accepted else "yellow"
+        table.add_row(Text(f"  {one.rule}", style=style), one.name, Text(printable(one.where), overflow="fold"))
     return table
 
 
@@ -226,7 +234,7 @@ def _proof(one: Repaired) -> Text:
     fixed = one.fixed
     proof = fixed.proof
     if proof is None:
-        return Text(fixed.unreached or ("nothing could be repaired" if one.left else "nothing to repair"))
+        return Text(fixed.unreached or _idle(one))
     if proof.outcome != "held":
         why = " ".join(proof.reason.split())[:_LONG] or "the outputs differ"
         return Text(f"not proven: {printable(why)}", style="red")
@@ -235,6 +243,13 @@ def _proof(one: Repaired) -> Text:
         return Text(f"identical outputs {tried}")
     noise = "" if proof.noise is None else f" (rounding alone moves it by {proof.noise:.1e})"
     return Text(f"same outputs {tried}: they differ by at most {proof.difference:.1e} of the largest{noise}")
+
+
+def _idle(one: Repaired) -> str:
+    """Why nothing was done."""
+    if all(each.accepted for each in one.left):
+        return "nothing to repair but what is accepted" if one.left else "nothing to repair"
+    return "nothing could be repaired"
 
 
 def _end(one: Repaired) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.lint.rule import Rule
-from symlint.repair.plan import Key, Repair
+from symlint.repair.plan import Key, Repair, Spared
 from symlint.repair.promises.amount import amount
 from symlint.repair.promises.intent import Forecast, Intent
 from symlint.repair.units.branches import bypassed
@@ -36,12 +36,15 @@ class Promise:
                 told = {**self._plan(tuple(mine), evidence).taken, **told}
         return told
 
-    def parameters(self, rules: Collection[Rule], evidence: Collection[str]) -> int | None:
-        """The parameters that go in all, where a fix acts on these rules and this evidence.
+    def parameters(
+        self, rules: Collection[Rule], evidence: Collection[str], spared: Collection[Spared] = ()
+    ) -> int | None:
+        """The parameters that go in all, where a fix acts on these rules and this evidence, and spares what it is told.
 
         None where only carrying the repairs out tells.
         """
-        chosen = tuple(r for r in self.found if r.finding.evidence in evidence and r.rule in rules)
+        asked = (r for r in self.found if r.finding.evidence in evidence and r.rule in rules)
+        chosen = tuple(r for r in asked if not any(one.covers(r) for one in spared))
         return self._plan(chosen, tuple(evidence)).amount if chosen else None
 
     def _plan(self, chosen: tuple[Repair, ...], evidence: tuple[str, ...]) -> _Plan:
