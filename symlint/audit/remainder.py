@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from symlint.audit.engine import audit
 from symlint.audit.outcome import Report
@@ -11,6 +13,8 @@ from symlint.audit.sparing import place
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
+from symlint.model.load import load
+from symlint.repair.fixing import shrinkable
 from symlint.repair.result import Fixed, Left, Wish
 
 UNKNOWN = "no repair is known"
@@ -43,11 +47,26 @@ def remainder(
     by_code = {rule.code: rule for rule in rules}
     told = {*accepted, *((one.rule, one.where) for one in fixed.left)}
     partial = {(one.rule, one.where): one.reason for one in fixed.partial}
+    rest = [(f, where) for f, where in _counted(report) if (f.rule, where) not in told]
+    carried = any("carried" in f.facts for f, _ in rest) and not wish.shrinks
+    gains = _gains(fixed, wish, settings) if carried else {}
     return tuple(
-        Left(f.rule, f.name, where, partial.get((f.rule, where)) or _reason(f, by_code[f.rule], wish), refuted=False)
-        for f, where in _counted(report)
-        if (f.rule, where) not in told
+        Left(f.rule, f.name, where, partial.get((f.rule, where)) or _why(f, by_code[f.rule], wish, gains), False)
+        for f, where in rest
     )
+
+
+def _gains(fixed: Fixed, wish: Wish, settings: Settings) -> dict[str, str]:
+    """Input of a state -> what `--shrink-states` would make of it."""
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        return {one.input: str(one) for one in shrinkable(settings.with_states(load(fixed.path)), Path(folder), wish)}
+
+
+def _why(finding: Finding, rule: Rule, wish: Wish, gains: Mapping[str, str]) -> str:
+    """Why a finding stays, and of one about a state what would become of that."""
+    inputs = finding.facts["carried"]["inputs"] if "carried" in finding.facts else ()
+    told = [gains[name] for name in inputs if name in gains]
+    return f"--shrink-states would give {', '.join(told)}" if told else _reason(finding, rule, wish)
 
 
 def _counted(report: Report) -> Iterator[tuple[Finding, str]]:

@@ -80,6 +80,7 @@ def _fixed(model: Model, made: Outcome, found: _Compared, align: int, all_: Mapp
         made.unreached,
         variants if len(variants) > 1 or align == UNCUT else (),
         made.partial,
+        made.shrunk,
     )
 
 

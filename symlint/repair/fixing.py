@@ -22,6 +22,7 @@ from symlint.repair.balancing import balancing
 from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing
 from symlint.repair.result import Done, Fixed, Left, Outcome, Wish
 from symlint.repair.sharing import shared
+from symlint.repair.states import Shrunk, shrunk
 from symlint.repair.storage import outside, save
 from symlint.repair.units.absorbing import absorbed
 from symlint.repair.worker import Worker
@@ -32,6 +33,8 @@ from symlint.symmetry.structure import Structure
 
 SIGN = "symlint.fix."
 """How the keys begin under which a repaired file keeps the reasons of its repairs."""
+STATE = "symlint.state."
+"""How the keys begin under which it keeps the new sizes of states."""
 UNTRIED = Proof("held")
 """Stands for a proof where only what would be done is asked for."""
 STAGES = 12
@@ -43,7 +46,7 @@ def fix(path: str, folder: Path, wish: Wish) -> Fixed:
 
     Raises UnreadableModel for the model, and UsageProblem for values of an input that it does not have.
     """
-    model = load(path)
+    model = load(path) if wish.closed is None else wish.closed(load(path))
     _fits(model, wish)
 
     def make(align: int, refuted: Mapping[Key, str] | None) -> Outcome:
@@ -64,6 +67,12 @@ def foretold(
     A model that was examined already is not examined again.
     """
     return _Fix(model, folder, wish, proves=False, examined=examined).untried()
+
+
+def shrinkable(model: Model, folder: Path, wish: Wish) -> tuple[Shrunk, ...]:
+    """The states of a model that a fix could make narrower, were it asked to; nothing is run, nothing is proven."""
+    path, done = foretold(model, folder, replace(wish, shrinks=True, align=1))
+    return shrunk(model, replace(load(str(path)), states=model.states)) if done else ()
 
 
 def _fits(model: Model, wish: Wish) -> None:
@@ -112,10 +121,11 @@ class _Fix:
         if self.wish.balances:
             path, done = self._balance(path, done)
         path, done = self._shared(path, done)
+        narrower = shrunk(self.model, self._read(path)) if done and self.wish.shrinks else ()
         if done:
-            path = self._signed(path, done)
+            path = self._signed(path, done, narrower)
         left, partial = self._leftover()
-        return Outcome(path, tuple(done), left, partial, self.proof, self.unreached, self.refuted)
+        return Outcome(path, tuple(done), left, partial, self.proof, self.unreached, self.refuted, narrower)
 
     def untried(self) -> tuple[Path, tuple[Done, ...]]:
         """The file after all stages, and what they have done."""
@@ -157,8 +167,12 @@ class _Fix:
 
     def _examined(self, path: Path) -> tuple[Symmetry, Structure]:
         if path != Path(self.model.path):
-            return examine(load(path))
+            return examine(self._read(path))
         return self.examined or examine(self.model)
+
+    def _read(self, path: Path) -> Model:
+        """The network that a stage has made, with the states of the first."""
+        return replace(load(path), states=self.model.states)
 
     def _spared(self, vain: Collection[Key], tried: Iterable[Repair], worker: Worker) -> None:
         """Leave repairs alone whose units cannot be taken away after all."""
@@ -215,12 +229,12 @@ class _Fix:
     def _staged(
         self, context: Context, found: Sequence[Repair], pending: Sequence[Pending]
     ) -> tuple[Worker, tuple[Path, Stage] | None]:
-        worker = Worker(known(context, self.wish.evidence), self.wish.align)
+        worker = Worker(known(context, self.wish.evidence), self.wish.align, shrinks=self.wish.shrinks)
         return worker, self._stage(worker, found, pending)
 
     def _absorb(self, path: Path) -> tuple[Path, Done] | None:
         """The file without biases that others can take over, if that holds."""
-        _, structure = examine(load(path))
+        _, structure = examine(self._read(path))
         made = absorbed(structure)
         if made is None:
             return None
@@ -240,7 +254,7 @@ class _Fix:
 
     def _balance(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The weights in another gauge, if that holds."""
-        made = balancing(Context(*examine(load(path)), self.wish.asked), self.wish, self._wanted)
+        made = balancing(Context(*examine(self._read(path)), self.wish.asked), self.wish, self._wanted)
         if made is None:
             return path, done
         out = self._next()
@@ -256,7 +270,7 @@ class _Fix:
     def _shared(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The file without what it stores for nothing, after all repairs, so that these see each tensor for itself."""
         for rule in [rule for rule in self.wish.rules if rule.repair in STORING]:
-            model = load(path)
+            model = self._read(path)
             if not spare(model):
                 break
             for finding in rule.findings(Context(*examine(model))):
@@ -280,13 +294,14 @@ class _Fix:
                     self.left[repair.key] = repair, f"not proven: {_told(proof)}"
         return path, done
 
-    def _signed(self, path: Path, done: Sequence[Done]) -> Path:
-        """The last file with the reason of every repair in its metadata."""
+    def _signed(self, path: Path, done: Sequence[Done], narrower: Sequence[Shrunk]) -> Path:
+        """The last file with the reason of every repair, and the new sizes of states, in its metadata."""
         file = opened(path)
         used = sum(key.startswith(SIGN) for key in file.metadata_props)
         for k, one in enumerate(done, start=used + 1):
             taken = f" ({one.removed} of {one.units} taken away)" if one.units else ""
             file.metadata_props[f"{SIGN}{k}"] = f"{one.rule} {one.name}: {one.reason}{taken}"
+        file.metadata_props.update({f"{STATE}{one.input}": str(one) for one in narrower})
         out = self.folder / "fixed.onnx"
         save(file, out, self.least)
         return out

@@ -130,7 +130,13 @@ def _single(model: Model) -> dict[str, Shape]:
 
 
 def _resized(model: Model, shapes: Mapping[str, Shape]) -> Model:
-    """The model with these shapes of its inputs; as it was where the network refuses them."""
+    """The model with these shapes of its inputs, where it takes any; as it was where the network refuses them."""
+    free = set(model.symbols.values())
+    shapes = {
+        name: tuple(n if m in free else m for n, m in zip(shape, model.shapes[name], strict=True))
+        for name, shape in shapes.items()
+        if name in model.shapes
+    }
     if all(model.shapes.get(name) == shape for name, shape in shapes.items()):
         return model
     declared = {name: (model.dtypes.get(name, "float32"), shape) for name, shape in shapes.items()}

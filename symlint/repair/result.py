@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model
 from symlint.repair.measure import Measure, Timing
 from symlint.repair.plan import Key, Spared
+from symlint.repair.states import Shrunk
 from symlint.runtime.proof import Proof
 
 
@@ -68,6 +69,8 @@ class Outcome:
     proof: Proof | None
     unreached: str = ""
     refuted: Mapping[Key, str] = field(default_factory=dict)
+    shrunk: tuple[Shrunk, ...] = ()
+    """States that are narrower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ class Fixed:
     """What the result would cost at other widths, it itself among them; empty where no width was to change."""
     partial: tuple[Left, ...] = ()
     """Why no more was done of what was carried out in part."""
+    shrunk: tuple[Shrunk, ...] = ()
+    """States that are narrower, where that was asked for."""
 
     @property
     def failed(self) -> bool:
@@ -136,6 +141,10 @@ class Wish:
     """Thresholds of the rules, and what the model is meant for."""
     spared: Sequence[Spared] = ()
     """What is left alone, since it is accepted."""
+    closed: Callable[[Model], Model] | None = None
+    """Gives the model its states, of which whole sequences stay the same then; None where any value of them counts."""
+    shrinks: bool = False
+    """Whether states may become narrower, so that their callers keep fewer numbers."""
 
     @property
     def balances(self) -> bool:

@@ -20,11 +20,11 @@ from symlint.symmetry.motion.motion import Weights, fresh_weights
 class Worker:
     """Carries out repairs on one file."""
 
-    def __init__(self, context: Context, align: int = 1) -> None:
+    def __init__(self, context: Context, align: int = 1, *, shrinks: bool = False) -> None:
         self.context = context
         self.structure = context.structure
         self.model = self.structure.program.model
-        self.forecast = Forecast(context, align)
+        self.forecast = Forecast(context, align, shrinks=shrinks)
         self.left: dict[Key, str] = {}
         """What the last stage could not carry out, and why."""
 

@@ -83,17 +83,17 @@ class _Server:
         return {"seconds": seconds, "count": len(arrays)}
 
     def time(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Seconds of several sessions on the same inputs, taken in turns, so often and at least so long."""
-        feeds = _arrays(self.folder / request["feeds"])
-        sessions = [self.sessions[key] for key in request["keys"]]
+        """Seconds of several sessions, each on its inputs, taken in turns, so often and at least so long."""
+        wanted = request["keys"], request["feeds"]
+        sessions = [(self.sessions[key], _arrays(self.folder / x)) for key, x in zip(*wanted, strict=True)]
         seconds: list[list[float]] = [[] for _ in sessions]
-        for session in sessions:
+        for session, feeds in sessions:
             session.run(None, feeds)
         end = time.perf_counter() + request["lasting"]
         for number in range(MOST * request["repeats"]):
             if number >= request["repeats"] and time.perf_counter() >= end:
                 break
-            for session, taken in zip(sessions, seconds, strict=True):
+            for (session, feeds), taken in zip(sessions, seconds, strict=True):
                 begun = time.perf_counter()
                 session.run(None, feeds)
                 taken.append(time.perf_counter() - begun)

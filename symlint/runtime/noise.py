@@ -11,6 +11,7 @@ import numpy as np
 from symlint.model.graph import Array, Model
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL
+from symlint.runtime.rollout import Rollout
 from symlint.runtime.runner import Loaded, Run, Runner
 
 UNIT = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
@@ -34,6 +35,21 @@ class Trial:
     optimised: Run
     seconds: float
     """How long the first of both took."""
+    loop: Rollout | None = None
+    """The steps that were taken from there."""
+
+    def apart(self, after: Run, before: Run | None = None) -> tuple[float, ...]:
+        """The difference of each output, at whatever step, from what another file makes of these inputs."""
+        found = differences((before or self.plain).outputs, after.outputs)
+        if self.loop is None:
+            return found
+        count = self.count
+        return tuple(max(found[k::count]) for k in range(count))
+
+    @property
+    def count(self) -> int:
+        """How many outputs are compared."""
+        return len(self.plain.outputs) if self.loop is None else self.loop.seen
 
 
 def noise(runner: Runner, model: Model, path: Path, trials: Sequence[Trial], seed: int) -> tuple[float, ...]:
@@ -41,12 +57,12 @@ def noise(runner: Runner, model: Model, path: Path, trials: Sequence[Trial], see
 
     `path` is the file of `model`, or its copy in float32.
     """
-    found = [differences(t.plain.outputs, t.optimised.outputs) for t in trials if t.optimised.failure is None]
+    found = [t.apart(t.optimised) for t in trials if t.optimised.failure is None]
     slow = trials[0].seconds > SLOW
     for level in () if slow else ("basic", "extended"):
         found += _moved(runner, runner.load(path, level, seed=OTHER), trials[:1])
     found += _moved(runner, runner.load(path, weights=nudged(model, seed), seed=OTHER), trials[:1] if slow else trials)
-    return _largest(found, len(trials[0].plain.outputs))
+    return _largest(found, trials[0].count)
 
 
 def more_noise(runner: Runner, model: Model, path: Path, trials: Sequence[Trial], seed: int) -> tuple[float, ...]:
@@ -55,7 +71,7 @@ def more_noise(runner: Runner, model: Model, path: Path, trials: Sequence[Trial]
     for draw in range(1, 2 if trials[0].seconds > SLOW else DRAWS + 1):
         weights = nudged(model, seed + draw, UNITS)
         found += _moved(runner, runner.load(path, weights=weights, seed=OTHER), trials)
-    return _largest(found, len(trials[0].plain.outputs))
+    return _largest(found, trials[0].count)
 
 
 def nudged(model: Model, seed: int, units: float = 1.0) -> dict[str, Array]:
@@ -80,9 +96,9 @@ def nudged(model: Model, seed: int, units: float = 1.0) -> dict[str, Array]:
 def _moved(runner: Runner, other: Loaded, trials: Sequence[Trial]) -> list[tuple[float, ...]]:
     if other.failure is not None:
         return []
-    answers = [(trial, runner.run(other, trial.feeds)) for trial in trials]
+    answers = [(trial, runner.run(other, trial.feeds, trial.loop)) for trial in trials]
     runner.drop(other)
-    return [differences(trial.plain.outputs, a.outputs) for trial, a in answers if a.failure is None]
+    return [trial.apart(a) for trial, a in answers if a.failure is None]
 
 
 def _largest(found: Sequence[tuple[float, ...]], count: int) -> tuple[float, ...]:

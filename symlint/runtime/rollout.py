@@ -20,6 +20,8 @@ MANY, FEW = 64, 8
 """Steps of a network whose weights take less than `ROOM` bytes, and of a larger one."""
 LEAST = 3
 """Steps that a network must take."""
+BATCHES = (1, 3)
+"""Numbers of sequences at once that are tried where a network takes any."""
 ROOM = 1 << 24
 
 
@@ -30,6 +32,8 @@ class Rollout:
     pairs: tuple[tuple[str, str], ...]
     """Input and output of each state."""
     steps: int
+    seen: int = 1
+    """How many outputs others read."""
 
     @property
     def inner(self) -> frozenset[str]:
@@ -41,7 +45,7 @@ def rollout(model: Model) -> Rollout | None:
     """The steps in which a model with states is tried; None for one without."""
     pairs = tuple((state.input, state.output) for state in model.states if state.closed)
     size = sum(4 * tensor.size for tensor in model.tensors.values())
-    return Rollout(pairs, MANY if size < ROOM else FEW) if pairs else None
+    return Rollout(pairs, MANY if size < ROOM else FEW, len(model.graph.outputs) - len(pairs)) if pairs else None
 
 
 def starts(model: Model, feeds: Feeds) -> Iterator[Feeds]:
@@ -67,6 +71,20 @@ def starts(model: Model, feeds: Feeds) -> Iterator[Feeds]:
         for cache, total in ((empty, new), (zeros, new + past)):
             small = {n: _one(x, model.shapes[n], single) for n, x in {**feeds, **zeros, **cache}.items()}
             yield _begun(small, total)
+
+
+def batched(model: Model, feeds: Feeds, count: int) -> Feeds | None:
+    """The same first step of so many sequences at once; None where the states do not take any number of them."""
+    closed, free = [state for state in model.states if state.closed], set(model.symbols.values())
+    batch = free.intersection(*({model.shapes[s.input][k] for k in s.axes} for s in closed)) if closed else set[int]()
+    if not batch:
+        return None
+    made = dict(feeds)
+    for name, x in feeds.items():
+        for axis, size in enumerate(model.shapes[name]):
+            if size in batch:
+                made[name] = made[name].take(np.arange(count) % x.shape[axis], axis)
+    return made
 
 
 def _one(values: Array, shape: Shape, single: Set[int]) -> Array:

@@ -12,7 +12,8 @@ from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known
 from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
-from symlint.runtime.rollout import rollout, starts
+from symlint.runtime.rollout import BATCHES, batched, rollout, starts
+from symlint.runtime.runner import Run
 from symlint.runtime.session import run_each
 
 FAINT = 1e-4
@@ -122,8 +123,19 @@ class Asking:
         ]
         mute = sum(not answers for _, answers in changes)
         spread = min((c for c, answers in changes if answers), default=1.0)
-        kept = (pair[:1], first) if self._alone else (pair, (*first, *second))
-        return Question(kept[0], kept[1], mute, count, spread, max(noises, default=0.0), exposed, unusual)
+        others, theirs = self._in_batches(path, pair[-1]) if mute < count else ((), ())
+        asked = (*(pair[:1] if self._alone else pair), *others)
+        outputs = (*first, *(() if self._alone else second), *theirs)
+        return Question(asked, outputs, mute, count, spread, max(noises, default=0.0), exposed, unusual)
+
+    def _in_batches(self, path: Path, values: Feeds) -> tuple[tuple[Feeds, ...], tuple[Array, ...]]:
+        """Other numbers of sequences at once, where a network with states takes any, and what it makes of them."""
+        if self._alone:
+            return (), ()
+        made = tuple(x for n in BATCHES if (x := batched(self.model, values, n)) is not None)
+        run = run_each([path], made, self.rollout)[0] if made else Run()
+        finite = all(np.isfinite(y).all() for y in run.outputs if y.dtype.kind == "f")
+        return (made, run.outputs) if run.failure is None and finite else ((), ())
 
 
 def jolted(model: Model, values: Feeds, seed: int) -> dict[str, Array]:

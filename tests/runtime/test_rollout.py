@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from symlint.model.states.state import State
-from symlint.runtime.rollout import Rollout, rolled_out, starts
+from symlint.runtime.rollout import BATCHES, Rollout, batched, rolled_out, starts
+from symlint.runtime.runner import Loaded, fitted
 
 CACHE = State("past", "present", (0, 2), "name")
 SHAPES = {"past": (2, 5, 3), "present": (2, 6, 3), "attention_mask": (2, 9), "position_ids": (2, 1), "x": (2, 2)}
@@ -73,3 +74,21 @@ def test_a_network_that_runs_out_of_places_is_tried_on_the_steps_before(last, st
             list(outputs)
     else:
         assert len(list(outputs)) == steps
+
+
+def test_sequences_are_tried_one_by_one_and_several_at_once():
+    first = next(starts(MODEL, FEEDS))
+    for count in BATCHES:
+        made = batched(MODEL, first, count)
+        assert {name: x.shape[0] for name, x in made.items()} == dict.fromkeys(FEEDS, count)
+        assert made["past"].shape[1:] == first["past"].shape[1:]
+    fixed = SimpleNamespace(states=(CACHE,), shapes=SHAPES, symbols={"seq": 1, "past": 5})
+    assert batched(fixed, first, 3) is None
+    assert batched(SimpleNamespace(states=(), shapes=SHAPES, symbols={"batch": 2}), FEEDS, 3) is None
+
+
+def test_a_file_of_narrower_states_begins_with_fewer_zeros():
+    taken = Loaded(1, (("past", (None, "past", 2), "tensor(float)"), ("x", ("batch", 2), "tensor(float)")))
+    made = fitted(FEEDS, taken)
+    assert made["past"].shape == (2, 5, 2)
+    assert made["x"] is FEEDS["x"]

@@ -76,6 +76,26 @@ def _one(model: str, output: str | None, *, in_place: bool) -> Path:
     return target
 
 
+def write_config(text: str, target: Path, *, replaces: bool) -> Path:
+    """Put what a runtime is to know of a result beside it, and say where.
+
+    Args:
+        text: of the file.
+        target: the result.
+        replaces: whether it may take the place of one that is there; else it is called after the result.
+    """
+    from symlint.model.states.sidecar import NAME
+
+    file = target.parent / NAME
+    if file.exists() and not replaces:
+        file = target.parent / f"{target.stem}.{NAME}"
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageProblem(f"{file}: cannot be written: {error.strerror or error}") from error
+    return file
+
+
 def write(source: Path, model: Path, target: Path, *, keep: bool) -> None:
     """Put the result where it is wanted, in one step, with what is stored beside it; kept is what stood there."""
     from symlint.repair.storage import deliver, outside

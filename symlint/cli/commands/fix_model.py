@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from symlint.cli.commands.arrays import named_arrays, read_array
-from symlint.cli.commands.destinations import Destination, write
+from symlint.cli.commands.destinations import Destination, write, write_config
 from symlint.cli.commands.selecting import rules_option
+from symlint.cli.commands.states import states_options
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.cli.report.words import printable
 from symlint.evidence.options import TARGETS
-from symlint.model.errors import MissingModel, UnreadableModel, exit_code
+from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem, exit_code
 
 if TYPE_CHECKING:
     from symlint.audit.acceptance import Accepting
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from symlint.lint.configuration import Configurations
     from symlint.lint.settings import Settings
     from symlint.repair.plan import Spared
-    from symlint.repair.result import Wish
+    from symlint.repair.result import Fixed, Wish
 
 AUTO = 0
 ROUND = (8, 16)
@@ -79,6 +81,8 @@ class Alignment(click.ParamType[int]):
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
 @click.option("--baseline", type=click.Path(dir_okay=False), help="Leave alone what stands in this file.")
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
+@click.option("--shrink-states", "shrinks", is_flag=True, help="Make states narrower; callers have to know.")
+@states_options("none")
 @config_option
 @color_option
 @click.pass_context
@@ -101,8 +105,10 @@ def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: st
     from symlint.lint.configuration import Configurations
     from symlint.lint.rule import rules
 
+    if asked["shrinks"] and asked["loops"].find is False:
+        raise UsageProblem("--shrink-states is for states, and --states none knows none")
     where = Destination(asked["output"], asked["out_dir"], asked["in_place"], asked["dry_run"])
-    settings = Configurations(asked["config"], target=asked["target"])
+    settings = Configurations(asked["config"], target=asked["target"], **asked["loops"].settings)
     files, missing = find(models, lambda file: settings.of(file).excludes(file))
     targets = where.of([*files, *missing], models)
     baseline = read(Path(asked["baseline"])) if asked["baseline"] is not None else None
@@ -155,14 +161,26 @@ def _repaired(
         written = target is not None and not fixed.failed
         if target is not None and written:
             write(fixed.path, Path(model), target, keep=asked["in_place"])
-    return Repaired(fixed, rest, str(target) if written else None)
+            told = _configured(fixed, target, replaces=asked["in_place"])
+    return Repaired(fixed, rest, str(target) if written else None, told if written else "")
+
+
+def _configured(fixed: Fixed, target: Path, *, replaces: bool) -> str:
+    """Write the file that tells a runtime the sizes of narrower states, where there is one; what became of it."""
+    from symlint.repair.states import config
+
+    try:
+        text = config(fixed.model, fixed.shrunk, target.name)
+        return f"{write_config(text, target, replaces=replaces)}: written" if text is not None else ""
+    except ValueError as error:
+        return str(error)
 
 
 def _acting(model: str, asked: Mapping[str, Any]) -> Settings:
     """What a model's findings are chosen by that a fix acts on."""
     from symlint.lint.configuration import Configurations
 
-    flags = {name: asked[name] for name in ("select", "ignore", "target")}
+    flags = {name: asked[name] for name in ("select", "ignore", "target")} | asked["loops"].settings
     return Configurations(asked["config"], **flags).of(model)
 
 
@@ -171,7 +189,8 @@ def _wish(settings: Settings, asked: Mapping[str, Any], spared: Sequence[Spared]
     from symlint.repair.choice import SAFETY, acted_on
     from symlint.repair.result import Wish
 
-    align = asked["align"]
+    align, loops = asked["align"], asked["loops"]
+    closes = asked["shrinks"] or loops.find or bool(loops.declared)
     return Wish(
         acted_on(settings, rules(), asked["safety"], drops=asked["absorb"] or bool(asked["select"])),
         align or 1,
@@ -184,6 +203,8 @@ def _wish(settings: Settings, asked: Mapping[str, Any], spared: Sequence[Spared]
         evidence=SAFETY[asked["safety"]],
         asked=settings.asked(rules()),
         spared=spared,
+        closed=partial(settings.with_states, strict=bool(loops.declared)) if closes else None,
+        shrinks=asked["shrinks"],
     )
 
 

@@ -280,7 +280,7 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         inputs = listed((printable(name) for name in state["inputs"]), _TENSORS_SHOWN)
         verb = "keeps" if len(state["inputs"]) == 1 else "keep"
         numbers = f"{count(state['of'], 'number')} per {state['per']} where {state['used']:,} would do"
-        yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size, so fix leaves it"
+        yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size: fix --shrink-states"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
     if architectural(finding):

@@ -17,6 +17,7 @@ from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
 from symlint.model.errors import UnreadableModel
 from symlint.repair.result import Cost, Fixed, Left
+from symlint.repair.states import Shrunk
 
 _SHAPES = 4
 _LONG = 240
@@ -32,6 +33,8 @@ class Repaired:
     """What the audit finds in the result, with the reasons why it stays, less what the fix tells of itself."""
     output: str | None
     """None where nothing was written."""
+    config: str = ""
+    """What became of the file beside the model that tells the sizes of its states."""
 
     @property
     def outcome(self) -> str:
@@ -66,12 +69,18 @@ def _entry(one: Repaired) -> dict[str, Any]:
         "reason": fixed.unreached,
         "repairs": [asdict(each) for each in fixed.done],
         "left": [asdict(each) for each in one.left],
+        "states": [_narrower(each) for each in fixed.shrunk],
         "measured_at": _measured_at(fixed),
         "proof": proof,
         "before": _cost(fixed.before),
         "after": _cost(fixed.after),
         "widths": [{"align": v.align, "written": v.written, **_cost(v.cost)} for v in fixed.variants],
     }
+
+
+def _narrower(state: Shrunk) -> dict[str, Any]:
+    sizes = {"before": list(state.before), "after": list(state.after), "per": state.per}
+    return {"input": state.input, "output": state.output, **sizes}
 
 
 def _measured_at(fixed: Fixed) -> dict[str, list[int]] | None:
@@ -115,6 +124,12 @@ def _blocks(one: Repaired) -> Iterator[RenderableType]:
     yield Text("")
     if fixed.done:
         yield _repairs(fixed)
+        yield Text("")
+    if fixed.shrunk:
+        yield Text("narrower states, which callers have to keep as", style="bold")
+        yield from (Text(printable(str(state))) for state in fixed.shrunk)
+        if one.config:
+            yield Text(printable(one.config), style="dim")
         yield Text("")
     for reason, left in _by_reason(one.left).items():
         yield Hanging(Text.assemble(("left alone", "bold"), f": {printable(reason)}"))

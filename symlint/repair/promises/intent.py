@@ -73,9 +73,11 @@ def multiples(align: int) -> str:
 class Forecast:
     """Tells of one file what its repairs would take away."""
 
-    def __init__(self, context: Context, align: int = 1, like: Forecast | None = None) -> None:
-        """`like` has forecast of the same file, of which more or less is known."""
-        self.context, self.align, self.like = context, align, like
+    def __init__(
+        self, context: Context, align: int = 1, like: Forecast | None = None, *, shrinks: bool = False
+    ) -> None:
+        """`like` has forecast of the same file, of which more or less is known; `shrinks` lets states get narrower."""
+        self.context, self.align, self.like, self.shrinks = context, align, like, shrinks
         self.structure = context.structure
         self._spare: dict[Key, tuple[tuple[int, ...], str]] = {}
         self._narrow: dict[str, int | None] = {}
@@ -83,7 +85,7 @@ class Forecast:
     @cached_property
     def whole(self) -> Whole:
         """The network with all its values, as its file has them."""
-        return Whole(self.structure.program) if self.like is None else self.like.whole
+        return Whole(self.structure.program, shrinks=self.shrinks) if self.like is None else self.like.whole
 
     def of(self, chosen: Iterable[Repair], pending: Sequence[Pending] = ()) -> Intent:
         """What goes of all these at once: units that lie in the same tensors go together or not at all.

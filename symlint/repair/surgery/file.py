@@ -210,7 +210,9 @@ class _FileSurgery(Surgery):
     def _declare(self) -> None:
         """Tell the new sizes of values that the file declares."""
         values = self.narrowing.whole.lowering.values
-        kept_as_is = {*self.file.graph.inputs, *self.file.graph.outputs}
+        states = {name for loop in self.narrowing.whole.states.values() for name in (loop.input, loop.output)}
+        ends = (*self.file.graph.inputs, *self.file.graph.outputs)
+        kept_as_is = {end for end in ends if (ref := values.get(end.name or "")) is None or ref.name not in states}
         made = [out for node in self.file.graph.all_nodes() for out in node.outputs]
         for out in (*made, *(x for graph in self.file.graphs() for x in graph.inputs)):
             ref = values.get(out.name or "")

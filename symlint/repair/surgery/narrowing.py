@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,9 @@ Left = tuple[Kept | None, ...]
 """Axis by axis which indices are left; None for all of them."""
 
 
+CALLERS = "callers of the network know the size of its states; --shrink-states makes them narrower"
+
+
 class Immovable(Exception):
     """Units that cannot be taken away, because something depends on how many there are."""
 
@@ -27,8 +30,13 @@ class Immovable(Exception):
 class Whole:
     """A network with every value that its file has, written-out normalisations included."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, shrinks: bool = False) -> None:
         self.lowering = lowered(program)
+        loops = self.lowering.program.loops
+        self.states = {loop.input: loop for loop in loops}
+        """Input -> the state that comes back by it."""
+        self.shrinks = shrinks
+        """Whether these may become narrower."""
         self.axes = walk(self.lowering.program)
         self.expansion = Expansion(self.axes.factors)
 
@@ -112,9 +120,24 @@ class Narrowing:
         self.masks = self._carried(wanted)
         if any(leaf in whole.counted for leaf in self.masks):
             raise Immovable("an average or a normalisation counts them")
-        for name in self._near(wanted):
+        near = self._near(wanted)
+        for name in near - self._shrunk(near):
             if not same(self.of(name), wanted.get(name, (None,) * len(self.of(name)))):
                 raise Immovable(f"{whole.lowering.program.weights.get(name, name)} is read in another grouping as well")
+
+    def _shrunk(self, near: Set[str]) -> set[str]:
+        """The inputs and outputs by which states go that become narrower, on both sides alike."""
+        found = set[str]()
+        for loop in self.whole.states.values():
+            if near.isdisjoint((loop.input, loop.output)):
+                continue
+            if not self.whole.shrinks:
+                raise Immovable(CALLERS)
+            before, after = ([self.of(name)[k] for k in loop.axes] for name in (loop.input, loop.output))
+            if not same(tuple(before), tuple(after)):
+                raise Immovable(f"{loop.input} and {loop.output} would not go together")
+            found |= {loop.input, loop.output}
+        return found
 
     def _near(self, wanted: Mapping[str, Left]) -> set[str]:
         """The weights, inputs and outputs that hold a leaf with a mask, or should."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from symlint.model.graph import Array, Model, Node
 from symlint.model.operators import known
@@ -128,18 +131,45 @@ class Surgery(ABC):
     # -- numbers that are computed from sizes ---------------------------------------------------------------------
     def _freeze(self) -> None:
         """Store what is computed from the size of something narrowed: scales, lengths, masks, sizes of layouts."""
+        sizes: dict[str, NDArray[np.bool_]] = {}
         for number, call in self.calls():
             if call.op in ("Shape", "Size") and call.inputs and call.inputs[0]:
                 ref = self.narrowing.whole.lowering.values.get(call.inputs[0])
                 if ref is not None and ref.items is None and any(k is not None for k in self.narrowing.of(ref.name)):
                     self.tainted.update(filter(None, call.outputs))
+                    if call.op == "Shape" and len(self.model.constants.get(call.outputs[0], ())) == len(ref.shape):
+                        sizes[call.outputs[0]] = np.array([k is not None for k in self.narrowing.of(ref.name)])
             elif not self.tainted.isdisjoint(call.inputs):
+                if (chosen := self._chosen(call, sizes)) is not None:
+                    sizes[call.outputs[0]] = chosen
+                    if not chosen.any():
+                        continue
                 if (call.outputs and call.outputs[0] in self.model.constants) or call.op == "Identity":
                     self.tainted.update(filter(None, call.outputs))
                     continue
                 for k, name in enumerate(call.inputs):
                     if name in self.tainted:
                         self._frozen(number, call, k, name)
+
+    def _chosen(self, call: Call, sizes: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
+        """Which of the sizes that a call takes of a shape are other ones now; None where it does something else."""
+        numbers = [self._number(name) for name in call.inputs[1:]]
+        if call.op not in ("Gather", "Slice") or call.inputs[0] not in sizes or any(n is None for n in numbers):
+            return None
+        first = sizes[call.inputs[0]]
+        known_numbers = [n for n in numbers if n is not None]
+        if call.op == "Gather" and len(known_numbers) == 1 and first.ndim == 1:
+            return np.asarray(first[known_numbers[0]])
+        if call.op == "Slice" and len(known_numbers) > 1 and first.ndim == 1:
+            start, stop, *rest = (int(n.reshape(-1)[0]) for n in known_numbers)
+            return first[start : stop : rest[1] if len(rest) > 1 else 1]
+        return None
+
+    def _number(self, name: str) -> Array | None:
+        """A number that the file decides."""
+        if name in self.model.constants:
+            return None if name in self.model.moving else self.model.constants[name]
+        return self.model.tensors[name].read() if name in self.model.tensors else None
 
     def _frozen(self, number: int, call: Call, k: int, name: str) -> None:
         found = self.model.constants.get(name)

@@ -13,6 +13,7 @@ import numpy as np
 from symlint.model.graph import Array, Model, Shape
 from symlint.runtime.inputs.probe import feeds
 from symlint.runtime.noise import SLOW, Trial
+from symlint.runtime.rollout import BATCHES, Rollout, batched, rollout, starts
 from symlint.runtime.runner import Dim, Loaded, Run, Runner
 
 # Inputs for a proof: symbolic dimensions with several numbers each, and random values of several spreads.
@@ -168,10 +169,13 @@ def collect(
 
     Inputs of which the outputs are finite are preferred.
     """
-    collection = _Collection(runner, plain, optimised)
+    collection = _Collection(runner, plain, optimised, loop := rollout(model))
     taken = inputs(model, plain)
     options = choices(taken)
     for spread in range(len(options)):
+        if loop is not None:
+            collection.attempt(_begun(taken, spread, collection.kind, seed))
+            continue
         sizes = options[0] if spread == 2 and collection.slow else options[spread]
         kinds = tuple(draws(spread, collection.kind))
         collection.attempt((k, taken.draw(chosen, k, seed + spread, width)) for chosen in sizes for k, width in kinds)
@@ -180,14 +184,27 @@ def collect(
         failure = f"it has no input {unknown[0]!r}"
     elif given:
         fitting, count = taken.fitting(given), len(collection.trials)
-        collection.attempt((k, taken.filled(given, fitting, k, seed)) for k, _ in draws(0, collection.kind))
+        filled = ((k, taken.filled(given, fitting, k, seed)) for k, _ in draws(0, collection.kind))
+        collection.attempt((k, first) for k, values in filled for first in starts(model, values))
         failure = "" if len(collection.trials) > count else f"the given inputs: {collection.failure}"
     return collection.trials, failure
 
 
+def _begun(taken: Inputs, spread: int, found: int | None, seed: int) -> Iterator[tuple[int, Mapping[str, Array]]]:
+    """First steps of a network with states, of several numbers of sequences at once where it takes any."""
+    model = taken.model
+    for kind, width in draws(spread, found):
+        for first in starts(model, taken.draw(taken.loaded, kind, seed + spread, width)):
+            count = BATCHES[spread] if spread < len(BATCHES) else None
+            other = None if count is None else batched(model, first, count)
+            if other is not None:
+                yield kind, other
+            yield kind, first
+
+
 class _Collection:
-    def __init__(self, runner: Runner, plain: Loaded, optimised: Loaded) -> None:
-        self.runner, self.plain, self.optimised = runner, plain, optimised
+    def __init__(self, runner: Runner, plain: Loaded, optimised: Loaded, loop: Rollout | None) -> None:
+        self.runner, self.plain, self.optimised, self.loop = runner, plain, optimised, loop
         self.trials: list[Trial] = []
         self.kind: int | None = None
         self.failure = "there are no inputs on which it runs"
@@ -197,12 +214,12 @@ class _Collection:
         """Whether the trials so far took so long that a larger one would take too long."""
         return any(trial.seconds > SLOW for trial in self.trials)
 
-    def attempt(self, options: Iterator[tuple[int, dict[str, Array]]]) -> None:
+    def attempt(self, options: Iterator[tuple[int, Mapping[str, Array]]]) -> None:
         """Add the first of these inputs of which the outputs are finite, else the first on which the model runs."""
-        spare: tuple[int, dict[str, Array], Run, float] | None = None
+        spare: tuple[int, Mapping[str, Array], Run, float] | None = None
         for kind, values in options:
             begun = perf_counter()
-            answer = self.runner.run(self.plain, values)
+            answer = self.runner.run(self.plain, values, self.loop)
             seconds = perf_counter() - begun
             if answer.failure is not None:
                 self.failure = answer.failure
@@ -216,5 +233,5 @@ class _Collection:
             return
         self.kind = spare[0] if self.kind is None else self.kind
         failure = self.optimised.failure
-        after = self.runner.run(self.optimised, spare[1]) if failure is None else Run(failure=failure)
-        self.trials.append(Trial(spare[1], spare[2], after, spare[3]))
+        after = self.runner.run(self.optimised, spare[1], self.loop) if failure is None else Run(failure=failure)
+        self.trials.append(Trial(spare[1], spare[2], after, spare[3], self.loop))
