@@ -15,6 +15,7 @@ from symlint.symmetry.structure import Structure
 
 Arrays = dict[str, np.ndarray]
 STEP = 1e-5
+COARSE = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 MOST = 200
 """Directions that are tried."""
 TOLERANCE = 1e-5
@@ -65,6 +66,8 @@ def changing(structure: Structure, model: onnx.ModelProto, feeds: Arrays) -> tup
     names = sorted(weights)
     if not set(names) <= function.names:
         raise Unmeasured("weights in single precision")
+    if any(a.name == "to" and a.i in COARSE for node in model.graph.node for a in node.attribute):
+        raise Unmeasured("values in single precision")
     here, rng = function(weights), np.random.default_rng(0)
 
     def change(direction: np.ndarray) -> float:
