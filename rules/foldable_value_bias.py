@@ -57,6 +57,4 @@ def _foldable(found: Redundancy) -> bool:
 @rule("SYM402", "foldable-value-bias", Level.NOTE, "exact", repair="drop")
 def check(context: Context) -> Iterator[Finding]:
     """One note per space of values."""
-    yield from redundant(
-        context, check, _foldable, "{directions} parameters of {tensors} can be folded into {absorbers}"
-    )
+    yield from redundant(context, check, _foldable, "{parameters} of {tensors} can be folded into {absorbers}")

@@ -60,6 +60,4 @@ def _inert(found: Redundancy) -> bool:
 @rule("SYM401", "inert-key-bias", Level.NOTE, "exact", repair="drop")
 def check(context: Context) -> Iterator[Finding]:
     """One note per space of keys."""
-    yield from redundant(
-        context, check, _inert, "{directions} parameters of {tensors} shift scores that softmax centres"
-    )
+    yield from redundant(context, check, _inert, "{parameters} of {tensors} {shift} scores that softmax centres")

@@ -58,4 +58,4 @@ def _centred(found: Redundancy) -> bool:
 @rule("SYM404", "normalisation-null-direction", Level.NOTE, "exact")
 def check(context: Context) -> Iterator[Finding]:
     """One note per space that is normalised."""
-    yield from redundant(context, check, _centred, "{directions} directions of {tensors} are lost in a normalisation")
+    yield from redundant(context, check, _centred, "{directions} of {tensors} {verb} lost in a normalisation")

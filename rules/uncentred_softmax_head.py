@@ -59,4 +59,4 @@ def _shifted(found: Redundancy) -> bool:
 @rule("SYM403", "uncentred-softmax-head", Level.NOTE, "exact")
 def check(context: Context) -> Iterator[Finding]:
     """One note per space of logits."""
-    yield from redundant(context, check, _shifted, "{directions} directions of {tensors} shift all logits alike")
+    yield from redundant(context, check, _shifted, "{directions} of {tensors} {shift} all logits alike")

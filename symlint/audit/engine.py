@@ -280,9 +280,14 @@ def _promised(
     Where time or memory are used up, or what a fix would do cannot be told, nothing is promised.
     """
     by_code = {rule.code: rule for rule in rules}
-    promise, taken = _promise(context, by_code, [f for f in findings if isinstance(f.repair, Removing)])
+    promise, taken, reasons = _promise(context, by_code, [f for f in findings if isinstance(f.repair, Removing)])
     told = [
-        replace(f, fixable=isinstance(f.repair, Balance | Storing) or id(f) in taken, repairs=taken.get(id(f), 0))
+        replace(
+            f,
+            fixable=isinstance(f.repair, Balance | Storing) or id(f) in taken,
+            repairs=taken.get(id(f), 0),
+            stays=reasons.get(id(f), ""),
+        )
         for f in findings
     ]
     return told, promise
@@ -290,10 +295,10 @@ def _promised(
 
 def _promise(
     context: Context, rules: Mapping[str, Rule], findings: Sequence[Finding]
-) -> tuple[Promise | None, dict[int, int]]:
-    """What a fix would do, and the identity of a finding -> how many units it would take away."""
+) -> tuple[Promise | None, dict[int, int], dict[int, str]]:
+    """What a fix would do, and the identity of a finding -> how many units it takes away, or why it takes none."""
     if not findings:
-        return None, {}
+        return None, {}, {}
     # Imported here, since most models have nothing to repair.
     from symlint.repair.plan import repairable, repairs
     from symlint.repair.promises.promise import Promise
@@ -305,13 +310,14 @@ def _promise(
             opened, seen = context.opened, {f.evidence for f in findings}
             promised = found if opened is context else tuple(repairs(opened, rules.values(), seen))
             promise = Promise(opened.as_judged(), promised)
-            return promise, {id(r.finding): promise.taken[r.key] for r in found if r.key in promise.taken}
+            taken = {id(r.finding): promise.taken[r.key] for r in found if r.key in promise.taken}
+            return promise, taken, {id(r.finding): promise.reasons.get(r.key, "") for r in found}
     except (Stopped, MemoryError):
-        return None, {}
+        return None, {}, {}
     except Exception:
         # Findings are true whether or not they can be repaired.
         _log.debug("%s: what a fix would do cannot be told", context.symmetry.model.path, exc_info=True)
-        return None, {}
+        return None, {}, {}
 
 
 def _short(skipped: Sequence[Skipped], rules: Iterable[Rule]) -> str:

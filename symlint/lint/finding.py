@@ -62,6 +62,8 @@ class Finding:
     """Whether `symlint fix`, with the options that its evidence or target ask for, will repair it."""
     repairs: int = 0
     """How many units over all copies, or directions, that takes away; 0 where the repair takes none, or is none."""
+    stays: str = ""
+    """Why `symlint fix` takes none of it away, where a repair is known; set by the audit."""
     fingerprint: str = ""
     """Stable across renaming of nodes and tensors and across retraining; set by the audit."""
     layer: str = ""

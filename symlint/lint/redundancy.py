@@ -46,6 +46,14 @@ def redundancies(context: Context) -> dict[str, list[Redundancy]]:
     return found
 
 
+def _counted(number: int) -> dict[str, str]:
+    """The words of a message that follow a number."""
+    if number == 1:
+        return {"directions": "1 direction", "parameters": "1 parameter", "verb": "is", "shift": "shifts"}
+    count = f"{number:,}"
+    return {"directions": f"{count} directions", "parameters": f"{count} parameters", "verb": "are", "shift": "shift"}
+
+
 def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool], message: str) -> Iterator[Finding]:
     """One finding per space with redundancies of the kind that is `chosen`."""
     spaces = {space.id: space for space in context.symmetry.spaces}
@@ -57,7 +65,7 @@ def redundant(context: Context, rule: Rule, chosen: Callable[[Redundancy], bool]
         absorbers = sorted({a for r in mine for a in r.absorbers})
         directions = sum(r.directions for r in mine)
         called = [_named(list(map(context.named.spoken, some))) for some in (tensors, absorbers)]
-        text = message.format(directions=directions, tensors=called[0], absorbers=called[1])
+        text = message.format(tensors=called[0], absorbers=called[1], **_counted(directions))
         facts = {"directions": directions, "tensors": tensors, "absorbers": absorbers}
         yield Finding(
             rule.code,

@@ -89,6 +89,45 @@ def test_models_that_fail_are_in_a_table_and_clean_ones_are_a_line(root, monkeyp
     assert "failed (--fail-on warning): 3 errors, 4 warnings in 3 of 4 models" in text
 
 
+def test_several_clean_models_are_a_table_however_narrow_the_terminal(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    for name in ("a", "b", "a-network-with-a-name-of-forty-characters"):
+        (tmp_path / "nets" / f"{name}.onnx").write_bytes((root / "fixtures" / "healthy_cnn.onnx").read_bytes())
+    lines = CliRunner().invoke(cli, ["check", "nets"], env={"COLUMNS": "80"}).output.splitlines()
+    assert lines[0].split() == ["clean,", "in", "nets", "parameters", "audited"]
+    assert [line.split()[0] for line in lines[1:4]] == [
+        "a-network-with-a-name-of-forty-characters.onnx",
+        "a.onnx",
+        "b.onnx",
+    ]
+    assert all(line.endswith("11,838    99.9%") for line in lines[1:4])
+    assert lines[4:-1] == [""]
+    assert lines[-1].startswith("passed: nothing found in 3 models")
+
+
+def test_why_a_fix_takes_nothing_is_told_with_the_finding(tmp_path):
+    """The mean of all units counts them."""
+    weights = {"w": np.random.default_rng(3).normal(size=(4, 6)).astype(np.float32)}
+    weights["w"][:, 2] = 0
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+        onnx.helper.make_node("Relu", ["h"], ["r"]),
+        onnx.helper.make_node("ReduceMean", ["r"], ["y"], axes=[1]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(n, 1, ["n", s]) for n, s in (("x", 4), ("y", 1))]
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    text = CliRunner().invoke(cli, ["check", str(tmp_path / "m.onnx")], env={"COLUMNS": "80"}).output
+    assert "= repair: none, since an average or a normalisation counts them" in text
+    assert "can be repaired" not in text
+    document = json.loads(CliRunner().invoke(cli, ["check", str(tmp_path / "m.onnx"), "-f", "json"]).stdout)
+    (finding,) = document["models"][0]["findings"]
+    assert (finding["fixable"], finding["stays"]) == (False, "an average or a normalisation counts them")
+
+
 def test_nothing_is_told_under_a_limit(root):
     text = CliRunner().invoke(cli, ["check", str(root / "fixtures" / "decayed_cnn.onnx"), "--time-budget", "5m"]).output
     assert "4 findings can be repaired:" in text

@@ -116,8 +116,8 @@ lost.onnx               1         0
 
 1 finding can be repaired:
   symlint fix 'nets/a model.onnx' -o OUT
-incomplete, 1 audit not finished: 2 errors, 1 warning, 1 note in 2 of 3 models,
-  0.8 s
+incomplete, 1 audit not finished: 2 errors, 1 warning in 2 of 3 models, 0.8 s; 1
+  note
 """
 
 
@@ -129,7 +129,7 @@ CONCISE = """\
 nets/a model.onnx: SYM101 [warning] 5 of 64 units cannot affect the output
 nets/a model.onnx: SYM201 [error] 2 groups of units [say](https://example.org) the same\\x1b[2J
 lost.onnx: SYM002 [error] a Git LFS pointer: run `git lfs pull`
-incomplete, 1 audit not finished: 2 errors, 1 warning, 1 note in 2 of 3 models, 0.8 s
+incomplete, 1 audit not finished: 2 errors, 1 warning in 2 of 3 models, 0.8 s; 1 note
 """
 
 

@@ -90,9 +90,8 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
             yield from _model(item, run, style)
     if style.quiet:
         return
-    for item in clean if not style.verbose else ():
-        yield Hanging(Text.assemble((printable(item.path), "bold"), (f": {'; '.join(_line(item))}", "dim")))
     if clean and not style.verbose:
+        yield from _clean(clean)
         yield Text("")
     if len(run.reports) > 1 and any(map(run.failing, run.reports)):
         yield _failing(run)
@@ -121,6 +120,56 @@ def _model(item: Report, run: Run, style: Style) -> Iterator[RenderableType]:
     if not style.quiet and (lines := list(_counted(_hidden(item, found)))):
         yield from (Hanging(Text(line, style="dim"), 2) for line in lines)
         yield Text("")
+
+
+def _clean(clean: list[Report]) -> Iterator[RenderableType]:
+    """The models of which no finding is shown, a line each."""
+    if len(clean) == 1:
+        (item,) = clean
+        yield Hanging(Text.assemble((printable(item.path), "bold"), (f": {'; '.join(_line(item))}", "dim")))
+        return
+    columns = ("parameters", "audited", "not understood", "notes", "accepted")
+    rows = [_cells(item) for item in clean]
+    told = [k for k in range(len(columns)) if any(cells[k] for cells in rows)]
+    folder = _folder(clean)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(overflow="fold")
+    for _ in told:
+        table.add_column(justify="right", no_wrap=True)
+    heading = f"clean, in {printable(folder)}" if folder else "clean"
+    table.add_row(*(Text(word, style="bold") for word in (heading, *(columns[k] for k in told))))
+    for item, cells in zip(clean, rows, strict=True):
+        name = Text(printable(item.path.removeprefix(f"{folder}/") if folder else item.path))
+        table.add_row(name, *(Text(cells[k], style="dim") for k in told))
+    yield table
+    if hidden := [finding for item in clean for finding in _plain_notes(item)]:
+        yield Hanging(Text(f"{count(len(hidden), 'note')} not shown: {_names(hidden)} (-v shows them)", style="dim"))
+
+
+def _cells(item: Report) -> tuple[str, ...]:
+    """The columns of a clean model."""
+    coverage, notes = item.coverage, len(_plain_notes(item))
+    if not coverage.total:
+        return "no weights", "", "", f"{notes:,}" if notes else "", ""
+    rest = _unclear(coverage)
+    accepted = sum(finding.accepted is not None for finding in item.findings)
+    return (
+        f"{coverage.total:,}",
+        share(coverage.audited, coverage.total),
+        share(rest, coverage.total) if rest else "",
+        f"{notes:,}" if notes else "",
+        f"{accepted:,}" if accepted else "",
+    )
+
+
+def _plain_notes(item: Report) -> list[Finding]:
+    return [finding for finding in item.findings if not finding.accepted and not architectural(finding)]
+
+
+def _folder(clean: list[Report]) -> str:
+    """The folder that all of these lie in; empty for none but the working directory."""
+    folders = {item.path.rpartition("/")[0] for item in clean}
+    return folders.pop() if len(folders) == 1 else ""
 
 
 def _line(item: Report) -> Iterator[str]:
@@ -226,11 +275,17 @@ def coverage(coverage: Coverage, verb: str = "audited") -> str:
     total = coverage.total
     if not total:
         return "no weights: there is nothing to audit"
-    rest = total - coverage.audited - coverage.fixed
+    rest = _unclear(coverage)
     parts = [f"{verb} {share(coverage.audited, total)} of {count(total, 'parameter')}"]
     parts += [f"{share(coverage.fixed, total)} fixed by inputs and outputs"] if coverage.fixed else []
-    parts += [f"{share(rest, total)} not understood"] if rest > _NONE * total else []
+    parts += [f"{share(rest, total)} not understood"] if rest else []
     return "; ".join(parts)
+
+
+def _unclear(coverage: Coverage) -> float:
+    """The part of the parameters that was not understood."""
+    rest = coverage.total - coverage.audited - coverage.fixed
+    return rest if rest > _NONE * coverage.total else 0.0
 
 
 def reasons(coverage: Coverage) -> Iterator[str]:
@@ -283,6 +338,8 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size: fix --shrink-states"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
+    if finding.stays:
+        yield "=", f"repair: none, since {printable(finding.stays)}"
     if architectural(finding):
         yield "=", "by architecture, whatever the weights: nothing need be done"
     if finding.worse_than:
@@ -313,9 +370,8 @@ def summary(run: Run) -> Text:
     """The last line: the verdict, and how much was found."""
     if not run.reports and not run.interrupted:
         return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
-    levels = Counter(finding.level for finding in run.findings if not finding.accepted)
     accepted = sum(finding.accepted is not None for finding in run.findings)
-    found = listed(count(levels[level], str(level)) for level in sorted(Level, reverse=True) if levels[level])
+    main, beside = _totals(run)
     unfinished = sum(bool(item.incomplete) for item in run.reports)
     outcome, color = {
         0: ("passed", "bold green"),
@@ -323,8 +379,23 @@ def summary(run: Run) -> Text:
         4: (f"incomplete, {count(unfinished, 'audit')} not finished", "bold red"),
         130: (f"interrupted, {count(unfinished, 'audit')} not finished", "bold red"),
     }[run.exit_code]
-    concerned = sum(any(not finding.accepted for finding in item.findings) for item in run.reports)
+    concerned = sum(any(f.level in main and not f.accepted for f in item.findings) for item in run.reports)
     part = f"{concerned:,} of " if 0 < concerned < len(run.reports) else ""
     where = f"in {part}{count(len(run.reports), 'model')}, {run.seconds:.1f} s"
-    beside = f"; {accepted:,} accepted" if accepted else ""
-    return Text.assemble((outcome, color), f": {found or 'nothing found'} {where}{beside}")
+    more = "".join(f"; {words}" for words in (_told(beside), f"{accepted:,} accepted" if accepted else "") if words)
+    return Text.assemble((outcome, color), f": {_told(main) or 'nothing found'} {where}{more}")
+
+
+def _totals(run: Run) -> tuple[dict[Level, int], dict[Level, int]]:
+    """How many findings there are at each level, and notes apart where models have worse ones and these say nothing."""
+    levels = Counter(finding.level for finding in run.findings if not finding.accepted)
+    main = {level: levels[level] for level in sorted(Level, reverse=True) if levels[level]}
+    failing = any(run.threshold(report) == "note" for report in run.reports)
+    if len(run.reports) < 2 or failing or max(main, default=Level.NOTE) == Level.NOTE:
+        return main, {}
+    notes: dict[Level, int] = {level: number for level, number in main.items() if level <= Level.NOTE}
+    return {level: number for level, number in main.items() if level > Level.NOTE}, notes
+
+
+def _told(levels: dict[Level, int]) -> str:
+    return listed(count(number, str(level)) for level, number in levels.items())

@@ -101,6 +101,7 @@ def written(finding: Finding) -> dict[str, Any]:
         "saves": {"parameters": finding.saves},
         "fingerprint": finding.fingerprint,
         "fixable": finding.fixable,
+        "stays": finding.stays or None,
         "accepted": _accepted(finding),
         "worse_than": finding.worse_than or None,
     }

@@ -36,6 +36,14 @@ class Promise:
                 told = {**self._plan(tuple(mine), evidence).taken, **told}
         return told
 
+    @cached_property
+    def reasons(self) -> Mapping[Key, str]:
+        """Repair -> why none of it goes, of those that take nothing away."""
+        told: dict[Key, str] = {}
+        for plan in self._plans.values():
+            told |= plan.intent.reasons
+        return {key: reason for key, reason in told.items() if key not in self.taken}
+
     def parameters(
         self, rules: Collection[Rule], evidence: Collection[str], spared: Collection[Spared] = ()
     ) -> int | None:
