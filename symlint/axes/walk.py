@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -150,25 +150,47 @@ def cut(
         cuts = tuple(sorted({0, first, last, size}))
         if last - first == 1 and size <= SINGLE and factors.form(target) is Form.LEAF:
             cuts = tuple(range(size + 1))
+        root = factors.find(target)
+        holders = factors.holders.get(root, set()) if factors.form(root) is Form.LEAF else set()
+        far = {leaf for name in holders for leaf in _together(factors, of[name]) if leaf != root}
         spans = factors.spans(target, cuts)
-        _instance(factors, of, axes, target, cuts)
+        _instance(factors, of, axes, target, cuts, far)
         span = next(s for s in spans if s[0] == first)
     cuts = tuple(sorted({0, start, stop, factors.size(f)}))
     piece = next(p for a, _, p in factors.spans(f, cuts) if a == start)
     return [piece if j == k else g if span is None else factors.restrict(g, target, span) for j, g in enumerate(axes)]
 
 
+def _together(factors: Factors, axes: Sequence[int]) -> set[int]:
+    """The factors that all stand in a tensor at once, whatever the place: no pieces, and no members of families."""
+    return {p for f in axes for p in (factors.parts(f) if factors.form(f) is Form.PRODUCT else (factors.find(f),))}
+
+
 def _instance(
-    factors: Factors, of: Mapping[str, Sequence[int]], axes: Sequence[int], index: int, cuts: tuple[int, ...]
+    factors: Factors,
+    of: Mapping[str, Sequence[int]],
+    axes: Sequence[int],
+    index: int,
+    cuts: tuple[int, ...],
+    far: Collection[int],
 ) -> None:
-    """Give every leaf beside `index` one instance per piece of it, if all tensors that hold the leaf hold `index`."""
+    """Give every leaf beside `index` one instance per piece of it, if all tensors that hold the leaf hold `index`.
+
+    It stands beside it in the tensor that is cut; those that are `far` stand in others, and have to in all.
+    """
     root = factors.find(index)
     inside = set(factors.leaves(index))
     over = {leaf for f in axes for g in factors.families(f) if factors.index(g) == root for leaf in factors.leaves(g)}
-    for leaf in sorted({x for f in axes for x in factors.leaves(f)} - inside - over):
-        if leaf in factors.pins or factors.form(leaf) is not Form.LEAF:
+    near = {x for f in axes for x in factors.leaves(f)}
+    for leaf in sorted(near.union(far) - inside - over):
+        if leaf in factors.pins or factors.form(leaf) is not Form.LEAF or factors.size(leaf) == 1:
             continue
-        if all(root in {s for f in of[name] for s in factors.sums(f)} for name in factors.holders[leaf]):
+        held = [of[name] for name in factors.holders[leaf]]
+        if (
+            all(root in {s for f in axes for s in factors.sums(f)} for axes in held)
+            if leaf in near
+            else all({root, leaf} <= _together(factors, axes) for axes in held)
+        ):
             members = [factors.leaf(factors.size(leaf)) for _ in cuts[1:]]
             factors.become(leaf, factors.family(root, cuts, members))
 

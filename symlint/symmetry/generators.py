@@ -31,22 +31,43 @@ from symlint.symmetry.translation.search import translations
 # Unseen changes: what a reader does with directions that no writer reaches, and a writer in those that none reads.
 #
 # On a linear space of n units that is written with rank p < n, a reader's part across what is written is free; so is a
-# writer's, where the readers have rank q < n.
+# writer's, where the readers have rank q < n. A bias of which others take back any change does not count: what a reader
+# makes of it they take back as well.
 
 
-def unseen(action: InvertibleMap, program: Program, axes: Axes, expansion: Expansion) -> Iterator[UnseenChange]:
-    """The changes of single weights that the other side of a space under GL(n) does not see, where GL has not all."""
+def unseen(
+    action: InvertibleMap,
+    program: Program,
+    axes: Axes,
+    expansion: Expansion,
+    translations: Mapping[str, Translation],
+) -> Iterator[UnseenChange]:
+    """The changes of single weights that the other side of a space under GL(n) does not see, where GL has not all.
+
+    `translations` are those of weights of which any change is one.
+    """
     n = axes.factors.size(action.leaf)
-    found = widths(action, program, axes, expansion)
+    held = {o.tensor for o in action.charge}
     for sign, word in ((Fraction(1), "unread"), (Fraction(-1), "unwritten")):
+        biases = dict.fromkeys(o.tensor for o, c in action.charge.items() if c == -sign)
+        freed = [t for b in biases if (t := translations.get(b)) and held.isdisjoint(w.weight for w in t.absorbers)]
+        free = {o.tensor for o, c in action.charge.items() if c == sign and o.tensor in translations}
+        found = widths(action, program, axes, expansion, free.union(t.weight for t in freed))
         if not found[-sign] < n < found[sign]:
             continue
-        mine = {o: c for o, c in action.charge.items() if c == sign and o.tensor in program.weights}
-        across = {o: c for o, c in action.charge.items() if c == -sign and o.tensor in program.weights}
+        weights = program.weights.keys() - free
+        mine = {o: c for o, c in action.charge.items() if c == sign and o.tensor in weights}
+        across = {
+            o: c
+            for o, c in action.charge.items()
+            if c == -sign and o.tensor in program.weights and all(o.tensor != t.weight for t in freed)
+        }
         for k, name in enumerate(dict.fromkeys(o.tensor for o in mine), start=1):
             charge: Charge = {o: abs(c) for o, c in mine.items() if o.tensor == name}
             label = f"{action.id}.{word}.{k}"
-            yield UnseenChange(label, action.space, action.leaf, action.copies, charge, across=across)
+            yield UnseenChange(
+                label, action.space, action.leaf, action.copies, charge, across=across, freed=tuple(freed)
+            )
 
 
 # Rescalings that only the epsilon of a normalisation breaks: it takes lengths away, all but exactly.
@@ -126,6 +147,7 @@ class Generators:
 
     def actions(self) -> Iterator[Action]:
         """All generators, those of one leaf together."""
+        full = {t.weight: t for found in self.translations.values() for t in found if t.full}
         for leaf, space in self.names.items():
             if leaf >= 0 and leaf not in self.factors.pins:
                 beside = copies(self.axes, self.expansion, leaf, None, self.bearers[leaf][0])
@@ -142,7 +164,7 @@ class Generators:
                     made = KINDS[kind](f"{space}.{kind}{suffix}", space, leaf, self._beside(leaf, charge), charge)
                     yield made
                     if isinstance(made, InvertibleMap):
-                        yield from unseen(made, self.program, self.axes, self.expansion)
+                        yield from unseen(made, self.program, self.axes, self.expansion, full)
                 for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
                     yield self._turn(f"{space}.rotation{suffix}", space, leaf, turn)
             shifts = self.translations.get(leaf, [])

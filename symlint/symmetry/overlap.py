@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import prod
 
-from symlint.axes.terms import Expansion
+from symlint.axes.terms import Expansion, together
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
 from symlint.symmetry.actions.base import Action
-from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, Rotation
+from symlint.symmetry.actions.rotation import OrthogonalMap, Rotation
 from symlint.symmetry.actions.scaling import Rescaling, Scaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.span import independent
@@ -33,17 +33,22 @@ class Overlaps:
     def apart(self, actions: Iterable[Action]) -> list[Action]:
         """The actions less those on a factor as a whole that are part of acting on what is nested in it, unit by unit.
 
-        Of two that contain each other one stays.
+        So may be several together; of those that contain each other one less stays.
         """
         left = {action.id: action for action in actions}
         nested: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
         for action in left.values():
             for leaf in action.copies if isinstance(action, Scaling) else ():
                 nested[action.kind, leaf].append(action.id)
+        before: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
         for action in list(left.values()):
-            inner = [self._places(left[name]) for name in nested[action.kind, action.leaf] if name in left]
-            if inner and not list(independent([self._places(action)], inner)):
+            key = action.kind, action.leaf
+            inner = [self._places(left[name]) for name in nested[key] if name in left]
+            mine = self._places(action) if inner else {}
+            if inner and not list(independent([mine], [*inner, *before[key]])):
                 del left[action.id]
+            elif inner:
+                before[key].append(mine)
         return list(left.values())
 
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
@@ -96,7 +101,8 @@ class Overlaps:
     def orbit(self, action: Action, actions: Sequence[Action]) -> int:
         """The dimension of the orbit of one copy, of those whose group does not tell it.
 
-        For GL(n), n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q.
+        For GL(n), n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q, without the
+        weights of which any change is a translation.
         """
         size = self.factors.size(action.leaf)
         match action:
@@ -104,7 +110,7 @@ class Overlaps:
                 return action.degrees(size)
             case UnseenChange():
                 return self._unseen(action, actions)
-        p, q = widths(action, self.program, self.axes, self.expansion).values()
+        p, q = widths(action, self.program, self.axes, self.expansion, self.free(actions)).values()
         return size * size - max(size - p, 0) * max(size - q, 0)
 
     def _unseen(self, action: UnseenChange, actions: Sequence[Action]) -> int:
@@ -112,22 +118,37 @@ class Overlaps:
 
         They are counted once, with the first weight of the side.
         """
-        first = next(a for a in actions if isinstance(a, UnseenChange) and a.across == action.across)
-        mixing = next(a for a in actions if isinstance(a, InvertibleMap) and set(action.across) <= set(a.charge))
-        size = self.factors.size(action.leaf)
-        p, q = sorted(widths(mixing, self.program, self.axes, self.expansion).values())
-        return (size - p) * (q - size) if action is first else 0
+        side = [a for a in actions if isinstance(a, UnseenChange) and a.across == action.across]
+        size, beside = self.factors.size(action.leaf), action.copies
+        across = rows(action.leaf, beside, action.across, self.program, self.axes, self.expansion)
+        mine = sum(rows(action.leaf, beside, a.charge, self.program, self.axes, self.expansion) for a in side)
+        return (size - across) * (mine - size) if action is side[0] else 0
 
 
-def widths(action: Action, program: Program, axes: Axes, expansion: Expansion) -> dict[Fraction, int]:
-    """How many rows over the units of one copy the writers (1) and the readers (-1) of a space have."""
-    size = axes.factors.size(action.leaf)
-    width = {Fraction(1): 0, Fraction(-1): 0}
-    for o, c in action.charge.items():
+def widths(
+    action: Action, program: Program, axes: Axes, expansion: Expansion, but: Collection[str] = ()
+) -> dict[Fraction, int]:
+    """How many rows over the units of one copy the writers (1) and the readers (-1) of a space have.
+
+    Weights to be left out are in `but`.
+    """
+    held = {sign: {o: c for o, c in action.charge.items() if c == sign and o.tensor not in but} for sign in (ONE, -ONE)}
+    return {sign: rows(action.leaf, action.copies, charge, program, axes, expansion) for sign, charge in held.items()}
+
+
+def rows(leaf: int, copies: Sequence[int], charge: Charge, program: Program, axes: Axes, expansion: Expansion) -> int:
+    """How many rows over the units of one copy of a leaf there are at the places of a charge."""
+    beside, size = prod(axes.factors.size(x) for x in copies), axes.factors.size(leaf)
+    found = 0
+    for o in charge:
         if o.tensor in program.weights:
-            term = expansion.terms(axes.of[o.tensor][o.axis])[o.term]
-            shape = program.shapes[o.tensor]
-            others = prod(shape) // shape[o.axis] * term.positions.size // size
-            beside = prod(axes.factors.size(x) for x in action.copies)
-            width[c] += max(others // beside, 1)
-    return width
+            terms = [expansion.terms(f) for f in axes.of[o.tensor]]
+            term = terms[o.axis][o.term]
+            # Where a term is there only for some indices of other axes, it has no rows for the rest.
+            others = prod(
+                sum(t.positions.size for t in row if len(row) == 1 or together(t, term) is not None)
+                for k, row in enumerate(terms)
+                if k != o.axis
+            )
+            found += max(others * term.positions.size // size // beside, 1)
+    return found

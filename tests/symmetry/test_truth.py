@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from combined_networks import COMBINED
 from corpora import SHARED
 from networks import SMALL, Arrays, Net
 from onnx.reference import ReferenceEvaluator
@@ -21,7 +22,7 @@ from symlint.symmetry.dimension import _generic, dimension, tangents
 from symlint.symmetry.inference import examine, infer
 
 NETWORKS = sorted(p.stem for p in (SHARED / "truth").glob("*.onnx"))
-NETS = {**SMALL, **ROUTED, **TURNED}
+NETS = {**SMALL, **ROUTED, **TURNED, **COMBINED}
 FLOOR = 0.98
 SEEDS = (11, 12, 13)
 
@@ -59,7 +60,6 @@ MISSING: dict[str, tuple[int, str]] = {
     "norm_then_padded_conv": (7, "the mean direction in the middle, 3; the shift, which that of all places undoes, 4"),
     "cosine_classifier": (6, "the lengths of the class weights, 5, and of the features, 1, before L2 norms with Clip"),
     "patch_embedding": (4, "the norm's shift, which the mean directions of readers without a bias take back"),
-    "linear_skip": (2, "a change of the second factor, taken back by the weight beside it and by its own bias"),
     "narrow_head": (7, "what a branch and a bias write where the narrow head does not read, although others do"),
     "dueling": (2, "the mean direction of a weight, which comes to a difference on two ways"),
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),
@@ -70,9 +70,7 @@ MISSING: dict[str, tuple[int, str]] = {
 """Small networks of which the engine does not find all directions: how many it lacks, and which."""
 
 OVERLAPS: dict[str, str] = {
-    "learned_query": "a key weight that no query reads is also shifted by what softmax does not see",
     "embedding_sum": "the mean direction of what two tables share is that of either",
-    "two_linear_wide": "GL(5) moves a bias as the translation of that bias does",
 }
 """Small networks of which the sum over generators counts directions twice, and why."""
 

@@ -244,8 +244,8 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
                 size = weights.held(action.translation, logits)
                 moves += list(factors(action.translation, weights.numbers, -size)) if size.any() else ()
             elif isinstance(action, UnseenChange) and action.weight in names:
-                name = action.weight
-                moves.append((name, (-action.hidden(structure, weights.get(name), weights.get),)))
+                found = action.changes(structure, -weights.get(action.weight), weights.get)
+                moves += [(name, (part,)) for name, part in found]
         # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.
         if all(np.isfinite(part).all() for _, parts in moves for part in parts):
             for moved, parts in moves:

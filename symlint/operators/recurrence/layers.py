@@ -38,13 +38,21 @@ class Cell:
     clip: float | None
     biases: dict[int, Ref] = field(default_factory=dict)
     """The sums of both biases of a gate, made once for all time steps."""
+    inputs: dict[int, Ref] = field(default_factory=dict)
+    """What each gate makes of the input, made once as well: time steps have the same."""
 
     def gate(self, g: int, x: Ref, h: Ref | None, *more: Ref | None) -> Ref:
         """What gate `g` receives."""
         both = [b for b in (self.w_bias[g], self.r_bias[g]) if b is not None]
         if both and g not in self.biases:
             self.biases[g] = self.t.add(*both)
-        return self.t.add(apart(self.t, x, self.w[g]), self.back(g, h), self.biases.get(g), *more)
+        return self.t.add(self.input(g, x), self.back(g, h), self.biases.get(g), *more)
+
+    def input(self, g: int, x: Ref) -> Ref:
+        """What gate `g` receives from the input."""
+        if g not in self.inputs:
+            self.inputs[g] = self.t.einsum("s b k, n k -> s b n", x, self.w[g])
+        return self.inputs[g]
 
     def back(self, g: int, h: Ref | None) -> Ref | None:
         """What gate `g` receives from the state."""
@@ -60,11 +68,6 @@ class Cell:
         """What peephole `k` sees of the cell."""
         peephole = self.peepholes[k]
         return None if c is None or peephole is None else self.t.multiply(c, peephole)
-
-
-def apart(t: Tracer, x: Ref, w: Ref) -> Ref:
-    """What one gate makes of the input."""
-    return t.einsum("s b k, n k -> s b n", x, w)
 
 
 def recur(
@@ -88,7 +91,7 @@ def recur(
     if lengths is not None and lengths.value is None:
         t.unknown([lengths], [], "it is a length", opaque=False)
     # Lengths tell the examples of a batch apart.
-    x = t.mix(x, [None, 1 if lengths is None else None, 2], MixKind.RECURRENCE, shape=x.shape)
+    x = t.mix(x, [None, 1 if lengths is None else None, 2], MixKind.RECURRENCE, shape=x.shape, steady=True)
     count = len(functions)
     names = list(activations) or list(functions) * w.shape[0]
     later = t.constant((np.arange(x.shape[0]) > 0).reshape(-1, 1, 1))
@@ -163,7 +166,7 @@ def _gru(cell: Cell, x: Ref, state: State, *, early: bool) -> tuple[Ref, ...]:
     if early:
         back = cell.back(2, h)
         inner = None if back is None and cell.r_bias[2] is None else t.multiply(r, t.add(back, cell.r_bias[2]))
-        new = cell.call(1, t.add(apart(t, x, cell.w[2]), cell.w_bias[2], inner))
+        new = cell.call(1, t.add(cell.input(2, x), cell.w_bias[2], inner))
     else:
         new = cell.call(1, cell.gate(2, x, _product(t, r, h)))
     return (t.add(t.multiply(t.apply(z, None, "Complement"), new), _product(t, z, h)),)

@@ -114,6 +114,8 @@ class UnseenChange(Action):
 
     across: Charge = field(kw_only=True)
     """Where what would see it meets the units, which need not reach all of them."""
+    freed: tuple[Translation, ...] = field(default=(), kw_only=True)
+    """Of what else meets them: changes that others take back, as if it were zero."""
 
     @property
     def weight(self) -> str:
@@ -135,8 +137,30 @@ class UnseenChange(Action):
     def move(self, weights: Weights, element: Array, *, wrong: bool = False) -> None:
         """Change the weight by what of the element nothing sees."""
         structure = weights.structure
-        part = self._masked(structure, element) if wrong else self.hidden(structure, element, weights.get)
-        weights.put(self.weight, weights.get(self.weight) + part)
+        moves = [(self.weight, self._masked(structure, element))] if wrong else ()
+        for name, change in moves or list(self.changes(structure, element, weights.get)):
+            weights.put(name, weights.get(name) + change)
+
+    def tensors(self, bearers: Mapping[int, Sequence[str]], stored: Mapping[str, Sequence[str]]) -> set[str]:
+        """The weight, and those that take back what it makes of biases."""
+        ends = {way.weight for translation in self.freed for way in translation.absorbers}
+        return super().tensors(bearers, stored).union(*(stored[name] for name in ends))
+
+    def changes(self, structure: Structure, change: Array, read: Callable[[str], Array]) -> Iterator[tuple[str, Array]]:
+        """What of a change of the weight is not seen, and what takes back what it makes of biases."""
+        part = self.hidden(structure, change, read)
+        yield self.weight, part
+        program = structure.program
+        stored = program.weights[self.weight]
+        ahead = Numbers(program, lambda name: read(name) + part if program.weights[name] == stored else read(name))
+        for translation in self.freed:
+            # As if the bias went to zero before the change and came back after it.
+            gone, back = (
+                changes(translation, now, read(translation.weight)) for now in (Numbers(program, read), ahead)
+            )
+            for (name, before), (_, after) in zip(gone, back, strict=True):
+                if name != translation.weight:
+                    yield name, after - before
 
     def hidden(self, structure: Structure, change: Array, read: Callable[[str], Array]) -> Array:
         """The part of any change of the weight that the other side does not see."""

@@ -57,11 +57,11 @@ class Absorbers:
         while todo:
             here, wave, path = todo.pop()
             if here in self.program.weights:
-                apart = self._alone(here, wave) or self._shared(here, wave)
+                apart = self._alone(here, wave) or self._shared(here, wave) or (not path and self.summed(here))
                 if apart and wave.kind is Kind.CONSTANT and self._free(here):
                     return Way(path, here, wave)
                 continue
-            if not self._alone(here, wave):
+            if not (self._alone(here, wave) or (not path and self.summed(here))):
                 continue
             step = self.makers.get(here)
             if step is None:
@@ -78,6 +78,12 @@ class Absorbers:
         readers = self.readers.get(name, ())
         added = all(r.known.copies and r.operands.count(name) == 1 for r in readers)
         return added and wave.exact and len(readers) > 1 and name not in self.program.finals
+
+    def summed(self, name: str) -> bool:
+        """Whether several sums read a tensor, and nothing else, so that it may take back what enters all of them."""
+        readers = self.readers.get(name, ())
+        added = all(isinstance(r, Pointwise) and r.known.sums and r.operands.count(name) == 1 for r in readers)
+        return added and len(readers) > 1 and name not in self.program.finals
 
     def _free(self, name: str) -> bool:
         tensor = self.program.model.tensors[self.program.weights[name]]

@@ -21,8 +21,8 @@ class Visit:
     made: Mapping[str, Wave]
     ways: tuple[tuple[int, Way], ...]
     """At a sum: the operand and the way by which it is taken back."""
-    averages: bool = False
-    """At a contraction with weights that depend on the input and sum to one."""
+    average: Null | None = None
+    """At a contraction with weights that depend on the input: to what they sum, one or a number that constants make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +84,4 @@ class Translation:
     @property
     def averaged(self) -> bool:
         """Whether it goes through an average, such as that of an attention."""
-        return any(v.averages for v in self.visits)
+        return any(v.average is not None for v in self.visits)

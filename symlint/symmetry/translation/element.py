@@ -13,7 +13,7 @@ from symlint.program.numbers import Labelled, Numbers, multiply, regroup, ungrou
 from symlint.program.steps import Einsum, Mix, Pointwise, Program, Slice, Step
 from symlint.symmetry.translation.absorption import Back, Way
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
-from symlint.symmetry.translation.null import alone, direction, total
+from symlint.symmetry.translation.null import Null, alone, direction, mass, total
 from symlint.symmetry.translation.wave import Kind, Wave, same
 
 
@@ -85,7 +85,7 @@ class _Element:
             return
         lead = len(self.waves[names[0]].taken)
         if isinstance(step, Einsum):
-            made = {step.out: self._contracted(step, visit.entering[0], after)}
+            made = {step.out: self._contracted(step, visit.entering[0], after, visit.average)}
         elif step.elementwise:
             made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
         else:
@@ -95,10 +95,11 @@ class _Element:
                 continue
             for k, way in visit.ways:
                 path = (Back(step, k, after), *way.steps)
-                shared = self.program.reads[way.weight] > 1 and path[-1].step.elementwise
-                if not shared or way.weight not in self.done:
+                ends = (step.operands[k], *([way.weight] if path[-1].step.elementwise else ()))
+                shared = {name for name in ends if self.program.reads[name] > 1}
+                if self.done.isdisjoint(shared):
                     yield way.weight, -self._back(array, Way(path, way.weight, way.wave))
-                self.done.add(way.weight)
+                self.done |= shared
             if not visit.ways:
                 self.arrays[out], self.waves[out] = array, visit.made[out]
 
@@ -107,7 +108,7 @@ class _Element:
         x, rank = self.arrays[name], len(self.program.shapes[out])
         return x.reshape((*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:]))
 
-    def _contracted(self, step: Einsum, k: int, after: Wave) -> Array:
+    def _contracted(self, step: Einsum, k: int, after: Wave, average: Null | None) -> Array:
         """A contraction; the axes of the base that are summed over stay, in front."""
         before = self.waves[step.operands[k]]
         front = tuple((f"~{a}",) for a in sorted(before.taken))
@@ -130,6 +131,9 @@ class _Element:
             }
         elif any(n not in fixed for j, n in enumerate(step.operands) if j != k):
             summed = {x for axis in spec for x in axis} - step.kept
+            if average is not None and average.mixed:
+                j = next(j for j, n in enumerate(step.operands) if j != k and n not in fixed)
+                parts.append(ungroup(mass(average, self.numbers), step.specs[j], step.sizes))
             parts = [_squeezed(part, summed) for part in parts]
         parts = [Labelled(p.values, tuple(named.get(x, x) for x in p.labels)) for p in parts]
         result = (*((f"~{a}",) for a in sorted(after.taken)), *step.result)

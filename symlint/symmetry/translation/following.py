@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from symlint.program.steps import Concat, Einsum, Pointwise, Program, Step
 from symlint.symmetry.translation.absorption import Absorbers, Way
 from symlint.symmetry.translation.course import Visit
-from symlint.symmetry.translation.null import Nulls
+from symlint.symmetry.translation.null import Null, Nulls
 from symlint.symmetry.translation.transition import Blocked, Transitions
 from symlint.symmetry.translation.wave import Kind, Wave, beside, together
 
@@ -100,8 +100,8 @@ class Following:
             trail.ends = False
             return
         ways = self._ways(step, entering, made, closed)
-        averages = step.product and self._averages(step, entering, made)
-        trail.visits.append(Visit(step, entering, made, ways, averages))
+        average = self._average(step, entering, made) if isinstance(step, Einsum) and step.product else None
+        trail.visits.append(Visit(step, entering, made, ways, average))
         for name, wave in made.items() if not ways else ():
             waves[name] = wave
             trail.ends &= front.push(name)
@@ -129,12 +129,17 @@ class Following:
         return False
 
     def _even(self, visits: Sequence[Visit]) -> bool:
-        """Whether a weight that takes the change back where several steps read it does so in all of them alike."""
+        """Whether what takes the change back where several steps read it does so in all of them alike.
+
+        So it does where the numbers are those of the source, or where the very same tensors bring the change.
+        """
         taken: dict[str, list[tuple[Step, object]]] = {}
         for visit in visits:
-            for _, way in visit.ways:
-                reader = way.reader(visit.step)
-                if len(self.readers[way.weight]) > 1 and reader.elementwise:
+            for k, way in visit.ways:
+                reader, operand = way.reader(visit.step), visit.step.operands[k]
+                if len(self.readers[operand]) > 1 and not (way.wave.exact and operand == way.weight):
+                    taken.setdefault(operand, []).append((visit.step, self._entrance(visit.step, k, visit.entering)))
+                elif len(self.readers[way.weight]) > 1 and reader.elementwise:
                     taken.setdefault(way.weight, []).append((reader, way.wave.key))
         return all(
             len({key for _, key in found}) == 1
@@ -142,10 +147,11 @@ class Following:
             for name, found in taken.items()
         )
 
-    def _averages(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
+    def _average(self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave]) -> Null | None:
         if all(w.kind is not Kind.CONSTANT for w in made.values()):
-            return False
-        return any(k not in entering and n not in self.fixed for k, n in enumerate(step.operands))
+            return None
+        moving = [k for k, n in enumerate(step.operands) if k not in entering and n not in self.fixed]
+        return self.transitions.average(step, moving[0]) if moving else None
 
     def _frontier(self, place: int, waves: Mapping[str, Wave]) -> object:
         """What all that follows depends on, where a change goes through one step alone."""
@@ -204,3 +210,9 @@ class Following:
                 return ((k, way),)
             self.refused = True
         return ()
+
+    @staticmethod
+    def _entrance(step: Step, k: int, entering: tuple[int, ...]) -> frozenset[tuple[str, int]]:
+        """What operand `k` of a sum takes back there: the tensors that bring it, and whether they count as it does."""
+        known = step.known
+        return frozenset((step.operands[j], known.sign(j) * known.sign(k)) for j in entering)

@@ -35,6 +35,10 @@ class Null:
     """What was added: a constant tensor, its sign, and the gains and the places before it."""
     times: int = 1
     """Over how many places along other axes the sum was taken since."""
+    mixed: tuple[Einsum | Pointwise, ...] = ()
+    """The steps since it was first mixed with others by constants, as heads are after a softmax."""
+    along: frozenset[int] = frozenset()
+    """The other axes along which the sum is no longer one number, as it was mixed there."""
 
     @property
     def vanishes(self) -> bool:
@@ -44,6 +48,11 @@ class Null:
     @property
     def plain(self) -> bool:
         """Whether the elements themselves sum to one."""
+        return self.simple and not self.mixed
+
+    @property
+    def simple(self) -> bool:
+        """Whether they did, before they were mixed with others."""
         return self.total == 1 and not self.gains and not self.shifts and self.times == 1
 
 
@@ -83,15 +92,19 @@ class _Tracing:
 
     @after.register
     def _(self, step: Einsum) -> dict[int, Null] | None:
-        old = None if step.product else self.found.get(step.operands[0])
-        return None if old is None else _carried(step, old)
+        moving = [k for k, n in enumerate(step.operands) if n not in self.fixed]
+        old = self.found.get(step.operands[moving[0]]) if len(moving) == 1 else None
+        if old is None:
+            return None
+        return _mixed(step, moving[0], old) if step.product else _carried(step, old)
 
     @after.register
     def _(self, step: Mix) -> dict[int, Null] | None:
         if step.x not in self.found or not step.linear:
             return None
         old = self.found[step.x]
-        return {k: old[a] for k, a in enumerate(step.keep) if a in old and (step.steady or old[a].vanishes)}
+        kept = {k: old[a] for k, a in enumerate(step.keep) if a in old and (step.steady or old[a].vanishes)}
+        return {k: null for k, null in kept.items() if not null.mixed}
 
     @after.register
     def _(self, step: Pointwise) -> dict[int, Null] | None:
@@ -107,6 +120,10 @@ class _Tracing:
         known = step.known
         for axis, null in found[x].items():
             new: Null | None = null if known.passes and known.copies else None
+            if null.mixed:
+                if new is not None:
+                    made[axis] = replace(null, mixed=(*null.mixed, step))
+                continue
             others = [n for k, n in enumerate(step.operands) if k != place]
             if known.factor > 0 or (known.factor and place == 0):
                 if all(_along(program, n, rank, axis) for n in others):
@@ -132,7 +149,40 @@ def _carried(step: Einsum, old: dict[int, Null]) -> dict[int, Null]:
     spec = tuple(alone(axis, step.sizes) for axis in step.specs[0])
     kept = step.kept
     times = prod(step.sizes[x] for axis in spec for x in axis if x not in kept)
-    return {seats[spec[k]]: replace(null, times=null.times * times) for k, null in old.items() if spec[k] in seats}
+    carried = {seats[spec[k]]: replace(null, times=null.times * times) for k, null in old.items() if spec[k] in seats}
+    return {
+        k: replace(null, mixed=(*null.mixed, step), along=_seats(step, {x for a in null.along for x in spec[a]}))
+        if null.mixed
+        else null
+        for k, null in carried.items()
+    }
+
+
+def _mixed(step: Einsum, place: int, old: dict[int, Null]) -> dict[int, Null]:
+    """A product with constants keeps sums of one along an axis that it leaves whole; they differ along others then."""
+    spec = step.specs[place]
+    constants = {x for k, other in enumerate(step.specs) if k != place for axis in other for x in axis}
+    made: dict[int, Null] = {}
+    for axis, null in old.items():
+        if null.simple and len(spec[axis]) == 1 and spec[axis] in step.result and spec[axis][0] not in constants:
+            along = _seats(step, constants.union(x for a in null.along for x in spec[a]))
+            made[step.result.index(spec[axis])] = replace(null, mixed=(*null.mixed, step), along=along)
+    return made
+
+
+def _seats(step: Einsum, labels: set[str]) -> frozenset[int]:
+    """The axes of the result that have one of some labels."""
+    return frozenset(k for k, axis in enumerate(step.result) if not labels.isdisjoint(axis))
+
+
+def mass(null: Null, numbers: Numbers) -> Array:
+    """What a tensor whose sums were mixed sums to along the axis, size 1 wherever that is the same."""
+    made: Array = np.ones(())
+    for step in null.mixed:
+        moving = next(n for n in step.operands if n not in numbers.program.fixed)
+        made = made.reshape(made.shape or (1,) * len(numbers.program.shapes[moving]))
+        made = numbers.apply(step, {moving: made})[step.out]
+    return made
 
 
 def _along(program: Program, name: str, rank: int, axis: int) -> bool:

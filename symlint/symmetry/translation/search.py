@@ -98,7 +98,7 @@ class Search:
             summed = {y for a in (*step.specs[0], *step.specs[1]) for y in a} - kept
             if len(label) != 1 or label[0] not in held or label not in [alone(a, step.sizes) for a in step.specs[k]]:
                 continue
-            if not null.vanishes and not summed <= held:
+            if null.mixed or (not null.vanishes and not summed <= held):
                 continue
             labels = {y: each(step.sizes[y]) for y in held}
             labels[label[0]] = same(step.sizes[label[0]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from symlint.program.dispatch import dispatched
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Program, Slice, Step, Unknown
-from symlint.symmetry.translation.null import Nulls
+from symlint.symmetry.translation.null import Null, Nulls
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
 
 MASKED = -1e4
@@ -66,7 +66,10 @@ class Transitions:
             return self._product(step, labels, wave, step.specs[k])
         if wave.kind is Kind.CONSTANT and len(moving) == 1:
             j = moving[0]
-            if self._sums_to_one(step, j, labels, constants, free):
+            null = self.average(step, j)
+            if null is not None and self._flat(step, j, labels, constants):
+                for x in (x for a in null.along for x in step.specs[j][a]):
+                    labels[x] = (labels[x] if x in labels else same(step.sizes[x])).spread
                 return self._made(step, labels, Wave(Kind.CONSTANT, ()))
             if all(len(axis) < 2 for axis in step.specs[j]):
                 return self._based(step, labels, j, free)
@@ -90,18 +93,20 @@ class Transitions:
             )
         return found
 
-    def _sums_to_one(
-        self, step: Einsum, j: int, labels: dict[str, Partition], constants: Set[str], free: Set[str]
-    ) -> bool:
-        """Whether the other operand only averages a change that is the same along what is summed over."""
-        summed = {x for axis in step.specs[j] for x in axis} - free
-        if len(summed) != 1:
-            return False
-        (label,) = summed
-        axes = [a for a, axis in enumerate(step.specs[j]) if axis == (label,)]
-        null = self.nulls.get(step.operands[j], {}).get(axes[0]) if axes else None
-        flat = (label not in labels or labels[label].steady) and label not in constants
-        return null is not None and null.plain and flat
+    def average(self, step: Einsum, j: int) -> Null | None:
+        """How operand `j` averages what it meets, by what it sums to along what is summed over; None where it does not.
+
+        That need not be one: heads that are mixed after a softmax sum to a number each.
+        """
+        summed = {x for axis in step.specs[j] for x in axis} - step.kept
+        axes = [a for a, axis in enumerate(step.specs[j]) if len(axis) == 1 and axis[0] in summed]
+        null = self.nulls.get(step.operands[j], {}).get(axes[0]) if len(summed) == len(axes) == 1 else None
+        return null if null is not None and null.simple else None
+
+    def _flat(self, step: Einsum, j: int, labels: Mapping[str, Partition], constants: Set[str]) -> bool:
+        """Whether a change is the same along what operand `j` is summed over."""
+        summed = {x for axis in step.specs[j] for x in axis} - step.kept
+        return all((x not in labels or labels[x].steady) and x not in constants for x in summed)
 
     def _based(self, step: Einsum, labels: dict[str, Partition], j: int, free: Set[str]) -> dict[str, Wave]:
         """A change that is linear in operand `j`."""

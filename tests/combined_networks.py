@@ -1,0 +1,109 @@
+"""Small networks in which symmetries meet: changes that pass through one another, heads that are mixed or cut apart."""
+
+from __future__ import annotations
+
+from networks import HEADS, Net, Shapes, attend, heads, recurrent
+
+TOKENS: Shapes = {"x": (3, 4)}
+PROJECTED: Shapes = {"wq": (4, 4), "bq": (4,), "wk": (4, 4), "bk": (4,)}
+PROJECTIONS = "qm = MatMul(x, wq) q = Add(qm, bq) km = MatMul(x, wk) k = Add(bk, km)"
+
+
+def after_linear(op: str, gates: int, dimension: int, *, directions: int = 1, **more: str) -> Net:
+    """A recurrent layer on what a linear one makes of fewer numbers."""
+    net = recurrent(op, gates, dimension, directions=directions, **more)
+    return Net(
+        f"l = MatMul(x, e) g = Add(z, l) {net.text.replace('(x)', '(g)')}",
+        {"e": (2, 3), "z": (3,), **net.weights},
+        {"x": (4, 2)},
+        3,
+        dimension,
+        net.constants,
+    )
+
+
+def mixing(mix: str, dimension: int) -> Net:
+    """Attention of which the weights of its two heads are mixed after the softmax, into what d is."""
+    scores = attend(values="v_h").split("c = ")[0]
+    return Net(
+        f"""
+        {PROJECTIONS} vm = MatMul(x, wv) v = Add(vm, bv) {heads("q", "k", "v")} {scores} {mix}
+        c = MatMul(d, v_h) m = Transpose<perm = [0, 2, 1, 3]>(c) f = Reshape(m, flat) o = MatMul(f, wo) y = Add(o, bo)
+        """,
+        {**PROJECTED, "wv": (4, 4), "bv": (4,), "mix": (2, 2), "wo": (4, 3), "bo": (3,)},
+        TOKENS,
+        3,
+        dimension,
+        HEADS,
+    )
+
+
+def subtracted(cut: str, dimension: int) -> Net:
+    """The difference of two heads that are cut apart, on values without heads."""
+    return Net(
+        f"{PROJECTIONS} {heads('q', 'k')} {cut} v = MatMul(x, wv) c = MatMul(d, v) y = MatMul(c, wo)",
+        {**PROJECTED, "wv": (4, 3), "wo": (3, 5)},
+        TOKENS,
+        3,
+        dimension,
+        {"split": HEADS["split"], "root": 1.5, "zero": 0, "one": 1, "second": [1], "halves": [1, 1], "share": 0.4},
+    )
+
+
+SCORES = attend().split("p = ")[0]
+
+COMBINED = {
+    "rnn_after_linear": after_linear("RNN", 1, 13),  # GL(3) and 3 shifts, less what both do, 11; two biases, 2
+    "gru_after_linear": after_linear(
+        "GRU", 3, 19, linear_before_reset="1"
+    ),  # GL(3), 9; 3 shifts; unwritten, 3; biases, 4
+    "lstm_after_linear": after_linear(  # GL(3), 9; 3 shifts; what 16 gates read and nothing writes, 13; two biases, 16
+        "LSTM", 4, 41, directions=2, direction='"bidirectional"'
+    ),
+    "widened": Net(  # GL(4), 16; 4 shifts; what 7 units read and 2 numbers do not write, 2 (7 - 4)
+        "u = Gemm(x, a, p) v = Gemm(u, b, q) t = Tanh(v) y = Gemm(t, c, r)",
+        {"a": (2, 4), "p": (4,), "b": (4, 7), "q": (7,), "c": (7, 2), "r": (2,)},
+        {"x": (2,)},
+        2,
+        26,
+    ),
+    "widened_for_two": Net(  # as widened for 6 units, 24
+        """
+        m = MatMul(x, a) u = Add(m, p) v = MatMul(u, b) w = Add(q, v) t = Tanh(w) k = MatMul(u, d) l = Add(k, s)
+        o = Sigmoid(l) g = Mul(t, o) y = MatMul(g, c)
+        """,
+        {"a": (2, 4), "p": (4,), "b": (4, 3), "q": (3,), "d": (4, 3), "s": (3,), "c": (3, 2)},
+        {"x": (2,)},
+        2,
+        24,
+    ),
+    "widened_convs": Net(  # GL(3), 9; 3 shifts; what 5 channels read and 2 numbers do not write, 2
+        "u = Conv(x, a, p) v = Conv(u, b, q) t = Tanh(v) y = Conv(t, c)",
+        {"a": (3, 1, 2), "p": (3,), "b": (5, 3, 1), "q": (5,), "c": (2, 5, 1)},
+        {"x": (1, 6)},
+        3,
+        14,
+    ),
+    "heads_mixed": mixing(  # GL(2) twice per head, 16; key bias, 4; value bias into the output's, 4; scales, 2
+        """
+        turned = Transpose<perm = [0, 2, 3, 1]>(p) mixed = MatMul(turned, mix)
+        d = Transpose<perm = [0, 3, 1, 2]>(mixed)
+        """,
+        26,
+    ),
+    "heads_mixed_einsum": mixing('d = Einsum<equation = "bhqk,gh->bgqk">(p, mix)', 26),
+    "heads_subtracted": subtracted(  # GL(2) of each head, 8; its key bias, 4; GL(3) of the values, 9
+        f"""
+        {SCORES} p = Softmax<axis = -1>(s) i = Gather<axis = 1>(p, zero) j = Gather<axis = 1>(p, one)
+        h = Mul(j, share) d = Sub(i, h)
+        """,
+        21,
+    ),
+    "heads_split": subtracted(
+        f"""
+        {SCORES} i_1, j_1 = Split<axis = 1>(s, halves) i_s = Squeeze(i_1, second) j_s = Squeeze(j_1, second)
+        i = Softmax<axis = -1>(i_s) j = Softmax<axis = -1>(j_s) h = Mul(j, share) d = Sub(i, h)
+        """,
+        21,
+    ),
+}
