@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from symlint.lint.location import placed
 from symlint.lint.repairs import Balance, Removing, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
-from symlint.lint.state_cost import costed
+from symlint.lint.state_cost import costed, resting
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.model.errors import UnreadableModel, UsageProblem, raised
 from symlint.model.file.stored import StoredFile
@@ -202,7 +203,7 @@ def _assessed(path: str, context: Context, rules: Sequence[Rule], settings: Sett
         path=path,
         hashed=partial(_sha256, symmetry.model.file),
         coverage=symmetry.coverage,
-        findings=_stamped(context, findings),
+        findings=_stamped(context, rules, findings),
         spaces={space.id: space for space in symmetry.spaces if space.id in spoken_of},
         layers=_layers(context),
         incomplete=_stopped(crashed) or _short(skipped, rules) or _lost(symmetry.coverage, settings.min_understood),
@@ -252,8 +253,10 @@ def _check(
     return once(findings), crashed, tuple(skipped)
 
 
-def _stamped(context: Context, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _stamped(context: Context, rules: Sequence[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """The findings in order, with their places and their fingerprints."""
+    with suppress(Stopped, MemoryError), np.errstate(all="ignore"):
+        findings = resting(findings, rules, context)
     symmetry = context.symmetry
     order = {space.id: position for position, space in enumerate(symmetry.spaces)}
     ordered = sorted(findings, key=lambda finding: (finding.rule, order.get(finding.space or "", -1)))

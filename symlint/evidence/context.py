@@ -69,6 +69,13 @@ class Context:
         symmetry, structure = examine(replace(self.symmetry.model, states=()))
         return replace(self, symmetry=symmetry, structure=structure)
 
+    @cached_property
+    def anyhow(self) -> Context:
+        """The network of which nobody knows what its states begin with."""
+        program = self.structure.program
+        loops = tuple(replace(loop, begun=False) for loop in program.loops)
+        return replace(self, structure=replace(self.structure, program=replace(program, loops=loops)))
+
     def option(self, rule: Thresholds, name: str) -> float:
         """A threshold of a rule: the configured one, else its default."""
         return self.asked.options.get(rule.code, {}).get(name, rule.options[name])

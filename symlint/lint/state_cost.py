@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from symlint.lint.finding import Finding
+from symlint.evidence.context import Context
+from symlint.lint.finding import Finding, Level
+from symlint.lint.rule import Rule
 from symlint.symmetry.spaces import Space, Symmetry
 from symlint.symmetry.structure import Structure
 
@@ -23,6 +25,21 @@ def costed(findings: Iterable[Finding], symmetry: Symmetry, structure: Structure
         else f
         for f in findings
     ]
+
+
+def resting(findings: Sequence[Finding], rules: Iterable[Rule], context: Context) -> list[Finding]:
+    """The findings; the facts of those that are true only since states begin with zeros say so, by ``start``."""
+    held = any(not loop.flows for loop in context.structure.program.loops)
+    said = {f.rule for f in findings if f.level > Level.NOTE} if held else set[str]()
+    again = {_told(f) for rule in rules if rule.code in said for f in rule.findings(context.anyhow)}
+    return [
+        replace(f, facts={**f.facts, "start": "zero"}) if f.rule in said and _told(f) not in again else f
+        for f in findings
+    ]
+
+
+def _told(finding: Finding) -> tuple[str, str | None, tuple[int, ...]]:
+    return finding.rule, finding.space, finding.units
 
 
 def _state(finding: Finding, space: Space, structure: Structure) -> dict[str, object]:

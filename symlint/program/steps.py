@@ -364,6 +364,8 @@ class Loop:
     """Those of one size on both sides; the one that is left out grows with time."""
     flows: bool = False
     """Whether the program has what it holds without it, as a map of what was put into it."""
+    begun: bool = True
+    """Whether it is known to begin with zeros."""
 
 
 @dataclass(frozen=True)

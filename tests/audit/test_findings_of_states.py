@@ -82,6 +82,18 @@ def test_what_is_planted_in_a_state_is_found_with_what_it_costs(planted, tmp_pat
     assert not finding.fixable  # its callers know its size
 
 
+RESTING = {"unwritten", "repeated"}
+"""What is true of states that begin with zeros; else the first step sees what they begin with."""
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_what_rests_on_a_start_of_zeros_says_so(planted, tmp_path):
+    name, plant, *_ = PLANTED[planted]
+
+    (finding,) = found(name, plant, tmp_path)
+    assert finding.facts.get("start") == ("zero" if planted in RESTING else None)
+
+
 @pytest.mark.parametrize("name", STATEFUL)
 def test_random_networks_are_silent(name, tmp_path):
     assert found(name, lambda values: None, tmp_path) == []

@@ -59,7 +59,7 @@ def valuate(
         verdicts: what is known of the rows of the weights from other runs, and is added to.
     """
     known = Verdicts() if verdicts is None else verdicts
-    loops = [loop for loop in program.loops if not loop.flows]
+    loops = [loop for loop in program.loops if not loop.flows and loop.begun]
     states = {loop.input: np.zeros((), np.int64) for loop in loops}
     for last in (*[False] * PASSES, True):
         forward = _Forward(program, carried, silent, known, {} if last else states)

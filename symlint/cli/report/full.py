@@ -336,6 +336,8 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         verb = "keeps" if len(state["inputs"]) == 1 else "keep"
         numbers = f"{count(state['of'], 'number')} per {state['per']} where {state['used']:,} would do"
         yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size: fix --shrink-states"
+    if finding.facts.get("start") == "zero":
+        yield "=", "start: true of states that begin with zeros, not of any"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
         yield "=", f"repair: {finding.repairs} of them can be taken away"
     if finding.stays:

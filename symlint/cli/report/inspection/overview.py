@@ -113,7 +113,9 @@ class _Overview:
             )
             told = "declared" if state.source == "declared" else f"found by its {state.source}"
             words = f"  {sizes}  {told}"
-            if not state.closed:
+            if state.closed:
+                words += "; begins with zeros" if len(state.axes) == len(shape) else "; begins with nothing"
+            else:
                 words += "; the caller reads it as well" if state.seen else "; another network gives it"
             pair = f"{printable(state.input)} <- {printable(state.output)}"
             grid.add_row("", Text.assemble((pair, "bold"), (words, "dim")))
