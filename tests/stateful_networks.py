@@ -31,6 +31,8 @@ class Stateful:
     """Input of a state -> its output and the input's shape."""
     dimension: int
     constants: dict[str, object] = field(default_factory=dict)
+    given: dict[str, Shape] = field(default_factory=dict)
+    """What another network supplies, the same at every step; it leaves as it came."""
 
     def values(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Random weights."""
@@ -42,7 +44,9 @@ class Stateful:
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         info = helper.make_tensor_value_info
         inputs = [info("x", kind, self.x), *(info(n, kind, shape) for n, (_, shape) in self.states.items())]
+        inputs += [info(n, kind, shape) for n, shape in self.given.items()]
         outputs = [info("y", kind, None), *(info(n, kind, None) for n, _ in self.states.values())]
+        outputs += [info(n.replace("past", "present"), kind, None) for n in self.given]
         stored = {n: v.astype(dtype) for n, v in (values or self.values()).items()}
         stored |= {
             n: np.asarray(v, dtype if np.asarray(v).dtype.kind == "f" else None) for n, v in self.constants.items()
@@ -147,6 +151,85 @@ def attention(bias: bool = False) -> Stateful:
     )
 
 
+def convolutions() -> Stateful:
+    """Two causal convolutions, each with the last frames that it has read as its cache."""
+    return Stateful(
+        """s = Concat<axis = 2>(cache_in_0, x) cache_out_0 = Slice(s, one, end, two) c = Conv(s, a, p) v = Relu(c)
+        w = Concat<axis = 2>(cache_in_1, v) cache_out_1 = Slice(w, one, end, two) d = Conv(w, b, q) u = Relu(d)
+        y = Conv(u, o)""",
+        {"a": (4, 2, 3), "p": (4,), "b": (3, 4, 3), "q": (3,), "o": (2, 3, 1)},
+        ("batch", 2, 1),
+        {"cache_in_0": ("cache_out_0", ("batch", 2, 2)), "cache_in_1": ("cache_out_1", ("batch", 4, 2))},
+        7,
+        {"one": np.array([1]), "two": np.array([2]), "end": np.array([WIDE])},
+    )
+
+
+def llama() -> Stateful:
+    """Two heads of queries over one of keys and values, turned by their place in rotary planes, with a cache."""
+    turned = " ".join(
+        f"{n}_a, {n}_b = Split<axis = -1>({n}_3) {n}_c = Mul({n}_a, c) {n}_d = Mul({n}_b, s) {n}_e = Sub({n}_c, {n}_d) "
+        f"{n}_f = Mul({n}_b, c) {n}_g = Mul({n}_a, s) {n}_h = Add({n}_f, {n}_g) {n}_r = Concat<axis = -1>({n}_e, {n}_h)"
+        for n in "qk"
+    )
+    projected = " ".join(
+        f"{n}_0 = MatMul(x, w{n}) {n}_2 = Reshape({n}_0, split{n}) {n}_3 = Transpose<perm = [0, 2, 1, 3]>({n}_2)"
+        for n in "qkv"
+    )
+    heads = {f"split{n}": np.array([0, 0, 2 if n == "q" else 1, 4]) for n in "qkv"}
+    return Stateful(
+        f"""{projected} shape = Shape(past_0) length = Gather(shape, two) place = CastLike(length, x)
+        angle = Mul(place, speeds) c = Cos(angle) s = Sin(angle)
+        {turned} present_0 = Concat<axis = 2>(past_0, k_r) present_1 = Concat<axis = 2>(past_1, v_3)
+        t = Transpose<perm = [0, 1, 3, 2]>(present_0) z = MatMul(q_r, t) p = Softmax<axis = -1>(z)
+        m = MatMul(p, present_1) h = Transpose<perm = [0, 2, 1, 3]>(m) f = Reshape(h, flat) y = MatMul(f, wo)""",
+        {"wq": (4, 8), "wk": (4, 4), "wv": (4, 4), "wo": (8, 4)},
+        ("batch", 1, 4),
+        {"past_0": ("present_0", ("batch", 1, "past", 4)), "past_1": ("present_1", ("batch", 1, "past", 4))},
+        16 + 4,
+        {**heads, "two": np.array(2), "flat": np.array([0, 0, 8]), "speeds": np.array([0.9, 0.3])},
+    )
+
+
+def zipformer() -> Stateful:
+    """A streaming encoder: attention to the last frames and a convolution over them, in caches of one length."""
+    window = " ".join(
+        f"{n} = MatMul(x, w{n}) {n}_w = Concat<axis = 1>(cached_{n}, {n}) new_cached_{n} = Slice({n}_w, one, end, one)"
+        for n in "kv"
+    )
+    return Stateful(
+        f"""q = MatMul(x, wq) {window} t = Transpose<perm = [0, 2, 1]>(k_w) s = MatMul(q, t) p = Softmax<axis = -1>(s)
+        c = MatMul(p, v_w) o = MatMul(c, wo) h = Transpose<perm = [0, 2, 1]>(o)
+        d = Concat<axis = 2>(cached_conv, h) new_cached_conv = Slice(d, one, end, two)
+        z = Conv<group = 4>(d, g) b = Transpose<perm = [0, 2, 1]>(z) y = MatMul(b, e)""",
+        {**{f"w{n}": (4, 3) for n in "qkv"}, "wo": (3, 4), "g": (4, 1, 3), "e": (4, 4)},
+        ("batch", 1, 4),
+        {
+            **{f"cached_{n}": (f"new_cached_{n}", ("batch", 2, 3)) for n in "kv"},
+            "cached_conv": ("new_cached_conv", ("batch", 4, 2)),
+        },
+        9 + 9 + 8,
+        {"one": np.array([1]), "two": np.array([2]), "end": np.array([WIDE])},
+    )
+
+
+def whisper() -> Stateful:
+    """A decoder with its own cache and with one of an encoder, which is given and stays as it is."""
+    return Stateful(
+        """q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) present_0 = Concat<axis = 1>(past_0, k)
+        present_1 = Concat<axis = 1>(past_1, v) t = Transpose<perm = [0, 2, 1]>(present_0) s = MatMul(q, t)
+        p = Softmax<axis = -1>(s) c = MatMul(p, present_1) o = MatMul(c, wo) h = Add(x, o)
+        r = MatMul(h, wr) i = Transpose<perm = [0, 2, 1]>(past_key_encoder) j = MatMul(r, i) l = Softmax<axis = -1>(j)
+        m = MatMul(l, past_value_encoder) n = MatMul(m, wn) w = Add(h, n) y = MatMul(w, e)
+        present_key_encoder = Identity(past_key_encoder) present_value_encoder = Identity(past_value_encoder)""",
+        {**{f"w{n}": (4, 3) for n in "qkvr"}, **{f"w{n}": (3, 4) for n in "on"}, "e": (4, 4)},
+        ("batch", 1, 4),
+        {"past_0": ("present_0", ("batch", "past", 3)), "past_1": ("present_1", ("batch", "past", 3))},
+        9 + 9,
+        given={"past_key_encoder": ("batch", 5, 3), "past_value_encoder": ("batch", 5, 3)},
+    )
+
+
 STATEFUL = {
     "recurrence": recurrence(),
     "squashed": squashed(),
@@ -156,6 +239,10 @@ STATEFUL = {
     "causal": causal(),
     "attention": attention(),
     "attention with biases": attention(bias=True),
+    "convolutions": convolutions(),
+    "llama": llama(),
+    "zipformer": zipformer(),
+    "whisper": whisper(),
 }
 
 

@@ -49,14 +49,13 @@ class _Ends:
 
     def __init__(self, program: Program, axes: Axes, acted: Acted) -> None:
         self.factors, self.acted = axes.factors, acted
-        sides = [
-            {x for n in names for f in axes.of.get(n, ()) for x in axes.factors.leaves(f)}
-            for names in (program.inputs, program.outputs)
-        ]
         carried = {n for loop in program.loops for n in (loop.input, loop.output)}
-        inner = {x for n in carried for f in axes.of[n] for x in axes.factors.leaves(f)}
-        self.states = frozenset(inner or sides[0] & sides[1])
-        """Leaves of states; where none is known, those that go in and come out again."""
+        inputs, outputs, outer, inner = (
+            {x for n in names for f in axes.of.get(n, ()) for x in axes.factors.leaves(f)}
+            for names in (program.inputs, program.outputs, program.ends, carried)
+        )
+        self.states = frozenset(inner - outer if carried else inputs & outputs)
+        """Leaves of states alone; where no state is known, those that go in and come out again."""
         self.fixed = 0
         self._acts = 0.0
         self._held: dict[str, float] = {}

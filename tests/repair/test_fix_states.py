@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
-from stateful_networks import STATEFUL, Stateful
+from stateful_networks import STATEFUL, Stateful, grouped_queries
 
 from symlint.cli.main import cli
 from symlint.lint.rule import rules
@@ -74,6 +74,37 @@ PLANTED = {
 }
 
 
+def unread_frame(v):
+    v["b"][:, 1] = 0
+
+
+def narrow_value(v):
+    v["wv"][:, 1] = 0
+
+
+def narrow_key(v):
+    v["wk"][:, 1] = 0
+
+
+def lost_plane(v):
+    v["wk"][:, [1, 3]] = 0
+
+
+def unseen_channel(v):
+    v["g"][1] = 0
+
+
+PLANTED |= {
+    "convolutions": ("convolutions", unread_frame, {"cache_in_1": "4 x 2 -> 3 x 2 numbers per sequence"}),
+    "llama values": ("llama", narrow_value, {"past_1": "1 x 4 -> 1 x 3 numbers per token"}),
+    "llama planes": ("llama", lost_plane, {"past_0": "1 x 4 -> 1 x 2 numbers per token"}),
+    "zipformer keys": ("zipformer", narrow_key, {"cached_k": "2 x 3 -> 2 x 2 numbers per sequence"}),
+    "zipformer values": ("zipformer", narrow_value, {"cached_v": "2 x 3 -> 2 x 2 numbers per sequence"}),
+    "zipformer channels": ("zipformer", unseen_channel, {"cached_conv": "4 x 2 -> 3 x 2 numbers per sequence"}),
+    "whisper": ("whisper", narrow_value, {"past_1": "3 -> 2 numbers per token"}),
+}
+
+
 def planted(name, folder):
     network, plant, told = PLANTED[name]
     net = STATEFUL[network]
@@ -90,9 +121,10 @@ def sequence(path, net, batch):
     shapes = {x.name: [free.get(n, n) for n in x.shape] for x in session.get_inputs()}
     states = {name: np.zeros(shapes[name], np.float32) for name in net.states}
     rng, found = np.random.default_rng(3), []
+    given = {name: rng.normal(size=shapes[name]).astype(np.float32) for name in net.given}
     for _ in range(STEPS):
-        y, *after = session.run(None, {"x": rng.normal(size=shapes["x"]).astype(np.float32), **states})
-        states = dict(zip(net.states, after, strict=True))
+        y, *after = session.run(None, {"x": rng.normal(size=shapes["x"]).astype(np.float32), **given, **states})
+        states = dict(zip(net.states, after, strict=False))
         found.append(y)
     return np.array(found)
 
@@ -190,6 +222,20 @@ def test_the_file_of_genai_tells_the_new_sizes_if_it_can(both, told, tmp_path):
         run("fix", tmp_path / "step.onnx", "-o", tmp_path / "small.onnx", "--shrink-states")
         assert json.loads((tmp_path / "genai_config.json").read_text())["model"]["decoder"] == decoder
         assert (tmp_path / "small.genai_config.json").exists()
+
+
+def test_keys_and_values_of_one_size_stay_so_in_grouped_queries(tmp_path):
+    """The operator has one size of a head for both, as its runtime has."""
+    model = grouped_queries()
+    for tensor in model.graph.initializer:
+        if tensor.name == "wv":
+            values = numpy_helper.to_array(tensor).copy()
+            values[:, [3, 20]] = 0
+            tensor.CopyFrom(numpy_helper.from_array(values, "wv"))
+    onnx.save(model, tmp_path / "step.onnx")
+    found = fix(str(tmp_path / "step.onnx"), tmp_path, SHRINK)
+    assert not found.shrunk
+    assert "keys and values of one size" in found.left[0].reason
 
 
 def test_half_of_the_keys_of_a_decoder_go_from_its_cache(shared, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,13 @@ def test_an_open_loop_claims_no_more_than_before(name, tmp_path):
     assert opened.coverage.understood <= shut.coverage.understood
 
 
-@pytest.mark.parametrize("wrong", ["given", "seen", "none"])
+@pytest.mark.parametrize("wrong", ["given", "file", "seen", "none"])
 def test_a_loop_that_is_not_closed_claims_nothing_new(wrong, tmp_path):
     net = STATEFUL["recurrence"]
     model = load(stored(net, tmp_path))
     pairs = {
         "given": [Declaration("h_in", "h_out", "given")],
+        "file": [Declaration("h_in", "h_out", "file")],
         "seen": [Declaration("h_in", "h_out"), Declaration("", "h_out")],
         "none": [],
     }[wrong]
@@ -88,6 +90,30 @@ def test_a_declared_pair_that_is_none_is_refuted_or_claims_nothing(tmp_path):
     swapped = closed(load(path), [Declaration("p_in", "q_out"), Declaration("q_in", "p_out")])
     _, structure = examine(swapped)
     assert {t.outcome for t in verify(structure, list(structure.actions))} == {"held"}
+
+
+@pytest.mark.parametrize("name", ["attention", "zipformer", "whisper"])
+def test_exchanged_caches_claim_nothing_that_is_not_true_of_them(name, tmp_path):
+    """Keys for values and values for keys: what is said holds of the network that was declared."""
+    net = STATEFUL[name]
+    one, other = list(net.states)[:2]
+    pairs = [Declaration(one, net.states[other][0]), Declaration(other, net.states[one][0])]
+    _, structure = examine(closed(load(stored(net, tmp_path)), pairs, strict=True))
+    assert {t.outcome for t in verify(structure, list(structure.actions))} <= {"held"}
+
+
+def test_an_input_and_an_output_of_one_shape_are_no_state_until_they_are_declared(tmp_path):
+    """Of what a user declares, sequences are tried: its claims hold of those, and not of single steps."""
+    text = "u = MatMul(image, a) image_out = Add(u, p) z = MatMul(image_out, c) v = MatMul(x, b) y = Add(z, v)"
+    weights = {"a": (4, 4), "p": (4,), "c": (4, 2), "b": (3, 2)}
+    path = stored(Stateful(text, weights, ("batch", 3), {"image": ("image_out", ("batch", 4))}, 0), tmp_path)
+    assert not closed(load(path)).states
+    declared = closed(load(path), [Declaration("image", "image_out")], strict=True)
+    symmetry, structure = examine(declared)
+    assert {g.group for g in symmetry.generators} >= {"GL(4)"}
+    assert {t.outcome for t in verify(structure, list(structure.actions))} == {"held"}
+    opened = replace(structure.program, model=replace(declared, states=()))
+    assert {t.outcome for t in verify(replace(structure, program=opened), list(structure.actions))} != {"held"}
 
 
 def stored(net: Stateful, folder: Path) -> str:
@@ -121,13 +147,14 @@ def unrolled(net, values):
     rng = np.random.default_rng(1)
     shape = [sizes.get(n, n) for n in net.x]
     xs = rng.normal(size=(STEPS, *shape)) + 2 * rng.normal(size=shape)
+    given = {n: rng.normal(size=[sizes.get(k, k) for k in shape]) for n, shape in net.given.items()}
 
     def sequence(weights):
         states = {n: np.zeros([sizes.get(k, k) for k in shape]) for n, (_, shape) in net.states.items()}
         found = []
         for x in xs:
-            y, *after = session.run(None, {"x": x, **states, **weights})
-            states = dict(zip(net.states, after, strict=True))
+            y, *after = session.run(None, {"x": x, **states, **given, **weights})
+            states = dict(zip(net.states, after, strict=False))
             found.append(y.reshape(-1))
         return np.concatenate(found)
 

@@ -39,6 +39,8 @@ def _attention(site: Site) -> None:
             site.place.set(name, _heads(site, k, int(old[name])))
     heads = next((int(old[n]) for n in ("num_heads", "q_num_heads") if n in old), 0)
     width = site.before(0)[-1] // heads if heads and len(site.before(0)) == 3 else site.before(0)[-1]
+    if site.node.op.endswith("GroupQueryAttention") and site.place.reads(2) and site.after(1)[-1] != site.after(2)[-1]:
+        raise Immovable(f"{site.node.op} {site.node.name!r} takes keys and values of one size only")
     if site.read(0)[-1] is not None and not old.get("scale"):
         site.place.set("scale", float(width) ** -0.5)
 
