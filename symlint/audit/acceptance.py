@@ -38,6 +38,18 @@ class Accepting:
             (report,), _, _ = _beside([report], self.baseline, self.today, self.files)
         return _configured(report, self.unread, self.today, set())
 
+    def singly(self, files: Iterable[str]) -> Iterator[Accepting]:
+        """For each of these models what accepts findings of it, with no more than that takes."""
+        if self.baseline is None:
+            yield from (replace(self, files=()) for _ in files)
+            return
+        base, present = self.baseline, set(map(self.baseline.key, self.files))
+        absent = {name: entries for name, entries in base.models.items() if name not in present}
+        for file in files:
+            key = base.key(file)
+            mine = {key: base.models[key]} if key in base.models else absent
+            yield replace(self, files=(file,), baseline=replace(base, models=mine))
+
 
 def accepting(files: Iterable[str], rules: Sequence[Rule], today: str, baseline: Baseline | None = None) -> Accepting:
     """What accepts findings of these files, by a baseline or by the configuration of each."""

@@ -7,14 +7,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from symlint.audit.flaws import once, unmet
+from symlint.audit.acceptance import Accepting
+from symlint.audit.flaws import met, once, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
 from symlint.evidence.context import Context
@@ -44,6 +46,27 @@ _MEMORY = "the audit needs more memory than there is"
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The audit of one model."""
+
+    path: str
+    settings: Settings
+    accepts: Accepting | None = None
+    """What accepts findings of it, where the report is to say what a fix would take away in all."""
+    file: str = ""
+    """Where it lies meanwhile, if that is not its path."""
+
+    def judged(self, report: Report) -> Report:
+        """Its report with what is accepted of it."""
+        named = replace(report, path=self.path, settings=self.settings)
+        return self.accepts(named) if self.accepts else named
+
+
+Auditor = Callable[[Sequence[Job], Sequence[Rule], Watch], Iterator[Report]]
+"""Gives the report of each job, in their order; once the watch is interrupted, that of what is begun and no more."""
+
+
 def run(
     files: Iterable[str],
     missing: Sequence[str],
@@ -51,55 +74,69 @@ def run(
     settings: Configurations,
     watch: Watch | None = None,
     *,
-    accepts: Callable[[Report], Report] | None = None,
-    saved: bool = False,
+    accepts: Accepting | None = None,
+    auditor: Auditor | None = None,
+    told: Callable[[Report], None] | None = None,
 ) -> Run:
-    """Audit the files one after another, each under its own settings, until the watch is interrupted.
+    """Audit the files, each under its own settings, until the watch is interrupted.
 
-    Where it is asked for, each report says what a fix would take away in all, which is nothing of what is accepted.
     Paths without a model count as unreadable files beside others, and as no model when there is nothing else.
+
+    Args:
+        files: paths of models.
+        missing: paths at which there is no model.
+        rules: all that are installed.
+        settings: of each model.
+        watch: follows the run.
+        accepts: what accepts findings. Where it is given, each report says what a fix would take away in all, which is
+            nothing of what is accepted.
+        auditor: who does the jobs; by default this process, one after another.
+        told: gets each report as soon as it and all before it are there.
     """
     start = time.perf_counter()
     watch = watch or Watch()
-    takes = partial(_takes, rules, watch, accepts or (lambda report: report)) if saved else None
-    reports = [
-        _unbegun(file) if watch.interrupted else _under(file, settings.of(file), rules, watch, takes) for file in files
-    ]
+    names = tuple(files)
+    judges = accepts.singly(names) if accepts else repeat(None)
+    jobs = [Job(name, settings.of(name), judge) for name, judge in zip(names, judges, strict=False)]
+    several = len(jobs) + len(missing) > 1
+    reports: list[Report] = []
+
+    def arrived(report: Report) -> None:
+        reports.append(report)
+        if told:
+            told(met(report) if several else report)
+
+    for report in (auditor or in_turn)(jobs, rules, watch):
+        arrived(report)
     cut = watch.interrupted and any(report.skipped for report in reports)
-    if reports:
-        reports += [_unread(path, UnreadableModel(path, _absence(path)), rules) for path in missing]
-    told, nowhere = unmet(reports)
+    for path in missing if jobs else ():
+        arrived(unread(path, UnreadableModel(path, _absence(path)), rules))
+    kept, nowhere = unmet(reports)
     seconds = time.perf_counter() - start
-    chosen = _taking_part(told, settings, rules)
-    return Run(told, chosen, tuple(missing), settings.run.fail_on, seconds, cut, config=settings.named, unmet=nowhere)
+    chosen = _taking_part(kept, settings, rules)
+    return Run(kept, chosen, tuple(missing), settings.run.fail_on, seconds, cut, config=settings.named, unmet=nowhere)
 
 
-def _under(
-    file: str,
-    settings: Settings,
-    rules: Sequence[Rule],
-    watch: Watch,
-    takes: Callable[[Settings, Report, Context, Promise | None], int | None] | None,
-) -> Report:
-    report = audit(file, settings.chosen(rules), settings, watch, partial(takes, settings) if takes else None)
-    return replace(report, settings=settings)
+def in_turn(jobs: Sequence[Job], rules: Sequence[Rule], watch: Watch) -> Iterator[Report]:
+    """The jobs one after another, in this process."""
+    for job in jobs:
+        yield unbegun(job.path) if watch.interrupted else carried_out(job, rules, watch)
 
 
-def _takes(
-    rules: Sequence[Rule],
-    watch: Watch,
-    accepts: Callable[[Report], Report],
-    settings: Settings,
-    report: Report,
-    context: Context,
-    promise: Promise | None,
-) -> int | None:
-    try:
-        with watch.interruptible():
-            watch.told(report.path, "what a fix takes away", 1.0)
-            return savings(accepts(replace(report, settings=settings)), context, promise, rules, settings)
-    except Interrupted:
-        return None
+def carried_out(job: Job, rules: Sequence[Rule], watch: Watch) -> Report:
+    """The report of one job."""
+    settings = job.settings
+
+    def takes(report: Report, context: Context, promise: Promise | None) -> int | None:
+        try:
+            with watch.interruptible():
+                watch.told(job.path, "what a fix takes away", 1.0)
+                return savings(job.judged(report), context, promise, rules, settings)
+        except Interrupted:
+            return None
+
+    report = audit(job.file or job.path, settings.chosen(rules), settings, watch, takes if job.accepts else None)
+    return replace(report, path=job.path, settings=settings)
 
 
 def _taking_part(reports: Iterable[Report], settings: Configurations, rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -176,14 +213,14 @@ def audit(
     except UsageProblem:
         raise
     except UnreadableModel as problem:
-        return _unread(path, problem, rules)
+        return unread(path, problem, rules)
     except MemoryError:
-        return _unread(path, UnreadableModel(path, _MEMORY), rules)
+        return unread(path, UnreadableModel(path, _MEMORY), rules)
     except Exception as error:
         # One model's surprise must not cost the others their audit.
         _log.debug("%s: internal error", path, exc_info=True)
         reason = f"internal error, please report it: {raised(error)}"
-        return _unread(path, UnreadableModel(path, reason), rules)
+        return unread(path, UnreadableModel(path, reason), rules)
 
 
 def judged(path: str, context: Context, rules: Sequence[Rule], settings: Settings) -> Report:
@@ -337,12 +374,13 @@ def _left(rules: Iterable[Rule], stop: Stopped) -> Iterator[Skipped]:
     return (Skipped(rule.code, stop.reason, stop.tensor) for rule in rules if not rule.on_failure)
 
 
-def _unbegun(path: str) -> Report:
+def unbegun(path: str) -> Report:
+    """The report of a file to which a run that was interrupted has not come."""
     stop = Interrupted()
     return Report(path, incomplete=f"{stop.reason} before it was begun", skipped=(_phase(LOAD, stop),))
 
 
-def _unread(path: str, problem: UnreadableModel, rules: Iterable[Rule]) -> Report:
+def unread(path: str, problem: UnreadableModel, rules: Iterable[Rule]) -> Report:
     """The report of a file that could not be audited, in the words of the rule that stands for the reason."""
     names = {rule.code: rule.name for rule in rules}
     name = names.get(problem.code, "unreadable-model")

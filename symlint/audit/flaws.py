@@ -21,8 +21,12 @@ def unmet(reports: Sequence[Report]) -> tuple[tuple[Report, ...], tuple[str, ...
     absent = [{f.facts["mirror"] for f in report.findings if f.facts.get("absent")} for report in reports]
     read = [names for names, report in zip(absent, reports, strict=True) if report.finished]
     nowhere = set.intersection(*read) if read else set()
-    kept = (replace(r, findings=tuple(f for f in r.findings if not f.facts.get("absent"))) for r in reports)
-    return tuple(kept), tuple(sorted(nowhere))
+    return tuple(map(met, reports)), tuple(sorted(nowhere))
+
+
+def met(report: Report) -> Report:
+    """A report without mirrors of which the model has no tensor."""
+    return replace(report, findings=tuple(f for f in report.findings if not f.facts.get("absent")))
 
 
 def _tells(one: Finding, other: Finding) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOAD, SYMMETRIES = "load", "symmetries"
 """The phases without which no rule can run."""
+DONE = "done"
+"""What is told at the end of an audit that another process has made."""
 
 _T = TypeVar("_T")
 _PROCESS = 100 << 20

@@ -47,6 +47,16 @@ def load(path: str | Path, *, budget: int | None = None) -> Model:
         raise UnreadableModel(name, f"could not be parsed as ONNX: {reason}") from error
 
 
+def files(path: str | Path) -> dict[str, StoredFile]:
+    """The files of a model by the names that it has for them; its own, without a name, is the first.
+
+    Raises UnreadableModel as `load` does, for what already its outline shows.
+    """
+    file = model_file(Path(path), str(path))
+    proto, outline = parse(file)
+    return {"": file, **guard.check(proto, outline, str(path), Path(path).parent)}
+
+
 def _inlined(proto: onnx.ModelProto, key: str) -> tuple[onnx.ModelProto, str]:
     """The model with its functions written out; under ``key`` a node tells its version if it has one of its own."""
     import logging

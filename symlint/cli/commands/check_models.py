@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from symlint.cli.commands.fleets import Means, means_options
+from symlint.cli.commands.lines import FORM, lines
 from symlint.cli.commands.selecting import rules_option
 from symlint.cli.commands.states import Loops, states_options
 from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
@@ -21,10 +23,11 @@ from symlint.evidence.options import TARGETS
 from symlint.lint.configuration import Configurations
 from symlint.lint.settings import THRESHOLDS
 from symlint.model import amounts
-from symlint.model.budget import Watch
+from symlint.model.budget import DONE, Watch
 from symlint.model.errors import UsageProblem
 
 if TYPE_CHECKING:
+    from symlint.audit.acceptance import Accepting
     from symlint.audit.baseline import Baseline
     from symlint.audit.outcome import Report, Run
 
@@ -74,7 +77,7 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
     "--max-memory",
     callback=_amount(amounts.memory),
     metavar="SIZE",
-    help="What the process may take: 512M, 2G. What does not fit is not audited, and named.",
+    help="What each process may take: 512M, 2G. What does not fit is not audited, and named.",
 )
 @click.option(
     "--time-budget",
@@ -99,6 +102,7 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
 )
 @config_option
 @states_options("auto")
+@means_options
 @click.option("--baseline", type=click.Path(dir_okay=False), help="What stands in this file does not fail the run.")
 @click.option("--write-baseline", type=click.Path(dir_okay=False), help="Accept all that is found: write that file.")
 @click.option("--prune-baseline", is_flag=True, help="Take what is gone or better out of --baseline.")
@@ -121,6 +125,7 @@ def command(
     output: tuple[tuple[str, Path], ...],
     config: str | None,
     loops: Loops,
+    means: Means,
     baseline: str | None,
     write_baseline: str | None,
     prune_baseline: bool,
@@ -138,16 +143,25 @@ def command(
     """
     form = _stdout(ctx, form, output)
     accepted = _Acceptance(baseline, write_baseline, prune_baseline)
-    with Watch(status := _Status(quiet)) as watch:
+    status = _Status(quiet)
+    with Watch(status if means.alone else status.of_many) as watch:
         flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
         limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
         settings = Configurations(config, **flags, **limits, **loops.settings)
         shown = {form, *(kind for kind, _ in output)}
         saved = "html" in shown or (not quiet and "full" in shown)
-        result = accepted.of(_judged(paths, settings, watch, status, accepted, saved=saved), quiet=quiet)
-        _write(result, output, Style(verbose=verbose, notes=notes))
+        # What a baseline accepts of one model depends on all of them.
+        early = [] if accepted.asked else [file for kind, file in output if kind == FORM and file != STDOUT]
+        streamed = form == FORM and not accepted.asked
+        with lines(early, stdout=streamed) as told:
+            run = _judged(paths, settings, watch, status, means, accepted if saved else None, told)
+        result = accepted.of(run, quiet=quiet)
+        _write(
+            result, [(kind, file) for kind, file in output if file not in early], Style(verbose=verbose, notes=notes)
+        )
         style = replace(style_for(color, verbose=verbose, quiet=quiet), notes=notes)
-        click.echo(reporter(form)(result, style), nl=False, color=style.color)
+        if not streamed:
+            click.echo(reporter(form)(result, style), nl=False, color=style.color)
     if result.exit_code == 3 and (quiet or form in MACHINE):
         click.echo(f"symlint: no model found at {', '.join(result.missing)}", err=True)
     ctx.exit(result.exit_code)
@@ -158,9 +172,9 @@ def _judged(
     settings: Configurations,
     watch: Watch,
     status: _Status,
-    acceptance: _Acceptance,
-    *,
-    saved: bool,
+    means: Means,
+    acceptance: _Acceptance | None,
+    told: Callable[[Report], None] | None,
 ) -> Run:
     """What the rules say of all models that the paths name."""
     # Imported here, so that `symlint check --help` need not wait for numpy and onnx.
@@ -171,7 +185,8 @@ def _judged(
     for each in (settings.run, *map(settings.of, files)):
         each.chosen(rules())  # a selector that names nothing is told before the work
     with status.of(files):
-        return run(files, missing, rules(), settings, watch, accepts=acceptance.accepting(files), saved=saved)
+        accepts = acceptance.accepting(files) if acceptance else None
+        return run(files, missing, rules(), settings, watch, accepts=accepts, auditor=means.auditor(), told=told)
 
 
 class _Acceptance:
@@ -184,6 +199,8 @@ class _Acceptance:
             raise UsageProblem("--prune-baseline needs --baseline FILE")
         from symlint.audit import baseline
 
+        self.asked = read is not None or write is not None
+        """Whether there is a baseline."""
         self._prune = prune
         self._write = Path(write) if write is not None else None
         if self._write and not self._write.absolute().parent.is_dir():
@@ -191,7 +208,7 @@ class _Acceptance:
         old = self._write if self._write and self._write.exists() else Path(read) if read is not None else None
         self._old = baseline.read(old) if old else None
 
-    def accepting(self, files: Sequence[str]) -> Callable[[Report], Report]:
+    def accepting(self, files: Sequence[str]) -> Accepting:
         """What accepts findings of single models."""
         from symlint.audit.acceptance import accepting
         from symlint.lint.rule import rules
@@ -237,16 +254,28 @@ def _write(result: Run, outputs: Iterable[tuple[str, Path]], style: Style) -> No
 
 
 class _Status:
-    """A line on a terminal's stderr that says, after a while, which model and rule is at work and how much is done."""
+    """A line on a terminal's stderr that says, after a while, which models are at work and how much is done."""
 
     def __init__(self, quiet: bool) -> None:
         self._waiting = Waiting(quiet=quiet)
         self._files: dict[str, int] = {}
+        self._done = 0
+        self._at_work: dict[str, str] = {}
 
     def __call__(self, path: str, phase: str, share: float) -> None:
         """What a `Watch` tells."""
         number = f"{self._files.get(path, 1)}/{len(self._files)} " if len(self._files) > 1 else ""
         self._waiting.say(f"{number}{path}: {phase}, {share:.0%}")
+
+    def of_many(self, path: str, phase: str, share: float) -> None:
+        """The same of models that are audited at once: how many are done, and those at work."""
+        if phase == DONE:
+            self._done += 1
+            self._at_work.pop(path, None)
+        else:
+            self._at_work[path] = f"{path}: {phase}, {share:.0%}"
+        left = f"{self._done}/{len(self._files)} done"
+        self._waiting.say("; ".join((left, *dict(self._at_work).values())))
 
     def of(self, files: Sequence[str]) -> AbstractContextManager[None]:
         """Show the line while these files are audited."""

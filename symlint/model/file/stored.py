@@ -52,6 +52,14 @@ class StoredFile:
         """Bytes."""
         return self.identity[0]
 
+    @property
+    def stale(self) -> bool:
+        """Whether it is no longer the file that it was."""
+        try:
+            return _identity(os.stat(self.path)) != self.identity  # noqa: PTH116
+        except OSError:
+            return True
+
     @contextmanager
     def opened(self) -> Iterator[Reader]:
         """The file, open for reading; unchanged from the beginning to the end of the block."""

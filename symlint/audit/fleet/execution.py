@@ -1,0 +1,48 @@
+"""The execution of one job, wherever that is: from the cache if it is known, else audited, then written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from symlint.audit.engine import Job, carried_out, unbegun
+from symlint.audit.fleet import record
+from symlint.audit.fleet.cache import Cache, complete, content
+from symlint.audit.outcome import Report
+from symlint.lint.rule import Rule
+from symlint.model.budget import Interrupted, Watch
+
+
+@dataclass(frozen=True, slots=True)
+class InTurn:
+    """Does jobs one after another, in this process."""
+
+    cache: Cache | None
+
+    def __call__(self, jobs: Sequence[Job], rules: Sequence[Rule], watch: Watch) -> Iterator[Report]:
+        """The report of each job, in their order."""
+        for job in jobs:
+            yield executed(job, rules, watch, self.cache)
+
+
+def executed(job: Job, rules: Sequence[Rule], watch: Watch, cache: Cache | None) -> Report:
+    """The report of one job, with a hash that is known.
+
+    What is found in the cache and what is found by auditing are the same: both have been written and read.
+    """
+    if watch.interrupted:
+        return unbegun(job.path)
+    chosen = job.settings.chosen(rules)
+    try:
+        with watch.interruptible():
+            watch.told(job.path, "cache", 0.0)
+            asked = content(job, chosen) if cache else None
+            known = cache.found(asked, job) if cache and asked else None
+    except Interrupted:
+        return unbegun(job.path)
+    if known is not None:
+        return replace(known, settings=job.settings)
+    report = record.report(record.of_report(carried_out(job, rules, watch)))
+    if cache and asked and complete(report, chosen) and asked.lasting and not watch.interrupted:
+        cache.keep(asked, job, report)
+    return replace(report, settings=job.settings)

@@ -1,0 +1,99 @@
+"""The options by which `symlint check` is told of many models: processes, a cluster, and a cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from symlint.cli.report.words import printable
+from symlint.model.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from symlint.audit.engine import Auditor
+    from symlint.audit.fleet.cache import Cache
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the flags say of how jobs are done."""
+
+    jobs: int = 1
+    folder: str | None = None
+    cached: bool = True
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process does them, one after another."""
+        return self.jobs == 1
+
+    def auditor(self) -> Auditor | None:
+        """Who does the jobs; None for this process alone, without a cache. Raises `UsageProblem`."""
+        if self.alone and self.folder is None:
+            return None
+        # Imported here, since most checks are of a few files.
+        if self.alone:
+            from symlint.audit.fleet.execution import InTurn
+
+            return InTurn(self._cache())
+        from symlint.audit.fleet.fleet import Fleet
+        from symlint.audit.fleet.processes import Processes
+
+        return Fleet(Processes(self.jobs, self._cache()))
+
+    def _cache(self) -> Cache | None:
+        from symlint.audit.fleet.cache import Cache, default_folder
+
+        if not self.cached:
+            return None
+        if self.folder is not None:
+            return Cache.made(Path(self.folder))
+        try:
+            return Cache.made(default_folder())
+        except UsageProblem as problem:  # nobody has asked for it
+            click.echo(f"symlint: without a cache: {printable(str(problem))}", err=True)
+            return None
+
+
+def means_options(command: Command) -> Command:
+    """``--jobs``, ``--cache`` and ``--no-cache``, as one argument `means` of a command."""
+
+    @wraps(command)
+    def told(*arguments: Any, jobs: int, cache: str | None, no_cache: bool, **others: Any) -> Any:
+        if cache is not None and no_cache:
+            raise UsageProblem("choose one of --cache and --no-cache")
+        return command(*arguments, means=Means(jobs or _cores(), cache, not no_cache), **others)
+
+    options = (
+        click.option("--no-cache", is_flag=True, help="Audit all models anew."),
+        click.option(
+            "--cache",
+            type=click.Path(file_okay=False),
+            help="Keep reports in this folder, and audit no model twice.  [default: with --jobs, "
+            "$XDG_CACHE_HOME/symlint or ~/.cache/symlint; else none]",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(0),
+            default=1,
+            metavar="N",
+            help="Audit so many models at once, each in a process of its own; 0 for one per core.  [default: 1]",
+        ),
+    )
+    made: Command = told
+    for option in options:
+        made = option(made)
+    return made
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
