@@ -1,8 +1,12 @@
-"""Small networks whose units meet themselves or each other in lengths and sums of products, and pass through maxima."""
+"""Small networks whose units are turned or shifted together.
+
+They meet themselves or each other in lengths and sums of products, pass through maxima, or are shifted by what readers
+without a bias take back.
+"""
 
 from __future__ import annotations
 
-from networks import Net
+from networks import Net, norm
 
 FEATURES = "u = Gemm(x, a, p) t = Tanh(u) f = Gemm(t, b, q)"
 SIZES = {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,)}
@@ -110,4 +114,40 @@ MAXIMA = {
     ),
 }
 
-TURNED = {**LENGTHS, **MAXIMA}
+# All have the gain into the readers, 4, and the mean direction of what comes before the norm, 5.
+UNBIASED = {
+    "unbiased_readers": Net(  # O(4) fixing 1, 3; the shift, which the readers' mean directions take back, 4
+        f"""
+        e = Gemm(x, w, c) {norm("e", "n")} u = MatMul(n, a) t = Tanh(u) v = MatMul(n, b) k = Sigmoid(v) m = Mul(t, k)
+        y = MatMul(m, d)
+        """,
+        {"w": (4, 4), "c": (4,), "g": (4,), "h": (4,), "a": (4, 3), "b": (4, 3), "d": (3, 2)},
+        {"x": (4,)},
+        2,
+        16,
+    ),
+    "unbiased_head": Net(  # the same where one reader has a bias, and so a mean direction, 3, and one makes the output
+        f"""
+        e = Gemm(x, w, c) {norm("e", "n")} u = Gemm<transB = 1>(n, a, p) t = Tanh(u) v = Gemm(t, b, q)
+        k = Gemm<transB = 1>(n, d) y = Concat<axis = 1>(v, k)
+        """,
+        {"w": (4, 4), "c": (4,), "g": (4,), "h": (4,), "a": (3, 4), "p": (3,), "b": (3, 2), "q": (2,), "d": (6, 4)},
+        {"x": (4,)},
+        2,
+        19,
+    ),
+    "unbiased_after_written_norm": Net(  # the same norm written out, and a reader that is stored transposed
+        """
+        e = Gemm(x, w, c) mu = ReduceMean<axes = [-1]>(e) z = Sub(e, mu) z2 = Mul(z, z)
+        var = ReduceMean<axes = [-1]>(z2) ve = Add(var, epsilon) sd = Sqrt(ve) zn = Div(z, sd) zg = Mul(zn, g)
+        n = Add(zg, h) r = Transpose<perm = [1, 0]>(a) y = MatMul(n, r)
+        """,
+        {"w": (4, 4), "c": (4,), "g": (4,), "h": (4,), "a": (6, 4)},
+        {"x": (4,)},
+        2,
+        16,
+        {"epsilon": 0.1},
+    ),
+}
+
+TURNED = {**LENGTHS, **MAXIMA, **UNBIASED}

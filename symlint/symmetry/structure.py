@@ -46,8 +46,8 @@ class Structure:
 
     @cached_property
     def shifts(self) -> tuple[Shift, ...]:
-        """The translations along a pattern."""
-        return tuple(a for a in self.actions.values() if isinstance(a, Shift))
+        """The translations along a pattern that may be of any size."""
+        return tuple(a for a in self.actions.values() if isinstance(a, Shift) and not a.translation.bent)
 
     @cached_property
     def _permuted(self) -> dict[str, UnitPermutation]:

@@ -240,7 +240,7 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
         moves: list[tuple[str, Sequence[Array]]] = []
         # What follows from a constant without a value stays as it is.
         with np.errstate(all="ignore"), suppress(Unvalued):
-            if isinstance(action, Shift) and action.translation.weight in names:
+            if isinstance(action, Shift) and not action.translation.bent and action.translation.weight in names:
                 size = weights.held(action.translation, logits)
                 moves += list(factors(action.translation, weights.numbers, -size)) if size.any() else ()
             elif isinstance(action, UnseenChange) and action.weight in names:

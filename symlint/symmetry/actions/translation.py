@@ -19,7 +19,7 @@ from symlint.symmetry.motion.elements import on_a_grid
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.translation.course import Translation
-from symlint.symmetry.translation.element import changes
+from symlint.symmetry.translation.element import changes, steepness
 
 # Lines: a weight as rows over the units of a space, each with the copy that it belongs to.
 
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 0.05, 32.0
 """A translation moves each of its weights by this share of its largest element, if that takes no larger growth."""
+DRAWS = 8
+"""Of so many bent changes, and as many of the other sign, the best is taken."""
 NOTHING = 1e-12
 """An eigenvalue of a Gram matrix relative to the largest: what is below is no direction."""
 
@@ -64,8 +66,12 @@ class Shift(Action):
         return self.translation.shape
 
     def draw(self, structure: Structure, numbers: Numbers, rng: np.random.Generator) -> Array:
-        """Numbers of the size of the weight's."""
-        return _drawn(self.shape(structure), numbers.value(self.translation.weight), rng)
+        """Numbers of the size of the weight's; of a bent change those that are the easiest to take back."""
+        form, weight = self.shape(structure), numbers.value(self.translation.weight)
+        if not self.translation.bent:
+            return _drawn(form, weight, rng)
+        drawn = [sign * size for size in (_drawn(form, weight, rng) for _ in range(DRAWS)) for sign in (1.0, -1.0)]
+        return max(drawn, key=lambda size: steepness(self.translation, numbers, size))
 
     def directions(self, structure: Structure, step: float) -> Iterator[tuple[Array, Array]]:
         """One number after another."""
@@ -82,6 +88,8 @@ class Shift(Action):
         most = {name: float(np.abs(weights.get(name)).max(initial=0)) for name, _ in found}
         shares = [float(np.abs(c).max(initial=0)) / most[n] for n, c in found if most[n] and c.any()]
         growth = 2.0 ** np.ceil(np.log2(min(max(1.0, LEAST / min(shares, default=1.0)), MOST)))
+        if self.translation.bent and growth > 1:
+            return list(changes(self.translation, weights.numbers, size * growth))
         return [(name, change * growth) for name, change in found]
 
     def _misled(self, weights: Weights, size: Array) -> list[tuple[str, Array]]:

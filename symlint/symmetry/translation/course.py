@@ -23,6 +23,8 @@ class Visit:
     """At a sum: the operand and the way by which it is taken back."""
     average: Null | None = None
     """At a contraction with weights that depend on the input: to what they sum, one or a number that constants make."""
+    bent: Nowhere | None = None
+    """At a contraction: the weight that takes the change back, along the null of what it is read with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,13 @@ class Translation:
     @property
     def absorbers(self) -> tuple[Way, ...]:
         """How other weights take it back."""
-        return tuple(way for visit in self.visits for _, way in visit.ways)
+        bent = tuple(visit.bent.way for visit in self.visits if visit.bent is not None)
+        return (*(way for visit in self.visits for _, way in visit.ways), *bent)
+
+    @property
+    def bent(self) -> bool:
+        """Whether what takes the change back depends on its size, so that it must not be of any size."""
+        return any(visit.bent is not None for visit in self.visits)
 
     @property
     def sinks(self) -> frozenset[str]:

@@ -28,6 +28,25 @@ def factors(translation: Translation, numbers: Numbers, size: Array) -> Iterator
     return _Element(translation, numbers).changes(size)
 
 
+def steepness(translation: Translation, numbers: Numbers, size: Array) -> float:
+    """How far what takes a bent change back is from nothing that could: the smallest share that a sum has of a length.
+
+    The sum is that along the null of what is read, with the change; without it, it may be of the other sign.
+    """
+    element = _Element(translation, numbers)
+    found: list[float] = []
+    for _ in element.changes(size):
+        pass
+    for visit in translation.visits:
+        if visit.bent is None:
+            continue
+        name = visit.step.operands[visit.entering[0]]
+        along, before, more = element.sum(visit.bent, name)
+        length = float(np.linalg.norm(along)) * (abs(before) + float(np.linalg.norm(element.arrays[name])))
+        found.append(abs(before + more) / length if before * more >= 0 and length else 0.0)
+    return min(found, default=1.0)
+
+
 class _Element:
     def __init__(self, translation: Translation, numbers: Numbers) -> None:
         self.translation, self.numbers = translation, numbers
@@ -90,6 +109,9 @@ class _Element:
             made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
         else:
             made = self.numbers.apply(step, {n: self.arrays[n] for n in names}, lead)
+        if visit.bent is not None:
+            yield visit.bent.way.weight, -self._taken(visit.bent, names[0], made[visit.bent.step.out])
+            return
         for out, array in made.items():
             if out not in visit.made:
                 continue
@@ -102,6 +124,26 @@ class _Element:
                 self.done |= shared
             if not visit.ways:
                 self.arrays[out], self.waves[out] = array, visit.made[out]
+
+    def sum(self, bent: Nowhere, name: str) -> tuple[Array, float, float]:
+        """The null of what is read, the sum along it, and what the change of it adds to that."""
+        null, shape = bent.null, self.program.shapes[name]
+        n = shape[bent.axis]
+        along = direction(null, self.numbers, n)
+        moved = np.broadcast_to(self.arrays[name], [n if a == bent.axis else 1 for a in range(len(shape))])
+        return along, total(null, self.numbers, n), float(along @ moved.reshape(-1))
+
+    def _taken(self, bent: Nowhere, name: str, made: Array) -> Array:
+        """The change of the weight that makes of what it reads as much as another change of that does."""
+        step, k = bent.step, bent.step.operands.index(name)
+        along, before, more = self.sum(bent, name)
+        (label,) = alone(step.specs[k][bent.axis], step.sizes)
+        spec = step.specs[1 - k]
+        held = {x for axis in spec for x in axis}
+        part = ungroup(made, step.result, step.sizes)
+        part = _first(part, {x for x in part.labels if x not in held})
+        whole = multiply([part, Labelled(along / (before + more), (label,))], held, step.sizes)
+        return self._back(regroup(whole, spec, step.sizes), bent.way)
 
     def _ranked(self, name: str, out: str, lead: int) -> Array:
         """A change with as many axes behind the leading ones as the output has."""

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 from symlint.program.steps import Concat, Einsum, Pointwise, Program, Step
 from symlint.symmetry.translation.absorption import Absorbers, Way
-from symlint.symmetry.translation.course import Visit
+from symlint.symmetry.translation.course import Nowhere, Visit
 from symlint.symmetry.translation.null import Null, Nulls
 from symlint.symmetry.translation.transition import Blocked, Transitions
 from symlint.symmetry.translation.wave import Kind, Wave, beside, together
@@ -16,12 +16,14 @@ from symlint.symmetry.translation.wave import Kind, Wave, beside, together
 LONG = 24
 """Steps after which a change is taken to be on its way through many layers."""
 Closed = Callable[[Way], bool]
+Bending = Callable[[Step, tuple[int, ...], Mapping[str, Wave], Closed], Nowhere | None]
 
 
 @dataclass(slots=True)
 class _Trail:
     """The way of a change by now."""
 
+    bending: Bending | None = None
     visits: list[Visit] = field(default_factory=list)
     passed: list[tuple[object, int]] = field(default_factory=list)
     """Where it went through one step alone: what all that follows depends on, and how many visits came before."""
@@ -69,18 +71,21 @@ class Following:
         self.refused = False
         """Whether what would take a change back was left out, as it is taken back by the change itself."""
 
-    def follow(self, waves: dict[str, Wave], closed: Closed, start: int = 0) -> tuple[Visit, ...] | None:
+    def follow(
+        self, waves: dict[str, Wave], closed: Closed, start: int = 0, *, bending: Bending | None = None
+    ) -> tuple[Visit, ...] | None:
         """The steps through which a change goes to its end; None where it comes out somewhere.
 
-        `closed` says of what would take the change back that it is, in the end, taken back by the change itself.
+        `closed` says of what would take the change back that it is, in the end, taken back by the change itself;
+        `bending` what at a contraction takes a change back, along the null of what is read there.
         """
         front = _Front(self.program, start)
         if not all(front.push(name) for name in waves):
             return None
-        trail = _Trail()
+        trail = _Trail(bending)
         self.refused = False
         while front.waiting and trail.ends:
-            if len(front.waiting) == 1 and self._ended(trail, front.waiting[0], waves, closed):
+            if bending is None and len(front.waiting) == 1 and self._ended(trail, front.waiting[0], waves, closed):
                 break
             self._visit(trail, front, waves, closed)
         mine = trail.visits[: trail.own]  # what is known of the way on takes nothing back
@@ -101,8 +106,9 @@ class Following:
             return
         ways = self._ways(step, entering, made, closed)
         average = self._average(step, entering, made) if isinstance(step, Einsum) and step.product else None
-        trail.visits.append(Visit(step, entering, made, ways, average))
-        for name, wave in made.items() if not ways else ():
+        bent = trail.bending(step, entering, waves, closed) if trail.bending and made else None
+        trail.visits.append(Visit(step, entering, made, ways, average, bent))
+        for name, wave in made.items() if not ways and bent is None else ():
             waves[name] = wave
             trail.ends &= front.push(name)
 

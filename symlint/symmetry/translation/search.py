@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
-from symlint.program.steps import Einsum, Program
+from symlint.program.steps import Einsum, Program, Step
 from symlint.symmetry.translation.absorption import Way
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
-from symlint.symmetry.translation.following import Following
+from symlint.symmetry.translation.following import Closed, Following
 from symlint.symmetry.translation.null import alone, nulls
 from symlint.symmetry.translation.patterns import Patterns, anything
 from symlint.symmetry.translation.wave import Kind, Wave, covers, each, overlap, regrouped, same
@@ -24,6 +24,7 @@ class Search:
         self.patterns = Patterns(program, axes, expansion)
         fixed = program.fixed
         self.nulls = nulls(program, fixed)
+        self.shifts = self._shifts()
         self.following = Following(program, fixed, self.nulls)
         self.taken: dict[str, list[tuple[Wave, Way]]] = {}
         """Weight -> its changes found so far, and what takes each back."""
@@ -50,11 +51,67 @@ class Search:
                 if visits is not None:
                     found.append(wave)
                     yield self._found(Translation(name, wave, visits))
+            for wave in self.patterns.of(name) if name in self.shifts else ():
+                if any(covers(f, wave) for f in found):
+                    continue
+                visits = self._bent(name, wave)
+                if visits is not None:
+                    found.append(wave)
+                    yield self._found(Translation(name, wave, visits))
             if not any(covers(f, anything(self.program, name)) for f in found):
                 yield from self._along_nulls(name)
 
     def _followed(self, name: str, wave: Wave) -> tuple[Visit, ...] | None:
         return self.following.follow({name: wave}, partial(self._circular, name, wave))
+
+    def _shifts(self) -> frozenset[str]:
+        """The weights that move the sum of what has a null."""
+        found = {name for axes in self.nulls.values() for null in axes.values() for name, *_ in null.shifts}
+        todo = list(found)
+        while todo:
+            maker = self.program.makers.get(todo.pop())
+            todo += [n for n in (maker.operands if maker else ()) if n not in found]
+            found.update(todo)
+        return frozenset(found.intersection(self.program.weights))
+
+    def _bent(self, name: str, wave: Wave) -> tuple[Visit, ...] | None:
+        """How a change goes to its end where readers without a bias take it back by their own weights."""
+        closed = partial(self._circular, name, wave)
+        return self.following.follow({name: wave}, closed, bending=partial(self._bending, name))
+
+    def _bending(
+        self, source: str, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave], closed: Closed
+    ) -> Nowhere | None:
+        """The weight of a contraction that takes back what is the same along all axes but one with a null.
+
+        What is read is ``x + c`` with ``n . (x + c) = t``: of the weight W goes ``(W c) n / t``.
+        """
+        if not isinstance(step, Einsum) or len(step.operands) != 2 or len(entering) != 1:
+            return None
+        (k,) = entering
+        x, held = step.operands[k], step.operands[1 - k]
+        wave = waves[x]
+        if wave.kind is not Kind.CONSTANT or held not in self.program.fixed or x in self.program.fixed:
+            return None
+        for axis, null in self.nulls.get(x, {}).items():
+            if null.vanishes or null.mixed or not all(wave.same_along(a) for a in range(len(wave.partitions)) if a != axis):
+                continue
+            mine = self._along_null(held, step, 1 - k, axis)
+            label = alone(step.specs[k][axis], step.sizes)
+            summed = {y for spec in step.specs for place in spec for y in place if step.sizes[y] > 1} - step.kept
+            way = self.following.absorbers.way(held, mine) if mine is not None and summed == set(label) else None
+            if way is not None and way.weight not in {source, *self.program.statistics} and not closed(way):
+                return Nowhere(step, way, x, axis, null)
+        return None
+
+    def _along_null(self, held: str, step: Einsum, k: int, axis: int) -> Wave | None:
+        """Any change of operand `k` of a contraction along the null of an axis of the other one."""
+        label = alone(step.specs[1 - k][axis], step.sizes)
+        if len(label) != 1 or label not in [alone(a, step.sizes) for a in step.specs[k]]:
+            return None
+        labels = {y: each(step.sizes[y]) for place in step.specs[k] for y in place}
+        labels[label[0]] = same(step.sizes[label[0]])
+        return Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], self.program.shapes[held], step.sizes))
 
     def _found(self, translation: Translation) -> Translation:
         for way in translation.absorbers:
@@ -94,21 +151,16 @@ class Search:
         held = {label for axis in step.specs[k] for label in axis}
         kept = step.kept
         for axis, null in self.nulls.get(x, {}).items():
-            label = alone(step.specs[1 - k][axis], step.sizes)
             summed = {y for a in (*step.specs[0], *step.specs[1]) for y in a} - kept
-            if len(label) != 1 or label[0] not in held or label not in [alone(a, step.sizes) for a in step.specs[k]]:
+            mine = self._along_null(here, step, k, axis)
+            if mine is None or null.mixed or (not null.vanishes and not summed <= held):
                 continue
-            if null.mixed or (not null.vanishes and not summed <= held):
-                continue
-            labels = {y: each(step.sizes[y]) for y in held}
-            labels[label[0]] = same(step.sizes[label[0]])
-            mine = Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], self.program.shapes[here], step.sizes))
             way = self.following.absorbers.way(here, mine)
             if way is None or way.weight != name:
                 continue
             after: dict[str, Wave] = {}
             if not null.vanishes:
-                wide = {y: c for y, c in labels.items() if y in kept}
+                wide = {y: each(step.sizes[y]) for y in held & kept}
                 after[step.out] = Wave(
                     Kind.CONSTANT, regrouped(wide, step.result, self.program.shapes[step.out], step.sizes)
                 )
