@@ -150,4 +150,86 @@ UNBIASED = {
     ),
 }
 
-TURNED = {**LENGTHS, **MAXIMA, **UNBIASED}
+# One layer at two places of a stream: O(3) fixing 1, 1; gains 3 + 3 and shifts 3 + 3 into the readers; the mean
+# direction of what writes the stream, 4 + 1 and 4 + 1, and of what reads it behind a norm, 4 and 3.
+TWICE = {
+    "norm_and_layer_twice": Net(
+        f"""
+        e = Gemm(x, w, c) {norm("e", "n1")} u1 = Gemm(n1, a, p) t1 = Tanh(u1) v1 = Gemm(t1, b, q) r1 = Add(e, v1)
+        {norm("r1", "n2")} u2 = Gemm(n2, a, p) t2 = Tanh(u2) v2 = Gemm(t2, b, q) r2 = Add(r1, v2)
+        {norm("r2", "n3", "g3", "h3")} y = Gemm(n3, d, s)
+        """,
+        {
+            "w": (4, 3),
+            "c": (3,),
+            "g": (3,),
+            "h": (3,),
+            "a": (3, 4),
+            "p": (4,),
+            "b": (4, 3),
+            "q": (3,),
+            "g3": (3,),
+            "h3": (3,),
+            "d": (3, 3),
+            "s": (3,),
+        },
+        {"x": (4,)},
+        2,
+        30,
+    ),
+    "norm_and_layer_twice_of_tokens": Net(  # as MatMul and Add
+        f"""
+        w0 = MatMul(x, w) e = Add(w0, c) {norm("e", "n1")} w1 = MatMul(n1, a) u1 = Add(p, w1) t1 = Tanh(u1)
+        k1 = MatMul(t1, b) v1 = Add(q, k1) r1 = Add(e, v1) {norm("r1", "n2")} w2 = MatMul(n2, a) u2 = Add(p, w2)
+        t2 = Tanh(u2) k2 = MatMul(t2, b) v2 = Add(q, k2) r2 = Add(r1, v2) {norm("r2", "n3", "g3", "h3")}
+        w3 = MatMul(n3, d) y = Add(w3, s)
+        """,
+        {
+            "w": (4, 3),
+            "c": (3,),
+            "g": (3,),
+            "h": (3,),
+            "a": (3, 4),
+            "p": (4,),
+            "b": (4, 3),
+            "q": (3,),
+            "g3": (3,),
+            "h3": (3,),
+            "d": (3, 3),
+            "s": (3,),
+        },
+        {"x": (2, 4)},
+        3,
+        30,
+    ),
+    "difference": Net(  # a scale per unit, 4, and per feature, 3; the bias of the features, 3
+        """
+        u = Gemm(x, a, p) t = Relu(u) f = Gemm(t, b, q) v = Gemm(z, a, p) k = Relu(v) h = Gemm(k, b, q) d = Sub(f, h)
+        m = Abs(d) y = Gemm(m, c, r)
+        """,
+        {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,), "c": (3, 4), "r": (4,)},
+        {"x": (3,), "z": (3,)},
+        2,
+        10,
+    ),
+    "difference_of_places": Net(  # convolutions, pooled and squared: a scale per feature, 3; their bias, 3
+        """
+        u = Conv(x, a, p) t = Tanh(u) f = Conv(t, b, q) g = GlobalAveragePool(f) v = Conv(z, a, p) k = Tanh(v)
+        h = Conv(k, b, q) j = GlobalAveragePool(h) d = Sub(g, j) e = Flatten(d) m = Mul(e, e) y = Gemm(m, c, r)
+        """,
+        {"a": (3, 2, 2), "p": (3,), "b": (3, 3, 1), "q": (3,), "c": (3, 4), "r": (4,)},
+        {"x": (2, 4), "z": (2, 4)},
+        2,
+        6,
+    ),
+    "larger_half": Net(  # max-feature-map: a channel's scale, 3, and its bias, 3, the same in both halves
+        "u = Conv(x, a, p) l, r = Split<axis = 1>(u, halves) m = Max(l, r) y = Conv(m, b, q)",
+        {"a": (6, 2, 2), "p": (6,), "b": (4, 3, 1), "q": (4,)},
+        {"x": (2, 4)},
+        3,
+        6,
+        {"halves": [3, 3]},
+    ),
+}
+
+TURNED = {**LENGTHS, **MAXIMA, **UNBIASED, **TWICE}

@@ -73,6 +73,8 @@ class Function:
     """Whether it raises its first operand to the power of the second."""
     quantises: bool = False
     """Whether it is the level of a grid that is the nearest to its first operand."""
+    largest: bool = False
+    """Whether it is the largest or the smallest of its operands."""
     chooses: bool = False
     """Whether its first operand chooses between the others."""
     shares: bool = False

@@ -127,6 +127,7 @@ enter(("Mul",), Function(factor=1))
 enter(("Div",), Function(factor=-1))
 enter(("Pow",), Function(power=True))
 enter(("Where",), Function(chooses=True))
+enter(("Max", "Min"), Function(largest=True))
 
 
 @op("Cast", "CastLike", exact=True)

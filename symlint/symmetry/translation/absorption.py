@@ -51,17 +51,21 @@ class Absorbers:
     """The step that makes each tensor."""
     readers: Mapping[str, Sequence[Step]]
 
-    def way(self, name: str, wave: Wave) -> Way | None:
-        """How the tensor `name` can be made to change by `wave`, and nothing else."""
+    def way(self, name: str, wave: Wave, *, everywhere: bool = False) -> Way | None:
+        """How the tensor `name` can be made to change by `wave`, and nothing else; `everywhere` it is read, if so."""
+
+        def free(here: str, path: Sequence[Back]) -> bool:
+            return not path and (everywhere or self.summed(here))
+
         todo: list[tuple[str, Wave, tuple[Back, ...]]] = [(name, wave, ())]
         while todo:
             here, wave, path = todo.pop()
             if here in self.program.weights:
-                apart = self._alone(here, wave) or self._shared(here, wave) or (not path and self.summed(here))
-                if apart and wave.kind is Kind.CONSTANT and self._free(here):
+                apart = self._alone(here, wave) or self._shared(here, wave)
+                if (apart or free(here, path)) and wave.kind is Kind.CONSTANT and self._free(here):
                     return Way(path, here, wave)
                 continue
-            if not (self._alone(here, wave) or (not path and self.summed(here))):
+            if not (self._alone(here, wave) or free(here, path)):
                 continue
             step = self.makers.get(here)
             if step is None:

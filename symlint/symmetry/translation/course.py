@@ -37,6 +37,8 @@ class Nowhere:
     tensor: str
     axis: int
     null: Null
+    others: tuple[Einsum, ...] = ()
+    """Further contractions with the weight, along the same null."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,9 @@ class _Element:
                 kept,
                 step.sizes,
             )
-            self.arrays[step.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
-            self.waves[step.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[step.out])))
+            for use in (step, *nowhere.others):
+                self.arrays[use.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
+                self.waves[use.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[use.out])))
         if part.values.shape[part.labels.index(label)] == 1 and all(len(axis) == 1 for axis in spec):
             apart = np.expand_dims(along.values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
             ways = [back.step for back in nowhere.way.steps]

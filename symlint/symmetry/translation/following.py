@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 
 from symlint.program.steps import Concat, Einsum, Pointwise, Program, Step
 from symlint.symmetry.translation.absorption import Absorbers, Way
+from symlint.symmetry.translation.alike import Alike
 from symlint.symmetry.translation.course import Nowhere, Visit
 from symlint.symmetry.translation.null import Null, Nulls
 from symlint.symmetry.translation.transition import Blocked, Transitions
@@ -24,6 +25,8 @@ class _Trail:
     """The way of a change by now."""
 
     bending: Bending | None = None
+    barred: frozenset[str] = frozenset()
+    """Weights that take nothing back."""
     visits: list[Visit] = field(default_factory=list)
     passed: list[tuple[object, int]] = field(default_factory=list)
     """Where it went through one step alone: what all that follows depends on, and how many visits came before."""
@@ -32,6 +35,17 @@ class _Trail:
     ends: bool = True
     tried: bool = False
     """Whether the way of a looser change was tried, which all share."""
+    taken: dict[str, list[tuple[Step, object]]] = field(default_factory=dict)
+    """Weight that several steps read -> those in which it takes a change back, each with the change."""
+    numbers: Alike | None = None
+    sources: frozenset[str] = frozenset()
+    """Where the change begins, at several tensors alike perhaps."""
+
+    def alike(self, following: Following, waves: Mapping[str, Wave]) -> Alike:
+        """Which changes are one and the same."""
+        if self.numbers is None:
+            self.numbers = Alike(following.program, following.transitions.average, waves, self.sources)
+        return self.numbers
 
 
 class _Front:
@@ -72,17 +86,28 @@ class Following:
         """Whether what would take a change back was left out, as it is taken back by the change itself."""
 
     def follow(
-        self, waves: dict[str, Wave], closed: Closed, start: int = 0, *, bending: Bending | None = None
+        self, waves: Mapping[str, Wave], closed: Closed, start: int = 0, *, bending: Bending | None = None
     ) -> tuple[Visit, ...] | None:
         """The steps through which a change goes to its end; None where it comes out somewhere.
 
         `closed` says of what would take the change back that it is, in the end, taken back by the change itself;
         `bending` what at a contraction takes a change back, along the null of what is read there.
         """
+        barred = frozenset[str]()
+        while True:
+            found, uneven = self._followed(dict(waves), closed, start, bending, barred)
+            if not uneven:
+                return found
+            barred |= uneven
+
+    def _followed(
+        self, waves: dict[str, Wave], closed: Closed, start: int, bending: Bending | None, barred: frozenset[str]
+    ) -> tuple[tuple[Visit, ...] | None, frozenset[str]]:
+        """The same where the `barred` weights take nothing back; and those that would in some of their uses alone."""
         front = _Front(self.program, start)
         if not all(front.push(name) for name in waves):
-            return None
-        trail = _Trail(bending)
+            return None, frozenset()
+        trail = _Trail(bending, barred, sources=frozenset(waves))
         self.refused = False
         while front.waiting and trail.ends:
             if bending is None and len(front.waiting) == 1 and self._ended(trail, front.waiting[0], waves, closed):
@@ -92,7 +117,8 @@ class Following:
         back = max((k + 1 for k, visit in enumerate(mine) if visit.ways), default=0)
         known = ((key, (trail.visits, n, trail.ends)) for key, n in trail.passed if n >= back)
         self.known.update(known if not self.refused else ())
-        return tuple(trail.visits) if trail.ends and self._even(mine) else None
+        uneven = self._uneven(trail.taken) if trail.ends else frozenset[str]()
+        return tuple(trail.visits) if trail.ends and not uneven else None, uneven
 
     def _visit(self, trail: _Trail, front: _Front, waves: dict[str, Wave], closed: Closed) -> None:
         """The next step, and what it makes of the change."""
@@ -100,11 +126,16 @@ class Following:
         step = self.program.steps[place]
         entering = tuple(k for k, n in enumerate(self.reads[place]) if n in waves)
         try:
-            made = self._through(step, entering, waves)
+            made = self._through(step, entering, waves, trail)
         except Blocked:
             trail.ends = False
             return
-        ways = self._ways(step, entering, made, closed)
+        if not trail.sources.isdisjoint(made):
+            trail.ends = False
+            return
+        ways = self._ways(step, entering, made, closed, trail.barred)
+        for k, way in ways:
+            self._share(trail, step, entering, k, way, waves)
         average = self._average(step, entering, made) if isinstance(step, Einsum) and step.product else None
         bent = trail.bending(step, entering, waves, closed) if trail.bending and made else None
         trail.visits.append(Visit(step, entering, made, ways, average, bent))
@@ -134,23 +165,29 @@ class Following:
         trail.passed.append((key, len(trail.visits)))
         return False
 
-    def _even(self, visits: Sequence[Visit]) -> bool:
-        """Whether what takes the change back where several steps read it does so in all of them alike.
+    def _share(
+        self, trail: _Trail, step: Step, entering: tuple[int, ...], k: int, way: Way, waves: Mapping[str, Wave]
+    ) -> None:
+        """Remember what takes a change back where several steps read it, and which change that is.
 
-        So it does where the numbers are those of the source, or where the very same tensors bring the change.
+        Its numbers are those of the source, or it depends on no input, or it is told by the tensors that bring it.
         """
-        taken: dict[str, list[tuple[Step, object]]] = {}
-        for visit in visits:
-            for k, way in visit.ways:
-                reader, operand = way.reader(visit.step), visit.step.operands[k]
-                if len(self.readers[operand]) > 1 and not (way.wave.exact and operand == way.weight):
-                    taken.setdefault(operand, []).append((visit.step, self._entrance(visit.step, k, visit.entering)))
-                elif len(self.readers[way.weight]) > 1 and reader.elementwise:
-                    taken.setdefault(way.weight, []).append((reader, way.wave.key))
-        return all(
-            len({key for _, key in found}) == 1
-            and sorted(id(s) for s, _ in found) == sorted(map(id, self.readers[name]))
+        reader, operand = way.reader(step), step.operands[k]
+        if len(self.readers[operand]) > 1 and not (way.wave.exact and operand == way.weight):
+            told: object = self._entrance(step, k, entering)
+            if isinstance(step, Pointwise) and all(waves[step.operands[j]].kind is Kind.CONSTANT for j in entering):
+                told = trail.alike(self, waves).summed(step), step.known.sign(k)
+            trail.taken.setdefault(operand, []).append((step, told))
+        elif len(self.readers[way.weight]) > 1 and reader.elementwise:
+            trail.taken.setdefault(way.weight, []).append((reader, way.wave.key))
+
+    def _uneven(self, taken: Mapping[str, Sequence[tuple[Step, object]]]) -> frozenset[str]:
+        """What takes the change back, but not in all steps that read it, or not alike."""
+        return frozenset(
+            name
             for name, found in taken.items()
+            if len({told for _, told in found}) > 1
+            or sorted(id(s) for s, _ in found) != sorted(map(id, self.readers[name]))
         )
 
     def _average(self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave]) -> Null | None:
@@ -176,11 +213,17 @@ class Following:
     def _entering(self, place: int, waves: Mapping[str, Wave]) -> dict[str, Wave]:
         return {n: waves[n] for n in self.distinct[place] if n in waves}
 
-    def _through(self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave]) -> dict[str, Wave]:
+    def _through(
+        self, step: Step, entering: tuple[int, ...], waves: Mapping[str, Wave], trail: _Trail
+    ) -> dict[str, Wave]:
         read = step.operands
         if len(entering) == 1:
             return self.transitions.step(step, entering[0], waves[read[entering[0]]])
         names = [read[k] for k in entering]
+        if isinstance(step, Pointwise) and all(waves[n].kind is Kind.CONSTANT for n in names):
+            met = self._met(step, entering, waves, trail)
+            if met is not None:
+                return met
         apart = step.known.sums or (step.known.chooses and 0 not in entering)
         if len(entering) > 1 and not apart and (step.product or step.elementwise):
             raise Blocked
@@ -194,8 +237,19 @@ class Following:
                 found.setdefault(out, []).append(wave)
         return {out: together(several) for out, several in found.items()}
 
+    def _met(
+        self, step: Pointwise, entering: tuple[int, ...], waves: Mapping[str, Wave], trail: _Trail
+    ) -> dict[str, Wave] | None:
+        """What an elementwise step makes of changes that are one and the same, or that cancel; None of any others."""
+        if step.known.sums and not trail.alike(self, waves).balance(step):
+            return {}
+        whole = step.known.largest and len(entering) == len(step.operands)
+        if whole and (_copied([waves[n] for n in step.operands]) or trail.alike(self, waves).equal(step.operands)):
+            return {step.out: self.transitions.broadcast(step, 0, waves[step.operands[0]])}
+        return None
+
     def _ways(
-        self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], closed: Closed
+        self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], closed: Closed, barred: frozenset[str]
     ) -> tuple[tuple[int, Way], ...]:
         """At a sum: another operand that takes the change back."""
         if not isinstance(step, Pointwise) or not step.known.sums or step.out not in made:
@@ -210,7 +264,7 @@ class Following:
             if narrow is None:
                 continue
             way = self.absorbers.way(name, narrow)
-            if way is None or way.weight in self.program.statistics:
+            if way is None or way.weight in self.program.statistics or not barred.isdisjoint((name, way.weight)):
                 continue
             if not closed(way):
                 return ((k, way),)
@@ -222,3 +276,10 @@ class Following:
         """What operand `k` of a sum takes back there: the tensors that bring it, and whether they count as it does."""
         known = step.known
         return frozenset((step.operands[j], known.sign(j) * known.sign(k)) for j in entering)
+
+
+def _copied(waves: Sequence[Wave]) -> bool:
+    """Whether changes are the same numbers of one weight, along one axis."""
+    first = waves[0]
+    told = [p for p in first.partitions if not p.steady]
+    return len(told) < 2 and all(w.exact and w.partitions == first.partitions for w in waves)

@@ -9,6 +9,7 @@ from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
 from symlint.program.steps import Einsum, Program, Step
 from symlint.symmetry.translation.absorption import Way
+from symlint.symmetry.translation.alike import layout
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.following import Closed, Following
 from symlint.symmetry.translation.null import alone, nulls
@@ -94,7 +95,11 @@ class Search:
         if wave.kind is not Kind.CONSTANT or held not in self.program.fixed or x in self.program.fixed:
             return None
         for axis, null in self.nulls.get(x, {}).items():
-            if null.vanishes or null.mixed or not all(wave.same_along(a) for a in range(len(wave.partitions)) if a != axis):
+            if (
+                null.vanishes
+                or null.mixed
+                or not all(wave.same_along(a) for a in range(len(wave.partitions)) if a != axis)
+            ):
                 continue
             mine = self._along_null(held, step, 1 - k, axis)
             label = alone(step.specs[k][axis], step.sizes)
@@ -132,21 +137,24 @@ class Search:
         return False
 
     def _along_nulls(self, name: str) -> Iterator[Translation]:
-        """Changes along the null of what a weight is contracted with."""
+        """Changes along the null of what a weight is contracted with, wherever it is."""
         here = name
-        while len(self.following.readers.get(here, ())) == 1 and here not in self.program.finals:
-            step = self.following.readers[here][0]
-            if not isinstance(step, Einsum):
+        while here not in self.program.finals and (readers := self.following.readers.get(here, ())):
+            steps = [step for step in readers if isinstance(step, Einsum)]
+            if len(steps) < len(readers):
                 return
-            if len(step.operands) == 1:
-                here = step.out
+            if len(steps) == 1 and len(steps[0].operands) == 1:
+                here = steps[0].out
                 continue
-            if len(step.operands) == 2 and step.operands[0] != step.operands[1]:
-                yield from self._null_of(name, here, step)
+            if all(len(step.operands) == 2 and step.operands[0] != step.operands[1] for step in steps):
+                yield from self._null_of(name, here, steps)
             return
 
-    def _null_of(self, name: str, here: str, step: Einsum) -> Iterator[Translation]:
+    def _null_of(self, name: str, here: str, steps: Sequence[Einsum]) -> Iterator[Translation]:
+        step, *others = steps
         k = step.operands.index(here)
+        if any(layout(other) != layout(step) or other.operands.index(here) != k for other in others):
+            return
         x = step.operands[1 - k]
         held = {label for axis in step.specs[k] for label in axis}
         kept = step.kept
@@ -155,18 +163,19 @@ class Search:
             mine = self._along_null(here, step, k, axis)
             if mine is None or null.mixed or (not null.vanishes and not summed <= held):
                 continue
-            way = self.following.absorbers.way(here, mine)
+            way = self.following.absorbers.way(here, mine, everywhere=True)
             if way is None or way.weight != name:
+                continue
+            if any(self.nulls.get(other.operands[1 - k], {}).get(axis) != null for other in others):
                 continue
             after: dict[str, Wave] = {}
             if not null.vanishes:
                 wide = {y: each(step.sizes[y]) for y in held & kept}
-                after[step.out] = Wave(
-                    Kind.CONSTANT, regrouped(wide, step.result, self.program.shapes[step.out], step.sizes)
-                )
+                wave = Wave(Kind.CONSTANT, regrouped(wide, step.result, self.program.shapes[step.out], step.sizes))
+                after = {use.out: wave for use in steps}
             visits = self.following.follow(after, partial(self._circular, name, way.wave))
             if visits is not None:
-                yield self._found(Translation(name, way.wave, visits, Nowhere(step, way, x, axis, null)))
+                yield self._found(Translation(name, way.wave, visits, Nowhere(step, way, x, axis, null, tuple(others))))
 
 
 def translations(program: Program, axes: Axes, expansion: Expansion) -> Sequence[Translation]:

@@ -143,7 +143,7 @@ class Transitions:
 
     @step.register
     def _(self, step: Pointwise, k: int, wave: Wave) -> dict[str, Wave]:
-        wide = self._broadcast(step, k, wave)
+        wide = self.broadcast(step, k, wave)
         others = [n for j, n in enumerate(step.operands) if j != k]
         if step.linear:
             return {step.out: wide}
@@ -159,7 +159,7 @@ class Transitions:
             return {step.out: loose if masked else self._varied(step, [step.operands[0]], loose)}
         raise Blocked
 
-    def _broadcast(self, step: Pointwise, k: int, wave: Wave) -> Wave:
+    def broadcast(self, step: Pointwise, k: int, wave: Wave) -> Wave:
         """The change along the axes of the output."""
         shape = self.program.shapes[step.out]
         mine = self.program.shapes[step.operands[k]]
