@@ -232,4 +232,31 @@ TWICE = {
     ),
 }
 
-TURNED = {**LENGTHS, **MAXIMA, **UNBIASED, **TWICE}
+POSITIVE = {
+    "softplus_of_weights": Net(  # monotone layers: a scale per unit, 4 + 3
+        """
+        u = Gemm(x, a, p) t = Relu(u) z = Softplus(w) zt = Transpose<perm = [1, 0]>(z) v = MatMul(t, zt)
+        k = Gemm(x, b, q) s = Add(v, k) r = Relu(s) e = Softplus(o) y = MatMul(r, e)
+        """,
+        {"a": (3, 4), "p": (4,), "w": (3, 4), "b": (3, 3), "q": (3,), "o": (3, 3)},
+        {"x": (3,)},
+        2,
+        7,
+    ),
+    "exponential_of_weights": Net(  # a scale per channel
+        "u = Conv(x, a, p) t = Relu(u) e = Exp(w) r = Conv(t, e) k = Tanh(r) y = Conv(k, b, q)",
+        {"a": (3, 2, 2), "p": (3,), "w": (4, 3, 1), "b": (3, 4, 1), "q": (3,)},
+        {"x": (2, 4)},
+        3,
+        3,
+    ),
+    "exponential_gain": Net(  # a gain that is stored as its logarithm, against the reader
+        "u = Gemm(x, a, p) t = Tanh(u) g = Exp(s) m = Mul(t, g) y = Gemm(m, b, q)",
+        {"a": (3, 4), "p": (4,), "s": (4,), "b": (4, 5), "q": (5,)},
+        {"x": (3,)},
+        2,
+        4,
+    ),
+}
+
+TURNED = {**POSITIVE, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}

@@ -63,6 +63,8 @@ class Function:
     """Whether it adds its operands, each perhaps with another sign or divided by their number."""
     passes: bool = False
     """Whether it is its operand, perhaps with another sign."""
+    undone: Callable[[Array], Array] | None = None
+    """Of a function onto all positive numbers: what makes of its value that of which it is the value."""
     negates: bool = False
     """Whether it turns the sign of what it passes on, or of what it adds to its first operand."""
     averages: bool = False

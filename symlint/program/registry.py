@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from symlint.model.graph import Node
+from symlint.model.graph import Array, Node
 from symlint.model.operators import Operator, op, shape
 from symlint.program.functions import Course, Function, Parity, enter, standard
 from symlint.program.lower import Ref, Tracer
@@ -19,6 +20,7 @@ def pointwise(
     exact: bool = False,
     passes: bool = False,
     negates: bool = False,
+    undone: Callable[[Array], Array] | None = None,
 ) -> None:
     """Enter elementwise functions of one input, homogeneous of `degree` for positive factors."""
 
@@ -29,7 +31,7 @@ def pointwise(
     # An elementwise function has the shape of what it gets, in whatever domain; ONNX's and onnxruntime's are told.
     foreign = [name for name in names if "." in name and standard(name) == name]
     shape(*foreign)(lambda call: call.like("Identity", (0,)))
-    enter(names, Function(parity, course, passes=passes, negates=negates))
+    enter(names, Function(parity, course, passes=passes, negates=negates, undone=undone))
 
 
 def call(operator: Operator, tracer: Tracer, node: Node, inputs: tuple[Ref | None, ...]) -> tuple[Ref | None, ...]:

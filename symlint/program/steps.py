@@ -447,6 +447,20 @@ class Program:
         return {name: step for step in self.batch_norms for name in step.results}
 
     @cached_property
+    def positives(self) -> dict[str, Pointwise]:
+        """What a function onto all positive numbers makes of a weight that nothing else reads -> the function."""
+        return {
+            step.out: step
+            for step in self.elementwise
+            if step.known.undone is not None
+            and len(step.operands) == 1
+            and step.operands[0] in self.weights
+            and step.operands[0] not in self.detached
+            and self.reads[step.operands[0]] == 1
+            and self.model.tensors[self.weights[step.operands[0]]].floating
+        }
+
+    @cached_property
     def statistics(self) -> frozenset[str]:
         """Running means and variances: they are no parameters."""
         return frozenset(name for step in self.batch_norms for name in (step.mean, step.var))

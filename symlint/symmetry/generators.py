@@ -220,7 +220,8 @@ class Generators:
         if weight:
             return weight
         affine = min(moved & self.program.affines.keys(), key=self._places.__getitem__, default="")
-        return affine or min(moved & self.program.tied, default="")
+        positive = next((n for n in self.program.positives if n in moved), "")
+        return affine or positive or min(moved & self.program.tied, default="")
 
     def _bearing(self, translation: Translation) -> int:
         """The leaf of which a translation speaks: of an axis along which it is the same, else of any."""

@@ -64,6 +64,7 @@ class _Report:
             if step.gain in program.weights and step.bias in program.weights:
                 moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
                 self.stored[name] = tuple(program.weights[n] for n in moved)
+        self.stored |= {name: (program.weights[step.operands[0]],) for name, step in program.positives.items()}
         self._numbered = tuple(program.weights)
         self.overlaps = Overlaps(program, axes, expansion, self.stored)
         self.directions = directions(program, axes, expansion)

@@ -36,8 +36,10 @@ class Structure:
 
     @cached_property
     def rescalings(self) -> tuple[Rescaling, ...]:
-        """The rescalings, of units and of whole tensors."""
-        return tuple(a for a in self.actions.values() if isinstance(a, Rescaling))
+        """The rescalings, of units and of whole tensors, that multiply every weight that they move."""
+        bent = self.program.positives.keys()
+        found = (a for a in self.actions.values() if isinstance(a, Rescaling))
+        return tuple(a for a in found if bent.isdisjoint(o.tensor for o in a.charge))
 
     @cached_property
     def rotations(self) -> tuple[Rotation, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from symlint.axes.factor import Factors
 from symlint.model.graph import Array
 from symlint.program.numbers import Numbers
-from symlint.program.steps import Affine
+from symlint.program.steps import Affine, Pointwise
 from symlint.symmetry.actions.base import Action, Orbit
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.motion.action import scale
@@ -34,15 +34,25 @@ class Scaling(Action):
         """Scale all weights; of a batch normalisation gain and bias follow scale and shift."""
         program = weights.structure.program
         held = dict.fromkeys(o.tensor for o in self.charge)
-        moved = [name for name in held if name in program.weights or name in program.affines]
+        known = (program.weights, program.affines, program.positives)
+        moved = [name for name in held if any(name in names for names in known)]
         done: set[str] = set()
         for name in moved[: 1 if wrong else None]:
             step = program.affines.get(name)
-            if step is None:
+            if name in program.positives:
+                self._positive(weights, name, program.positives[name], element)
+            elif step is None:
                 weights.put(name, self.scaled(weights.structure, name, weights.get(name), element))
             elif step.gain not in done:
                 done.add(step.gain)
                 self._affine(weights, step, element)
+
+    def _positive(self, weights: Weights, name: str, step: Pointwise, factor: Array) -> None:
+        """What is made of a weight moves, and the weight follows."""
+        assert step.known.undone is not None
+        with np.errstate(divide="ignore"):  # what has become zero by rounding stays so
+            moved = step.known.undone(self.scaled(weights.structure, name, weights.numbers.value(name), factor))
+        weights.put(step.operands[0], moved)
 
     def _affine(self, weights: Weights, step: Affine, factor: Array) -> None:
         """Scale and shift move; gain and bias follow, and the running statistics stay.

@@ -27,7 +27,23 @@ def charges(variables: Variables, kind: type[System], only: Collection[int] | No
 
 
 class Rescaling(System):
-    """Positive factors per unit: what is homogeneous lets them through."""
+    """Positive factors per unit: what is homogeneous lets them through.
+
+    What a function makes of a weight, if it can be any positive number, is scaled as a weight is.
+    """
+
+    @dispatched
+    def step(self, step: Step) -> None:
+        """The equations of one step."""
+        super().step(step)
+
+    @step.register
+    def _(self, step: Pointwise) -> None:
+        if step.out in self.program.positives:
+            self.still(step.operands[0])
+            self._free(step.out)
+        else:
+            super().step(step)
 
     def law(self, step: Pointwise) -> Law:
         """The law of the step itself."""
