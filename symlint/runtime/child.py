@@ -71,7 +71,7 @@ class _Server:
         session, feeds = self.sessions[request["key"]], _arrays(self.folder / request["feeds"])
         begun = time.perf_counter()
         if request["steps"]:
-            loop = Rollout(tuple(map(tuple, request["states"])), request["steps"])
+            loop = Rollout(tuple(map(tuple, request["states"])), request["steps"], shown=request["shown"])
             names = [y.name for y in session.get_outputs()]
             outputs = list(rolled_out(partial(session.run, None), names, feeds, loop))
         else:

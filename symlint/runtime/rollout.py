@@ -34,6 +34,8 @@ class Rollout:
     steps: int
     seen: int = 1
     """How many outputs others read."""
+    shown: bool = False
+    """Whether the states are told as well."""
 
     @property
     def inner(self) -> frozenset[str]:
@@ -98,7 +100,7 @@ def _one(values: Array, shape: Shape, single: Set[int]) -> Array:
 def rolled_out(
     run: Callable[[Feeds], Sequence[Any]], names: Sequence[str], feeds: Feeds, loop: Rollout
 ) -> Iterator[Any]:
-    """The outputs of every step, without the states; where places or a cache are used up, of the steps before."""
+    """The outputs of every step, of states where these are shown; where a cache is used up, of the steps before."""
     inputs = dict(loop.pairs)
     for step in range(loop.steps):
         try:
@@ -107,7 +109,7 @@ def rolled_out(
             if step < LEAST:
                 raise
             return
-        yield from (y for name, y in outputs.items() if name not in loop.inner)
+        yield from (y for name, y in outputs.items() if loop.shown or name not in loop.inner)
         if step < loop.steps - 1:
             feeds = _following(feeds, {name: outputs[output] for name, output in inputs.items()})
 

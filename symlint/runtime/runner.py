@@ -112,7 +112,7 @@ class Runner:
         failure = self._ready([loaded.key])
         if failure:
             return Run(failure=failure)
-        steps = {"states": loop.pairs, "steps": loop.steps} if loop else {"steps": 0}
+        steps = {"states": loop.pairs, "steps": loop.steps, "shown": loop.shown} if loop else {"steps": 0}
         fitting = feeds if loop is None else fitted(feeds, loaded)
         return self._outputs({"do": "run", "key": loaded.key, **steps}, fitting)
 

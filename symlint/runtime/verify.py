@@ -23,11 +23,12 @@ from symlint.program.numbers import Unvalued
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
 from symlint.runtime.noise import drowned
-from symlint.runtime.rollout import rollout
+from symlint.runtime.rollout import LEAST, rollout
 from symlint.runtime.runner import Run
 from symlint.runtime.saturation import expose
 from symlint.runtime.sensitivity import MUTE, Asking, Question
 from symlint.runtime.session import run_each
+from symlint.runtime.straying import ELSEWHERE, Straying
 from symlint.symmetry.motion.teleport import HALVES, stuck, teleport
 from symlint.symmetry.structure import Structure
 
@@ -216,6 +217,11 @@ class _Verification:
             noise = max(self._noise(DRAWS, UNITS), self.question.rounding if self.question is not None else 0.0)
             found = self._search(generators, max(TOLERANCE, NOISE * noise))
         found = [self._certain(t, noise) for t in found]
+        strayed = self._strayed([t.id for t in found if t.outcome == "held"], max(TOLERANCE, NOISE * noise))
+        found = [
+            replace(t, outcome="refuted", difference=strayed[t.id], reason=ELSEWHERE) if t.id in strayed else t
+            for t in found
+        ]
         held = [t.id for t in found if t.outcome == "held"]
         if held and len(held) == len(found):
             largest = max(t.difference or 0.0 for t in found)
@@ -225,6 +231,22 @@ class _Verification:
         # Where all outputs answer, a weight that none of them sees is what a generator says of it.
         blunt = dict(self._blunt(held)) if self.question is not None and self.question.mute else {}
         return [self._powerless(t, blunt[t.id]) if t.id in blunt else t for t in found]
+
+    def _strayed(self, held: Sequence[str], tolerance: float) -> dict[str, float]:
+        """Generators that move states elsewhere than they say, and how far off these are."""
+        loop, question = self.asking.rollout, self.question
+        if loop is None or question is None:
+            return {}
+        short = replace(loop, steps=min(loop.steps, LEAST), shown=True)
+
+        def run(values: Mapping[str, Array]) -> Run:
+            path = self._file(values, exposed=False)
+            assert path is not None
+            found = run_each([path], question.feeds, short)[0]
+            self._clear()
+            return found
+
+        return Straying(self.structure, self.seed, run).found(held, tolerance)
 
     def _begin(self) -> str | None:
         """Find inputs to which the model answers; the reason when there are none."""

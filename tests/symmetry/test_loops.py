@@ -15,7 +15,10 @@ from stateful_networks import STATEFUL, Stateful, grouped_queries
 from symlint.model.load import load
 from symlint.model.states.pairs import closed
 from symlint.model.states.state import Declaration
+from symlint.runtime.straying import ELSEWHERE
 from symlint.runtime.verify import verify
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.inference import examine, infer
 
 STEPS = 7
@@ -90,6 +93,19 @@ def test_a_declared_pair_that_is_none_is_refuted_or_claims_nothing(tmp_path):
     swapped = closed(load(path), [Declaration("p_in", "q_out"), Declaration("q_in", "p_out")])
     _, structure = examine(swapped)
     assert {t.outcome for t in verify(structure, list(structure.actions))} == {"held"}
+
+
+@pytest.mark.parametrize(("name", "action"), [("gru", UnitPermutation), ("llama", PlaneRotation)])
+def test_states_end_where_a_generator_says(name, action, tmp_path, monkeypatch):
+    """Else it is refuted, though nothing is to be seen of that outside."""
+    monkeypatch.setattr(action, "carried", lambda self, structure, name, values, element: values)
+    _, structure = examine(closed(load(stored(STATEFUL[name], tmp_path))))
+    trials = verify(structure, list(structure.actions))
+    strayed = {t.id for t in trials if t.outcome == "refuted" and t.reason == ELSEWHERE}
+    leaves = structure.axes.factors.leaves
+    held = {x for loop in structure.program.loops for f in structure.axes.of[loop.output] for x in leaves(f)}
+    assert strayed == {a.id for a in structure.actions.values() if isinstance(a, action) and a.leaf in held}
+    assert strayed
 
 
 @pytest.mark.parametrize("name", ["attention", "zipformer", "whisper"])

@@ -61,6 +61,15 @@ class Action(ABC):
     def move(self, weights: Weights, element: Any, *, wrong: bool = False) -> None:
         """Move all weights by an element; a `wrong` move leaves all but the first as they were."""
 
+    @property
+    def carries(self) -> bool:
+        """Whether it says what it makes of states."""
+        return False
+
+    def carried(self, structure: Structure, name: str, values: Array, element: Any) -> Array:
+        """What an element makes of the values of a state, a tensor of the program."""
+        raise NotImplementedError(f"{self.id} does not say")
+
     @abstractmethod
     def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
         """The group in words of the field, and the dimension of its orbit."""

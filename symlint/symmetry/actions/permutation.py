@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from symlint.axes.factor import Factors
+from symlint.model.graph import Array
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, power
 from symlint.symmetry.kinds.branches import Branches, exchanged
@@ -36,6 +37,15 @@ class UnitPermutation(Action):
         structure = weights.structure
         for name in self._bearers(structure)[: 1 if wrong else None]:
             weights.put(name, permute(weights.narrow(name), self.stands(structure, name), element))
+
+    @property
+    def carries(self) -> bool:
+        """Whether it says what it makes of states."""
+        return True
+
+    def carried(self, structure: Structure, name: str, values: Array, element: Index) -> Array:
+        """The units in their new places."""
+        return permute(values, self.stands(structure, name), element)
 
     def _bearers(self, structure: Structure) -> list[str]:
         """Weights of the program that hold the leaf."""

@@ -59,7 +59,16 @@ class InvertibleMap(Rotation):
 
     def mixed(self, weights: Weights, name: str, element: Array, numbers: Numbers) -> Array:
         """A weight under the matrix, or its inverse transpose."""
-        return transform(weights.get(name), self.stands(weights.structure, name), element, self.powers(name))
+        return self.carried(weights.structure, name, weights.get(name), element)
+
+    @property
+    def carries(self) -> bool:
+        """Whether it says what it makes of states."""
+        return True
+
+    def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
+        """Units mixed by the matrix, or by its inverse transpose."""
+        return transform(values, self.stands(structure, name), element, self.powers(name))
 
     def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
         """A general linear group per copy."""
@@ -81,6 +90,15 @@ class OrthogonalMap(Rotation):
         """Whether gains tell the units apart."""
         return any(self.frames.values())
 
+    @property
+    def carries(self) -> bool:
+        """Whether it says what it makes of states."""
+        return not self.framed
+
+    def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
+        """Units turned by the matrix, where no gain tells them apart."""
+        return transform(values, self.stands(structure, name), element, self.powers(name))
+
     def degrees(self, size: int) -> int:
         """Of freedom, of one such matrix."""
         free = size - self.fixes_ones
@@ -100,8 +118,8 @@ class OrthogonalMap(Rotation):
     def mixed(self, weights: Weights, name: str, element: Array, numbers: Numbers) -> Array:
         """A weight under a matrix g, which acts in the frame D of each occurrence as D g D^-1."""
         values, stood = weights.get(name), self.stands(weights.structure, name)
-        if not self.framed:
-            return transform(values, stood, element, self.powers(name))
+        if self.carries:
+            return self.carried(weights.structure, name, values, element)
         for o, c in self.charge.items():
             if o.tensor != name:
                 continue
@@ -136,6 +154,15 @@ class PlaneRotation(Rotation):
     def mixed(self, weights: Weights, name: str, element: Array, numbers: Numbers) -> Array:
         """A weight with its pairs turned."""
         return turn(weights.get(name), self.stands(weights.structure, name), element)
+
+    @property
+    def carries(self) -> bool:
+        """Whether it says what it makes of states."""
+        return True
+
+    def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
+        """The pairs of a state turned."""
+        return turn(values, self.stands(structure, name), element) if self.powers(name) else values
 
     def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
         """A circle per unit and copy."""

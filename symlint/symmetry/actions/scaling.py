@@ -73,6 +73,15 @@ class Scaling(Action):
         """A tensor with its units scaled."""
         return scale(values, self.stands(structure, name), factor, self.powers(name))
 
+    @property
+    def carries(self) -> bool:
+        """Whether it says what it makes of states."""
+        return True
+
+    def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
+        """Units of a state scaled."""
+        return self.scaled(structure, name, values, element)
+
 
 @dataclass(frozen=True)
 class SignFlip(Scaling):
@@ -135,6 +144,11 @@ class TensorRescaling(Rescaling):
     def scaled(self, structure: Structure, name: str, values: Array, factor: Array) -> Array:
         """A tensor scaled as a whole."""
         return values * factor ** float(self.charge.get(whole(name), 0))
+
+    @property
+    def carries(self) -> bool:
+        """Only weights have a charge."""
+        return False
 
     def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
         """One positive factor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from symlint.model.file.edit import Lazy
 from symlint.model.file.element_types import CODES, numpy_type
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, fresh_weights
 from symlint.symmetry.spaces import KINDS
-from symlint.symmetry.structure import Structure
+from symlint.symmetry.structure import Action, Structure
 
 HALVES = ("float16", "bfloat16")
 
@@ -49,12 +50,41 @@ def teleport(
 
     Raises Unvalued where an element follows from a constant that has no value; see `stuck`.
     """
-    weights = Weights(structure, lambda stored: structure.program.model.tensors[stored].read())
-    for name in generators:
-        action = structure.action(name)
-        element = action.draw(structure, weights.numbers, np.random.default_rng([seed, *name.encode()]))
+    weights = fresh_weights(structure)
+    for action, element in _steps(weights, generators, seed):
         action.move(weights, element, wrong=wrong)
     return Moved(weights, lifted=lifted)
+
+
+def _steps(weights: Weights, generators: Collection[str], seed: int) -> Iterator[tuple[Action, Any]]:
+    """Each action with its element, drawn once those before it have moved."""
+    for name in generators:
+        action = weights.structure.action(name)
+        yield action, action.draw(weights.structure, weights.numbers, np.random.default_rng([seed, *name.encode()]))
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """The same move, with what it makes of states."""
+
+    moved: Moved
+    steps: tuple[tuple[Action, Any], ...]
+
+    def carried(self, name: str, values: Array) -> Array:
+        """The values of a state, a tensor of the program, after the move."""
+        after = values.astype(np.float64)
+        for action, element in self.steps:
+            after = action.carried(self.moved.weights.structure, name, after, element)
+        return after
+
+
+def journey(structure: Structure, generators: Collection[str], seed: int) -> Journey:
+    """What `teleport` does with halves lifted, step by step."""
+    weights, taken = fresh_weights(structure), list[tuple[Action, Any]]()
+    for action, element in _steps(weights, generators, seed):
+        action.move(weights, element)
+        taken.append((action, element))
+    return Journey(Moved(weights, lifted=True), tuple(taken))
 
 
 def stuck(structure: Structure, generators: Collection[str], seed: int) -> dict[str, str]:
