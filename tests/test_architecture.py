@@ -96,6 +96,8 @@ def test_nothing_downstream_is_a_stranger():
     declared = {"onnx", "onnx_ir", "onnxruntime", "numpy", "click", "rich", "jinja2", "tomli", "symlint"}
     # What numpy brings as a dependency of onnx itself.
     declared |= {"ml_dtypes", "google"}
+    # Of the extras remote and dask, imported where they are asked for.
+    declared |= {"fsspec", "distributed"}
     # Of jinja2: text that is markup already.
     declared |= {"markupsafe"}
     # Of pytest's plug-in, which pytest itself imports.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from symlint.audit.addresses import elsewhere
 from symlint.audit.baseline import Baseline, Entry, Match, match
 from symlint.audit.outcome import Gone, Report, Run, Standing
 from symlint.lint.acceptance import Acceptance
@@ -97,7 +98,7 @@ def _beside(
 
 
 def _exists(baseline: Baseline, name: str) -> bool:
-    return (baseline.file.absolute().parent / name).exists()
+    return elsewhere(name) or (baseline.file.absolute().parent / name).exists()
 
 
 def _judged(findings: Sequence[Finding], found: Match) -> Iterator[Finding]:

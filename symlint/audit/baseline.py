@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from symlint.audit.addresses import elsewhere
 from symlint.audit.outcome import Report
 from symlint.lint.finding import Finding, Level
 from symlint.lint.fingerprint import structure
@@ -112,6 +113,8 @@ class Baseline:
 
     def key(self, path: str) -> str:
         """The name of a model in this baseline."""
+        if elsewhere(path):
+            return path
         try:
             return Path(os.path.relpath(path, self.file.absolute().parent)).as_posix()
         except ValueError:  # another drive

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from symlint.audit.acceptance import Accepting
+from symlint.audit.addresses import elsewhere
 from symlint.audit.flaws import met, once, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
@@ -147,21 +148,28 @@ def _taking_part(reports: Iterable[Report], settings: Configurations, rules: Seq
 
 
 def find(
-    paths: Sequence[str], excluded: Callable[[str], bool] = lambda _: False
+    paths: Sequence[str],
+    excluded: Callable[[str], bool] = lambda _: False,
+    listed: Callable[[str], Sequence[str]] | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The model files that paths name, and the paths that name none.
 
     A file that is named is taken whatever it is called; below a folder, every ``*.onnx`` outside hidden folders and
-    environments that is not excluded.
+    environments that is not excluded. Where `listed` is given, it says what there is at an address elsewhere.
     """
     files: dict[str, str] = {}
     missing = []
     for path in paths:
-        found = _below(path, excluded) if Path(path).is_dir() else [path] if os.path.lexists(path) else []
+        if listed and elsewhere(path) and not os.path.lexists(path):
+            found = {file: file for file in listed(path)}
+        else:
+            here = _below(path, excluded) if Path(path).is_dir() else [path] if os.path.lexists(path) else []
+            found = {}
+            for file in here:
+                found.setdefault(os.path.realpath(file), Path(file).as_posix())
         if not found:
             missing.append(path)
-        for file in found:
-            files.setdefault(os.path.realpath(file), Path(file).as_posix())
+        files |= {key: file for key, file in found.items() if key not in files}
     return tuple(files.values()), tuple(missing)
 
 

@@ -119,7 +119,7 @@ class Cache:
 def content(job: Job, rules: Iterable[Rule]) -> Content | None:
     """What the report of a job depends on; None of a file that is not even read, which takes no time anyway."""
     try:
-        stored = files(job.path)
+        stored = files(job.file or job.path)
         digests = {name: file.sha256 for name, file in stored.items()}
     except (UnreadableModel, OSError):
         return None
@@ -154,7 +154,7 @@ def _asked(settings: Settings) -> dict[str, Any]:
 
 def _beside(job: Job) -> list[str]:
     """Digests of what is read beside a model: names of states, directions of mirrors."""
-    paths = [Path(job.path).parent / sidecar.NAME]
+    paths = [Path(job.file or job.path).parent / sidecar.NAME]
     paths += [Path(where.path) for m in job.settings.mirrors if (where := surface(m.surface)).word == "file"]
     return [_digest([path]) for path in paths]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
-from symlint.audit.engine import Job, carried_out, unbegun
+from symlint.audit.addresses import elsewhere
+from symlint.audit.engine import Job, carried_out, unbegun, unread
 from symlint.audit.fleet import record
 from symlint.audit.fleet.cache import Cache, complete, content
 from symlint.audit.outcome import Report
 from symlint.lint.rule import Rule
-from symlint.model.budget import Interrupted, Watch
+from symlint.model.budget import LOAD, Interrupted, Watch
+from symlint.model.errors import UnreadableModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +36,31 @@ def executed(job: Job, rules: Sequence[Rule], watch: Watch, cache: Cache | None)
     """
     if watch.interrupted:
         return unbegun(job.path)
-    chosen = job.settings.chosen(rules)
-    try:
-        with watch.interruptible():
-            watch.told(job.path, "cache", 0.0)
-            asked = content(job, chosen) if cache else None
-            known = cache.found(asked, job) if cache and asked else None
-    except Interrupted:
-        return unbegun(job.path)
-    if known is not None:
-        return replace(known, settings=job.settings)
-    report = record.report(record.of_report(carried_out(job, rules, watch)))
-    if cache and asked and complete(report, chosen) and asked.lasting and not watch.interrupted:
-        cache.keep(asked, job, report)
+    with ExitStack() as stack:
+        try:
+            with watch.interruptible():
+                watch.told(job.path, LOAD, 0.0)
+                here = stack.enter_context(_here(job))
+                chosen = job.settings.chosen(rules)
+                asked = content(here, chosen) if cache else None
+                known = cache.found(asked, here) if cache and asked else None
+        except Interrupted:
+            return unbegun(job.path)
+        except UnreadableModel as problem:
+            return replace(unread(job.path, problem, rules), settings=job.settings)
+        if known is not None:
+            return replace(known, settings=job.settings)
+        report = record.report(record.of_report(carried_out(here, rules, watch)))
+        if cache and asked and complete(report, chosen) and asked.lasting and not watch.interrupted:
+            cache.keep(asked, here, report)
     return replace(report, settings=job.settings)
+
+
+def _here(job: Job) -> AbstractContextManager[Job]:
+    """A job with its model on this machine."""
+    if not elsewhere(job.path) or os.path.lexists(job.path):
+        return nullcontext(job)
+    # Imported here: it asks for what is not installed with symlint itself.
+    from symlint.audit.fleet.remote import fetched
+
+    return fetched(job)

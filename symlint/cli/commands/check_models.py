@@ -136,10 +136,11 @@ def command(
 ) -> None:
     """Audit models: find the capacity that they do not use.
 
-    PATHS are model files, or folders that are searched for *.onnx; the working directory by default. Weights are read,
-    networks never run. Exits with 0 when nothing at or above --fail-on was found, 1 when something was, 2 when the call
-    is wrong, 3 when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which
-    shows what was found by then.
+    PATHS are model files, or folders that are searched for *.onnx; the working directory by default. With the extra
+    `remote` they may lie elsewhere: s3://bucket/models, hf://owner/name/model.onnx. Weights are read, networks never
+    run. Exits with 0 when nothing at or above --fail-on was found, 1 when something was, 2 when the call is wrong, 3
+    when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which shows what
+    was found by then.
     """
     form = _stdout(ctx, form, output)
     accepted = _Acceptance(baseline, write_baseline, prune_baseline)
@@ -181,12 +182,19 @@ def _judged(
     from symlint.audit.engine import find, run
     from symlint.lint.rule import rules
 
-    files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file))
+    files, missing = find(paths or (".",), lambda file: settings.of(file).excludes(file), _elsewhere)
     for each in (settings.run, *map(settings.of, files)):
         each.chosen(rules())  # a selector that names nothing is told before the work
     with status.of(files):
         accepts = acceptance.accepting(files) if acceptance else None
-        return run(files, missing, rules(), settings, watch, accepts=accepts, auditor=means.auditor(), told=told)
+        return run(files, missing, rules(), settings, watch, accepts=accepts, auditor=means.auditor(files), told=told)
+
+
+def _elsewhere(address: str) -> Sequence[str]:
+    """The models at an address."""
+    from symlint.audit.fleet.remote import models
+
+    return models(address)
 
 
 class _Acceptance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from symlint.audit.addresses import elsewhere
 from symlint.cli.report.words import printable
 from symlint.model.errors import UsageProblem
 
@@ -28,22 +29,29 @@ class Means:
     jobs: int = 1
     folder: str | None = None
     cached: bool = True
+    cluster: str | None = None
+    """The address of its scheduler."""
 
     @property
     def alone(self) -> bool:
         """Whether this process does them, one after another."""
-        return self.jobs == 1
+        return self.jobs == 1 and self.cluster is None
 
-    def auditor(self) -> Auditor | None:
+    def auditor(self, files: Iterable[str]) -> Auditor | None:
         """Who does the jobs; None for this process alone, without a cache. Raises `UsageProblem`."""
-        if self.alone and self.folder is None:
+        if self.alone and self.folder is None and not any(map(elsewhere, files)):
             return None
         # Imported here, since most checks are of a few files.
         if self.alone:
             from symlint.audit.fleet.execution import InTurn
 
-            return InTurn(self._cache())
+            return InTurn(self._cache() if self.folder is not None else None)
         from symlint.audit.fleet.fleet import Fleet
+
+        if self.cluster is not None:
+            from symlint.audit.fleet.cluster import Cluster
+
+            return Fleet(Cluster(self.cluster, self._cache()))
         from symlint.audit.fleet.processes import Processes
 
         return Fleet(Processes(self.jobs, self._cache()))
@@ -63,26 +71,31 @@ class Means:
 
 
 def means_options(command: Command) -> Command:
-    """``--jobs``, ``--cache`` and ``--no-cache``, as one argument `means` of a command."""
+    """``--jobs``, ``--dask``, ``--cache`` and ``--no-cache``, as one argument `means` of a command."""
 
     @wraps(command)
-    def told(*arguments: Any, jobs: int, cache: str | None, no_cache: bool, **others: Any) -> Any:
+    def told(
+        *arguments: Any, jobs: int | None, dask: str | None, cache: str | None, no_cache: bool, **others: Any
+    ) -> Any:
         if cache is not None and no_cache:
             raise UsageProblem("choose one of --cache and --no-cache")
-        return command(*arguments, means=Means(jobs or _cores(), cache, not no_cache), **others)
+        if jobs is not None and dask is not None:
+            raise UsageProblem("choose one of --jobs and --dask, whose cluster has workers of its own")
+        number = 1 if jobs is None else jobs or _cores()
+        return command(*arguments, means=Means(number, cache, not no_cache, dask), **others)
 
     options = (
         click.option("--no-cache", is_flag=True, help="Audit all models anew."),
         click.option(
             "--cache",
             type=click.Path(file_okay=False),
-            help="Keep reports in this folder, and audit no model twice.  [default: with --jobs, "
+            help="Keep reports in this folder, and audit no model twice.  [default: with --jobs or --dask, "
             "$XDG_CACHE_HOME/symlint or ~/.cache/symlint; else none]",
         ),
+        click.option("--dask", metavar="ADDRESS", help="Have the workers of this cluster audit: tcp://HOST:8786."),
         click.option(
             "--jobs",
             type=click.IntRange(0),
-            default=1,
             metavar="N",
             help="Audit so many models at once, each in a process of its own; 0 for one per core.  [default: 1]",
         ),

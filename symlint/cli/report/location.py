@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from symlint.audit.addresses import elsewhere
+
 
 def repository() -> Path:
     """The nearest folder at or above the working directory that holds a repository, else that directory itself."""
@@ -21,5 +23,7 @@ def relative(path: str, root: Path) -> str:
 
 def uri(path: str, root: Path) -> str:
     """The same as a URI."""
+    if elsewhere(path):
+        return quote(path, safe="/:")
     place = relative(path, root)
     return Path(place).as_uri() if Path(place).is_absolute() else quote(place)
