@@ -6,7 +6,7 @@ without a bias take back.
 
 from __future__ import annotations
 
-from networks import Net, norm
+from networks import HEADS, Net, attend, heads, norm
 
 FEATURES = "u = Gemm(x, a, p) t = Tanh(u) f = Gemm(t, b, q)"
 SIZES = {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,)}
@@ -259,4 +259,38 @@ POSITIVE = {
     ),
 }
 
-TURNED = {**POSITIVE, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}
+# A query that is made of weights alone: any change of what its last bias takes back, and what keys have across it.
+QUERIES = {
+    "pooling_by_attention": Net(  # query 4, its weight 16; keys 8 of GL(2) and 2 more; values 8; their biases 4, 4
+        f"""
+        qw = MatMul(query, wq) q = Add(qw, bq) kw = MatMul(x, wk) k = Add(kw, bk) vw = MatMul(x, wv) v = Add(vw, bv)
+        {heads("q", "k", "v")} {attend()} o = MatMul(f, wo) y = Add(o, bo)
+        """,
+        {
+            "query": (1, 1, 4),
+            "wq": (4, 4),
+            "bq": (4,),
+            "wk": (3, 4),
+            "bk": (4,),
+            "wv": (3, 4),
+            "bv": (4,),
+            "wo": (4, 3),
+            "bo": (3,),
+        },
+        {"x": (4, 3)},
+        3,
+        46,
+        HEADS,
+    ),
+    "scores_by_a_made_query": Net(  # query 2, its weight 4; of keys and their bias, 4, and 2 more
+        """
+        q = Gemm(query, wq, bq) u = Gemm(x, wk, bk) t = Tanh(x) s = Gemm<transB = 1>(u, q) y = Mul(s, t)
+        """,
+        {"query": (1, 2), "wq": (2, 2), "bq": (2,), "wk": (3, 2), "bk": (2,)},
+        {"x": (3,)},
+        2,
+        12,
+    ),
+}
+
+TURNED = {**POSITIVE, **QUERIES, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}

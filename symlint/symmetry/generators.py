@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from symlint.axes.copies import copies
@@ -51,8 +51,10 @@ def unseen(
     for sign, word in ((Fraction(1), "unread"), (Fraction(-1), "unwritten")):
         biases = dict.fromkeys(o.tensor for o, c in action.charge.items() if c == -sign)
         freed = [t for b in biases if (t := translations.get(b)) and held.isdisjoint(w.weight for w in t.absorbers)]
+        # What others on the same side take back, as the bias of a query does that is made of weights alone.
+        gone = [t for b in biases if (t := translations.get(b)) and t not in freed and _within(t, biases, translations)]
         free = {o.tensor for o, c in action.charge.items() if c == sign and o.tensor in translations}
-        found = widths(action, program, axes, expansion, free.union(t.weight for t in freed))
+        found = widths(action, program, axes, expansion, free.union(t.weight for t in (*freed, *gone)))
         if not found[-sign] < n < found[sign]:
             continue
         weights = program.weights.keys() - free
@@ -60,14 +62,27 @@ def unseen(
         across = {
             o: c
             for o, c in action.charge.items()
-            if c == -sign and o.tensor in program.weights and all(o.tensor != t.weight for t in freed)
+            if c == -sign and o.tensor in program.weights and all(o.tensor != t.weight for t in (*freed, *gone))
         }
         for k, name in enumerate(dict.fromkeys(o.tensor for o in mine), start=1):
             charge: Charge = {o: abs(c) for o, c in mine.items() if o.tensor == name}
             label = f"{action.id}.{word}.{k}"
             yield UnseenChange(
-                label, action.space, action.leaf, action.copies, charge, across=across, freed=tuple(freed)
+                label,
+                action.space,
+                action.leaf,
+                action.copies,
+                charge,
+                across=across,
+                freed=tuple(freed),
+                gone=tuple(gone),
             )
+
+
+def _within(translation: Translation, side: Collection[str], translations: Mapping[str, Translation]) -> bool:
+    """Whether what takes a change back is on the same side, and goes nowhere else."""
+    ends = {way.weight for way in translation.absorbers}
+    return bool(ends) and ends <= set(side) and ends.isdisjoint(translations) and not translation.bent
 
 
 # Rescalings that only the epsilon of a normalisation breaks: it takes lengths away, all but exactly.

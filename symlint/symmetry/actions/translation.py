@@ -124,6 +124,8 @@ class UnseenChange(Action):
     """Where what would see it meets the units, which need not reach all of them."""
     freed: tuple[Translation, ...] = field(default=(), kw_only=True)
     """Of what else meets them: changes that others take back, as if it were zero."""
+    gone: tuple[Translation, ...] = field(default=(), kw_only=True)
+    """Of what else meets them: changes that the rest of it takes back, which then has all that was in them."""
 
     @property
     def weight(self) -> str:
@@ -173,6 +175,7 @@ class UnseenChange(Action):
     def hidden(self, structure: Structure, change: Array, read: Callable[[str], Array]) -> Array:
         """The part of any change of the weight that the other side does not see."""
         size = structure.axes.factors.size
+        read = self._without(structure, read)
         sizes, n = [size(c) for c in self.copies], size(self.leaf)
         gram = np.zeros((prod(sizes), n, n))
         pieces = [
@@ -192,6 +195,19 @@ class UnseenChange(Action):
         apart = np.einsum("cik,ck,cjk->cij", basis, kept, basis).reshape(*sizes, n, n)
         stood, powers = self._met(structure, self.weight, self.charge), self.powers(self.weight)
         return transform(self._masked(structure, change), stood, apart, powers)
+
+    def _without(self, structure: Structure, read: Callable[[str], Array]) -> Callable[[str], Array]:
+        """The weights after those changes that take what is gone to zero."""
+        now: dict[str, Array] = {}
+
+        def given(name: str) -> Array:
+            return now[name] if name in now else read(name)
+
+        for translation in self.gone:
+            size = -given(translation.weight)
+            for name, change in list(changes(translation, Numbers(structure.program, given), size)):
+                now[name] = given(name) + change
+        return given
 
     def _masked(self, structure: Structure, change: Array) -> Array:
         """A change of the weight where it holds the space, and zero elsewhere."""
