@@ -50,6 +50,10 @@ def subtracted(cut: str, dimension: int) -> Net:
     )
 
 
+TABLE = """
+    t = Gather<axis = 0>(values, found) p = Softmax<axis = -1>(w) r = Unsqueeze(p, second) m = MatMul(r, t)
+    y = Squeeze(m, second)
+"""
 SCORES = attend().split("p = ")[0]
 
 COMBINED = {
@@ -105,5 +109,27 @@ COMBINED = {
         i = Softmax<axis = -1>(i_s) j = Softmax<axis = -1>(j_s) h = Mul(j, share) d = Sub(i, h)
         """,
         21,
+    ),
+    "best_then_softmax": Net(  # the shift of all logits, 3 + 1
+        f"l = Gemm(x, g, b) w, i = TopK<axis = -1>(l, two) found = Identity(i) {TABLE}",
+        {"g": (3, 5), "b": (5,), "values": (5, 2)},
+        {"x": (3,)},
+        2,
+        4,
+        {"two": [2], "second": [1]},
+    ),
+    "product_keys": Net(  # GL(2) of each half of the query, 8; the mean of each set of keys, 2 + 2
+        f"""
+        q = Gemm(x, a, z) q1, q2 = Split<axis = 1>(q, halves) s1 = MatMul(q1, k1) s2 = MatMul(q2, k2)
+        w1, i1 = TopK<axis = -1>(s1, two) w2, i2 = TopK<axis = -1>(s2, two) u1 = Unsqueeze(w1, third)
+        u2 = Unsqueeze(w2, second) u = Add(u1, u2) v = Reshape(u, flat) w, i = TopK<axis = -1>(v, two)
+        j1 = Unsqueeze(i1, third) j2 = Unsqueeze(i2, second) row = Mul(j1, three) j = Add(row, j2)
+        places = Reshape(j, flat) found = GatherElements<axis = 1>(places, i) {TABLE}
+        """,
+        {"a": (3, 4), "z": (4,), "k1": (2, 3), "k2": (2, 3), "values": (9, 2)},
+        {"x": (3,)},
+        2,
+        12,
+        {"two": [2], "halves": [2, 2], "second": [1], "third": [2], "flat": [0, 4], "three": 3},
     ),
 }

@@ -9,7 +9,7 @@ from math import prod
 from symlint.program.steps import Einsum, Normalise, Step
 from symlint.symmetry.translation.absorption import Way
 from symlint.symmetry.translation.null import Null
-from symlint.symmetry.translation.wave import Wave
+from symlint.symmetry.translation.wave import Kind, Wave
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +94,5 @@ class Translation:
     @property
     def averaged(self) -> bool:
         """Whether it goes through an average, such as that of an attention."""
-        return any(v.average is not None for v in self.visits)
+        constant = (v for v in self.visits if v.average is not None)
+        return any(w.kind is Kind.CONSTANT for v in constant for w in v.made.values())

@@ -172,10 +172,10 @@ class _Element:
                 for a, axis in enumerate(spec)
                 if len(axis) == 1 and before.where[a] in after.taken
             }
-        elif any(n not in fixed for j, n in enumerate(step.operands) if j != k):
-            summed = {x for axis in spec for x in axis} - step.kept
-            if average is not None and average.mixed:
-                j = next(j for j, n in enumerate(step.operands) if j != k and n not in fixed)
+        if average is not None:
+            j = next(j for j, n in enumerate(step.operands) if j != k and n not in fixed)
+            summed = {x for axis in step.specs[j] for x in axis} - step.kept
+            if average.mixed:
                 parts.append(ungroup(mass(average, self.numbers), step.specs[j], step.sizes))
             parts = [_squeezed(part, summed) for part in parts]
         parts = [Labelled(p.values, tuple(named.get(x, x) for x in p.labels)) for p in parts]

@@ -136,7 +136,7 @@ class Following:
         ways = self._ways(step, entering, made, closed, trail.barred)
         for k, way in ways:
             self._share(trail, step, entering, k, way, waves)
-        average = self._average(step, entering, made) if isinstance(step, Einsum) and step.product else None
+        average = self._average(step, entering, made, waves) if isinstance(step, Einsum) and step.product else None
         bent = trail.bending(step, entering, waves, closed) if trail.bending and made else None
         trail.visits.append(Visit(step, entering, made, ways, average, bent))
         for name, wave in made.items() if not ways and bent is None else ():
@@ -190,8 +190,12 @@ class Following:
             or sorted(id(s) for s, _ in found) != sorted(map(id, self.readers[name]))
         )
 
-    def _average(self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave]) -> Null | None:
-        if all(w.kind is not Kind.CONSTANT for w in made.values()):
+    def _average(
+        self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave], waves: Mapping[str, Wave]
+    ) -> Null | None:
+        """What a change is averaged by where it stays what it is: the same for all inputs, or linear in one tensor."""
+        before = waves[step.operands[entering[0]]]
+        if before.kind is Kind.ANY or any(w.kind is not before.kind for w in made.values()):
             return None
         moving = [k for k, n in enumerate(step.operands) if k not in entering and n not in self.fixed]
         return self.transitions.average(step, moving[0]) if moving else None

@@ -14,6 +14,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.program.dispatch import dispatched
+from symlint.program.mixing import MixKind
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Einsum, Mix, Normalise, Pointwise, Program, Step
 
@@ -100,6 +101,8 @@ class _Tracing:
 
     @after.register
     def _(self, step: Mix) -> dict[int, Null] | None:
+        if step.kind is MixKind.RANKING:
+            return {len(step.keep) - 1: Null(1)}  # one-hot rows
         if step.x not in self.found or not step.linear:
             return None
         old = self.found[step.x]

@@ -64,14 +64,14 @@ class Transitions:
             labels[label] = (labels[label] if label in labels else same(step.sizes[label])).spread
         if not moving:
             return self._product(step, labels, wave, step.specs[k])
-        if wave.kind is Kind.CONSTANT and len(moving) == 1:
+        if len(moving) == 1:
             j = moving[0]
             null = self.average(step, j)
-            if null is not None and self._flat(step, j, labels, constants):
+            if null is not None and self._flat(step, j, labels, constants, wave, k):
                 for x in (x for a in null.along for x in step.specs[j][a]):
                     labels[x] = (labels[x] if x in labels else same(step.sizes[x])).spread
-                return self._made(step, labels, Wave(Kind.CONSTANT, ()))
-            if all(len(axis) < 2 for axis in step.specs[j]):
+                return self._product(step, labels, wave._replace(exact=False), step.specs[k])
+            if wave.kind is Kind.CONSTANT and all(len(axis) < 2 for axis in step.specs[j]):
                 return self._based(step, labels, j, free)
         dynamic = {x for j in moving for axis in step.specs[j] for x in axis}
         if wave.kind is Kind.LINEAR:
@@ -103,10 +103,15 @@ class Transitions:
         null = self.nulls.get(step.operands[j], {}).get(axes[0]) if len(summed) == len(axes) == 1 else None
         return null if null is not None and null.simple else None
 
-    def _flat(self, step: Einsum, j: int, labels: Mapping[str, Partition], constants: Set[str]) -> bool:
-        """Whether a change is the same along what operand `j` is summed over."""
+    def _flat(
+        self, step: Einsum, j: int, labels: Mapping[str, Partition], constants: Set[str], wave: Wave, k: int
+    ) -> bool:
+        """Whether a change of operand `k` is the same along what operand `j` is summed over, for every input."""
         summed = {x for axis in step.specs[j] for x in axis} - step.kept
-        return all((x not in labels or labels[x].steady) and x not in constants for x in summed)
+        if any((x in labels and not labels[x].steady) or x in constants for x in summed):
+            return False
+        moving = [a for a, axis in enumerate(step.specs[k]) if not summed.isdisjoint(axis)]
+        return all(wave.same_along(a) for a in moving)
 
     def _based(self, step: Einsum, labels: dict[str, Partition], j: int, free: Set[str]) -> dict[str, Wave]:
         """A change that is linear in operand `j`."""
