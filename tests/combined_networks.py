@@ -132,4 +132,33 @@ COMBINED = {
         12,
         {"two": [2], "halves": [2, 2], "second": [1], "third": [2], "flat": [0, 4], "three": 3},
     ),
+    "parallel_strided": Net(  # all of the pointwise one goes into the wide one's middle
+        """
+        u = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, a) v = Conv<strides = [2, 2]>(x, b, q) s = Add(v, u)
+        t = Tanh(s) y = Conv(t, c)
+        """,
+        {"a": (2, 2, 3, 3), "b": (2, 2, 1, 1), "q": (2,), "c": (2, 2, 1, 1)},
+        {"x": (2, 4, 4)},
+        4,
+        4,
+    ),
+    "parallel_dilated": Net(  # as parallel_strided, 4 + 2; the middle is the second of four
+        """
+        u = Conv<pads = [2, 4], dilations = [2]>(x, a, p) v = Conv(x, b, q) s = Add(u, v) t = Tanh(s) y = Conv(t, c)
+        """,
+        {"a": (2, 2, 4), "p": (2,), "b": (2, 2, 1), "q": (2,), "c": (2, 2, 1)},
+        {"x": (2, 6)},
+        3,
+        6,
+    ),
+    "parallel_matmul": Net(  # all of the product goes into the convolution's middle, 4; and its bias, 2
+        """
+        u = Conv<pads = [1, 1]>(x, a, p) k = Transpose<perm = [0, 2, 1]>(x) l = MatMul(k, b) m = Add(l, q)
+        v = Transpose<perm = [0, 2, 1]>(m) s = Add(u, v) t = Tanh(s) y = Conv(t, c)
+        """,
+        {"a": (2, 2, 3), "p": (2,), "b": (2, 2), "q": (2,), "c": (2, 2, 1)},
+        {"x": (2, 6)},
+        3,
+        6,
+    ),
 }

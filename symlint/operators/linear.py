@@ -9,6 +9,7 @@ import numpy as np
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.mixing import MixKind
+from symlint.program.steps import Middle
 
 
 @op("MatMul", exact=True)
@@ -77,7 +78,10 @@ def convolve(
     patches = windows(t, x, w.shape[2:], places, strides, pads)
     axes = " ".join(f"k{i}" for i in range(w.rank - 2))
     here = " ".join(f"o{i}" for i in range(w.rank - 2))
-    y = t.einsum(f"b (g i) {axes} {here}, (g o) i {axes} -> b (g o) {here}", patches, w, g=group)
+    if group == 1:
+        y = t.einsum(f"b i {axes} {here}, o i {axes} -> b o {here}", patches, w)
+    else:
+        y = t.einsum(f"b (g i) {axes} {here}, (g o) i {axes} -> b (g o) {here}", patches, w, g=group)
     return y if b is None else t.add(y, t.reshape(b, (1, b.shape[0], *[1] * (w.rank - 2))))
 
 
@@ -109,5 +113,11 @@ def windows(
     plain = [k == 1 and n == m and s == 1 for k, n, m, s in zip(kernel, x.shape[2:], places, steps, strict=True)]
     plain = [same and not edges[i] and not edges[i + spatial] for i, same in enumerate(plain)]
     keep = [0, 1, *[None] * spatial, *[2 + i if same else None for i, same in enumerate(plain)]]
-    steady = not any(pads) and t.node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    return t.mix(x, keep, MixKind.CONVOLUTION, shape=(*x.shape[:2], *kernel, *places), steady=steady)
+    told = t.node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    apart = list(t.node.attributes.get("dilations", ())) or [1] * spatial
+    centre = [Middle(2 + i, 2 + spatial + i, 2 + i, edges[i] // apart[i], steps[i]) for i in range(spatial)]
+    whole = told and all(not edges[i] % apart[i] and centre[i].at < kernel[i] for i in range(spatial))
+    shape = (*x.shape[:2], *kernel, *places)
+    return t.mix(
+        x, keep, MixKind.CONVOLUTION, shape=shape, steady=told and not any(pads), centre=centre if whole else ()
+    )

@@ -20,6 +20,7 @@ from symlint.program.steps import (
     Einsum,
     Fold,
     Law,
+    Middle,
     Mix,
     Normalise,
     Pointwise,
@@ -168,12 +169,13 @@ class Recorder:
         steady: bool = False,
         linear: bool = True,
         chosen: tuple[int, tuple[int, ...]] | None = None,
+        centre: Sequence[Middle] = (),
     ) -> Ref:
         """A map that acts along the axes that are not kept, in a fixed order."""
         shape = self.result() if shape is None else tuple(shape)
         out = self._new(shape)
         plain = linear and law is SUM
-        self.steps.append(Mix(out, x.name, tuple(keep), law, kind, steady, plain, self.node, chosen))
+        self.steps.append(Mix(out, x.name, tuple(keep), law, kind, steady, plain, self.node, chosen, tuple(centre)))
         return Ref(out, tuple(shape))
 
     def normalise(self, x: Ref, axes: Sequence[int], *, law: Law = NONE, function: str | None = None) -> Ref:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -215,6 +215,17 @@ class Slice(_Mapped):
         return (self.axis,)
 
 
+class Middle(NamedTuple):
+    """The place of one axis of a window at which it sees, along another axis, every so manieth of what it reads."""
+
+    source: int
+    """The axis that it reads."""
+    place: int
+    kernel: int
+    at: int
+    stride: int
+
+
 @dataclass(frozen=True, slots=True)
 class Mix(_Mapped):
     """A map that acts along some axes in a fixed order: convolution windows, resizing, lookups, cumulative sums.
@@ -235,6 +246,8 @@ class Mix(_Mapped):
     function: ClassVar[str] = ""
     chosen: tuple[int, tuple[int, ...]] | None = None
     """Where it only chooses among the units of one axis, which is not kept: the axis, and the indices in order."""
+    centre: tuple[Middle, ...] = ()
+    """Of a window: where all of its places together are what it reads, or a part of that as its strides have it."""
 
     @property
     def sources(self) -> tuple[int | None, ...]:

@@ -64,7 +64,6 @@ MISSING: dict[str, tuple[int, str]] = {
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),
     "routed_hit_experts": (4, "units of single experts, which NonZero tells apart at run time"),
     "routed_in_loop": (4, "units of single experts, which a loop takes in turn"),
-    "parallel_convs": (6, "a pointwise convolution, which the middle of a wide one beside it takes back"),
 }
 """Small networks of which the engine does not find all directions: how many it lacks, and which."""
 

@@ -23,8 +23,10 @@ class Back:
     step: Step
     operand: int
     wave: Wave
-    bases: tuple[Einsum, ...] = ()
+    bases: tuple[Einsum | Mix, ...] = ()
     """At the contraction with the base: what makes of it the tensor in which the change was linear, last first."""
+    window: Mix | None = None
+    """At a contraction with a window over the base: that window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +183,41 @@ class Absorbers:
 
     def _rebased(self, step: Step, k: int, wave: Wave) -> tuple[Back, Wave]:
         """A change that is linear in what a contraction reads, if it is linear in what is linear in that."""
-        start, bases = wave, []
-        if step.product and len(step.operands) == 2 and wave.kind is Kind.LINEAR:
-            while wave.base != step.operands[1 - k]:
-                maker = self.makers.get(wave.base)
-                if not isinstance(maker, Einsum) or (below := rebase(maker, wave, self.fixed)) is None:
-                    return Back(step, k, start), start
-                wave = below
-                bases.append(maker)
+        start, bases = wave, list[Einsum | Mix]()
+        if not step.product or len(step.operands) != 2 or wave.kind is not Kind.LINEAR:
+            return Back(step, k, start), start
+        target = step.operands[1 - k]
+        window = self.makers.get(target)
+        while wave.base != target:
+            if isinstance(window, Mix) and window.centre and wave.base == self._seen(window):
+                return Back(step, k, start, tuple(bases), window), centred(window, wave)
+            maker = self.makers.get(wave.base)
+            below = None
+            if isinstance(maker, Einsum | Mix):
+                below = rebase(maker, wave, self.fixed) if isinstance(maker, Einsum) else self._narrow(maker, wave)
+            if below is None or not isinstance(maker, Einsum | Mix):
+                return Back(step, k, start), start
+            wave = below
+            bases.append(maker)
         return Back(step, k, start, tuple(bases)), wave
+
+    def _narrow(self, window: Mix, wave: Wave) -> Wave | None:
+        """A change that is linear in windows of one place as one that is linear in what they see."""
+        shape = self.program.shapes[window.out]
+        if not window.centre or any(shape[middle.kernel] != 1 for middle in window.centre):
+            return None
+        seats = sources(window)
+        where = tuple(None if a is None else seats.get(a) for a in wave.where)
+        return wave._replace(
+            base=self._seen(window), where=where, taken=frozenset(seats[a] for a in wave.taken if a in seats)
+        )
+
+    def _seen(self, window: Mix) -> str:
+        """What a window sees in its middle: the tensor that it reads, or a name for every so manieth of its places."""
+        read, made = self.program.shapes[window.x], self.program.shapes[window.out]
+        if all(middle.stride == 1 and read[middle.source] == made[middle.place] for middle in window.centre):
+            return window.x
+        return f"{window.x}, {[(middle.stride, made[middle.place]) for middle in window.centre]}"
 
     def _coefficients(self, step: Einsum, k: int, wave: Wave) -> Wave | None:
         """The weight of a contraction with the tensor in which the change is linear."""
@@ -209,8 +237,26 @@ class Absorbers:
             return None
         labels = {x: p for x, p in zip(made, wave.partitions, strict=True) if x is not None}
         labels.update({x: same(step.sizes[x]).spread for x in mine if x not in labels})
+        for x, a in seats.items():
+            if (index := dict(wave.at).get(a)) is not None:
+                labels[x] = Partition(np.where(np.arange(step.sizes[x]) == index, 0, -1))
         shape = self.program.shapes[step.operands[k]]
         return Wave(Kind.CONSTANT, regrouped(labels, step.specs[k], shape, step.sizes))
+
+
+def sources(window: Mix) -> dict[int, int]:
+    """The axes of a window that are axes of what it reads, in its middle."""
+    kept = {k: a for k, a in enumerate(window.keep) if a is not None}
+    return {**kept, **{middle.place: middle.source for middle in window.centre}}
+
+
+def centred(window: Mix, wave: Wave) -> Wave:
+    """A change that is linear in what a window reads as one that is linear in the window, in its middle alone."""
+    seats = {a: k for k, a in sources(window).items()}
+    where = tuple(None if a is None else seats[a] for a in wave.where)
+    taken = {seats[a] for a in wave.taken}.union(middle.kernel for middle in window.centre)
+    at = tuple((middle.kernel, middle.at) for middle in window.centre)
+    return wave._replace(base=window.out, where=where, taken=frozenset(taken), at=at)
 
 
 def rebase(maker: Einsum, wave: Wave, fixed: frozenset[str]) -> Wave | None:

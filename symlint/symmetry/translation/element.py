@@ -7,11 +7,11 @@ from functools import reduce
 
 import numpy as np
 
-from symlint.model.graph import Array
+from symlint.model.graph import Array, Shape
 from symlint.program.dispatch import dispatched
 from symlint.program.numbers import Labelled, Numbers, multiply, regroup, ungroup
 from symlint.program.steps import Einsum, Mix, Pointwise, Program, Slice, Step
-from symlint.symmetry.translation.absorption import Back, Way
+from symlint.symmetry.translation.absorption import Back, Way, sources
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.null import Null, alone, direction, mass, total
 from symlint.symmetry.translation.wave import Kind, Wave, same
@@ -245,7 +245,12 @@ class _Element:
         part = Labelled(array, tuple(x for (x,) in (*labels, *axes)))
         where = dict(enumerate(wave.where))
         for maker in back.bases:
-            part, where = _rebased(maker, part, where, self.numbers)
+            if isinstance(maker, Mix):
+                part, where = _narrowed(maker, part, where)
+            else:
+                part, where = _rebased(maker, part, where, self.numbers)
+        if back.window is not None:
+            part = _centred(back.window, part, self.program.shapes[back.window.out])
         j = 1 - back.operand
         seats = {a: axis[0] for a, axis in enumerate(step.specs[j]) if axis}
         names = {f"~{a}": label for a, label in seats.items()}
@@ -278,6 +283,25 @@ def _rebased(
     kept = {x for f in factors for x in f.labels if not x.startswith("sum ")}
     after = {k: seats.get(made[w]) if w is not None else None for k, w in where.items()}
     return multiply(factors, kept, sizes), after
+
+
+def _narrowed(window: Mix, part: Labelled, where: dict[int, int | None]) -> tuple[Labelled, dict[int, int | None]]:
+    """Coefficients for windows of one place, as coefficients for what they see."""
+    seats = sources(window)
+    part = _first(part, {f"~{middle.kernel}" for middle in window.centre})
+    names = {f"~{k}": f"~{a}" for k, a in seats.items()}
+    after = {k: None if w is None else seats.get(w) for k, w in where.items()}
+    return Labelled(part.values, tuple(names.get(x, x) for x in part.labels)), after
+
+
+def _centred(window: Mix, part: Labelled, shape: Shape) -> Labelled:
+    """Coefficients for what a window reads, as coefficients for the window: zero but in its middle."""
+    names = {f"~{a}": f"~{k}" for k, a in sources(window).items()}
+    values, labels = part.values, [names.get(x, x) for x in part.labels]
+    for middle in window.centre:
+        values = np.multiply.outer(np.arange(shape[middle.kernel]) == middle.at, values)
+        labels.insert(0, f"~{middle.kernel}")
+    return Labelled(values, tuple(labels))
 
 
 def written(size: Array, wave: Wave) -> Array:

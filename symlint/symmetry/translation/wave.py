@@ -110,6 +110,8 @@ class Wave(NamedTuple):
     taken: frozenset[int] = frozenset()
     """Of a linear change: the axes of the base over which it is a sum."""
 
+    at: tuple[tuple[int, int], ...] = ()
+    """Of a linear change: the axes of the base of which it takes one index alone, and which."""
     exact: bool = False
     """Whether the elements are those of the weight, only moved about, and classes are told by its own numbers."""
 
