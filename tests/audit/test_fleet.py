@@ -24,7 +24,7 @@ from symlint.cli.main import cli
 from symlint.cli.report import FORMATS, Style, reporter
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
-from symlint.model.budget import Watch
+from symlint.model.budget import DONE, Watch
 from symlint.model.errors import UsageProblem
 
 ACCEPTS = accepting((), rules(), "2027-01-01")
@@ -215,3 +215,15 @@ def test_the_commands_of_the_readme_run(models, tmp_path, monkeypatch, root):
         assert code == 0, text
     assert Path(".symlint-cache").is_dir()
     assert Path("report.html").is_file()
+
+
+def test_a_line_says_how_many_are_done_and_what_is_at_work(monkeypatch):
+    from symlint.cli.commands.check_models import _Status
+
+    status, said = _Status(quiet=True), list[str]()
+    monkeypatch.setattr(status._waiting, "say", said.append)
+    with status.of(["a", "b", "c"]):
+        status.of_many("a", "load", 0.0)
+        status.of_many("b", "SYM101", 0.25)
+        status.of_many("a", DONE, 1.0)
+    assert said[1:] == ["0/3 done; a: load, 0%; b: SYM101, 25%", "1/3 done; b: SYM101, 25%"]
