@@ -95,6 +95,8 @@ def fix(
     config: Config = None,
     safety: str = "exact",
     inputs: Mapping[str, Array] | None = None,
+    states: bool = False,
+    shrink_states: bool = False,
 ) -> tuple[onnx.ModelProto, Repairs]:
     """A smaller network that computes the same function, proven in onnxruntime, and what was done.
 
@@ -105,6 +107,8 @@ def fix(
         config: as of `check`.
         safety: the evidence to act on: ``exact``, ``bounded`` or ``all``.
         inputs: values of inputs, by name, on which the proof is made as well.
+        states: whether loops of states are closed: then whole sequences from the start stay, and not single steps.
+        shrink_states: whether states may get narrower as well, which their callers have to know.
 
     What the configuration accepts is left alone. Where nothing is repaired the first is the model as it was read.
     """
@@ -125,13 +129,23 @@ def fix(
         asked, plain = settings.asked(rules()), _settings(file, config, (), ())
         accepts = accepting([file.path], rules(), dt.date.today().isoformat())
         left = sparing(file.path, settings, rules(), accepts if settings.accept else None)
-        wish = Wish(acting, given=inputs or {}, evidence=SAFETY[safety], asked=asked, spared=left.repairs)
+        wish = Wish(
+            acting,
+            given=inputs or {},
+            evidence=SAFETY[safety],
+            asked=asked,
+            spared=left.repairs,
+            closed=settings.with_states if states or shrink_states else None,
+            shrinks=shrink_states,
+        )
         found = repaired(file.path, Path(folder), wish)
         named = replace(found, model=replace(found.model, path=file.name))
         rest = remainder(found, wish, rules(), plain, accepts, left.places)
         one = Repaired(named, rest, None)
         text = as_text(one, Style()).rstrip("\n").rpartition("\n")[0]  # without where it was written
-        repairs = Repairs(found.done, one.left, found.proof, found.before, found.after, found.failed, text)
+        repairs = Repairs(
+            found.done, one.left, found.proof, found.before, found.after, found.failed, text, found.shrunk
+        )
         return onnx.load(str(file.path if found.failed else found.path)), repairs
 
 

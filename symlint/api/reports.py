@@ -16,6 +16,7 @@ from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
 from symlint.repair.result import Cost, Done, Left
+from symlint.repair.states import Shrunk
 from symlint.runtime.proof import Proof
 from symlint.symmetry.spaces import Coverage
 
@@ -143,6 +144,8 @@ class Repairs:
     """Whether there was something to repair and none of it held; then the model is as it was."""
     text: str
     """What `symlint fix` prints."""
+    states: tuple[Shrunk, ...] = ()
+    """States that are narrower, where that was asked for."""
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The repairs that were carried out, as plain values."""

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from corpora import FIXTURES, ROOT
+from stateful_networks import STATEFUL
 
 import symlint
 from symlint.cli.main import cli
@@ -145,6 +146,16 @@ def test_a_repaired_model_is_smaller_and_proven():
         assert {one["rule"] for one in repairs.to_dicts()} == {"SYM101"}
         assert "same outputs in onnxruntime" in str(repairs)
     symlint.check(made).assert_clean()
+
+
+def test_states_get_narrower_only_when_that_is_asked_for(no_clock):
+    values = STATEFUL["causal"].values()
+    values["b"][[1, 5, 9]] = 0
+    model = STATEFUL["causal"].model("float32", values)
+    assert symlint.fix(model)[0] == model
+    made, repairs = symlint.fix(model, shrink_states=True)
+    assert [str(one) for one in repairs.states] == ["cache_in: 2 x 4 -> 2 x 3 numbers per sequence"]
+    assert made.graph.input[1].type.tensor_type.shape.dim[2].dim_value == 3
 
 
 def test_a_model_with_nothing_to_repair_comes_back_as_it_was():
