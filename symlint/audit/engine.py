@@ -111,7 +111,7 @@ def run(
         arrived(report)
     cut = watch.interrupted and any(report.skipped for report in reports)
     for path in missing if jobs else ():
-        arrived(unread(path, UnreadableModel(path, _absence(path)), rules))
+        arrived(unread(path, UnreadableModel(path, absence(path)), rules))
     kept, nowhere = unmet(reports)
     seconds = time.perf_counter() - start
     chosen = _taking_part(kept, settings, rules)
@@ -173,7 +173,8 @@ def find(
     return tuple(files.values()), tuple(missing)
 
 
-def _absence(path: str) -> str:
+def absence(path: str) -> str:
+    """Why there is no model at a path."""
     return "no *.onnx in this folder" if Path(path).is_dir() else "no such file"
 
 

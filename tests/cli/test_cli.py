@@ -373,6 +373,12 @@ def test_a_path_without_a_model_is_exit_code_3_in_every_command(arguments, tmp_p
     assert call(*arguments).exit_code == 3
 
 
+def test_a_folder_without_a_model_is_told_as_one(tmp_path):
+    result = call("fix", str(tmp_path), "--dry-run")
+    assert result.exit_code == 3
+    assert "no *.onnx in this folder" in result.stderr
+
+
 def test_colours_are_forced_by_the_environment_and_by_the_option(monkeypatch, healthy):
     def colored(*flags: str) -> bool:
         return "\x1b[" in CliRunner().invoke(cli, ["check", str(healthy), *flags], color=True).output

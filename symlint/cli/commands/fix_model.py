@@ -100,7 +100,7 @@ def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: st
     """
     from symlint.audit.acceptance import accepting
     from symlint.audit.baseline import read
-    from symlint.audit.engine import find
+    from symlint.audit.engine import absence, find
     from symlint.cli.report.repairs import as_json, as_text, together
     from symlint.lint.configuration import Configurations
     from symlint.lint.rule import rules
@@ -116,7 +116,9 @@ def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: st
     several, style = len(targets) > 1 or where.folder is not None, style_for(color)
     results: list[Repaired | UnreadableModel] = []
     for model, target in targets.items():
-        one = MissingModel(model) if model in missing else _tried(model, target, settings, accepts, asked)
+        one = (
+            MissingModel(model, absence(model)) if model in missing else _tried(model, target, settings, accepts, asked)
+        )
         results.append(one)
         if isinstance(one, UnreadableModel):
             click.echo(f"symlint: {printable(str(one))}", err=True)

@@ -128,7 +128,7 @@ def _clean(clean: list[Report]) -> Iterator[RenderableType]:
         (item,) = clean
         yield Hanging(Text.assemble((printable(item.path), "bold"), (f": {'; '.join(_line(item))}", "dim")))
         return
-    columns = ("parameters", "audited", "not understood", "notes", "accepted")
+    columns = ("parameters", "audited", "not\nunderstood", "notes", "accepted")
     rows = [_cells(item) for item in clean]
     told = [k for k in range(len(columns)) if any(cells[k] for cells in rows)]
     folder = _folder(clean)
@@ -144,6 +144,8 @@ def _clean(clean: list[Report]) -> Iterator[RenderableType]:
     yield table
     if hidden := [finding for item in clean for finding in _plain_notes(item)]:
         yield Hanging(Text(f"{count(len(hidden), 'note')} not shown: {_names(hidden)} (-v shows them)", style="dim"))
+    for line in _acceptances([finding for item in clean for finding in item.findings if finding.accepted]):
+        yield Hanging(Text(line, style="dim"))
 
 
 def _cells(item: Report) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def repairs(done: Sequence[Done]) -> Iterator[Text]:
 
 def weights(changes: list[Change], style: Style) -> Iterator[RenderableType]:
     """One line per weight, or per group of weights that changed in the same way."""
-    lines = table("tensor", "change", "rank of change", "effective rank of change")
+    lines = table("tensor", "change", "rank of\nchange", "effective rank\nof change")
     rows = [(c.old, [c]) for c in changes] if style.verbose else list(_alike(changes))
     for name, group in rows if style.verbose else rows[:ROWS]:
         lines.add_row(Text(printable(name), overflow="ellipsis", no_wrap=True), *_told(group))
