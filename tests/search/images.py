@@ -51,6 +51,16 @@ def same_convolution(b: Builder, x: Value, inside: Inside) -> Value:
 
 
 @block("image", "signal")
+def beside(b: Builder, x: Value, inside: Inside) -> Value:
+    """A wide convolution, and a narrow one beside it that its middle can take."""
+    n, rank, apart = width(b), len(x.shape) - 2, int(b.pick(1, 2))
+    weight = b.weight(n, x.width, *[3] * rank, fan=x.width * 3**rank)
+    pads, dilations = [apart] * 2 * rank, [apart] * rank
+    wide = b.node("Conv", x.name, weight, b.bias(n), pads=pads, dilations=dilations)
+    return activate(b, x.of(b.add(wide, b.linear(x, n).name), n))
+
+
+@block("image", "signal")
 def separable(b: Builder, x: Value, inside: Inside) -> Value:
     """Depthwise, then pointwise."""
     rank = len(x.shape) - 2

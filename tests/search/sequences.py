@@ -99,6 +99,20 @@ def talking(b: Builder, x: Value, inside: Inside) -> Value:
 
 
 @block("tokens")
+def differential(b: Builder, x: Value, inside: Inside) -> Value:
+    """The difference of two heads that are cut apart before or after the softmax, on values without heads."""
+    size = 4
+    q, k = (_heads(b, b.linear(x, 2 * size), 2) for _ in range(2))
+    raw = b.node("MatMul", q, b.transpose(k, 0, 1, 3, 2))
+    late = b.chance(0.5)
+    parts = [b.node("Gather", b.softmax(raw, 4) if late else raw, b.whole(h), axis=1) for h in range(2)]
+    first, second = parts if late else [b.softmax(part, 3) for part in parts]
+    apart = b.node("Sub", first, b.node("Mul", second, b.numbers(0.4)))
+    v = b.linear(x, int(b.pick(3, 5)))
+    return b.linear(x.of(b.node("MatMul", apart, v.name), v.width), x.width)
+
+
+@block("tokens")
 def linear_attention(b: Builder, x: Value, inside: Inside) -> Value:
     """Keys meet values before they meet queries."""
     n = 6
