@@ -97,7 +97,7 @@ class Context:
     def products(self) -> tuple[tuple[Space, Product], ...]:
         """Linear spaces through which less gets than width, writers and readers allow."""
         spaces, actions = {s.id: s for s in self.symmetry.spaces}, self.structure.actions
-        found = products(self.structure, self._passages)
+        found = products(self.structure, self._passages, lambda: self.canonical)
         return tuple((spaces[actions[product.generator].space], product) for product in found)
 
     @cached_property

@@ -180,6 +180,18 @@ MENDED: tuple[Mended, ...] = (
         '"noise", "short", "two outputs"], [["perceptron", 16913], ["rms_norm", 35756], ["instance_norm", 20303], '
         '["group_norm", 64235], ["ending", 7886, [["rest_of_a_list", 47132]]], ["instance_norm", 15862]]]',
     ),
+    Mended(
+        "ranks over units that each have an order of their own",
+        "every gauge",
+        '["tokens", 8596, "float32", 17, [], [["call Add", 65399]]]',
+    ),
+    Mended(
+        "rows of dead units in a space of low rank",
+        "every gauge",
+        '["signal", 17637, "bfloat16", 23, ["computed shapes", "constant nodes", "decomposed", "gemm", "short"], '
+        '[["flattened", 52628], ["linear", 37638], ["beside", 10307, [["gated", 21099]], [["instance_norm", 20853], '
+        '["local_response", 5416]]], ["layer", 32345], ["linear_attention", 35134], ["first_token", 5984]]]',
+    ),
 )
 KNOWN: tuple[Known, ...] = ()
 

@@ -6,7 +6,7 @@ rank of B A, less what translations make of it, is the number of units that the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -70,16 +70,18 @@ def general_linear(action: Action) -> bool:
     return isinstance(action, Rotation) and {WRITES, READS} <= set(action.charge.values())
 
 
-def products(structure: Structure, passages: Passages) -> Iterator[Product]:
-    """The spaces with copies of low rank."""
+def products(structure: Structure, passages: Passages, settled: Callable[[], Structure]) -> Iterator[Product]:
+    """The spaces with copies of low rank; the network with settled weights says which rows are nothing."""
     rotated, freedom = frozenset(a.leaf for a in structure.rotations), Freedom(structure)
+    # Where every unit has an order of its own of what is beside it, no rank over the units stays what it is.
+    torn = frozenset(leaf for a in structure.permutations for leaf in a.copies)
     for action in structure.actions.values():
         narrow = general_linear(action) and structure.axes.factors.size(action.leaf) <= WIDEST
-        if narrow and not freedom.meaningless(action):
+        if narrow and action.leaf not in torn and not freedom.meaningless(action):
             found = None
             # Where it is not known what a translation takes away, nothing is known of the rest.
             with suppress(Unvalued):
-                found = Factors(structure, action, rotated).product(passages, freedom)
+                found = Factors(structure, action, rotated).product(passages, freedom, settled)
             if found is not None:
                 yield found
 
@@ -100,13 +102,11 @@ class Factors:
         self._places: dict[Fraction, list[tuple[str, Stand]]] = {}
         self.unit = max((precision(program.model.tensors[t].dtype) for t in tensors), default=0.0)
 
-    def product(self, passages: Passages, freedom: Freedom) -> Product | None:
+    def product(self, passages: Passages, freedom: Freedom, settled: Callable[[], Structure]) -> Product | None:
         """The product, where some copy is low; None where there are no writers or readers, or none is."""
         if {WRITES, READS} - set(self.charge.values()):
             return None
-        places: dict[str, list[Stand]] = {}
-        for name, stand in (*self._found(WRITES), *self._found(READS)):
-            places.setdefault(name, []).append(stand)
+        places = self._standing()
         certain = self._certain(list(freedom.factors(places)))
         if certain is not None and certain.all():
             return None
@@ -124,10 +124,26 @@ class Factors:
             bounds.append(min(self.width, *(x.capacity for x in sides)))
             if k in doubtful and (found := rank(*sides, bounds[k], self.unit)).low:
                 low[k], parameters[k] = found, sum(len(x.rows) for x in sides)
+        if low and changes:
+            # A row of a dead unit is nothing, though a translation may have put something there.
+            bounds = Factors(settled(), self.action, self.rotated).bounds()
+            low = {k: found for k, found in low.items() if found.rank < bounds[k]}
         if not low:
             return None
         way = passages.of({o.tensor for o in self.action.charge})
         return Product(self.action.id, way, self.width, prod(self.sizes), low, tuple(bounds), parameters)
+
+    def bounds(self) -> list[int]:
+        """The rank that each copy could have, by its width and the rows that are there."""
+        changes = Freedom(self.structure).of(self._standing())
+        return [min(self.width, *(x.capacity for x in sides)) for sides in self._sides(changes)]
+
+    def _standing(self) -> dict[str, list[Stand]]:
+        """Weight -> where the units are in it."""
+        places: dict[str, list[Stand]] = {}
+        for name, stand in (*self._found(WRITES), *self._found(READS)):
+            places.setdefault(name, []).append(stand)
+        return places
 
     def _sides(self, changes: Sequence[Mapping[str, Array]], most: int | None = None) -> Iterator[tuple[Side, Side]]:
         """Per copy, writers and readers; `most` rows of them if given."""
