@@ -105,6 +105,11 @@ PLANTED |= {
 }
 
 
+FAST = {"lstm", "repeated", "keys", "convolutions", "llama planes", "whisper"}
+"""One of each kind; the others are for the slow suite."""
+CASES = [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in PLANTED]
+
+
 def planted(name, folder):
     network, plant, told = PLANTED[name]
     net = STATEFUL[network]
@@ -129,7 +134,7 @@ def sequence(path, net, batch):
     return np.array(found)
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", CASES)
 def test_states_get_narrower_when_that_is_asked_for_and_sequences_stay(name, tmp_path):
     net, path, told = planted(name, tmp_path)
     found = fix(path, tmp_path, SHRINK)
@@ -147,7 +152,7 @@ def test_states_get_narrower_when_that_is_asked_for_and_sequences_stay(name, tmp
 
 
 @pytest.mark.parametrize("wish", [WISH, AUTO], ids=["open", "closed"])
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", CASES)
 def test_states_stay_as_their_callers_know_them(name, wish, tmp_path):
     _, path, _ = planted(name, tmp_path)
     found = fix(path, tmp_path, wish)
