@@ -34,6 +34,18 @@ LENGTHS = {
         8,
         {"last": [1], "two": 2.0},
     ),
+    "angles_above_nothing": Net(  # the same where lengths are held above almost nothing, and spread as the features are
+        f"""
+        {FEATURES} l = ReduceL2<axes = [1]>(f) m = Clip(l, tiny) k = Shape(f) o = Expand(m, k) e = Div(f, o)
+        w2 = Mul(w, w) ws = ReduceSum<keepdims = 1>(w2, last) wl = Sqrt(ws) wm = Max(wl, tiny) wd = Div(w, wm)
+        c = Transpose<perm = [1, 0]>(wd) y = MatMul(e, c)
+        """,
+        {**SIZES, "w": (4, 3)},
+        {"x": (3,)},
+        2,
+        8,
+        {"last": [1], "tiny": 1e-12},
+    ),
     "angles_shifted": Net(  # O(3) where nothing but a length and a scalar product is read
         f"{FEATURES} n = ReduceSumSquare<axes = [1]>(f) e = Add(n, one) c = MatMul(f, w) y = Div(c, e)",
         {**SIZES, "w": (3, 4)},

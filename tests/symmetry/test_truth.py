@@ -58,7 +58,6 @@ MISSING: dict[str, tuple[int, str]] = {
     "exponential": (4, "a bias before Exp is a factor, which the reader divides out"),
     "post_norm_block": (4, "shears s -> s + (s . b) 1 of a stream that a norm reads, and a layer that undoes them"),
     "norm_then_padded_conv": (7, "the mean direction in the middle, 3; the shift, which that of all places undoes, 4"),
-    "cosine_classifier": (6, "the lengths of the class weights, 5, and of the features, 1, before L2 norms with Clip"),
     "narrow_head": (7, "what a branch and a bias write where the narrow head does not read, although others do"),
     "dueling": (2, "the mean direction of a weight, which comes to a difference on two ways"),
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),

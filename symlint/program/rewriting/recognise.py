@@ -8,7 +8,7 @@ was whole comes after it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import nan, prod
 
@@ -17,7 +17,7 @@ from symlint.program.dispatch import dispatched
 from symlint.program.rewriting.expression import ONE, Expression, Norm, combined, square, stranger
 from symlint.program.rewriting.polynomial import scaled, spread, summed
 from symlint.program.rewriting.views import Axes, Meeting, View, Views
-from symlint.program.steps import NONE, SUM, Einsum, Fold, Law, Normalise, Pointwise, Program, Spec, Step
+from symlint.program.steps import CONSTANT, NONE, SUM, Einsum, Fold, Law, Normalise, Pointwise, Program, Spec, Step
 
 # Moments: what the steps of a program make of views, from an element to a function of its mean square or variance.
 
@@ -167,6 +167,10 @@ def _degree(law: Law, contents: Sequence[Expression], norms: Sequence[Norm | Non
     return None if broken else powers[0]
 
 
+FLOOR = 1e-6
+"""The least length that exporters let a tensor have, at most."""
+FAR = 10
+"""Steps between a tensor and its source, at most."""
 PRODUCT = Law("product", (Fraction(1), Fraction(1)))
 
 
@@ -178,7 +182,7 @@ def recognise(program: Program) -> Program:
     for step in program.elementwise:
         view = _normalisation(moments, step)
         if view is not None:
-            found[step.out] = _written(step, view)
+            found[step.out] = _written(step, view, _Degrees(program, view.source))
             shapes |= {name: program.shapes[step.out] for s in found[step.out] for name in s.results}
     return _put_in_place(replace(program, shapes={**program.shapes, **shapes}), found) if found else program
 
@@ -198,12 +202,65 @@ def _normalisation(moments: Moments, step: Pointwise) -> View | None:
     return None
 
 
-def _written(step: Pointwise, view: View) -> tuple[Step, ...]:
+@dataclass(frozen=True, slots=True)
+class _Degrees:
+    """The powers in which tensors answer to a scale of their source, if lengths are never almost nothing."""
+
+    program: Program
+    source: str
+
+    def of(self, name: str, far: int = FAR) -> Fraction | None:
+        """That of a tensor; None where it answers in no power, or the source is too far."""
+        step = self.program.producers.get(name)
+        if name == self.source or step is None:
+            return Fraction(name == self.source)
+        return self._made(step, far - 1) if far else None
+
+    @dispatched
+    def _made(self, step: Step, far: int) -> Fraction | None:
+        return None
+
+    @_made.register
+    def _(self, step: Einsum, far: int) -> Fraction | None:
+        return self._product(step.operands, far, (Fraction(1),) * len(step.operands))
+
+    @_made.register
+    def _(self, step: Fold, far: int) -> Fraction | None:
+        return None if step.law.kind == "none" else self._product((step.x,), far, step.law.degrees or (Fraction(1),))
+
+    @_made.register
+    def _(self, step: Pointwise, far: int) -> Fraction | None:
+        if self._floors(step):
+            return self.of(step.operands[0], far)
+        if step.law.kind == "none" or (step.law.kind == "sum" and len(step.operands) > 1):
+            return None
+        return self._product(step.operands, far, step.law.degrees or (Fraction(1),) * len(step.operands))
+
+    def _product(self, names: Sequence[str], far: int, powers: Sequence[Fraction | None]) -> Fraction | None:
+        total = Fraction(0)
+        for name, power in zip(names, powers, strict=True):
+            degree = self.of(name, far)
+            if degree is None or (power is None and degree):
+                return None
+            total += degree * (power or 0)
+        return total
+
+    def _floors(self, step: Pointwise) -> bool:
+        """Whether a step holds its first operand above a positive number that is almost nothing."""
+        bounds = [self.program.tables.get(n) for n in step.operands[1:]]
+        if step.function not in ("Clip", "Max") or len(bounds) != 1 or bounds[0] is None or bounds[0].size != 1:
+            return False
+        return 0 < float(bounds[0].reshape(())) <= FLOOR
+
+
+def _written(step: Pointwise, view: View, degrees: _Degrees) -> tuple[Step, ...]:
     """A normalisation with the gain and bias that were taken in."""
     norm, content = view.content.norm, view.content
     assert norm is not None
     names = [f"{step.out}#{k}" for k in range(len(content.factors + content.rest))] + [step.out]
-    made: list[Step] = [Normalise(names[0], view.source, view.axes, NONE, norm.function, step.node)]
+    # A length that is held above almost nothing takes scales away as one without an epsilon does.
+    law = CONSTANT if norm.function == "l2" and degrees.of(step.out) == 0 else NONE
+    made: list[Step] = [Normalise(names[0], view.source, view.axes, law, norm.function, step.node)]
     parts = [("Mul", PRODUCT, name) for name in content.factors]
     parts += [("Add" if sign > 0 else "Sub", SUM, name) for sign, name in content.rest]
     for (function, law, name), x, out in zip(parts, names[:-1], names[1:], strict=True):
