@@ -30,6 +30,12 @@ class Known:
 
 MENDED: tuple[Mended, ...] = (
     Mended(
+        "a gain behind channels in another order",
+        "sound",
+        '["nhwc", 18785, "float32", 21, ["computed shapes", "constant nodes", "gemm", "symbolic batch", "transposed", '
+        '"two outputs", "value info"], [["convolution", 21813], ["some_channels", 8077], ["rms_norm", 27576]]]',
+    ),
+    Mended(
         "units behind a translation",
         "every gauge",
         '["tokens", 47262, "float32", 17, [], [["experts", 7688]]]',

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import NONE, SUM, Fold, Law, Normalise, Pointwise, Step
 from symlint.symmetry.charges.charge import Linear
@@ -105,8 +107,9 @@ class Orthogonal(Linear):
                 continue
             if self._along(gain, step, k):
                 # A gain conjugates a matrix on the whole axis; one of several factors would have a frame per copy.
+                # It is read in the order of the units, too.
                 terms = self.terms(x, k)
-                if len(terms) > 1 or len(terms[0].leaves) != 1:
+                if len(terms) > 1 or not np.array_equal(terms[0].positions, np.arange(size)):
                     self.zero(self.slots(step.out, k))
                     self.zero(self.slots(x, k))
                     continue
