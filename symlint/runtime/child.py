@@ -44,7 +44,11 @@ class _Server:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[request["level"]])
-        if request["threads"]:
+        if not request["threads"]:
+            # Sums of two products of bytes saturate on processors without an instruction for four, which makes the
+            # order of units count; higher levels of optimisation replace them. Time is taken of what is deployed.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        else:
             options.intra_op_num_threads = options.inter_op_num_threads = request["threads"]
         held = []
         if request["weights"]:

@@ -93,7 +93,7 @@ class Runner:
         """Load a file at one level of optimisation (``none``, ``basic``, ``extended``, ``all``).
 
         ``weights`` are other values for its initializers; names that it lacks do no harm. ``seed`` is for operators
-        that draw random numbers; 0 threads are as many as there are cores.
+        that draw random numbers; 0 threads are as many as there are cores, and for results, not for times.
         """
         self.count += 1
         key = self.count

@@ -44,6 +44,8 @@ FINE = 1e-8
 """Differences below this are taken for it: nothing is seen more sharply than a number of float32."""
 COARSE = 2**20
 """Units in the last place that are an eighth: other weights, which a comparison must tell apart."""
+EXACT = "extended"
+"""The level of optimisation that replaces sums of bytes which saturate on some processors."""
 TRIES = 4
 """Kinds of inputs that are tried in search of one to which all outputs answer, once some do."""
 ROOM = 2**25
@@ -191,6 +193,8 @@ class _Verification:
         self.count = 0
         self.asking = Asking(self.model, self._original, seed, given)
         self.question: Question | None = None
+        self.level = "none"
+        """Of optimisation."""
         self.noise = 0.0
         """How far one unit in the last place of every weight moves the outputs."""
 
@@ -216,6 +220,8 @@ class _Verification:
             # as many more units of noise stay below the tolerance.
             noise = max(self._noise(DRAWS, UNITS), self.question.rounding if self.question is not None else 0.0)
             found = self._search(generators, max(TOLERANCE, NOISE * noise))
+            if any(t.outcome == "refuted" for t in found) and self._exact():
+                found = self._search(generators, max(TOLERANCE, NOISE * noise))
         found = [self._certain(t, noise) for t in found]
         strayed = self._strayed([t.id for t in found if t.outcome == "held"], max(TOLERANCE, NOISE * noise))
         found = [
@@ -231,6 +237,19 @@ class _Verification:
         # Where all outputs answer, a weight that none of them sees is what a generator says of it.
         blunt = dict(self._blunt(held)) if self.question is not None and self.question.mute else {}
         return [self._powerless(t, blunt[t.id]) if t.id in blunt else t for t in found]
+
+    def _exact(self) -> bool:
+        """Whether another level of optimisation runs the model, one at which sums of bytes do not saturate."""
+        assert self.question is not None
+        if not any(tensor.dtype == "int8" and len(tensor.shape) > 1 for tensor in self.model.tensors.values()):
+            return False
+        path = self._original(self.question.exposed)
+        answers = run_each([path], self.question.feeds, self.asking.rollout, EXACT) if path is not None else []
+        self._clear()
+        if not answers or answers[0].failure is not None:
+            return False
+        self.level, self.question = EXACT, replace(self.question, outputs=tuple(answers[0].outputs))
+        return True
 
     def _strayed(self, held: Sequence[str], tolerance: float) -> dict[str, float]:
         """Generators that move states elsewhere than they say, and how far off these are."""
@@ -309,7 +328,7 @@ class _Verification:
             paths.append(self._file(values, exposed=self.question.exposed))
             if isinstance(values, Lazy):
                 values.forget()
-        answers = run_each([p for p in paths if p is not None], self.question.feeds, self.asking.rollout)
+        answers = run_each([p for p in paths if p is not None], self.question.feeds, self.asking.rollout, self.level)
         self._clear()
         return [compare(self.question.outputs, answer) for answer in answers]
 
