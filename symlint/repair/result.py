@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symlint.evidence.options import Asked
 from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model
-from symlint.repair.measure import Measure, Timing
 from symlint.repair.plan import Key, Spared
 from symlint.repair.states import Shrunk
-from symlint.runtime.proof import Proof
+
+if TYPE_CHECKING:  # they edit files, which a promise does not
+    from symlint.repair.measure import Measure, Timing
+    from symlint.runtime.proof import Proof
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -87,14 +87,15 @@ class _Report:
         )
         free = self.overlaps.free(actions)
         mixing = {leaf: [a for a in found if isinstance(a, InvertibleMap)] for leaf, found in beside.items()}
+        orbit = partial(self.overlaps.orbit, actions=actions, free=free)
         generators = tuple(
-            self._generator(a, actions, counted=not self.overlaps.inside(a, mixing[a.leaf], free)) for a in actions
+            self._generator(a, orbit, counted=not self.overlaps.inside(a, mixing[a.leaf], free)) for a in actions
         )
         reached = {t for g in generators for t in g.tensors}
         acted: defaultdict[int, set[str]] = defaultdict(set)
         for action, generator in zip(actions, generators, strict=True):
             acted[action.leaf].update(generator.tensors)
-        generators += tuple(replace(self._generator(a, actions, counted=True), exact=False) for a in loose)
+        generators += tuple(replace(self._generator(a, orbit, counted=True), exact=False) for a in loose)
         shares, opaque = coverage(self.program, self.axes, reached, acted)
         dimension = sum(g.dimension for g in generators if g.exact)
         symmetry = Symmetry(self.program.model, shares, dimension, spaces, generators, opaque)
@@ -107,8 +108,8 @@ class _Report:
         """How many gauges a space has at least; a translation has a pattern of its own."""
         return min((a.count(self.factors) for a in actions if not isinstance(a, Shift | UnseenChange)), default=1)
 
-    def _generator(self, action: Action, actions: Sequence[Action], *, counted: bool) -> Generator:
-        group, dimension = action.group(self.factors, partial(self.overlaps.orbit, actions=actions))
+    def _generator(self, action: Action, orbit: Callable[[Action], int], *, counted: bool) -> Generator:
+        group, dimension = action.group(self.factors, orbit)
         names = tuple(sorted(action.tensors(self.bearers, self.stored)))
         return Generator(action.id, action.kind, action.space, group, dimension if counted else 0, True, names)
 

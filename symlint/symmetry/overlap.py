@@ -98,11 +98,11 @@ class Overlaps:
         unit = moved[min(moved)]
         return frozenset((*place, c / unit) for place, c in moved.items())
 
-    def orbit(self, action: Action, actions: Sequence[Action]) -> int:
+    def orbit(self, action: Action, actions: Sequence[Action], free: frozenset[str]) -> int:
         """The dimension of the orbit of one copy, of those whose group does not tell it.
 
         For GL(n), n^2 - max(n - p, 0) max(n - q, 0) for a space written with rank p and read with rank q, without the
-        weights of which any change is a translation.
+        weights of which any change is a translation, which are `free`.
         """
         size = self.factors.size(action.leaf)
         match action:
@@ -110,7 +110,7 @@ class Overlaps:
                 return action.degrees(size)
             case UnseenChange():
                 return self._unseen(action, actions)
-        p, q = widths(action, self.program, self.axes, self.expansion, self.free(actions)).values()
+        p, q = widths(action, self.program, self.axes, self.expansion, free).values()
         return size * size - max(size - p, 0) * max(size - q, 0)
 
     def _unseen(self, action: UnseenChange, actions: Sequence[Action]) -> int:

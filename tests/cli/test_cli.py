@@ -107,7 +107,7 @@ def test_json_is_the_documented_shape(broken):
             "facts",
             "saves",
         ),
-        *("fingerprint", "fixable", "accepted", "worse_than"),
+        *("fingerprint", "fixable", "stays", "accepted", "worse_than"),
     ]
     assert finding["accepted"] is None
     assert document["acceptance"] == {"baseline": None, "gone": [], "unused": [], "expired": []}

@@ -28,6 +28,7 @@ from symlint.axes.walk import walk
 from symlint.model.errors import UnreadableModel
 from symlint.model.load import load
 from symlint.model.operators import Operator, known, operators
+from symlint.program.numbers import Numbers
 from symlint.program.steps import Program, Unknown
 from symlint.program.translate import _Translation
 from symlint.symmetry.inference import _Report
@@ -363,6 +364,13 @@ def moved_inputs(seen: Open, action: Action, g: np.ndarray, inputs: Arrays) -> A
             shift = act(seen, action, g, step.shift, bias - mean * gain / root)
             made[seen.program.weights[step.gain]] = slope * root
             made[seen.program.weights[step.bias]] = shift + mean * slope
+        # What a function makes of a weight is scaled, and the weight follows.
+        for name, positive in seen.program.positives.items():
+            assert positive.known.undone is not None
+            stored = seen.program.weights[positive.operands[0]]
+            value = Numbers(seen.program, lambda n: inputs[seen.program.weights[n]]).value(name)
+            scaled = act(seen, action, g, name, np.asarray(value, np.float64))
+            made[stored] = positive.known.undone(scaled)
     return {name: np.asarray(values, inputs[name].dtype) for name, values in made.items()}
 
 

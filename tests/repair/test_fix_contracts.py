@@ -505,7 +505,7 @@ def test_the_document_for_machines(flawed):
     out = flawed.with_name("out.onnx")
     document = json.loads(run(flawed, "-o", out, "--format", "json").stdout)
     keys = {"schema_version", "model", "output", "outcome", "reason", "repairs", "left", "proof", "before", "after"}
-    keys |= {"measured_at", "widths"}
+    keys |= {"measured_at", "widths", "states"}
     assert set(document) == keys
     assert document["schema_version"] == "1"
     assert set(document["model"]) == {"path", "sha256"}
