@@ -157,7 +157,7 @@ class Rehearsal:
 
     @_step.register
     def _(self, step: Normalise, name: str) -> Array | None:
-        return normalised(step.function, wide(self.value(step.x)), step.axes)
+        return normalised(step.function, wide(self.value(step.x)), step.axes, step.law)
 
     @_step.register
     def _(self, step: Fold, name: str) -> Array | None:

@@ -10,11 +10,12 @@ from symlint.model.graph import Array
 from symlint.model.shapes.evaluate import evaluate
 from symlint.program.arithmetic import NEWEST
 from symlint.program.functions import standard
-from symlint.program.steps import Pointwise
+from symlint.program.steps import CONSTANT, Law, Pointwise
 
 LARGEST = 1e4
 """Numbers beyond are those of masks."""
 EPSILON = 0.1
+TINY = 1e-30
 
 
 def wide(x: Array) -> Array:
@@ -44,15 +45,15 @@ def pointwise(step: Pointwise, inputs: Sequence[Array]) -> Array | None:
     return np.where(x < 0, 0.3 * x, x) if step.law.kind == "product" else np.tanh(x + 0.2) + 0.3 * x * x
 
 
-def normalised(function: str, x: Array, axes: tuple[int, ...]) -> Array:
-    """A normalisation along axes: that of the name, or one of lengths."""
+def normalised(function: str, x: Array, axes: tuple[int, ...], law: Law) -> Array:
+    """A normalisation along axes: that of the name, or one of lengths, which count but where it takes scales away."""
     if "Softmax" in function:
         power = np.exp(x - x.max(axis=axes, keepdims=True))
         made = power / (power.sum(axis=axes, keepdims=True) + (function == "SoftmaxAndOne"))
         return np.asarray(np.log(made + 1e-300) if function == "LogSoftmax" else made)
     if function == "standardise":
         x = x - x.mean(axis=axes, keepdims=True)
-    return np.asarray(x / np.sqrt((x * x).mean(axis=axes, keepdims=True) + EPSILON))
+    return np.asarray(x / np.sqrt((x * x).mean(axis=axes, keepdims=True) + (TINY if law == CONSTANT else EPSILON)))
 
 
 def folded(function: str, x: Array, axes: tuple[int, ...]) -> Array | None:
