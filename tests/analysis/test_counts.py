@@ -366,7 +366,10 @@ def calls(path: Path, *, checked: bool) -> float:
     return sum(n for file, n in files if "symlint" in file and not file.endswith("convex.py")) / count
 
 
-@pytest.mark.parametrize("name", REPEATED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if checked else []) for name, (*_, checked) in REPEATED.items()],
+)
 def test_a_node_takes_as_many_calls_in_a_network_of_twice_the_depth(name: str, tmp_path: Path) -> None:
     make, blocks, checked = REPEATED[name]
     few, many = (calls(make(tmp_path / f"{n}.onnx", n), checked=checked) for n in (blocks, 2 * blocks))

@@ -8,6 +8,8 @@ operator: f(g x) = g f(x). A new operator rule is tested here without a new line
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -447,7 +449,6 @@ def attempts(
         yield action.kind, worst
 
 
-@cache
 def tally(op: str) -> Tally:
     """The law tried on all cases of an operator."""
     made = Tally(Counter())
@@ -472,18 +473,38 @@ def tally(op: str) -> Tally:
     return made
 
 
+@pytest.fixture(scope="session")
+def tallied(tmp_path_factory) -> Callable[[str], Tally]:
+    """The same, once for all processes that share the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tallies"
+    folder.mkdir(exist_ok=True)
+
+    def made(op: str) -> Tally:
+        file = folder / f"{op}.json"
+        if not file.exists():
+            part = file.with_suffix(f".{os.getpid()}")
+            found = tally(op)
+            part.write_text(json.dumps([found.tried, found.cases, found.pinned, found.broken]))
+            part.replace(file)
+        tried, cases, pinned, broken = json.loads(file.read_text())
+        return Tally(Counter(tried), cases, pinned, tuple(broken))
+
+    return made
+
+
 @pytest.mark.parametrize("op", ONNX)
-def test_what_is_claimed_commutes_with_the_operator(op):
+def test_what_is_claimed_commutes_with_the_operator(op, tallied):
     """f(g x) = g f(x) for every claimed generator g, permutations and rescalings, on every case of the operator."""
-    made = tally(op)
+    made = tallied(op)
     assert not made.broken, "\n".join(made.broken)
     if cases().get(op) and not made.pinned and op not in UNTRIED:
         assert made.cases, f"none of {len(cases()[op])} cases of {op} has a generator to try"
 
 
-def test_the_law_is_tried_widely():
+def test_the_law_is_tried_widely(tallied):
     """The number of operators, cases and elements that the law was tried on does not fall."""
-    made = [tally(op) for op in ONNX]
+    made = [tallied(op) for op in ONNX]
     tried = sum((m.tried for m in made), Counter())
     covered, total = sum(m.cases > 0 for m in made), sum(m.cases for m in made)
     print(f"{covered} operators, {total} cases, {dict(tried)}")  # noqa: T201
