@@ -21,6 +21,7 @@ from symlint.model.load import load
 from symlint.model.states.pairs import closed
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
+from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.spaces import Space
@@ -260,7 +261,7 @@ class Network:
         # Heads and groups are bundles of units, which rules of their own speak of; what any invertible or orthogonal
         # matrix may mix has no units of its own, but a rank.
         bundles = {c for action in self.structure.actions.values() for c in action.copies}
-        mixed = {a.leaf for a in self.structure.actions.values() if invertible(a) or a.group in ("O", "Stab")}
+        mixed = {a.leaf for a in self.structure.actions.values() if invertible(a) or isinstance(a, OrthogonalMap)}
         found = []
         for space in self.symmetry.spaces:
             action = self.structure.actions.get(f"{space.id}.permutation")
