@@ -71,7 +71,7 @@ EXPORTED = {
     "mlp_groupnorm.dynamo": "ones and zeros of an inner InstanceNormalization are stored once for two layers",
     "mlp_groupnorm.opset23": "GroupNormalization needs no ones and zeros for an inner InstanceNormalization",
     "rbf_network.dynamo": "the exporter takes the absolute value, which hid a sign, and stores it",
-    **dict.fromkeys(("siamese.dynamo", "siamese.raw_dynamo"), "the cut-off of two norms, in place of their product's"),
+    "siamese.raw_dynamo": "the cut-off of two norms, in place of their product's",
 }
 MISSED = {
     **dict.fromkeys(("mlp_hardshrink.dynamo", "mlp_softshrink.dynamo"), "an odd function in pieces keeps no sign"),
