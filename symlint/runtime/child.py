@@ -24,6 +24,7 @@ LEVELS = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
+    "exact": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
 """How far onnxruntime rewrites a graph before it runs it, and its own words for that."""
@@ -44,11 +45,11 @@ class _Server:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[request["level"]])
-        if not request["threads"]:
+        if request["level"] == "exact":
             # Sums of two products of bytes saturate on processors without an instruction for four, which makes the
-            # order of units count; higher levels of optimisation replace them. Time is taken of what is deployed.
+            # order of units count: they are replaced.
             options.add_session_config_entry("session.x64quantprecision", "1")
-        else:
+        if request["threads"]:
             options.intra_op_num_threads = options.inter_op_num_threads = request["threads"]
         held = []
         if request["weights"]:

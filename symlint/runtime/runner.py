@@ -92,8 +92,10 @@ class Runner:
     ) -> Loaded:
         """Load a file at one level of optimisation (``none``, ``basic``, ``extended``, ``all``).
 
+        The level ``exact`` is the extended one, with bytes that are summed without saturating.
+
         ``weights`` are other values for its initializers; names that it lacks do no harm. ``seed`` is for operators
-        that draw random numbers; 0 threads are as many as there are cores, and for results, not for times.
+        that draw random numbers; 0 threads are as many as there are cores.
         """
         self.count += 1
         key = self.count

@@ -44,7 +44,7 @@ FINE = 1e-8
 """Differences below this are taken for it: nothing is seen more sharply than a number of float32."""
 COARSE = 2**20
 """Units in the last place that are an eighth: other weights, which a comparison must tell apart."""
-EXACT = "extended"
+EXACT = "exact"
 """The level of optimisation that replaces sums of bytes which saturate on some processors."""
 TRIES = 4
 """Kinds of inputs that are tried in search of one to which all outputs answer, once some do."""
