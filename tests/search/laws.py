@@ -110,14 +110,17 @@ def at_hand() -> Iterator[None]:
     """onnxruntime in this process instead of in a child: whoever tries a law in a copy of itself has one already."""
 
     def run_each(
-        models: Sequence[Path], feeds: Sequence[dict[str, np.ndarray]], loop: Rollout | None = None
+        models: Sequence[Path],
+        feeds: Sequence[dict[str, np.ndarray]],
+        loop: Rollout | None = None,
+        level: str = "none",
     ) -> list[Run]:
         assert loop is None, "no network of the grammar has states"
         found = []
         for path in models:
             try:
                 # By its path, since weights may lie beside the file.
-                made = opened(str(path))
+                made = opened(str(path), exact=level == "exact")
                 outputs = [y for each in feeds for y in made.run(None, each)]
                 found.append(Run(tuple(y for y in map(array_of, outputs) if y is not None)))
             except Exception as error:

@@ -27,12 +27,15 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return opened(model.SerializeToString())
 
 
-def opened(model: str | bytes) -> ort.InferenceSession:
-    """The same of a file or its bytes."""
+def opened(model: str | bytes, *, exact: bool = False) -> ort.InferenceSession:
+    """The same of a file or its bytes, or one that sums bytes without saturating."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if exact:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
