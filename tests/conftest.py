@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 DENSE = ("test_soundness.py", "test_confirmed.py")
-"""Files of which one slow test in four runs each time."""
+"""Files of which one slow test in eight runs each time."""
 
 # How long an example takes says more of the machine, and of what else it does, than of the law.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,8 +40,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of the corpora are skipped where these are missing; of slow ones on single networks one in ten runs,
-    where onnxruntime judges what is claimed one in four.
+    """Tests of the corpora are skipped where these are missing; of slow ones on single networks one in twenty runs,
+    where onnxruntime judges what is claimed one in eight.
 
     Which one changes with the day and is told as ``SYMLINT_SAMPLE``, which may be set to run the same again; all
     run with ``SYMLINT_ALL=1``, and one that is asked for by name always does.
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seed, kept, left = sample_seed(), [], []
     for item in items:
         single = item.get_closest_marker("slow") and "[" in item.name
-        share = 4 if item.path.name in DENSE else 10
+        share = 8 if item.path.name in DENSE else 20
         (left if single and zlib.crc32(f"{seed} {item.name}".encode()) % share else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
