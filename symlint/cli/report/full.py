@@ -99,7 +99,7 @@ def _blocks(run: Run, style: Style) -> Iterator[RenderableType]:
     for line in standing(run):
         yield Hanging(Text(line, style="yellow"))
     yield from _help(run)
-    yield Hanging(summary(run))
+    yield Hanging(summary(run, every=style.verbose))
 
 
 def _model(item: Report, run: Run, style: Style) -> Iterator[RenderableType]:
@@ -370,12 +370,12 @@ def _scalars(facts: Any) -> Iterator[tuple[str, object]]:
     return ((key, value) for key, value in facts.items() if isinstance(value, (int, float)))
 
 
-def summary(run: Run) -> Text:
-    """The last line: the verdict, and how much was found."""
+def summary(run: Run, *, every: bool) -> Text:
+    """The last line: the verdict and how much was found; what an architecture leaves free counts where all is shown."""
     if not run.reports and not run.interrupted:
         return Text(f"no model found at {listed(map(printable, run.missing)) or 'the given paths'}", style="bold red")
     accepted = sum(finding.accepted is not None for finding in run.findings)
-    main, beside = _totals(run)
+    main, beside = _totals(run, every=every)
     unfinished = sum(bool(item.incomplete) for item in run.reports)
     outcome, color = {
         0: ("passed", "bold green"),
@@ -390,11 +390,12 @@ def summary(run: Run) -> Text:
     return Text.assemble((outcome, color), f": {_told(main) or 'nothing found'} {where}{more}")
 
 
-def _totals(run: Run) -> tuple[dict[Level, int], dict[Level, int]]:
+def _totals(run: Run, *, every: bool) -> tuple[dict[Level, int], dict[Level, int]]:
     """How many findings there are at each level, and notes apart where models have worse ones and these say nothing."""
-    levels = Counter(finding.level for finding in run.findings if not finding.accepted)
-    main = {level: levels[level] for level in sorted(Level, reverse=True) if levels[level]}
     failing = any(run.threshold(report) == "note" for report in run.reports)
+    counted = (f for f in run.findings if not f.accepted and (every or failing or not architectural(f)))
+    levels = Counter(finding.level for finding in counted)
+    main = {level: levels[level] for level in sorted(Level, reverse=True) if levels[level]}
     if len(run.reports) < 2 or failing or max(main, default=Level.NOTE) == Level.NOTE:
         return main, {}
     notes: dict[Level, int] = {level: number for level, number in main.items() if level <= Level.NOTE}

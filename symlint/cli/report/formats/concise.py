@@ -38,4 +38,4 @@ def _lines(run: Run, style: Style) -> Iterator[Text]:
             yield Text(f"{printable(item.path)}: {line}")
     if not style.quiet:
         yield from map(Text, standing(run))
-        yield summary(run)
+        yield summary(run, every=style.verbose)

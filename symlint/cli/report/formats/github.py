@@ -36,11 +36,11 @@ def _lines(run: Run, style: Style) -> Iterator[str]:
         for line in left_out(item):
             yield _command("warning", file, "audit incomplete", line)
     if not run.reports:
-        yield _command("error", "", "no model found", summary(run).plain)
+        yield _command("error", "", "no model found", summary(run, every=style.notes).plain)
     for line in standing(run):
         yield _command("notice", "", "accepted findings", line)
     if not style.quiet:
-        yield f"symlint: {summary(run).plain}"
+        yield f"symlint: {summary(run, every=style.notes).plain}"
 
 
 def _can_fail(run: Run, item: Report) -> bool:

@@ -24,7 +24,7 @@ def report(run: Run, style: Style) -> str:
 
 
 def _lines(run: Run, style: Style) -> Iterator[str]:
-    yield f"**symlint**: {_text(summary(run).plain)}"
+    yield f"**symlint**: {_text(summary(run, every=style.verbose).plain)}"
     yield ""
     found = [(item, finding) for item in run.reports for finding in shown(item, run, style)]
     found.sort(key=lambda pair: -pair[1].level)
