@@ -8,6 +8,9 @@ Where the norm subtracts the mean, the mean does not count. What a change of wei
 such as a vector from all words to all positions, does not count either. Linear streams without a norm are SYM301's. A
 table that is shared with the head behind a gain keeps the stream from being rotated; such a stream is left alone.
 
+Where units only meet, in a length or in a product that is summed (towers that share a dot product, squared distances,
+factorisation machines), orthogonal matrices turn them as they turn a stream: what writes them is judged the same way.
+
 The facts give the rank, its bound, the smallest singular value of the writers that counts and the largest that does
 not, relative to the largest of all, and the tolerance: what the rounding of the stored numbers makes of a zero.
 

@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 import planting
 import pytest
+from networks import SMALL
 from onnx import TensorProto, helper, numpy_helper
 from test_planted import SHARED
+from turned_networks import LENGTHS
 
 from symlint.audit.engine import audit
+from symlint.evidence.streams.roles import roles
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.file.edit import write
@@ -286,3 +289,32 @@ def test_gains_of_zero_are_read_by_nothing(tmp_path):
     assert said(tmp_path / "zero.onnx") == [("SYM601", "S1", [WIDE - 1], [WIDE])]
     write(path, {"n0.gain": zeros["n0.gain"]}, tmp_path / "one.onnx")
     assert said(tmp_path / "one.onnx") == []
+
+
+MEETINGS = {
+    **{name: LENGTHS[name] for name in ("angles_shifted", "angles_written", "distances")},
+    "siamese": SMALL["siamese"],
+}
+"""Networks in which units meet in a length or a product, and pass no norm."""
+
+
+@pytest.mark.parametrize("name", MEETINGS)
+def test_lost_directions_are_found_without_a_norm(name, tmp_path):
+    """What writes the units that meet has lost a direction; random weights have lost none."""
+    net, path = MEETINGS[name], tmp_path / "net.onnx"
+    values = net.values()
+    onnx.save(net.model("float32", values), path)
+    assert said(path) == []
+    (action,) = streams(path)
+    structure = planting.network(path).structure
+    found = roles(structure, action)
+    assert found is not None
+    assert not found.closed
+    n = structure.axes.factors.size(action.leaf)
+    line = np.linalg.qr(np.random.default_rng(n).standard_normal((n, 1)))[0]
+    for o in found.writers:
+        stood = list(stands(structure.expansion, structure.axes.of[o.tensor], action.leaf, ()))
+        across = np.eye(n) - line @ line.T
+        values[o.tensor] = transform(values[o.tensor], stood, across, {(o.axis, o.term, o.place): Fraction(1)})
+    onnx.save(net.model("float32", values), path)
+    assert said(path) == [("SYM602", action.space, [n - 1], [n])]

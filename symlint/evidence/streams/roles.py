@@ -1,16 +1,18 @@
-"""Who writes and who reads the units of a normalised space.
+"""Who writes and who reads the units of a space that orthogonal matrices mix.
 
 A rotation is its own inverse transpose, so its charges do not tell writers from readers; the way of the units through
 the steps does. Where a norm divides by their length they belong to a *stream*: what writes it is what a norm sees.
+Without a norm they only *meet*, themselves in a length or each other in a product that is summed: what writes them is
+all that comes to such a meeting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from symlint.program.dispatch import dispatched
-from symlint.program.steps import Concat, Einsum, Mix, Normalise, Pointwise, Slice, Step
+from symlint.program.steps import Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.structure import Action, Structure
 
@@ -27,7 +29,7 @@ class Roles:
     """The constants that meet a stream."""
 
     writers: tuple[Occurrence, ...]
-    """They are added to, or contracted into, what is normalised."""
+    """They are added to, or contracted into, what is normalised, or what meets where nothing is."""
     readers: tuple[Occurrence, ...]
     """They are contracted with the units, before or after a norm."""
     closed: bool
@@ -95,9 +97,21 @@ class _Course:
             self.entries += [(o, node) for o in self.held[node] if step.x in self.structure.program.fixed]
 
     @_step.register
-    def _(self, step: Pointwise | Concat | Slice) -> None:
+    def _(self, step: Pointwise) -> None:
         if self._still(step):
             return
+        if any(True for _ in self._axes(step.out)):
+            self._pass(step)
+        else:
+            self._meet([(name, k) for name in dict.fromkeys(step.operands) for k in self._axes(name)])
+
+    @_step.register
+    def _(self, step: Concat | Slice) -> None:
+        if not self._still(step):
+            self._pass(step)
+
+    def _pass(self, step: Pointwise | Concat | Slice) -> None:
+        """Units go on from all operands, each to its own place."""
         shapes = self.structure.program.shapes
         for name in step.operands:
             for k in self._axes(name):
@@ -111,6 +125,20 @@ class _Course:
             if k not in step.sources:
                 raise _Untold
             self.enter((step.x, k), (step.out, step.sources.index(k)))
+
+    @_step.register
+    def _(self, step: Fold) -> None:
+        if not self._still(step):
+            self._meet([(step.x, k) for k in self._axes(step.x)])
+
+    def _meet(self, nodes: Sequence[Node]) -> None:
+        """Units of one or two tensors are multiplied with each other, and summed."""
+        known = [node for node in nodes if node[0] in self.structure.program.fixed]
+        if len(nodes) > 2 or len(known) == len(nodes):
+            raise _Untold
+        self.readers += [o for node in known for o in self.held[node]]
+        if not known:
+            self.met.append((nodes[0], nodes[-1]))
 
     def _still(self, step: Step) -> bool:
         return self.structure.program.fixed.issuperset(step.results)
@@ -130,12 +158,9 @@ class _Course:
                 elif not still:
                     self.enter((name, k), (step.out, places[0]))
         for nodes in summed.values():
-            known = [node for node in nodes if node[0] in self.structure.program.fixed]
-            if len(nodes) != 2 or len(known) == 2:
+            if len(nodes) != 2:
                 raise _Untold
-            self.readers += [o for node in known for o in self.held[node]]
-            if not known:
-                self.met.append((nodes[0], nodes[1]))
+            self._meet(nodes)
 
     def _label(self, step: Einsum, node: Node, labels: tuple[str, ...]) -> str:
         """The label of an axis to which the units belong."""
@@ -155,7 +180,10 @@ class _Course:
 
 
 def roles(structure: Structure, action: Action) -> Roles | None:
-    """The writers and readers of the units of an orthogonal action; None without a norm, or where a step is neither."""
+    """The writers and readers of the units of an orthogonal action.
+
+    None where nothing is normalised and nothing meets, or where a step does something else with them.
+    """
     course = _Course(structure, action)
     try:
         for step in structure.program.steps:
@@ -163,7 +191,8 @@ def roles(structure: Structure, action: Action) -> Roles | None:
     except _Untold:
         return None
     if not course.normed:
-        return None
+        entries = tuple(dict.fromkeys(o for o, _ in course.entries))
+        return Roles(entries, tuple(dict.fromkeys(course.readers)), closed=False) if course.met else None
     normed = {course.root(node) for node in course.normed}
     streaming = {course.root(node) for node in course.streaming}
     # Weights that are chosen at run time, as those of experts, read the stream though they are no constants.
