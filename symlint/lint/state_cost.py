@@ -8,6 +8,7 @@ from dataclasses import replace
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
+from symlint.model.states.state import grows
 from symlint.symmetry.spaces import Space, Symmetry
 from symlint.symmetry.structure import Structure
 
@@ -44,9 +45,9 @@ def _told(finding: Finding) -> tuple[str, str | None, tuple[int, ...]]:
 
 def _state(finding: Finding, space: Space, structure: Structure) -> dict[str, object]:
     inputs, program = structure.carried[space.id], structure.program
-    grows = any(len(loop.axes) < len(program.shapes[loop.input]) for loop in program.loops if loop.input in inputs)
+    growing = any(grows(loop.axes, program.shapes[loop.input]) for loop in program.loops if loop.input in inputs)
     used, total = _numbers(finding, space)
-    return {"inputs": list(inputs), "used": used, "of": total, "per": "token" if grows else "step"}
+    return {"inputs": list(inputs), "used": used, "of": total, "per": "token" if growing else "step"}
 
 
 def _numbers(finding: Finding, space: Space) -> tuple[int, int]:

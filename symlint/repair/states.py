@@ -10,7 +10,7 @@ from typing import Any
 
 from symlint.model.graph import Model, Shape
 from symlint.model.states.sidecar import NAME, pairs
-from symlint.model.states.state import State
+from symlint.model.states.state import grows
 
 ONE_SIZE = f"{NAME} has one number of heads and one size of a head for all caches, which now differ"
 
@@ -46,12 +46,8 @@ def _compared(before: Model, after: Model) -> Iterator[Shrunk]:
         fixed = [k for k in state.axes if old[k] not in chosen]
         one, other = (tuple(shape[k] for k in fixed) for shape in (old, new))
         if one != other:
-            per = "token" if _grows(state, old) else "sequence"
+            per = "token" if grows(state.axes, old) else "sequence"
             yield Shrunk(state.input, state.output, one, other, per, new)
-
-
-def _grows(state: State, shape: Shape) -> bool:
-    return len(state.axes) < len(shape)
 
 
 def config(model: Model, narrower: Sequence[Shrunk], file: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,6 +30,11 @@ class State:
     def closed(self) -> bool:
         """Whether the loop starts by itself and nobody outside ever sees what is in it."""
         return self.start == "zero" and not self.seen
+
+
+def grows(axes: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether what is kept over these axes of a shape grows along another one."""
+    return len(axes) < len(shape)
 
 
 @dataclass(frozen=True, slots=True)

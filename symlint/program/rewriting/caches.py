@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from symlint.model.states.state import grows
 from symlint.program.mixing import MixKind
 from symlint.program.steps import SUM, Concat, Loop, Mix, Program, Step, rearranges
 
@@ -29,7 +30,7 @@ def without_caches(program: Program) -> Program:
 
 def _place(program: Program, loop: Loop) -> tuple[int, str, int] | None:
     """Where a growing cache is put together: the step, what is new there, and along which axis."""
-    if len(loop.axes) == len(program.shapes[loop.input]):
+    if not grows(loop.axes, program.shapes[loop.input]):
         return None
     (end,) = list(_back(program, loop.output))[-1:]
     step = program.producers.get(end)

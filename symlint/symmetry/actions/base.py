@@ -64,7 +64,7 @@ class Action(ABC):
     @property
     def carries(self) -> bool:
         """Whether it says what it makes of states."""
-        return False
+        return type(self).carried is not Action.carried
 
     def carried(self, structure: Structure, name: str, values: Array, element: Any) -> Array:
         """What an element makes of the values of a state, a tensor of the program."""

@@ -38,11 +38,6 @@ class UnitPermutation(Action):
         for name in self._bearers(structure)[: 1 if wrong else None]:
             weights.put(name, permute(weights.narrow(name), self.stands(structure, name), element))
 
-    @property
-    def carries(self) -> bool:
-        """Whether it says what it makes of states."""
-        return True
-
     def carried(self, structure: Structure, name: str, values: Array, element: Index) -> Array:
         """The units in their new places."""
         return permute(values, self.stands(structure, name), element)

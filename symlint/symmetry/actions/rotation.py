@@ -61,11 +61,6 @@ class InvertibleMap(Rotation):
         """A weight under the matrix, or its inverse transpose."""
         return self.carried(weights.structure, name, weights.get(name), element)
 
-    @property
-    def carries(self) -> bool:
-        """Whether it says what it makes of states."""
-        return True
-
     def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
         """Units mixed by the matrix, or by its inverse transpose."""
         return transform(values, self.stands(structure, name), element, self.powers(name))
@@ -154,11 +149,6 @@ class PlaneRotation(Rotation):
     def mixed(self, weights: Weights, name: str, element: Array, numbers: Numbers) -> Array:
         """A weight with its pairs turned."""
         return turn(weights.get(name), self.stands(weights.structure, name), element)
-
-    @property
-    def carries(self) -> bool:
-        """Whether it says what it makes of states."""
-        return True
 
     def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
         """The pairs of a state turned."""

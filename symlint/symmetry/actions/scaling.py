@@ -73,11 +73,6 @@ class Scaling(Action):
         """A tensor with its units scaled."""
         return scale(values, self.stands(structure, name), factor, self.powers(name))
 
-    @property
-    def carries(self) -> bool:
-        """Whether it says what it makes of states."""
-        return True
-
     def carried(self, structure: Structure, name: str, values: Array, element: Array) -> Array:
         """Units of a state scaled."""
         return self.scaled(structure, name, values, element)

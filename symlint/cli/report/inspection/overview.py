@@ -20,6 +20,7 @@ from symlint.cli.report.inspection.stored import MARK, readable
 from symlint.cli.report.inspection.symbols import MEANING, Row, rows
 from symlint.cli.report.words import count, listed, printable, share
 from symlint.model.states.pairs import doubtful
+from symlint.model.states.state import grows
 from symlint.symmetry.spaces import Generator, Symmetry
 
 _SPACES_SHOWN, _TENSORS_SHOWN, _NAMES_SHOWN, _IDS_SHOWN = 30, 60, 3, 6
@@ -114,7 +115,7 @@ class _Overview:
             told = "declared" if state.source == "declared" else f"found by its {state.source}"
             words = f"  {sizes}  {told}"
             if state.closed:
-                words += "; begins with zeros" if len(state.axes) == len(shape) else "; begins with nothing"
+                words += "; begins with nothing" if grows(state.axes, shape) else "; begins with zeros"
             else:
                 words += "; the caller reads it as well" if state.seen else "; another network gives it"
             pair = f"{printable(state.input)} <- {printable(state.output)}"
