@@ -52,6 +52,9 @@ the margin is below one, that is only a note.
 Bounded ones go with ``--safety bounded``. Where heads, groups or other copies must have one size, as many units go as
 the copy with the fewest dead ones has.
 
+To keep units alive in the next training: ``symlint.torch.remove_symmetries`` (decay then leads to small random weights
+instead of zero). To have fewer units on purpose, exactly: ``symlint.torch.constrain`` with ``sparse_units``.
+
 ## References
 
 Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), rescaling symmetry; Chen et al., Stochastic

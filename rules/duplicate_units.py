@@ -42,6 +42,9 @@ exact: every weight agrees to a few roundings of its number type.
 ``symlint fix`` keeps one unit of each group, adds the outgoing weights of the others to its own (times their factor),
 and deletes the others.
 
+In the next training ``symlint.torch.remove_symmetries`` keeps units apart; ``symlint.torch.constrain`` with ``tied``
+makes some equal on purpose.
+
 ## References
 
 Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), permutation symmetry; Chen et al.,

@@ -31,7 +31,8 @@ heuristic: path sums stand for activations on data. The number does not depend o
 
 ## Repair
 
-None is applied. Compare runs: less weight decay, a smaller learning rate, or a narrower layer.
+None is applied. Compare runs: less weight decay, a smaller learning rate, or a narrower layer; or train with
+``symlint.torch.remove_symmetries``. ``symlint.torch.Watch`` records the effective width while a network is trained.
 
 ## References
 

@@ -48,6 +48,9 @@ least 16 times above them, more where chance could make one. Where the noise hid
 singular value decomposition of the product; the outputs stay the same to the rounding of the weights. The parameters
 that the finding says it saves are those of this pair.
 
+In the next training ``symlint.torch.remove_symmetries`` keeps decay from lowering the rank; ``symlint.torch.constrain``
+with ``low_rank`` lowers that of a matrix on purpose.
+
 ## References
 
 Ziyin, Symmetry Induces Structure and Constraint of Learning (ICML 2024), rotation symmetry; Ziyin, Wang, Li and Wu,

@@ -34,7 +34,8 @@ heuristic: the rank is one of path sums, not of activations on data. It does not
 
 ## Repair
 
-None is applied. Compare checkpoints; narrow the late layers, or train with less decay.
+None is applied. Compare checkpoints, or have ``symlint.torch.Watch`` record the ranks of a training; narrow the late
+layers, train with less decay, or with ``symlint.torch.remove_symmetries``.
 
 ## References
 

@@ -37,7 +37,8 @@ exact: every weight agrees to a few roundings of its number type.
 ## Repair
 
 To use the width: initialise at random and train again. To keep the function: merge the units into one, with their
-outgoing weights added up (times their factor).
+outgoing weights added up (times their factor). From any start, ``symlint.torch.remove_symmetries`` adds fixed random
+numbers to the weights, so that units are different and stay so.
 
 ## References
 

@@ -98,6 +98,9 @@ def test_nothing_downstream_is_a_stranger():
     declared |= {"ml_dtypes", "google"}
     # Of the extras remote and dask, imported where they are asked for.
     declared |= {"fsspec", "distributed"}
+    # Of the extra torch, imported by symlint.torch alone.
+    declared |= {"torch"}
+    assert [name(file) for file in ENGINE if "torch" in imports(file)] == ["symlint.torch"]
     # Of jinja2: text that is markup already.
     declared |= {"markupsafe"}
     # Of pytest's plug-in, which pytest itself imports.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
@@ -60,24 +60,41 @@ def trajectory(paths: Sequence[str], rules: Sequence[Rule], settings: Sequence[S
 
     Raises `UnreadableModel` where one of them cannot be read.
     """
-    made: list[Portrait] = []
-    before: Context | None = None
-    count = 0
+    follower = Follower(rules)
     for path, asked in zip(paths, settings, strict=True):
+        follower.follow(path, asked)
+    return Trajectory(tuple(follower.portraits))
+
+
+class Follower:
+    """Portraits of files of one network, one after another; spaces of each are matched with those of the one before."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.portraits: list[Portrait] = []
+        self._rules = rules
+        self._before: Context | None = None
+        self._count = 0
+
+    def follow(self, path: str, asked: Settings, name: str | None = None) -> Context:
+        """Add a file, under its path or a name, and give what is read again for the next one.
+
+        Raises `UnreadableModel` where it cannot be read.
+        """
         model = asked.with_states(load(path))
-        context = Context(*examine(model), asked.asked(rules))
-        report = judged(path, context, asked.chosen(rules), asked)
+        context = Context(*examine(model), asked.asked(self._rules))
+        report = judged(path, context, asked.chosen(self._rules), asked)
         found = measures(context, report)
         known: dict[str, int] = {}
-        if before is not None:
-            pairs = counterparts([before, context], match(Weights(before), Weights(context)))
-            last = dict(zip((one.state.id for one in made[-1].spaces), made[-1].series, strict=True))
-            known = {new: last[old] for old, new in pairs.items() if old in last}
+        if self._before is not None:
+            pairs = counterparts([self._before, context], match(Weights(self._before), Weights(context)))
+            last = self.portraits[-1]
+            numbers = dict(zip((one.state.id for one in last.spaces), last.series, strict=True))
+            known = {new: numbers[old] for old, new in pairs.items() if old in numbers}
         series = []
         for one in found:
-            number = known.get(one.state.id, count)
-            count += number == count
+            number = known.get(one.state.id, self._count)
+            self._count += number == self._count
             series.append(number)
-        made.append(Portrait(report, found, tuple(series)))
-        before = context
-    return Trajectory(tuple(made))
+        self.portraits.append(Portrait(report if name is None else replace(report, path=name), found, tuple(series)))
+        self._before = context
+        return context

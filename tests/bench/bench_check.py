@@ -1,6 +1,6 @@
 """What `symlint check` costs beside what else reads a model: whole processes, one thread each, in turn, medians.
 
-    pip install '.[torch,bench]'
+    pip install '.[compare,bench]'
     python tests/bench/bench_check.py [FILE | NAME ...] [--forms] [--runs N] [--keep FOLDER] [--json FILE.json]
     python tests/bench/bench_check.py --quick
     python tests/bench/bench_check.py --growth .github/growth.svg

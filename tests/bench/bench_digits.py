@@ -1,6 +1,6 @@
 """Trains small networks on scikit-learn's digits under growing weight decay, and weighs what optimisers leave of them.
 
-    pip install '.[torch,bench]'
+    pip install '.[compare,bench]'
     python tests/bench/bench_digits.py [--keep FOLDER] [--rows FILE.json] [--figure FILE.svg]
 
 A perceptron, a convolutional network and a vision transformer are trained for each weight decay by stochastic gradient

@@ -7,7 +7,7 @@ every parameter that writes them is zero, those that read them are not. Torch-Pr
 whose groups say what writes them, then removes the same units: the shapes of its weights are the expected result.
 Reports bytes, parameters, latency (batch 1, one thread), the largest difference of the outputs relative to the largest
 output, whether `symlint check` names the zeroed units and no others, and whether `symlint fix` arrives at those shapes.
-Needs `pip install -e .[torch,bench]`. No figure is asserted.
+Needs `pip install -e .[compare,bench]`. No figure is asserted.
 """
 
 # ruff: noqa: T201  (a script talks)

@@ -2,8 +2,8 @@
 
     python tests/bench/sizes.py FOLDER [NAME ...]
 
-Those that PyTorch, timm and transformers export need the extras torch and bench; the others are written by hand. A file
-that is there is kept. Biases, gains and running statistics are drawn too: at their initial values they would be no
+Those that PyTorch, timm and transformers export need the extras compare and bench; the others are written by hand. A
+file that is there is kept. Biases, gains and running statistics are drawn too: at their initial values they would be no
 network that anybody has trained, and an audit says so.
 """
 

@@ -68,7 +68,7 @@ def test_every_experiment_is_stored_drawn_and_told_of() -> None:
 def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of short versions of all experiments; about a minute."""
     for module in ("torch", "matplotlib"):
-        pytest.importorskip(module, reason="pip install '.[torch,bench]' to train the networks again")
+        pytest.importorskip(module, reason="pip install '.[compare,bench]' to train the networks again")
     folder = tmp_path_factory.mktemp("theory")
     command = [sys.executable, str(BENCH / "run.py"), "--short", "--seeds", "2", "--into", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)

@@ -292,7 +292,7 @@ def test_a_zero_bias_of_several_layers_takes_constants_for_one(tmp_path):
 # -- other tools ------------------------------------------------------------------------------------------------------
 def test_onnxslim_takes_the_result(flawed):
     """It slims it, and the outputs stay."""
-    onnxslim = pytest.importorskip("onnxslim", reason="onnxslim comes with the extra 'torch'")
+    onnxslim = pytest.importorskip("onnxslim", reason="onnxslim comes with the extra 'compare'")
     out = repaired(flawed)
     slim = out.with_name("slim.onnx")
     onnx.save(onnxslim.slim(str(out)), slim)

@@ -1,7 +1,7 @@
 """The permutations of published networks are the groups of channels that Torch-Pruning removes together.
 
 Torch-Pruning (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023) follows autograd's graph in torch, symlint
-an ONNX file: what both find, two programs with nothing in common have found. Needs `pip install symlint[torch]`.
+an ONNX file: what both find, two programs with nothing in common have found. Needs `pip install symlint[compare]`.
 """
 
 from __future__ import annotations

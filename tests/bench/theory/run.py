@@ -1,6 +1,6 @@
 """Trains what the theory speaks of, and compares what symlint finds in it with what was predicted.
 
-    pip install '.[torch,bench]'
+    pip install '.[compare,bench]'
     python tests/bench/theory/run.py [EXPERIMENT...] [--seeds N] [--short] [--into FOLDER]
 
 Writes results/NAME.json and figures/NAME.svg beside this file, or into another folder; the exit code is 1 where a
