@@ -1,8 +1,8 @@
 """symlint: a linter for trained ONNX models.
 
-`check`, `inspect`, `profile`, `fix` and `diff` are the commands of these names as functions. They, what they answer,
-and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here; they are imported when first
-asked for, so that ``import symlint`` costs nothing.
+`check`, `inspect`, `profile`, `fix`, `equivariance` and `diff` are the commands of these names as functions. They, what
+they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here. They are
+imported when first asked for, so that ``import symlint`` costs nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from symlint.api.calls import check as check
     from symlint.api.calls import diff as diff
+    from symlint.api.calls import equivariance as equivariance
     from symlint.api.calls import fix as fix
     from symlint.api.calls import inspect as inspect
     from symlint.api.calls import profile as profile
+    from symlint.api.reports import Equivariance as Equivariance
     from symlint.api.reports import Profile as Profile
     from symlint.api.reports import Repairs as Repairs
     from symlint.api.reports import Report as Report
@@ -40,12 +42,14 @@ _HOMES = {
     "check": "symlint.api.calls",
     "diff": "symlint.api.calls",
     "fix": "symlint.api.calls",
+    "equivariance": "symlint.api.calls",
     "inspect": "symlint.api.calls",
     "profile": "symlint.api.calls",
     "Comparison": "symlint.comparison.compare",
     "Profile": "symlint.api.reports",
     "Repairs": "symlint.api.reports",
     "Report": "symlint.api.reports",
+    "Equivariance": "symlint.api.reports",
     "Finding": "symlint.lint.finding",
     "Level": "symlint.lint.finding",
     "Model": "symlint.model.graph",

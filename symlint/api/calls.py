@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
-from symlint.api.reports import Profile, Repairs, Report
+from symlint.api.reports import Equivariance, Profile, Repairs, Report
 from symlint.api.sources import Source, Stored, stored
 from symlint.audit.acceptance import accepting, settled
 from symlint.audit.engine import audit
@@ -164,6 +164,40 @@ def diff(
         settings = _settings(files[1], config, select, ignore)
         found = compare(files[0].path, files[1].path, rules(), settings)
         return replace(found, old=_named(found.old, files[0]), new=_named(found.new, files[1]))
+
+
+def equivariance(
+    model: Source,
+    *,
+    only: Selectors = (),
+    inputs: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    states: bool = True,
+    config: Config = None,
+) -> Equivariance:
+    """How invariant or equivariant a network is to transformations of its inputs, measured in onnxruntime.
+
+    Args:
+        model: a path, bytes or a parsed model.
+        only: ``flip``, ``turn``, ``shift``, ``permutation``, ``sign``; by default all.
+        inputs: values of inputs, by name, in the place of drawn ones.
+        seed: of what is drawn.
+        states: whether loops of states are closed, so that nothing is told of them.
+        config: as of `check`; of what it says, the states count.
+
+    Raises `UnreadableModel` also for a model that onnxruntime does not run.
+    """
+    from symlint.model.errors import UnreadableModel
+    from symlint.runtime.equivariance.measure import Wanted, measure
+    from symlint.runtime.equivariance.transformations import known
+
+    with stored(model) as (file,):
+        settings, loaded = _settings(file, config, (), ()), load(file.path)
+        closed = settings.with_states(loaded) if states else loaded
+        table = measure(closed, Wanted(known(_words(only))), seed=seed, given=inputs)
+        if table.failure:
+            raise UnreadableModel(file.name, f"it does not run: {table.failure}")
+        return Equivariance(replace(table, path=file.name))
 
 
 def _words(selectors: Selectors) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
 from symlint.repair.result import Cost, Done, Left
 from symlint.repair.states import Shrunk
+from symlint.runtime.equivariance.measure import Measured, Table
 from symlint.runtime.proof import Proof
 from symlint.symmetry.spaces import Coverage
 
@@ -127,6 +128,33 @@ class Profile:
         from symlint.cli.report.profiles.table import as_text
 
         return as_text(self.trajectory, Style()).rstrip("\n")
+
+
+@dataclass(frozen=True)
+class Equivariance:
+    """What `symlint.equivariance` has measured; printed, it is what the command prints."""
+
+    table: Table
+
+    @property
+    def rows(self) -> tuple[Measured, ...]:
+        """A row per transformation, input, axis and output."""
+        return self.table.rows
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The rows as ``transformations`` of the JSON document has them: plain values only."""
+        from symlint.cli.report.equivariances import record
+
+        return [plain(record(row)) for row in self.rows]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` of the rows; raises ImportError where pandas is not installed."""
+        return import_module("pandas").DataFrame(self.to_dicts())
+
+    def __str__(self) -> str:
+        from symlint.cli.report.equivariances import as_text
+
+        return as_text(self.table, Style()).rstrip("\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ COMMANDS = {
     "fix": ("symlint.cli.commands.fix_model", "Write smaller networks that compute the same functions."),
     "teleport": ("symlint.cli.commands.teleport_model", "Move the weights along the symmetries; the function stays."),
     "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),
+    "equivariance": ("symlint.cli.commands.functions.equivariance", "Show how invariant or equivariant a network is."),
     "diff": ("symlint.cli.commands.diff_files", "Compare two files of one network: findings, weights, spaces."),
     "rule": ("symlint.cli.commands.show_rules", "List the rules, or print the manual page of one."),
     "config": ("symlint.cli.commands.show_config", "Show the settings in force and where each comes from."),

@@ -18,4 +18,5 @@ if TYPE_CHECKING:
     assert_type(symlint.inspect(b""), symlint.Symmetry)
     assert_type(symlint.profile("first.onnx", "last.onnx"), symlint.Profile)
     assert_type(symlint.fix(onnx.ModelProto()), tuple[onnx.ModelProto, symlint.Repairs])
+    assert_type(symlint.equivariance("model.onnx", only="flip"), symlint.Equivariance)
     assert_type(symlint.diff("old.onnx", b""), symlint.Comparison)

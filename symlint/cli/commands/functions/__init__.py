@@ -1,0 +1,1 @@
+"""Commands that speak of the function of a network, and not of its weights."""

@@ -1,0 +1,1 @@
+"""Transformations of inputs, and what becomes of the outputs under them."""
