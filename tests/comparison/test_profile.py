@@ -29,6 +29,7 @@ from symlint.symmetry.motion.teleport import select, teleport
 OWN = sorted(FIXTURES.glob("*.onnx"))
 ZOO = [  # one of each kind of architecture: convolutions, normalisations, attention, rotary planes, experts, recurrence
     *("resnet18", "densenet", "mobilenet_v2", "gpt2", "bert", "llama", "mixtral", "lstm", "gated_reglu", "deep_linear"),
+    *("resnest", "stylegan_synthesis", "llama.int4_blocks"),  # split attention, computed constants, blocks
 ]
 CLOSE = 3e-3
 """What float32 weights in a gauge of condition number 1,000 leave of a number."""

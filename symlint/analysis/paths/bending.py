@@ -10,6 +10,7 @@ import numpy as np
 from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array
+from symlint.model.packing import PACKED, unpacked
 from symlint.program.flow import Passages
 from symlint.program.functions import Parity
 from symlint.program.steps import Pointwise
@@ -27,6 +28,10 @@ class Elements:
         self.layout, self.values, self.program = layout, values, layout.structure.program
         self.moving = Passages(self.program).moving
         self.found: dict[str, Array] = {}
+        blocks = [step for step in self.program.steps if step.node.op == PACKED]
+        self._levels = {name for step in blocks for name in step.results} - self.moving
+        read = [(step, n) for step in blocks if self.moving.issuperset(step.results) for n in step.operands]
+        self._packed = {name: step.node for step, name in read if name in self._levels}
 
     # -- tensors --------------------------------------------------------------------------------------------------
     def ones(self, name: str) -> Array:
@@ -35,6 +40,9 @@ class Elements:
 
     def number(self, name: str) -> Array | None:
         """The value of a tensor that depends on no input."""
+        if name in self._packed:
+            made, shape = unpacked(self.program.model, self._packed[name]), self.program.shapes[name]
+            return None if made is None else made[0][: shape[0], : shape[1]]
         value = self.values.get(name)
         if name in self.moving or value is None or value.bases is not None:
             return None
@@ -44,6 +52,10 @@ class Elements:
             if all(a in (1, b) for a, b in zip(number.shape, shape, strict=True))
             else None
         )
+
+    def unknown(self, name: str) -> bool:
+        """Whether the moments of a tensor are found step by step: it depends on the inputs, or has no known value."""
+        return name in self.moving or (name not in self._levels and self.number(name) is None)
 
     def of(self, name: str) -> Array:
         """The second moments of a tensor; inputs are of size one."""
@@ -62,14 +74,16 @@ class Elements:
 
     # -- functions of elements ---------------------------------------------------------------------------------------
     def lanes(self, step: Pointwise) -> list[int]:
-        """The operands through which paths lead."""
+        """The operands through which paths lead; of a constant without a known value, all that it is made of."""
         degrees = step.law.degrees or (None,) * len(step.operands)
         summed = step.law.kind != "product"
         where = 1 if step.function == "Where" else 0
         return [
             k
             for k, name in enumerate(step.operands)
-            if name in self.moving and k >= where and (summed or degrees[k] is not None)
+            if (name in self.moving or step.out not in self.moving)
+            and k >= where
+            and (summed or degrees[k] is not None)
         ]
 
     def plain(self, step: Pointwise) -> Array:
@@ -130,7 +144,7 @@ class Elements:
         """What an operand multiplies the moments of a product with."""
         name, degree = step.operands[k], step.law.degrees[k]
         number = self.number(name)
-        if degree is None or (number is None and name not in self.moving):
+        if degree is None:
             return np.ones(())
         if number is not None:
             wide = number.astype(np.float64)

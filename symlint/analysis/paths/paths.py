@@ -146,7 +146,7 @@ class Forward(Elements):
     # -- contractions ---------------------------------------------------------------------------------------------
     @step.register
     def _(self, step: Einsum) -> None:
-        if step.out in self.moving:
+        if self.unknown(step.out):
             self.put(step.out, self.contracted(step))
 
     def contracted(
@@ -176,20 +176,20 @@ class Forward(Elements):
     # -- elements -------------------------------------------------------------------------------------------------
     @step.register
     def _(self, step: Pointwise) -> None:
-        if step.out in self.moving:
+        if self.unknown(step.out):
             self.put(step.out, self.layout.scaled(step.out, self.plain(step), self.passed(step)))
 
     # -- along axes -----------------------------------------------------------------------------------------------
     @step.register
     def _(self, step: Concat) -> None:
-        if step.out in self.moving:
+        if self.unknown(step.out):
             stops = np.cumsum([self.program.shapes[name][step.axis] for name in step.operands])
             parts = [
                 self.part(
                     step.out, name, self.of(name), step.axis, int(b) - self.program.shapes[name][step.axis], int(b)
                 )
                 for b, name in zip(stops, step.operands, strict=True)
-                if name in self.moving
+                if name in self.moving or step.out not in self.moving
             ]
             self.put(step.out, sum(parts, start=np.zeros(self.of_shape(step.out))))
 
@@ -207,7 +207,7 @@ class Forward(Elements):
 
     @step.register
     def _(self, step: Slice) -> None:
-        if step.out in self.moving:
+        if self.unknown(step.out):
             self.put(step.out, self.piece(step.out, step.x, self.of(step.x), step.axis, step.start, step.stop))
 
     def piece(self, out: str, x: str, square: Array, axis: int, start: int, stop: int) -> Array:
@@ -227,7 +227,7 @@ class Forward(Elements):
 
     @step.register
     def _(self, step: Mix) -> None:
-        if step.out not in self.moving:
+        if not self.unknown(step.out):
             return
         number = self.number(step.x)
         if number is None:
@@ -237,13 +237,13 @@ class Forward(Elements):
 
     @step.register
     def _(self, step: Fold) -> None:
-        if step.out in self.moving:
+        if self.unknown(step.out):
             keep = [k for k in range(len(self.program.shapes[step.x])) if k not in step.axes]
             self.put(step.out, self.layout.carry(step.x, step.out, self.of(step.x), keep, joined=False))
 
     @step.register
     def _(self, step: Normalise) -> None:
-        if step.out not in self.moving:
+        if not self.unknown(step.out):
             return
         if step.known.shares:
             count = prod(self.program.shapes[step.x][k] for k in step.axes)

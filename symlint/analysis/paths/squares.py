@@ -82,9 +82,29 @@ class Layout:
         key = (self.structure.axes.of[name][axis], summed)
         if key not in self._masks:
             terms = self.structure.expansion.terms(key[0])
-            first = _blocks(terms, leaves, self.structure.program.shapes[name][axis])
+            first = self._blocks(terms, leaves, self.structure.program.shapes[name][axis])
             self._masks[key] = first[:, None] == first[None, :]
         return self._masks[key]
+
+    def _blocks(self, terms: Sequence[Term], mixed: Collection[int], size: int) -> NDArray[np.int64]:
+        """For every index of an axis the first of those that differ from it in mixed leaves alone.
+
+        What is mixed itself is left out where units have a gauge of their own per index of it: no two of these are one.
+        """
+        first = np.arange(size)
+        for term in terms:
+            owned = {c for leaf in term.leaves for c in self._copies.get(leaf, ())}
+            axes = tuple(k for k, leaf in enumerate(term.leaves) if leaf in mixed and leaf not in owned)
+            first[term.positions] = term.positions.min(axis=axes, keepdims=True)
+        return first
+
+    @cached_property
+    def _copies(self) -> dict[int, set[int]]:
+        """Leaf -> the leaves of which each index has a gauge of its own on it."""
+        found: dict[int, set[int]] = {}
+        for action in self.structure.actions.values():
+            found.setdefault(action.leaf, set()).update(action.copies)
+        return found
 
     @cached_property
     def _masks(self) -> dict[tuple[int, bool], NDArray[np.bool_]]:
@@ -205,12 +225,3 @@ class Layout:
                     [shape[k] if d in (k, len(shape) + i) else 1 for d in range(made.ndim)]
                 )
         return np.broadcast_to(made, [*shape, *(shape[k] for k in self.doubled(name))])
-
-
-def _blocks(terms: Sequence[Term], mixed: Collection[int], size: int) -> NDArray[np.int64]:
-    """For every index of an axis the first of those that differ from it in mixed leaves alone."""
-    first = np.arange(size)
-    for term in terms:
-        axes = tuple(k for k, leaf in enumerate(term.leaves) if leaf in mixed)
-        first[term.positions] = term.positions.min(axis=axes, keepdims=True)
-    return first

@@ -16,49 +16,10 @@ from symlint.axes.terms import Term, together
 from symlint.comparison.matching.blocks import Block, Dim, Weight
 from symlint.comparison.matching.readings import Reading, readings
 from symlint.evidence.context import Context
-from symlint.model.graph import Array, Model, Node, Shape
+from symlint.model.graph import Array, Node, Shape
+from symlint.model.packing import packed, unpacked
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Step
-
-# Weights of which several share a byte, as the numbers that they stand for.
-
-PACKED = "com.microsoft.MatMulNBits"
-
-
-def packed(model: Model) -> Mapping[str, Node]:
-    """Stored tensor -> the product with blocks of few bits that reads it."""
-    return {node.inputs[1]: node for node in model.graph.nodes if node.op == PACKED}
-
-
-def unpacked(model: Model, node: Node) -> tuple[Array, Array] | None:
-    """The matrix (N, blocks block_size) of such a product, and its steps; None where its parts are not stored."""
-    bits, rows, block = (
-        int(node.attributes.get("bits", 4)),
-        int(node.attributes["N"]),
-        int(node.attributes["block_size"]),
-    )
-    given = [model.tensors.get(name) for name in (*node.inputs[1:4], "")[:3]]
-    if 8 % bits or given[0] is None or given[1] is None:
-        return None
-    levels = _apart(given[0].read(), bits, rows)
-    steps = given[1].read().astype(np.float64).reshape(rows, -1)
-    blocks = steps.shape[1]
-    zeros = np.full((rows, blocks), 2.0 ** (bits - 1))
-    if len(node.inputs) > 3 and node.inputs[3]:
-        if given[2] is None:
-            return None
-        stored = given[2].read()
-        zeros = _apart(stored, bits, rows)[:, :blocks] if stored.dtype == np.uint8 else stored.reshape(rows, -1)
-    wide, offset = np.repeat(steps, block, axis=1), np.repeat(zeros.astype(np.float64), block, axis=1)
-    return (levels[:, : wide.shape[1]] - offset) * wide, np.abs(wide)
-
-
-def _apart(stored: Array, bits: int, rows: int) -> Array:
-    """Numbers of some bits, the lowest first, row by row."""
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    apart = (stored.astype(np.uint8).reshape(rows, -1, 1) >> shifts) & np.uint8(2**bits - 1)
-    return apart.reshape(rows, -1).astype(np.float64)
-
 
 VECTORS = ("add", "shift", "mean", "variance", "gain", "mul")
 """Kinds of weights that hold a number per unit and write or read nothing."""
@@ -88,7 +49,7 @@ class Weights:
         if weight.tensor in self.program.model.tensors:
             return self.program.model.tensors[weight.tensor].read()
         if weight.name in self._packed:
-            made = unpacked(self.program.model, self._packed[weight.name])
+            made = unpacked(self.program.model, self._packed[weight.name], self.moved)
             return made[0] if made and made[0].shape == weight.shape else None
         value = self.number(weight.tensor)
         return None if value is None else np.broadcast_to(value, weight.shape)
