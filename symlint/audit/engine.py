@@ -17,6 +17,7 @@ import numpy as np
 
 from symlint.audit.acceptance import Accepting
 from symlint.audit.addresses import elsewhere
+from symlint.audit.equivariances import trial
 from symlint.audit.flaws import met, once, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
@@ -112,10 +113,11 @@ def run(
     cut = watch.interrupted and any(report.skipped for report in reports)
     for path in missing if jobs else ():
         arrived(unread(path, UnreadableModel(path, absence(path)), rules))
-    kept, nowhere = unmet(reports)
+    kept, mirrors, equivariances = unmet(reports)
     seconds = time.perf_counter() - start
     chosen = _taking_part(kept, settings, rules)
-    return Run(kept, chosen, tuple(missing), settings.run.fail_on, seconds, cut, config=settings.named, unmet=nowhere)
+    judged = Run(kept, chosen, tuple(missing), settings.run.fail_on, seconds, cut, config=settings.named)
+    return replace(judged, unmet=mirrors, unmet_equivariances=equivariances)
 
 
 def in_turn(jobs: Sequence[Job], rules: Sequence[Rule], watch: Watch) -> Iterator[Report]:
@@ -211,7 +213,9 @@ def audit(
             phase, file = SYMMETRIES, model.file
             budget.enter(phase, 1 / (len(rules) + 2))
             symmetry, structure = examine(model, *limits)
-        context = Context(symmetry, structure, settings.asked(rules), budget)
+        context = Context(
+            symmetry, structure, settings.asked(rules), budget, trial=trial(model) if settings.runs else None
+        )
         report, promise = _assessed(path, context, rules, settings)
         if takes is None or report.incomplete:
             return report

@@ -14,18 +14,25 @@ def once(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if not any(_tells(other, finding) for other in findings)]
 
 
-def unmet(reports: Sequence[Report]) -> tuple[tuple[Report, ...], tuple[str, ...]]:
-    """Of several models: the reports without mirrors of which a model has no tensor, and those that no model has."""
+def unmet(reports: Sequence[Report]) -> tuple[tuple[Report, ...], tuple[str, ...], tuple[str, ...]]:
+    """Of several models: the reports without declarations of what a model lacks, and those that no model answers.
+
+    These are the names of mirrors, and equivariances in words.
+    """
     if len(reports) < 2:
-        return tuple(reports), ()
-    absent = [{f.facts["mirror"] for f in report.findings if f.facts.get("absent")} for report in reports]
-    read = [names for names, report in zip(absent, reports, strict=True) if report.finished]
-    nowhere = set.intersection(*read) if read else set()
-    return tuple(map(met, reports)), tuple(sorted(nowhere))
+        return tuple(reports), (), ()
+    read = [report for report in reports if report.finished]
+    return tuple(map(met, reports)), _nowhere(read, "mirror"), _nowhere(read, "equivariance")
+
+
+def _nowhere(reports: Sequence[Report], kind: str) -> tuple[str, ...]:
+    """What is declared, of one kind, and absent of all models."""
+    absent = [{f.facts[kind] for f in r.findings if f.facts.get("absent") and kind in f.facts} for r in reports]
+    return tuple(sorted(set.intersection(*absent))) if absent else ()
 
 
 def met(report: Report) -> Report:
-    """A report without mirrors of which the model has no tensor."""
+    """A report without declarations of tensors and inputs that the model lacks."""
     return replace(report, findings=tuple(f for f in report.findings if not f.facts.get("absent")))
 
 

@@ -86,6 +86,8 @@ class Run:
     """The configuration that was named for all models; empty for that nearest to each."""
     unmet: tuple[str, ...] = ()
     """Names of declared mirrors of which no model has a tensor, where there are several models."""
+    unmet_equivariances: tuple[str, ...] = ()
+    """The same of declared equivariances, in words, of which no model has the input."""
 
     @property
     def findings(self) -> Iterator[Finding]:

@@ -133,7 +133,7 @@ def bounded(context: Context) -> Bounded:
         return context
     found, judged = vars(context).get("bounded"), context.canonical
     if not isinstance(found, Bounded):
-        found = Bounded(context.symmetry, judged, context.asked, context.budget, judged, context)
+        found = Bounded(context.symmetry, judged, context.asked, context.budget, judged, plain_context=context)
         vars(context)["bounded"] = found
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import prod
@@ -20,7 +20,7 @@ from symlint.analysis.values.weights import slim
 from symlint.evidence.ends.pinned import Ends
 from symlint.evidence.ends.settled import canonical
 from symlint.evidence.negligible import negligible
-from symlint.evidence.options import Asked
+from symlint.evidence.options import Asked, Equivariance, Tried
 from symlint.evidence.ranks.invariant import Product, general_linear, products
 from symlint.evidence.units import Sight, Units, spread
 from symlint.model.budget import Budget
@@ -60,6 +60,9 @@ class Context:
     budget: Budget = field(default_factory=Budget)
     judged: Structure | None = None
     """The network whose weights are judged, where that is not the settled one: for repairs, as it is stored."""
+    trial: Callable[[Equivariance], tuple[Tried, ...]] | None = None
+    """Runs the network for a declared equivariance, where the user lets it run; raises UsageProblem for what means
+    nothing in it."""
 
     @cached_property
     def opened(self) -> Context:

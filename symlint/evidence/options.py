@@ -1,14 +1,18 @@
-"""What the user asks of the rules beyond which of them run: thresholds, the purpose of the model, declared mirrors."""
+"""What the user asks of the rules beyond which of them run: thresholds, what a model is for, what is declared of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 TARGETS = ("int8", "float16")
 """What a model may be meant for: static quantisation with one scale per tensor, or half precision."""
+
+Transform = Literal["flip", "turn", "shift", "permutation", "sign"]
+TRANSFORMATIONS: tuple[Transform, ...] = get_args(Transform)
+"""Of inputs, under which something may be declared of the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,39 @@ class Mirror:
     that holds the units in the others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Equivariance:
+    """What the user declares of outputs under a transformation of an input: a row of ``symlint equivariance``."""
+
+    name: Transform
+    input: str
+    axis: int | None = None
+    """From 0; None for all of them."""
+    output: str = ""
+    """Empty for all of them."""
+    action: Literal["", "invariant", "equivariant"] = ""
+    """Empty for either."""
+    tolerance: float = 0.0
+    """The error up to which it holds, as a share of the output's largest value; 0 for that of rounding."""
+
+    def __str__(self) -> str:
+        """``flip of image[3]``."""
+        return f"{self.name} of {self.input}{'' if self.axis is None else f'[{self.axis}]'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a declared equivariance at one output."""
+
+    output: str
+    axis: int | None
+    outcome: Literal["held", "broken", "not tried"]
+    action: str = ""
+    error: float | None = None
+    noise: float = 0.0
+    reason: str = ""
+
+
 _WORDS = re.compile(r"(swap|sign)((?: +\d+)+)(?: +of +(\d+))?")
 
 
@@ -69,6 +106,7 @@ class Asked:
     largest: float = 1e6
     """How large an input may be beside the others: what is below the noise even then counts as zero."""
     mirrors: tuple[Mirror, ...] = ()
+    equivariances: tuple[Equivariance, ...] = ()
 
     @property
     def faint(self) -> float:

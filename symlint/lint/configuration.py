@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from symlint.evidence.options import TARGETS, Mirror
+from symlint.evidence.options import TARGETS, TRANSFORMATIONS, Equivariance, Mirror
 from symlint.evidence.options import surface as parts
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
@@ -105,6 +105,7 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
         "time-budget": duration,
         "min-understood": percent,
         "mirrors": partial(_mirrors, file.parent),
+        "equivariances": _equivariances,
         "states": _states,
         "find-states": _truth,
         "exclude": _patterns,
@@ -279,6 +280,32 @@ def _mirror(folder: Path, table: object) -> Mirror:
     except ValueError as error:
         raise ValueError(f"{mine}: {error}") from None
     return Mirror(table["name"], tensors, path, tuple(axes))
+
+
+_EQUIVARIANCE = ("name", "input", "axis", "output", "action", "tolerance")
+
+
+def _equivariances(value: object) -> tuple[Equivariance, ...]:
+    tables = value if isinstance(value, list) else [value]
+    return tuple(map(_equivariance, tables))
+
+
+def _equivariance(table: object) -> Equivariance:
+    if not isinstance(table, dict) or not {"name", "input"} <= table.keys() <= {*_EQUIVARIANCE}:
+        raise ValueError(f"expected tables with name, input (and axis, output, action, tolerance), not {table!r}")
+    words = {key: table.get(key, "") for key in ("name", "input", "output", "action")}
+    if not all(isinstance(word, str) for word in words.values()) or not words["input"]:
+        raise ValueError(f"expected names in quotes, not {table!r}")
+    known = {"name": TRANSFORMATIONS, "action": ("invariant", "equivariant", "")}
+    for key, choices in known.items():
+        if words[key] not in choices:
+            raise ValueError(f"{key}: expected one of {', '.join(filter(None, choices))}, not {words[key]!r}")
+    axis, tolerance = table.get("axis"), table.get("tolerance", 0)
+    if axis is not None and (type(axis) is not int or axis < 0):
+        raise ValueError(f"axis: expected a number from 0 on, not {axis!r}")
+    if type(tolerance) not in (int, float) or not 0 <= tolerance < float("inf"):
+        raise ValueError(f"tolerance: expected a finite number of at least 0, not {tolerance!r}")
+    return Equivariance(**words, axis=axis, tolerance=float(tolerance))
 
 
 def _directions(file: Path) -> str:

@@ -85,6 +85,7 @@ def test_json_is_the_documented_shape(broken):
         "models",
         "acceptance",
         "unmet_mirrors",
+        "unmet_equivariances",
     ]
     (model,) = document["models"]
     assert list(model) == ["path", "sha256", "coverage", "findings", "skipped", "not_understood"]

@@ -185,3 +185,38 @@ def test_verify_says_whether_two_networks_are_one_function(perceptron):
     assert result.exit_code == 1
     assert result.output.startswith("not the same function; outputs differ by up to ")
     assert call("verify", one).output.startswith("2 generators: 2 held; outputs differ by up to ")
+
+
+# -- equivariances ----------------------------------------------------------------------------------------------------
+def test_what_is_declared_of_outputs_is_tried_where_the_model_may_run(perceptron):
+    """A row of `symlint equivariance` is a declaration; without --run a note says that nothing was tried."""
+    model = perceptron("a.onnx")
+    (name,) = (x.name for x in onnx.load(model).graph.input)
+    table = f'[[equivariances]]\nname = "{{}}"\ninput = "{name}"\naxis = {{}}\naction = "{{}}"\n'
+    config = model.with_name("symlint.toml")
+
+    def told(*flags: str) -> tuple[int, list[tuple[str, str]]]:
+        result = call("check", model, *flags, "--format", "json")
+        found = json.loads(result.stdout)["models"][0]["findings"]
+        return result.exit_code, [(f["level"], f["message"]) for f in found if f["rule"] == "SYM802"]
+
+    config.write_text(table.format("permutation", 0, "equivariant"))
+    assert told("--run") == (0, [])
+    assert told() == (0, [("note", f"permutation of {name}[0]: it was not tried: symlint check --run does")])
+    config.write_text(table.format("flip", 1, "invariant"))
+    code, ((level, message),) = told("--run")
+    assert (code, level) == (1, "error")
+    assert message.startswith(f"flip of {name}[1]: output")
+    assert "is not invariant" in message
+    config.write_text(table.format("flop", 1, "invariant"))
+    result = call("check", model, "--run")
+    assert result.exit_code == 2
+    assert "equivariances: name: expected one of flip, turn, shift, permutation, sign, not 'flop'" in result.output
+
+
+def test_an_equivariance_that_no_model_has_is_told_once(perceptron):
+    one, other = perceptron("a.onnx"), perceptron("b.onnx")
+    other.with_name("symlint.toml").write_text('[[equivariances]]\nname = "flip"\ninput = "picture"\n')
+    found = json.loads(call("check", one, other, "--run", "--format", "json").stdout)
+    assert found["unmet_equivariances"] == ["flip of picture"]
+    assert "equivariance 'flip of picture': no model has its input" in call("check", one, other, "--run").output

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from symlint.audit.engine import audit
 from symlint.cli.report import Style
 from symlint.cli.report.full import block, typeset
-from symlint.evidence.options import Mirror
+from symlint.evidence.options import Equivariance, Mirror
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
 
@@ -34,10 +34,10 @@ def settings(text: str, rule: Rule) -> Settings:
     """The settings that a fixture names, with its rule alone."""
     found = re.search(r"^# settings: (.*)$", text, re.MULTILINE)
     values = json.loads(found[1]) if found else {}
-    mirrors = tuple(
-        Mirror(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()}) for m in values.pop("mirrors", ())
-    )
-    return Settings(select=(rule.code,), mirrors=mirrors, **values)
+    for name, kind in (("mirrors", Mirror), ("equivariances", Equivariance)):
+        tables = [{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()} for m in values.pop(name, ())]
+        values[name] = tuple(kind(**table) for table in tables)
+    return Settings(select=(rule.code,), **values)
 
 
 def example(rule: Rule, folder: Path) -> str:

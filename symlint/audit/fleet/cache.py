@@ -36,7 +36,7 @@ _FORM = 1
 """Of the records; others are not read."""
 _JUDGING = ("fail_on", "exclude", "accept", "per_file_ignores", "per_file_levels", "file", "origins")
 """Settings on which no report depends: they choose files, or judge what was found."""
-_LIBRARIES = ("ml_dtypes", "numpy", "onnx", "onnx_ir")
+_LIBRARIES = ("ml_dtypes", "numpy", "onnx", "onnx_ir", "onnxruntime")
 """What computes beside symlint."""
 
 

@@ -91,6 +91,7 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
     metavar="PERCENT",
     help="How much of each model must be understood for a complete audit.",
 )
+@click.option("--run", "runs", is_flag=True, default=None, help="Run models, to try declared equivariances (SYM802).")
 @click.option("-f", "--format", "form", type=click.Choice(list(FORMATS)), default="full", help="What stdout carries.")
 @click.option(
     "-o",
@@ -121,6 +122,7 @@ def command(
     max_memory: int | None,
     time_budget: float | None,
     min_understood: float | None,
+    runs: bool | None,
     form: str,
     output: tuple[tuple[str, Path], ...],
     config: str | None,
@@ -137,10 +139,10 @@ def command(
     """Audit models: find the capacity that they do not use.
 
     PATHS are model files, or folders that are searched for *.onnx; the working directory by default. With the extra
-    `remote` they may lie elsewhere: s3://bucket/models, hf://owner/name/model.onnx. Weights are read, networks never
-    run. Exits with 0 when nothing at or above --fail-on was found, 1 when something was, 2 when the call is wrong, 3
-    when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which shows what
-    was found by then.
+    `remote` they may lie elsewhere: s3://bucket/models, hf://owner/name/model.onnx. Weights are read; networks run with
+    --run alone. Exits with 0 when nothing at or above --fail-on was found, 1 when something was, 2 when the call is
+    wrong, 3 when there is no model, 4 when a model could not be audited, or not all of it, 130 after Ctrl-C, which
+    shows what was found by then.
     """
     form = _stdout(ctx, form, output)
     accepted = _Acceptance(baseline, write_baseline, prune_baseline)
@@ -148,7 +150,7 @@ def command(
     with Watch(status if means.alone else status.of_many) as watch:
         flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
         limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
-        settings = Configurations(config, **flags, **limits, **loops.settings)
+        settings = Configurations(config, **flags, **limits, runs=runs, **loops.settings)
         shown = {form, *(kind for kind, _ in output)}
         saved = "html" in shown or (not quiet and "full" in shown)
         # What a baseline accepts of one model depends on all of them.

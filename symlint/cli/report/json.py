@@ -26,6 +26,7 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
         "models": [model(report) for report in run.reports],
         "acceptance": _standing(run.standing),
         "unmet_mirrors": list(run.unmet),
+        "unmet_equivariances": list(run.unmet_equivariances),
     }
     return dump(document)
 

@@ -18,13 +18,12 @@ from typing import Literal
 
 import numpy as np
 
+from symlint.evidence.options import TRANSFORMATIONS, Transform
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model, Shape
 from symlint.runtime.difference import difference
 from symlint.runtime.equivariance.transformations import (
-    NAMES,
-    Name,
     Place,
     Places,
     Transformation,
@@ -61,7 +60,7 @@ class Measured:
     differs.
     """
 
-    name: Name
+    name: Transform
     input: str
     axis: int | None
     """From 0; of a quarter turn the first of both, of a sign none."""
@@ -98,14 +97,14 @@ class Table:
 class Wanted:
     """Which transformations are measured; by default all, of every axis."""
 
-    names: tuple[Name, ...] = NAMES
+    names: tuple[Transform, ...] = TRANSFORMATIONS
     input: str = ""
     axis: int | None = None
     output: str = ""
     action: Action | None = None
     """The one that counts, where it is not the better one."""
 
-    def takes(self, name: Name, place: Place) -> bool:
+    def takes(self, name: Transform, place: Place) -> bool:
         """Whether a transformation of one place is among them."""
         if name not in self.names or self.input not in ("", place.tensor):
             return False
@@ -168,7 +167,7 @@ class _Base:
     """Inputs on which what holds is tried again."""
     unrelated: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
     """How far each output moves when some inputs are drawn anew."""
-    tried: dict[tuple[Name, int, frozenset[Place]], tuple[Measured, ...]] = field(default_factory=dict)
+    tried: dict[tuple[Transform, int, frozenset[Place]], tuple[Measured, ...]] = field(default_factory=dict)
     """What became of each output."""
 
     def shape(self, name: str) -> Shape:
@@ -208,7 +207,7 @@ class _Measurement:
         base = self.base(model)
         for name in model.graph.inputs if base is not None else ():
             assert base is not None
-            for kind in NAMES if name not in inner else ():
+            for kind in TRANSFORMATIONS if name not in inner else ():
                 for place in self._places(base, kind, name):
                     fitting = self._square(base, place) if kind == "turn" else base
                     rows = self._rows(fitting, kind, place) if fitting is not None else ()
@@ -242,7 +241,7 @@ class _Measurement:
         plain = self.runner.run(self.loaded, feeds)
         return Trial(feeds, plain, Run(failure="not run"), perf_counter() - begun)
 
-    def _places(self, base: _Base, kind: Name, name: str) -> list[Place]:
+    def _places(self, base: _Base, kind: Transform, name: str) -> list[Place]:
         """What a kind of transformation may move of an input, of what is wanted."""
         shape = base.shape(name)
         if kind == "sign":
@@ -265,7 +264,7 @@ class _Measurement:
         other = _Measurement(self.runner, self.path, self.loaded, self.wanted, self.seed, {})
         return other.base(replace(base.model, shapes={**base.model.shapes, **shapes}))
 
-    def _rows(self, base: _Base, name: Name, place: Place) -> list[Measured]:
+    def _rows(self, base: _Base, name: Transform, place: Place) -> list[Measured]:
         """A row for each output."""
         shape = base.shape(place.tensor)
         size = shape[place.axes[0]] if place.axes else 0
@@ -284,7 +283,7 @@ class _Measurement:
             rows.append(replace(best, input=place.tensor, axis=place.axes[0] if place.axes else None))
         return rows
 
-    def _tried(self, base: _Base, name: Name, size: int, step: int, places: Places) -> tuple[Measured, ...]:
+    def _tried(self, base: _Base, name: Transform, size: int, step: int, places: Places) -> tuple[Measured, ...]:
         """What becomes of each output when some places are moved."""
         key = (name, step, frozenset(places))
         if key not in base.tried:
@@ -297,7 +296,7 @@ class _Measurement:
             base.tried[key] = rows
         return tuple(replace(row, moved=places) for row in base.tried[key])
 
-    def _runs(self, trials: Sequence[Trial], name: Name, size: int, step: int, places: Places) -> list[_Moved]:
+    def _runs(self, trials: Sequence[Trial], name: Transform, size: int, step: int, places: Places) -> list[_Moved]:
         """Of each trial what is moved, and the outputs before and after; those of which nothing moves are left out."""
         found = []
         for trial in trials:
@@ -321,7 +320,7 @@ class _Measurement:
         return base.more
 
     def _judged(
-        self, base: _Base, name: Name, step: int, places: Places, runs: Sequence[_Moved]
+        self, base: _Base, name: Transform, step: int, places: Places, runs: Sequence[_Moved]
     ) -> tuple[Measured, ...]:
         reason = next((run.after.failure for run in runs if run.after.failure is not None), "")
         rows = []
@@ -369,7 +368,7 @@ class _Measurement:
         return base.unrelated[names]
 
 
-def _along(base: _Base, name: Name, place: Place, size: int) -> list[Place]:
+def _along(base: _Base, name: Transform, place: Place, size: int) -> list[Place]:
     """What may have to move along with a place: axes of its size, and positions along them."""
     inputs = base.model.graph.inputs
     if name == "sign":

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import gcd
-from typing import Literal, get_args
 
 import numpy as np
 
+from symlint.evidence.options import TRANSFORMATIONS, Transform
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Array, Shape
 
-Name = Literal["flip", "turn", "shift", "permutation", "sign"]
-NAMES: tuple[Name, ...] = get_args(Name)
 Places = tuple["Place", ...]
 FEW = 3
 """Axes of which all choices are tried; of more each alone and all together."""
@@ -31,22 +29,24 @@ class Place:
     """Whether the numbers are positions along axes that move elsewhere."""
 
 
-def known(words: Iterable[str]) -> tuple[Name, ...]:
+def known(words: Iterable[str]) -> tuple[Transform, ...]:
     """The transformations of these names, in their order; all where none is named.
 
     Raises UsageProblem for another word.
     """
     chosen = set(words)
-    for word in sorted(chosen - set(NAMES)):
-        raise UsageProblem(f"no transformation {word!r}{suggestion(word, NAMES)}; there are {', '.join(NAMES)}")
-    return tuple(name for name in NAMES if name in chosen or not chosen)
+    for word in sorted(chosen - set(TRANSFORMATIONS)):
+        raise UsageProblem(
+            f"no transformation {word!r}{suggestion(word, TRANSFORMATIONS)}; there are {', '.join(TRANSFORMATIONS)}"
+        )
+    return tuple(name for name in TRANSFORMATIONS if name in chosen or not chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class Transformation:
     """One element of a group, for axes of one size."""
 
-    name: Name
+    name: Transform
     size: int = 0
     """Of the axes of inputs that it moves; of a turn and a sign nothing depends on it."""
     step: int = 1
