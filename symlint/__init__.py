@@ -1,8 +1,8 @@
 """symlint: a linter for trained ONNX models.
 
-`check`, `inspect`, `profile`, `fix`, `equivariance` and `diff` are the commands of these names as functions. They, what
-they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here. They are
-imported when first asked for, so that ``import symlint`` costs nothing.
+`check`, `inspect`, `profile`, `fix`, `equivariance`, `diff` and `align` are the commands of these names as functions.
+They, what they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here. They
+are imported when first asked for, so that ``import symlint`` costs nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from symlint.api.calls import align as align
     from symlint.api.calls import check as check
     from symlint.api.calls import diff as diff
     from symlint.api.calls import equivariance as equivariance
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from symlint.api.reports import Profile as Profile
     from symlint.api.reports import Repairs as Repairs
     from symlint.api.reports import Report as Report
+    from symlint.comparison.alignment.align import Alignment as Alignment
     from symlint.comparison.compare import Comparison as Comparison
     from symlint.lint.finding import Finding as Finding
     from symlint.lint.finding import Level as Level
@@ -39,12 +41,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "align": "symlint.api.calls",
     "check": "symlint.api.calls",
     "diff": "symlint.api.calls",
     "fix": "symlint.api.calls",
     "equivariance": "symlint.api.calls",
     "inspect": "symlint.api.calls",
     "profile": "symlint.api.calls",
+    "Alignment": "symlint.comparison.alignment.align",
     "Comparison": "symlint.comparison.compare",
     "Profile": "symlint.api.reports",
     "Repairs": "symlint.api.reports",

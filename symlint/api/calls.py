@@ -22,6 +22,7 @@ from symlint.audit.acceptance import accepting, settled
 from symlint.audit.engine import audit
 from symlint.audit.outcome import Report as Audited
 from symlint.audit.outcome import Run
+from symlint.comparison.alignment.align import Alignment, aligned
 from symlint.comparison.compare import Comparison, compare
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
@@ -198,6 +199,22 @@ def equivariance(
         if table.failure:
             raise UnreadableModel(file.name, f"it does not run: {table.failure}")
         return Equivariance(replace(table, path=file.name))
+
+
+def align(first: Source, second: Source) -> tuple[onnx.ModelProto, Alignment]:
+    """The second network moved along its symmetries as close to the first as they allow, and what was found.
+
+    Args:
+        first, second: paths, bytes or parsed models.
+
+    The first value computes what the second network does, proven in onnxruntime; it is that network itself where the
+    proof fails or less than half of both is matched (`exit_code`). Raises `UsageProblem` without scipy.
+    """
+    with stored(first, second) as files, TemporaryDirectory(prefix="symlint-") as folder:
+        out = Path(folder) / "aligned.onnx"
+        found = aligned(load(files[0].path), load(files[1].path), out)
+        named = replace(found, first=files[0].name, second=files[1].name, values={})
+        return onnx.load(str(out if found.exit_code == 0 else files[1].path)), named
 
 
 def _words(selectors: Selectors) -> tuple[str, ...]:

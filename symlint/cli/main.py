@@ -31,6 +31,10 @@ COMMANDS = {
     "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),
     "equivariance": ("symlint.cli.commands.functions.equivariance", "Show how invariant or equivariant a network is."),
     "diff": ("symlint.cli.commands.diff_files", "Compare two files of one network: findings, weights, spaces."),
+    "align": (
+        "symlint.cli.commands.align_files",
+        "Move a network along its symmetries, as close to another as they allow.",
+    ),
     "rule": ("symlint.cli.commands.show_rules", "List the rules, or print the manual page of one."),
     "config": ("symlint.cli.commands.show_config", "Show the settings in force and where each comes from."),
     "doctor": ("symlint.cli.commands.show_versions", "Show versions and installed packages of rules."),
@@ -115,7 +119,7 @@ def cli(debug: bool) -> None:
       2    the call or the configuration is wrong, or an internal error
       3    there is no model
       4    a model, or a part of it, could not be read or tried
-      5    no repair held (fix)
+      5    no repair held (fix), or no proof (align)
       130  interrupted by Ctrl-C
 
     \b

@@ -28,7 +28,7 @@ def call(*arguments: object) -> Result:
     "arguments",
     [
         ("check",), ("inspect",), ("fix", "--dry-run"), ("teleport", "-o", "out.onnx"), ("verify",), ("config",),
-        ("diff", "m.onnx"), ("verify", "m.onnx"),
+        ("diff", "m.onnx"), ("verify", "m.onnx"), ("align", "m.onnx"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -41,9 +41,11 @@ def test_where_there_is_no_model_the_exit_code_is_3(arguments, path, perceptron,
     assert result.exit_code == (0 if arguments == ("config",) and path == "folder" else 3), result.output
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "fix", "diff"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "fix", "diff", "align"])
 def test_one_document_is_printed_whatever_happens(command, tmp_path):
-    more = {"fix": ["--dry-run"], "diff": [str(tmp_path / "b.onnx")]}.get(command, [])
+    more = {"fix": ["--dry-run"], "diff": [str(tmp_path / "b.onnx")], "align": [str(tmp_path / "b.onnx")]}.get(
+        command, []
+    )
     result = call(command, tmp_path / "a.onnx", *more, "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)["schema_version"]) == (3, "1")
 

@@ -1,0 +1,69 @@
+"""`symlint align`: a network moved along its own symmetries, as close to another as they allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from symlint.cli.commands.states import Loops, states_options
+from symlint.cli.commands.terminal import color_option, style_for, waiting
+from symlint.model.errors import UnreadableModel, UsageProblem, exit_code
+
+
+@click.command("align")
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path())
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write SECOND as it was moved.")
+@click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
+@states_options("none")
+@color_option
+@click.option("-v", "--verbose", is_flag=True, help="Show every space and every tensor.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    first: str,
+    second: str,
+    output: str | None,
+    form: str,
+    loops: Loops,
+    color: str,
+    verbose: bool,
+) -> None:
+    """Move a network along its symmetries, as close to another as they allow.
+
+    SECOND is moved, FIRST stands still. Two trainings of one architecture, or a copy that was fine-tuned, pruned,
+    renamed, permuted, rescaled or rotated: what differs beyond symmetry? Units are matched space by space, whatever an
+    exporter has called, transposed or packed, then signs, rotations, scales and translations. What is written computes
+    what SECOND computes, proven in onnxruntime as `symlint verify SECOND OUT` does. Needs scipy (the extra `align`).
+    Exits with 0 when it was done, 2 when the call is wrong, 3 when there is no such file, 4 when one cannot be read or
+    less than half of both is matched, 5 when the proof failed; then nothing is written.
+    """
+    from symlint.cli.report.alignments import as_json, as_text, unread
+    from symlint.comparison.alignment.align import aligned
+    from symlint.model.file.stored import FEW
+    from symlint.model.load import load
+
+    if output is not None:
+        named(output, (first, second))
+    try:
+        with waiting(f"{second} -> {first}"):
+            models = [loops.closed(load(path, budget=FEW), default=False) for path in (first, second)]
+            found = aligned(models[0], models[1], None if output is None else Path(output))
+    except UnreadableModel as problem:
+        if form == "json":
+            click.echo(unread(first, second, problem, exit_code(problem)), nl=False)
+        raise
+    style = style_for(color, verbose=verbose)
+    written = output if found.proof is not None and found.exit_code == 0 else None
+    text = as_json(found, written) if form == "json" else as_text(found, style, written)
+    click.echo(text, nl=False, color=style.color)
+    ctx.exit(found.exit_code)
+
+
+def named(output: str, models: tuple[str, ...]) -> None:
+    """Refuse to write over a model or into a folder that does not exist. Raises UsageProblem."""
+    if Path(output).resolve() in {Path(model).resolve() for model in models}:
+        raise UsageProblem(f"{output} is one of the models: name another file for the result")
+    if not Path(output).absolute().parent.is_dir():
+        raise UsageProblem(f"{output}: its folder does not exist")

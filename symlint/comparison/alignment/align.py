@@ -1,0 +1,184 @@
+"""The engine of `symlint align`: one network moved along its symmetries as close to another as they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from symlint.comparison.alignment.gauge import canonise
+from symlint.comparison.alignment.moves import Move, undo
+from symlint.comparison.alignment.nearer import approach
+from symlint.comparison.alignment.pair import Pair, paired
+from symlint.comparison.alignment.search import Search
+from symlint.comparison.alignment.spaces import SpaceMatch, space_matches
+from symlint.comparison.matching.units import Matching, match
+from symlint.comparison.matching.weights import Weights
+from symlint.evidence.context import Context
+from symlint.model.errors import UsageProblem
+from symlint.model.file.edit import write
+from symlint.model.graph import Array, Model
+from symlint.model.load import load
+from symlint.runtime.verify import Trial, same_function
+from symlint.symmetry.inference import examine
+from symlint.symmetry.motion.teleport import Moved
+
+UNSOLVED, REFUTED = 4, 5
+"""Exit codes: too little was matched; what was moved was not proven to compute the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorGap:
+    """How far a stored tensor of the second network is from its counterpart, before and after, as norms."""
+
+    tensor: str
+    before: float
+    after: float
+    norm: float
+    """Of its counterpart in the first network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far two networks are apart, over all weights that have a counterpart."""
+
+    absolute: float
+    """The norm of the difference."""
+    relative: float
+    """The same over the norm of the first network."""
+    spread: float
+    """The same over how far two networks of these norms would be apart that have nothing in common."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Everything that `symlint align` tells."""
+
+    first: str
+    second: str
+    before: Distance
+    after: Distance
+    tensors: tuple[TensorGap, ...]
+    spaces: tuple[SpaceMatch, ...]
+    unmatched: tuple[tuple[str, ...], tuple[str, ...]]
+    """The stored tensors of either network without a counterpart."""
+    matched: tuple[int, int]
+    """Elements of either network's weights that have a counterpart."""
+    total: tuple[int, int]
+    left: tuple[str, ...]
+    """Generators that could not be fitted, since nothing tells how."""
+    values: Mapping[str, Array] = field(repr=False, default_factory=dict)
+    """The second network's stored tensors that were moved, as they are then."""
+    proof: Trial | None = None
+    """Whether what was written computes what the second network does; None where nothing was written."""
+
+    @property
+    def unrelated(self) -> bool:
+        """Whether less than half of both networks has a counterpart."""
+        pairs = zip(self.matched, self.total, strict=True)
+        return sum(self.total) == 0 or all(2 * part < whole for part, whole in pairs)
+
+    @property
+    def share(self) -> float:
+        """Of all units those that are matched with confidence."""
+        units = sum(space.units for space in self.spaces)
+        return sum(space.matched for space in self.spaces) / units if units else 1.0
+
+    @property
+    def exit_code(self) -> int:
+        """4 where less than half is matched, 5 where what was moved was not proven, 0 else."""
+        if self.unrelated:
+            return UNSOLVED
+        return 0 if self.proof is None or self.proof.outcome == "held" else REFUTED
+
+
+def align(first: Model, second: Model) -> Alignment:
+    """Move the weights of a second network along its symmetries as close to those of a first as they allow.
+
+    Raises UsageProblem where scipy is missing.
+    """
+    try:
+        import_module("scipy.optimize")
+    except ImportError as error:
+        raise UsageProblem("align needs scipy, which an extra brings: pip install 'symlint[align]'") from error
+    one, two = (Context(*examine(model)) for model in (first, second))
+    matching = match(Weights(two), Weights(one))
+    pair = paired(matching)
+    there = dict(_gaps(pair))
+    start, before = pair.again(), _distance(pair)
+    bare = pair.again()
+    home, away = canonise(bare.target, bare=True), canonise(bare.current, bare=True)
+    search = Search(bare)
+    search.inwards()
+    search.refine()
+    _move(pair, [*away, *search.moves], home)
+    approach(pair)
+    after = _distance(pair)
+    if not after.absolute < before.absolute:
+        pair, after = start, before
+    gaps = (TensorGap(name, there[name][0], gap, norm) for name, (gap, norm) in _gaps(pair))
+    found = Alignment(
+        first.path,
+        second.path,
+        before,
+        after,
+        tuple(gaps),
+        tuple(space_matches(two.symmetry, search)),
+        _unmatched(matching),
+        (sum(b.size for b in matching.blocks.values()), sum(b.size for b in matching.blocks)),
+        (sum(w.size for w in matching.new.all), sum(w.size for w in matching.old.all)),
+        tuple(action.id for action in search.left),
+    )
+    return replace(found, values=Moved(pair.current, lifted=False))
+
+
+def _move(pair: Pair, moves: Sequence[Move], home: Sequence[Move]) -> None:
+    """Make moves of the second network, and then take those to the canonical gauge of the first back."""
+    for move in moves:
+        move.apply(pair.current)
+    undo(pair.current, home)
+
+
+def _gaps(pair: Pair) -> Iterator[tuple[str, tuple[float, float]]]:
+    for stored, gap, norm in pair.distances():
+        yield stored, (gap, norm)
+
+
+def _distance(pair: Pair) -> Distance:
+    gap = sum(d * d for _, d, _ in pair.distances()) ** 0.5
+    one = sum(n * n for _, _, n in pair.distances()) ** 0.5
+    two = sum(float(np.sum(np.square(pair.current.get(name).astype(np.float64)))) for name in pair.uses.values()) ** 0.5
+    apart = float(np.hypot(one, two))
+    return Distance(gap, gap / one if one else 0.0, gap / apart if apart else 0.0)
+
+
+def _unmatched(matching: Matching) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    mine, theirs = ({b.weight for b in side} for side in (matching.blocks, matching.blocks.values()))
+    return (
+        tuple(w.name for k, w in enumerate(matching.new.all) if k not in theirs),
+        tuple(w.name for k, w in enumerate(matching.old.all) if k not in mine),
+    )
+
+
+def written(found: Alignment, second: Model, output: Path) -> Alignment:
+    """The second network as it was moved, proven and then saved; where the proof fails nothing is saved."""
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        draft = Path(folder) / "moved.onnx"
+        write(second.path, found.values, draft)
+        moved = replace(load(str(draft)), states=second.states)
+        found = replace(found, proof=same_function(second, moved))
+    if found.exit_code == 0:
+        write(second.path, found.values, output)
+    return found
+
+
+def aligned(first: Model, second: Model, output: Path | None) -> Alignment:
+    """Align, and where a file is named prove and save what was moved."""
+    found = align(first, second)
+    if output is None or found.unrelated:
+        return found
+    return written(found, second, output)

@@ -1,0 +1,117 @@
+"""Fits: the element of one generator that brings a network nearest to another, all others left as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+
+import numpy as np
+
+from symlint.comparison.alignment.evidence import Evidence, Piece, Settled, grouped, sizes_of
+from symlint.comparison.alignment.moves import Move
+from symlint.model.graph import Array
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
+from symlint.symmetry.actions.scaling import SignFlip
+from symlint.symmetry.motion.action import turn
+from symlint.symmetry.motion.elements import across_ones
+from symlint.symmetry.structure import Action
+
+MANY = 5
+"""Signs of one space of which all choices are tried."""
+
+
+def assignment(scores: Array) -> Array:
+    """For every place of the first the unit of the second, with the largest sum of scores (..., n, n)."""
+    from scipy.optimize import linear_sum_assignment
+
+    flat = scores.reshape(-1, *scores.shape[-2:])
+    return np.stack([linear_sum_assignment(-table)[1] for table in flat]).reshape(scores.shape[:-1])
+
+
+def likeness(pieces: Iterable[Piece], signs: Sequence[SignFlip], count: int, n: int) -> Array:
+    """How well every unit of one network fits every unit of the other, at the best of its signs: (copies, n, n)."""
+    tables: dict[tuple[bool, ...], Array] = {}
+    for piece in pieces:
+        odd = tuple(_odd(sign, piece) for sign in signs)
+        tables[odd] = tables.get(odd, np.zeros((count, n, n))) + piece.cross
+    if len(signs) > MANY:  # as if each pattern had signs of its own
+        return sum((np.abs(t) if any(odd) else t for odd, t in tables.items()), np.zeros((count, n, n)))
+    best = np.full((count, n, n), -np.inf)
+    for flips in product((False, True), repeat=len(signs)):
+        total = np.zeros((count, n, n))
+        for odd, table in tables.items():
+            flipped = sum(a and b for a, b in zip(odd, flips, strict=True)) % 2
+            total += -table if flipped else table
+        best = np.maximum(best, total)
+    return best
+
+
+def _odd(sign: SignFlip, piece: Piece) -> bool:
+    power = sign.charge.get(piece.at)
+    return power is not None and power.denominator == 1 and power.numerator % 2 == 1
+
+
+def rotated(cross: Array, action: InvertibleMap | OrthogonalMap) -> Array:
+    """The orthogonal matrices nearest to some tables (..., n, n) of products (Procrustes)."""
+    n = cross.shape[-1]
+    across = across_ones(n) if isinstance(action, OrthogonalMap) and action.fixes_ones else np.eye(n)
+    left, _, right = np.linalg.svd(across.T @ cross @ across)
+    made = across @ (left @ right) @ across.T
+    return np.asarray(made + np.eye(n) - across @ across.T)
+
+
+def angles(evidence: Evidence, action: PlaneRotation, settled: Settled) -> tuple[Array, Array]:
+    """The best angle of every plane, and how well the two fit then."""
+    structure, sizes = evidence.structure, sizes_of(evidence.structure, action)
+    form = action.shape(structure)
+    along, across = (np.zeros((int(np.prod(sizes, dtype=np.int64)), form[-1])) for _ in range(2))
+    for stored, name, stands in evidence.stands(action):
+        if not action.powers(name):
+            continue
+        masks = [evidence.mask(name, stand, settled) for stand in stands]
+        if any(mask is None for mask in masks):
+            continue
+        one, two = evidence.pair.target.get(name), evidence.pair.current.get(name)
+        turned = turn(two, stands, np.full(form, np.pi / 2))
+        weight = evidence.pair.weigh[stored]
+        for stand in stands:
+            there = grouped(one, stand, sizes)
+            along += weight * np.sum(there * grouped(two, stand, sizes), axis=1)
+            across += weight * np.sum(there * grouped(turned, stand, sizes), axis=1)
+    return np.arctan2(across, along).reshape(form), np.hypot(across, along)
+
+
+def signed(evidence: Evidence, action: SignFlip, settled: Settled) -> Array:
+    """How well the units fit as they are, in what their signs change."""
+    form = action.shape(evidence.structure)
+    total = np.zeros((int(np.prod(form[:-1], dtype=np.int64)), form[-1]))
+    for piece in evidence.pieces(action, settled, charged=True):
+        if _odd(action, piece):
+            total += piece.weight * np.sum(piece.one * piece.two, axis=1)
+    return total.reshape(form)
+
+
+def fitted(evidence: Evidence, action: Action, settled: Settled, signs: Sequence[SignFlip]) -> Iterator[Move]:
+    """The best element of a generator that keeps lengths; none where nothing would move."""
+    structure = evidence.structure
+    form = action.shape(structure)
+    count, n = int(np.prod(form[:-1], dtype=np.int64)), form[-1]
+    match action:
+        case UnitPermutation():
+            scores = likeness(evidence.pieces(action, settled), signs, count, n)
+            order = assignment(scores).reshape(form)
+            if not (order == np.arange(n)).all():
+                yield Move(action, order)
+        case InvertibleMap() | OrthogonalMap():
+            cross = np.zeros((count, n, n))
+            for piece in evidence.pieces(action, settled, charged=True):
+                cross += piece.cross
+            if cross.any():
+                yield Move(action, rotated(cross, action).reshape(*form, n))
+        case PlaneRotation():
+            yield Move(action, angles(evidence, action, settled)[0])
+        case SignFlip():
+            element = np.where(signed(evidence, action, settled) < 0, -1.0, 1.0)
+            if (element < 0).any():
+                yield Move(action, element)

@@ -1,0 +1,114 @@
+"""A network moved along its symmetries comes back; another network comes nearer; and what is written is proven."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from corpora import ROOT, SHARED
+from onnx import numpy_helper
+
+import symlint
+from symlint.cli.main import cli
+from symlint.runtime.verify import Trial
+
+HEALTHY = ROOT / "fixtures" / "healthy_cnn.onnx"
+SAME = 1e-4
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def align(first: Path, second: Path, *flags: object, code: int = 0) -> dict[str, Any]:
+    result = call("align", first, second, *flags, "--format", "json")
+    assert result.exit_code == code, result.output
+    document = json.loads(result.stdout)
+    assert document["exit_code"] == code
+    return document
+
+
+def teleported(model: Path, folder: Path, *flags: object) -> Path:
+    out = folder / "moved.onnx"
+    assert call("teleport", model, "-o", out, "--seed", 5, *flags).exit_code == 0
+    return out
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    return {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+
+
+def test_a_moved_network_comes_back_and_is_proven(tmp_path):
+    moved, out = teleported(HEALTHY, tmp_path), tmp_path / "out.onnx"
+    found = align(HEALTHY, moved, "-o", out)
+    assert found["distance"]["before"]["relative"] > 1 > SAME > found["distance"]["after"]["relative"]
+    assert found["units"]["matched"] == 1
+    assert (found["proof"]["outcome"], found["written"]) == ("held", str(out))
+    for name, values in weights(HEALTHY).items():
+        np.testing.assert_allclose(weights(out)[name], values, atol=1e-5 * np.abs(values).max())
+
+
+# A residual stream that is rotated with heads within, a norm over groups, rank below width, two-sided signs, a bent
+# shift, a recurrence and scales of batch normalisations.
+NETWORKS = (
+    "vit_timm", "gpt2", "lora_linear", "mlp_tanh", "lstm", "mlp_batchnorm.raw", "convnext_v2", "densenet.raw",
+)  # fmt: skip
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_every_kind_come_back(name, tmp_path):
+    model = SHARED / "zoo" / f"{name}.onnx"
+    found = align(model, teleported(model, tmp_path))
+    assert found["distance"]["after"]["relative"] < SAME
+    assert found["units"]["matched"] == 1
+
+
+def test_another_network_comes_nearer_and_stays_itself(tmp_path):
+    decayed, out = ROOT / "fixtures" / "decayed_cnn.onnx", tmp_path / "out.onnx"
+    found = align(HEALTHY, decayed, "-o", out)
+    before, after = (found["distance"][when]["relative"] for when in ("before", "after"))
+    assert after < before
+    assert call("verify", decayed, out).exit_code == 0
+
+
+def test_networks_of_two_kinds_are_not_aligned(tmp_path):
+    out = tmp_path / "out.onnx"
+    found = align(HEALTHY, ROOT / "fixtures" / "collinear_mlp.onnx", "-o", out, code=4)
+    assert not found["written"]
+    assert not out.exists()
+
+
+def test_nothing_is_written_where_the_proof_fails(tmp_path, monkeypatch):
+    refuted = Trial("function", "function", 0.5, "refuted")
+    monkeypatch.setattr("symlint.comparison.alignment.align.same_function", lambda *given: refuted)
+    out = tmp_path / "out.onnx"
+    found = align(HEALTHY, teleported(HEALTHY, tmp_path), "-o", out, code=5)
+    assert found["proof"]["outcome"] == "refuted"
+    assert not out.exists()
+    assert "nothing is written" in call("align", HEALTHY, tmp_path / "moved.onnx", "-o", out).stdout
+
+
+def test_without_scipy_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    result = call("align", HEALTHY, HEALTHY)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "pip install 'symlint[align]'" in result.stderr
+
+
+def test_a_model_is_not_written_over():
+    assert call("align", HEALTHY, HEALTHY, "-o", HEALTHY).exit_code == 2
+
+
+def test_from_python_the_moved_network_is_a_value(tmp_path):
+    moved, found = symlint.align(HEALTHY, teleported(HEALTHY, tmp_path))
+    assert found.proof is not None
+    assert (found.exit_code, found.proof.outcome) == (0, "held")
+    name = moved.graph.initializer[0].name
+    np.testing.assert_allclose(numpy_helper.to_array(moved.graph.initializer[0]), weights(HEALTHY)[name], atol=1e-5)
