@@ -45,6 +45,8 @@ class _Server:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[request["level"]])
+        # Threads that spin while they wait take the processor from whatever else a build machine does.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if request["level"] == "exact":
             # Sums of two products of bytes saturate on processors without an instruction for four, which makes the
             # order of units count: they are replaced.
