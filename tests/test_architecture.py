@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import get_args
@@ -24,10 +25,15 @@ def name(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def imports(file: Path, *, everywhere: bool = True) -> set[str]:
     """Modules that a file imports, ``from a import b`` as both a and a.b; else only when it is itself imported."""
     found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    waiting: list[ast.AST] = [parsed(file)]
     while waiting:
         node = waiting.pop()
         delayed = isinstance(node, (ast.FunctionDef, ast.Lambda)) or (
@@ -58,7 +64,7 @@ def test_only_commands_print(file):
     module = name(file)
     if module == "symlint.cli.main" or module.startswith("symlint.cli.commands"):
         return
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "print", f"line {node.lineno}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -85,7 +91,7 @@ def test_a_file_is_short_enough_to_be_read(file):
 
 @pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
 def test_a_module_says_what_it_is(file):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     assert ast.get_docstring(tree)
     assert "utils" not in file.stem
     assert file.stem not in ("helpers", "common", "manager")
@@ -121,7 +127,7 @@ def test_few_ask_which_kind_a_step_is():
     """What a step does it says itself (`program/steps.py`), or a table of transfers holds one entry a kind."""
     asked = 0
     for file in ENGINE + RULES:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = parsed(file)
         if not any(isinstance(n, ast.ImportFrom) and n.module == steps.__name__ for n in ast.walk(tree)):
             continue
         for node in ast.walk(tree):
@@ -142,7 +148,7 @@ def test_few_decide_by_the_name_of_an_operator():
         if module.startswith("symlint.operators.") or module == "symlint.model.shapes.evaluate":
             continue
         places: list[ast.AST | None] = []
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Compare):
                 places += [node.left, *node.comparators]
             elif isinstance(node, ast.Dict):
