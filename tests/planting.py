@@ -22,8 +22,11 @@ from symlint.model.states.pairs import closed
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
 from symlint.symmetry.actions.rotation import OrthogonalMap
+from symlint.symmetry.actions.scaling import Scaling
+from symlint.symmetry.charges.offsets import Offset
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import Stand, stands
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Action
 
@@ -493,10 +496,10 @@ class Network:
                 return step.scale if name == step.gain else step.shift
         return name
 
-    def rescaling(self, site: Site, kind: str = "rescaling") -> Action | None:
+    def rescaling(self, site: Site, kind: str = "rescaling") -> Scaling | None:
         """A rescaling (or a sign) of the units that every reader answers to, copy by copy like the permutation."""
         for action in self.structure.actions.values():
-            same = action.kind == kind and action.leaf == site.action.leaf
+            same = isinstance(action, Scaling) and action.kind == kind and action.leaf == site.action.leaf
             if (
                 same
                 and set(action.copies) == set(site.action.copies)
@@ -576,7 +579,7 @@ class Planting:
 
         self.change(places, fill)
 
-    def multiply(self, places: Iterable[Place], unit: int, factor: float, action: Action | None = None) -> None:
+    def multiply(self, places: Iterable[Place], unit: int, factor: float, action: Scaling | None = None) -> None:
         """Scale the elements of a unit, by a power that a rescaling gives where there is one."""
         statistics = self.site.roles.statistics
         for place in sorted(set(places) - set(statistics)):
@@ -590,6 +593,17 @@ class Planting:
         if action:
             for place in [p for p in places if statistics.get(p) == "gain"]:
                 self._normalisation(place, unit, factor, action)
+            for offset in action.offsets:
+                self._constant(offset, unit, factor, action)
+
+    def _constant(self, offset: Offset, unit: int, factor: float, action: Scaling) -> None:
+        """What is added to a unit grows with it: a bias takes it along."""
+        structure, tensors = self.network.structure, self.network.program.model.tensors
+        weights = Weights(structure, lambda stored: self.values.get(stored, tensors[stored].read()))
+        element = np.ones(action.shape(structure))
+        element.flat[unit] = factor
+        action.take_along(weights, offset, element)
+        self.values.update((stored, v.astype(tensors[stored].read().dtype)) for stored, v in weights.now.items())
 
     def _normalisation(self, gain: Place, unit: int, factor: float, action: Action) -> None:
         """Scale a unit in gain / sqrt(var + epsilon) and in bias - mean scale; mean and variance stay."""

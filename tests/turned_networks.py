@@ -6,7 +6,7 @@ without a bias take back.
 
 from __future__ import annotations
 
-from networks import HEADS, Net, attend, heads, norm
+from networks import HEADS, RMS, Net, attend, heads, norm, rms
 
 FEATURES = "u = Gemm(x, a, p) t = Tanh(u) f = Gemm(t, b, q)"
 SIZES = {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,)}
@@ -305,4 +305,50 @@ QUERIES = {
     ),
 }
 
-TURNED = {**POSITIVE, **QUERIES, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}
+# A unit's scale, which is affine on the bias of what is added to one; the bias of what is added behind.
+MODULATED = {
+    "modulated": Net(  # scale, 4; bias, 4
+        """
+        u = Gemm(x, a, p) t = Tanh(u) g = Gemm(z, b, q) k = Add(g, one) m = Mul(t, k) h = Gemm(z, c, r) s = Add(m, h)
+        y = Gemm(s, d, o)
+        """,
+        {"a": (3, 4), "p": (4,), "b": (2, 4), "q": (4,), "c": (2, 4), "r": (4,), "d": (4, 5), "o": (5,)},
+        {"x": (3,), "z": (2,)},
+        2,
+        8,
+        {"one": 1.0},
+    ),
+    "modulated_tokens": Net(  # scale and shift from one layer, along tokens: 4, 4
+        """
+        u0 = MatMul(x, a) u = Add(u0, p) t = Tanh(u) c = Gemm<transB = 1>(z, b, q) h, g = Split<axis = 1>(c, halves)
+        k = Add(one, g) k3 = Unsqueeze(k, middle) m = Mul(k3, t) h3 = Unsqueeze(h, middle) s = Add(m, h3)
+        v = MatMul(s, d) y = Add(v, o)
+        """,
+        {"a": (3, 4), "p": (4,), "b": (8, 2), "q": (8,), "d": (4, 5), "o": (5,)},
+        {"x": (3, 3), "z": (2,)},
+        3,
+        8,
+        {"one": 1.0, "halves": [4, 4], "middle": [1]},
+    ),
+    "modulated_channels": Net(  # channels through a rectifier, less what is taken from one: scale, 3
+        """
+        u = Conv(x, a, p) t = Tanh(u) g = Gemm(z, b, q) k = Sub(one, g) k4 = Unsqueeze(k, last) m = Mul(t, k4)
+        s = Relu(m) y = Conv(s, d, o)
+        """,
+        {"a": (3, 2, 1), "p": (3,), "b": (2, 3), "q": (3,), "d": (4, 3, 2), "o": (4,)},
+        {"x": (2, 4), "z": (2,)},
+        3,
+        3,
+        {"one": 1.0, "last": [2]},
+    ),
+    "gain_above_one": Net(  # a gain that is stored as what it has above one, 4; O(4), 6
+        f"o = Add(one, g) e = MatMul(x, w) {rms('e', 'n', 'o')} y = MatMul(n, a)",
+        {"w": (5, 4), "g": (4,), "a": (4, 6)},
+        {"x": (5,)},
+        2,
+        10,
+        {**RMS, "one": 1.0},
+    ),
+}
+
+TURNED = {**POSITIVE, **MODULATED, **QUERIES, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}

@@ -259,11 +259,11 @@ class Context:
 
     @cached_property
     def _bearers(self) -> dict[int, list[str]]:
-        """Leaf -> the computed tensors that hold it."""
+        """Leaf -> the computed tensors that hold it, but for those that are other functions in another gauge."""
         values, _ = self._values
         held: dict[int, list[str]] = {}
         for name, axes in self.structure.axes.of.items():
-            if name in values and values[name].bases is not None:
+            if name in values and values[name].bases is not None and name not in self.structure.unsettled:
                 for leaf in {x for f in axes for x in self.structure.axes.factors.leaves(f)}:
                     held.setdefault(leaf, []).append(name)
         return held

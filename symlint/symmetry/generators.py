@@ -17,6 +17,7 @@ from symlint.symmetry.actions.scaling import SignFlip, TensorRescaling, UnitResc
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
+from symlint.symmetry.charges.offsets import met
 from symlint.symmetry.charges.span import independent
 from symlint.symmetry.charges.unknowns import Charge, Variables
 from symlint.symmetry.kinds.branches import branches
@@ -122,12 +123,8 @@ def nearly(variables: Variables, exact: Mapping[int, Sequence[Charge]]) -> Itera
 
 
 SYSTEMS: dict[Kind, type[System]] = {"rescaling": Rescaling, "sign": Sign, "rotation": Linear}
-KINDS: dict[Kind, type[UnitRescaling | SignFlip | InvertibleMap]] = {
-    "rescaling": UnitRescaling,
-    "sign": SignFlip,
-    "rotation": InvertibleMap,
-}
-"""What acts by the charges that each system has found."""
+SCALINGS: dict[Kind, type[UnitRescaling | SignFlip]] = {"rescaling": UnitRescaling, "sign": SignFlip}
+"""What multiplies units by the charges that each system has found."""
 
 
 class Generators:
@@ -176,7 +173,7 @@ class Generators:
                 found = [c for c in by_leaf.get(leaf, []) if kind != "rotation" or _invertible(c)]
                 suffixes = _suffixes(len(found) + len(turns) * (kind == "rotation"))
                 for charge, suffix in zip(found, suffixes, strict=False):
-                    made = KINDS[kind](f"{space}.{kind}{suffix}", space, leaf, self._beside(leaf, charge), charge)
+                    made = self._charged(kind, f"{space}.{kind}{suffix}", leaf, charge)
                     yield made
                     if isinstance(made, InvertibleMap):
                         yield from unseen(made, self.program, self.axes, self.expansion, full)
@@ -195,7 +192,7 @@ class Generators:
             numbers[leaf] += 1
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             name = f"{space}.rescaling.nearly.{numbers[leaf]}"
-            yield UnitRescaling(name, space, leaf, self._beside(leaf, charge), charge)
+            yield self._charged("rescaling", name, leaf, charge)
 
     def whole(self, scalings: Sequence[Charge], suffix: str = "") -> Iterator[Action]:
         """The scalings of whole tensors."""
@@ -220,6 +217,13 @@ class Generators:
     def _turn(self, name: str, space: str, leaf: int, turn: Turn) -> Action:
         beside = self._beside(leaf, turn.charge)
         return OrthogonalMap(name, space, leaf, beside, turn.charge, fixes_ones=turn.fixes_ones, frames=turn.frames)
+
+    def _charged(self, kind: Kind, name: str, leaf: int, charge: Charge) -> Action:
+        space, beside = self.names[leaf], self._beside(leaf, charge)
+        if kind == "rotation":
+            return InvertibleMap(name, space, leaf, beside, charge)
+        moved = tuple(met(self.variables.offsets, {o.tensor for o in charge}))
+        return SCALINGS[kind](name, space, leaf, beside, charge, offsets=moved)
 
     def _beside(self, leaf: int, charge: Charge) -> tuple[int, ...]:
         """The factors on whose index the gauge may depend."""

@@ -11,7 +11,7 @@ from symlint.program.steps import Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
-from symlint.symmetry.actions.scaling import Rescaling
+from symlint.symmetry.actions.scaling import Rescaling, Scaling
 from symlint.symmetry.actions.translation import Shift
 
 __all__ = ["Action", "Structure"]
@@ -38,8 +38,14 @@ class Structure:
     def rescalings(self) -> tuple[Rescaling, ...]:
         """The rescalings, of units and of whole tensors, that multiply every weight that they move."""
         bent = self.program.positives.keys()
-        found = (a for a in self.actions.values() if isinstance(a, Rescaling))
+        found = (a for a in self.actions.values() if isinstance(a, Rescaling) and not a.offsets)
         return tuple(a for a in found if bent.isdisjoint(o.tensor for o in a.charge))
+
+    @cached_property
+    def unsettled(self) -> frozenset[str]:
+        """The tensors between a bias and a constant that it takes along: only the sum says what their units are."""
+        offsets = (o for a in self.actions.values() if isinstance(a, Scaling) for o in a.offsets)
+        return frozenset(name for o in offsets for back in o.way.steps for name in back.step.results)
 
     @cached_property
     def rotations(self) -> tuple[Rotation, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import planting
 import pytest
 from corpora import ROOT
 from test_planted import SHARED, ZOO, Found, found, normal, params, written
+from turned_networks import MODULATED
 
 from symlint.audit.engine import audit
 from symlint.lint.finding import Finding, Level
@@ -297,3 +299,33 @@ def test_the_planted_flaws_are_what_is_compared(name, shared, tmp_path):
     told: Found = found(planted)
     assert len(told) == count > 2
     assert all(f.level > Level.NOTE for f in findings(planted))
+
+
+CONDITION = 6
+"""Numbers that tell a modulated layer its scales: enough that two rows are not alike by chance."""
+UNITS: dict[str, dict[str, tuple[int, list[int]]]] = {
+    "modulated": {"a": (1, [0]), "p": (0, [0]), "b": (1, [0]), "q": (0, [0]), "c": (1, [0]), "r": (0, [0])},
+    "modulated_tokens": {"a": (1, [0]), "p": (0, [0]), "b": (0, [0, 4]), "q": (0, [0, 4])},
+    "modulated_channels": {"a": (0, [0]), "p": (0, [0]), "b": (1, [0]), "q": (0, [0])},
+}
+"""Small networks with a layer that is modulated: weight -> the axis of its units, and where these begin."""
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_equal_units_of_a_modulated_layer_in_every_gauge(name, tmp_path):
+    """A scale that is one more than a bias says is multiplied as a whole: multiples of it are not those of the bias."""
+    net = MODULATED[name]
+    wide = {w: tuple(CONDITION if n == 2 and w in "bc" else n for n in shape) for w, shape in net.weights.items()}
+    net = replace(net, weights=wide, inputs={**net.inputs, "z": (CONDITION,)})
+    values = net.values()
+    for weight, (axis, starts) in UNITS[name].items():
+        units = np.moveaxis(values[weight], axis, 0)
+        for start in starts:
+            units[start + 1] = units[start]
+    onnx.save(net.model("float32", values), tmp_path / "equal.onnx")
+    assert [(rule, units) for rule, _, units, _ in found(tmp_path / "equal.onnx")] == [("SYM201", [0, 1])]
+    structure = examine(load(str(tmp_path / "equal.onnx")))[1]
+    for seed in range(3):
+        moved = teleport(structure, select(structure, None, ["rescaling", "sign"]), seed)
+        write(tmp_path / "equal.onnx", moved, tmp_path / "moved.onnx")
+        assert [(rule, units) for rule, _, units, _ in found(tmp_path / "moved.onnx")] == [("SYM201", [0, 1])]

@@ -344,6 +344,23 @@ def excite(b: Builder, x: Value, inside: Inside) -> Value:
 
 
 @block()
+def modulated(b: Builder, x: Value, inside: Inside) -> Value:
+    """Channels scaled by one more than what the mean of all says, and shifted by what it says."""
+    rest = [k for k, d in enumerate(x.shape) if d != BATCH and k != x.axis]
+    mean = Value(b.mean(x, rest), x.layout, tuple(1 if k in rest else d for k, d in enumerate(x.shape))) if rest else x
+    n = x.width
+    told = activate(b, b.linear(mean, 6))
+    if b.chance(0.5):
+        shift, scale = b.split(b.linear(told, 2 * n).name, [n, n], x.axis)
+    else:
+        shift, scale = b.linear(told, n).name, b.linear(told, n).name
+    one = b.numbers(1.0)
+    above = b.add(scale, one) if b.chance(0.7) else b.node("Sub", one, scale)
+    made = b.node("Mul", activate(b, b.linear(x, n)).name, above)
+    return x.of(b.add(made, shift) if b.chance(0.7) else made)
+
+
+@block()
 def some_channels(b: Builder, x: Value, inside: Inside) -> Value:
     """All channels in another order, by a stored index."""
     order = b.rng.permutation(x.width)

@@ -15,6 +15,8 @@ from symlint.program.arithmetic import compute
 from symlint.program.functions import Parity
 from symlint.program.steps import GRID, Pointwise
 
+SLACK = 1e-6
+"""Of numbers that cancel in part: what rounding makes of the sum, relative to each of them."""
 LARGE = 1 << 14
 """Elements of a weight from which on what comes of it is worked out later."""
 
@@ -110,14 +112,20 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     rank = len(shape)
     scales = [_lifted(v.slim.astype(np.float64) * s / divide, rank) for v, s in zip(values, signs, strict=True)]
     moving = [k for k, v in enumerate(values) if v.bases is not None]
-    if len(values) == 2 and len(moving) == 1 and values[moving[0]].shape == shape:
+    parts = names.sums.apart(values[moving[0]]) if len(moving) == 1 else None
+    if len(values) == 2 and len(moving) == 1 and parts is None and values[moving[0]].shape == shape:
         x, lead, fixed = values[moving[0]].labels, scales[moving[0]], scales[1 - moving[0]]
         if x.telling:
             return _offset(names, x, lead, fixed)
     still = [_lifted(v.labels.constant, rank) for v in values]
-    fixed = np.zeros((1,) * rank)
+    fixed, slack = np.zeros((1,) * rank), np.zeros((1,) * rank)
     for numbers, where in zip(scales, still, strict=True):
         fixed = fixed + np.where(where, numbers, 0.0)
+    if parts is not None:
+        values[moving[0]], more = parts
+        more = _lifted(more * signs[moving[0]] / divide, rank)
+        slack = SLACK * (np.abs(fixed) + np.abs(more))
+        fixed = fixed + more
     lead, only, count = np.ones((1,) * rank), None, np.zeros((1,) * rank, np.int64)
     for v, numbers, where in zip(values, scales, still, strict=True):
         if v.bases is None:
@@ -139,14 +147,17 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     def relative() -> Iterator[Labels]:
         yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving)
         off = [v.off for v in values]
-        noise = sum((_lifted(one, rank) for one in off if one is not None), np.zeros((1,) * rank))
-        offset, slack = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
-        yield alike(offset, slack if noise.any() else None)
+        noise = sum((_lifted(one, rank) for one in off if one is not None), slack)
+        offset, wide = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
+        yield alike(offset, wide if noise.any() else None)
 
     clear = nothing if nothing.any() else None
     made = names.derive(shape, [values[k].labels for k in moving], relative(), clear=clear)
     if alone.any():
         made = only.where(alone, made)
+    if len(moving) == 1:
+        flat = np.broadcast_arrays(made.written, only.written, fixed / safe)
+        names.sums.add(*(column.reshape(-1) for column in flat))
     return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
 
 

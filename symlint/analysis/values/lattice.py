@@ -11,7 +11,7 @@ other arrays here, have size 1 along axes along which they do not change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from math import gcd, prod
@@ -225,10 +225,50 @@ class _Ranges:
 
 
 @dataclass
+class _Sums:
+    """Which labels are of a base and a number, where the base has several: the label, that of the base, the number."""
+
+    labels: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
+    bases: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
+    numbers: Array = field(default_factory=lambda: np.zeros(0))
+
+    def add(self, made: Labels, bases: Labels, numbers: Array) -> None:
+        """Remember sums; those of a base that has no other are left out."""
+        made, first = np.unique(made, return_index=True)
+        bases, numbers = bases[first], numbers[first]
+        _, place, often = np.unique(bases, return_inverse=True, return_counts=True)
+        kept = (often[place] > 1) & (bases != 0) & (made != 0) & (made != bases)
+        if kept.any():
+            columns = [
+                np.concatenate(pair) for pair in zip(self, (made[kept], bases[kept], numbers[kept]), strict=True)
+            ]
+            order = np.argsort(columns[0], kind="stable")
+            self.labels, self.bases, self.numbers = (column[order] for column in columns)
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter((self.labels, self.bases, self.numbers))
+
+    def apart(self, value: Value) -> tuple[Value, Array] | None:
+        """A value of which labels are known as one of their bases, and what its elements have beside those."""
+        bases = value.bases
+        if bases is None or not len(self.labels) or int(bases.starts.max()) + bases.extent <= self.labels[0]:
+            return None
+        written = bases.written
+        place = np.minimum(np.searchsorted(self.labels, written), len(self.labels) - 1)
+        there = self.labels[place] == written
+        if not there.any():
+            return None
+        inner = Bases(np.where(there, self.bases[place], written), (0,) * written.ndim, bases.shape)
+        return Value(inner, value.slim, value.shape), value.slim * np.where(there, self.numbers[place], 0.0)
+
+
+@dataclass
 class Names:
     """The numbering of bases."""
 
     count: int = 1
+    sums: _Sums = field(default_factory=_Sums)
+    """So that numbers which are added one after another are one number."""
     _still: _Ranges = field(default_factory=_Ranges)
     """The labels of functions that depend on no input."""
 

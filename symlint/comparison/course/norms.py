@@ -29,7 +29,8 @@ def settles(structure: Structure) -> bool:
     """
     shifted = (structure.axes.of[shift.translation.weight] for shift in structure.shifts)
     factors = structure.axes.factors
-    if structure.rotations or len(two_sided(structure)) < len(structure.rescalings):
+    scalings = sum(a.kind == "rescaling" for a in structure.actions.values())
+    if structure.rotations or len(two_sided(structure)) < scalings:
         return False
     return not any(sum(factors.size(f) > 1 for f in axes) > 1 for axes in shifted)
 

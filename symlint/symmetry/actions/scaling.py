@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,10 +14,13 @@ from symlint.model.graph import Array
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Affine, Pointwise
 from symlint.symmetry.actions.base import Action, Orbit
+from symlint.symmetry.charges.offsets import Offset
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.motion.action import scale
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.spaces import Kind
+from symlint.symmetry.translation.absorption import Back
+from symlint.symmetry.translation.element import brought_back
 
 if TYPE_CHECKING:
     from symlint.symmetry.structure import Structure
@@ -28,7 +31,12 @@ SPREAD = float(np.log(3.0))
 
 @dataclass(frozen=True)
 class Scaling(Action):
-    """Units are multiplied by the factors of an element, to the power of the charge."""
+    """Units are multiplied by the factors of an element, to the power of the charge.
+
+    Where a constant is added to them, a bias takes it along.
+    """
+
+    offsets: tuple[Offset, ...] = field(default=(), kw_only=True)
 
     def move(self, weights: Weights, element: Array, *, wrong: bool = False) -> None:
         """Scale all weights; of a batch normalisation gain and bias follow scale and shift."""
@@ -46,6 +54,8 @@ class Scaling(Action):
             elif step.gain not in done:
                 done.add(step.gain)
                 self._affine(weights, step, element)
+        for offset in self.offsets if not wrong else ():
+            self.take_along(weights, offset, element)
 
     def _positive(self, weights: Weights, name: str, step: Pointwise, factor: Array) -> None:
         """What is made of a weight moves, and the weight follows."""
@@ -53,6 +63,16 @@ class Scaling(Action):
         with np.errstate(divide="ignore"):  # what has become zero by rounding stays so
             moved = step.known.undone(self.scaled(weights.structure, name, weights.numbers.value(name), factor))
         weights.put(step.operands[0], moved)
+
+    def take_along(self, weights: Weights, offset: Offset, factor: Array) -> None:
+        """A bias has grown with what it is added to, and grows by what the constant lacks."""
+        program, out = weights.structure.program, offset.step.out
+        shape = [n if k in offset.axes else 1 for k, n in enumerate(program.shapes[out])]
+        added = np.broadcast_to(program.tables[offset.step.operands[offset.table]], shape).astype(np.float64)
+        added = added * offset.step.known.sign(offset.table)
+        lacking = self.scaled(weights.structure, out, added, factor) - added
+        change = brought_back(weights.numbers, Back(offset.step, offset.operand, offset.wave), offset.way, lacking)
+        weights.put(offset.way.weight, weights.get(offset.way.weight) + change)
 
     def _affine(self, weights: Weights, step: Affine, factor: Array) -> None:
         """Scale and shift move; gain and bias follow, and the running statistics stay.

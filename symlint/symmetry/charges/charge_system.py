@@ -110,7 +110,7 @@ def meetings(variables: Variables, step: Pointwise) -> Iterator[Meeting]:
                 absent.append(j)
         out = variables.slots(step.out, k)
         if variables.concerned(out.pattern) or any(variables.concerned(slots.pattern) for _, slots in parts):
-            yield Meeting(out, parts, absent)
+            yield Meeting(k, out, parts, absent)
 
 
 def concatenation(variables: Variables, step: Concat) -> Ties:
@@ -242,13 +242,15 @@ class System(Unknowns):
         known = self.variables.meetings
         if id(step) not in known:
             known[id(step)] = list(meetings(self.variables, step))
-        for out, held, lacking in known[id(step)]:
-            parts = [(slots, d) for j, slots in held if (d := degrees[j]) is not None]
+        offset = self.variables.offsets.get(id(step)) if self.elementwise else None
+        for k, out, held, lacking in known[id(step)]:
+            aside = offset.table if offset is not None and k in offset.axes else None
+            parts = [(slots, d) for j, slots in held if (d := degrees[j]) is not None and j != aside]
             if not self.elementwise and len(parts) < len(held):
                 for slots, _ in parts:
                     self.zero(slots)
                 parts = []
-            self.answer(law, out, parts, absent=any(degrees[j] is not None for j in lacking))
+            self.answer(law, out, parts, absent=any(degrees[j] is not None and j != aside for j in lacking))
 
     def law(self, step: Pointwise) -> Law:
         """How an elementwise function answers to this kind of generator."""

@@ -10,6 +10,7 @@ from symlint.axes.terms import Expansion, Pattern, Term
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
 from symlint.symmetry.charges.linear_system import LinearSystem, Number
+from symlint.symmetry.charges.offsets import offsets
 
 ONE = Fraction(1)
 
@@ -55,6 +56,7 @@ class Contraction(NamedTuple):
 class Meeting(NamedTuple):
     """An axis of an elementwise step: the output's variables, those of operands that have it, and who lacks it."""
 
+    axis: int
     out: Slots
     parts: list[tuple[int, Slots]]
     absent: list[int]
@@ -77,6 +79,8 @@ class Variables:
         self.pairs: dict[int, Ties] = {}
         """What is found of a step, by its identity."""
         self._concerned: dict[Pattern, bool] = {}
+        self.offsets = offsets(program)
+        """Constants that a bias takes along, by the identity of the sum."""
 
     def slots(self, name: str, axis: int) -> Slots:
         """The variables of one axis."""

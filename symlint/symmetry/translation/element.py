@@ -28,6 +28,11 @@ def factors(translation: Translation, numbers: Numbers, size: Array) -> Iterator
     return _Element(translation, numbers).changes(size)
 
 
+def brought_back(numbers: Numbers, last: Back, way: Way, array: Array) -> Array:
+    """The change of a weight that makes the output of the `last` step of its way change by `array`."""
+    return _Backwards(numbers).back(array, Way((last, *way.steps), way.weight, way.wave))
+
+
 def steepness(translation: Translation, numbers: Numbers, size: Array) -> float:
     """How far what takes a bent change back is from nothing that could: the smallest share that a sum has of a length.
 
@@ -47,143 +52,14 @@ def steepness(translation: Translation, numbers: Numbers, size: Array) -> float:
     return min(found, default=1.0)
 
 
-class _Element:
-    def __init__(self, translation: Translation, numbers: Numbers) -> None:
-        self.translation, self.numbers = translation, numbers
+class _Backwards:
+    """From a change of what a weight moves back to that of the weight."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.numbers = numbers
         self.program: Program = numbers.program
-        self.arrays: dict[str, Array] = {}
-        self.waves: dict[str, Wave] = {}
-        self.done: set[str] = set()
 
-    def changes(self, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
-        translation = self.translation
-        source = written(size, translation.wave)
-        if translation.nowhere is not None:
-            yield translation.weight, self._directed(translation.nowhere, source)
-        else:
-            self.arrays[translation.weight], self.waves[translation.weight] = source, translation.wave
-            yield translation.weight, (source,)
-        for visit in translation.visits:
-            for name, change in self._visit(visit):
-                yield name, (change,)
-
-    def _directed(self, nowhere: Nowhere, source: Array) -> tuple[Array, ...]:
-        """A change along the null of what the weight is read with, and the number that it contributes."""
-        step, null = nowhere.step, nowhere.null
-        k = step.operands.index(nowhere.tensor)
-        (label,) = alone(step.specs[k][nowhere.axis], step.sizes)
-        n = step.sizes[label]
-        for back in reversed(nowhere.way.steps):
-            source = self.numbers.apply(back.step, {back.step.operands[back.operand]: source})[back.step.out]  # type: ignore[union-attr]
-        spec = step.specs[1 - k]
-        part = ungroup(source, spec, step.sizes)
-        along = Labelled(direction(null, self.numbers, n), (label,))
-        if not null.vanishes:
-            flat = Labelled(part.values.take([0], axis=part.labels.index(label)), part.labels)
-            kept = step.kept
-            made = multiply(
-                [Labelled(flat.values.squeeze(flat.labels.index(label)), tuple(x for x in flat.labels if x != label))],
-                kept,
-                step.sizes,
-            )
-            for use in (step, *nowhere.others):
-                self.arrays[use.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
-                self.waves[use.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[use.out])))
-        if part.values.shape[part.labels.index(label)] == 1 and all(len(axis) == 1 for axis in spec):
-            apart = np.expand_dims(along.values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
-            ways = [back.step for back in nowhere.way.steps]
-            if all(isinstance(way, Einsum) and len(way.operands) == 1 for way in ways):  # each may be turned alone
-                return self._back(regroup(part, spec, step.sizes), nowhere.way), self._back(apart, nowhere.way)
-        made = multiply([part, along], part.labels, step.sizes)
-        return (self._back(regroup(made, spec, step.sizes), nowhere.way),)
-
-    def _visit(self, visit: Visit) -> Iterator[tuple[str, Array]]:
-        step = visit.step
-        names = [step.operands[k] for k in visit.entering]
-        after = next(iter(visit.made.values()), None)
-        if after is None or after.kind is Kind.ANY or any(n not in self.arrays for n in names):
-            return
-        lead = len(self.waves[names[0]].taken)
-        if isinstance(step, Einsum):
-            made = {step.out: self._contracted(step, visit.entering[0], after, visit.average)}
-        elif step.elementwise:
-            made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
-        else:
-            made = self.numbers.apply(step, {n: self.arrays[n] for n in names}, lead)
-        if visit.bent is not None:
-            yield visit.bent.way.weight, -self._taken(visit.bent, names[0], made[visit.bent.step.out])
-            return
-        for out, array in made.items():
-            if out not in visit.made:
-                continue
-            for k, way in visit.ways:
-                path = (Back(step, k, after), *way.steps)
-                ends = (step.operands[k], *([way.weight] if path[-1].step.elementwise else ()))
-                shared = {name for name in ends if self.program.reads[name] > 1}
-                if self.done.isdisjoint(shared):
-                    yield way.weight, -self._back(array, Way(path, way.weight, way.wave))
-                self.done |= shared
-            if not visit.ways:
-                self.arrays[out], self.waves[out] = array, visit.made[out]
-
-    def sum(self, bent: Nowhere, name: str) -> tuple[Array, float, float]:
-        """The null of what is read, the sum along it, and what the change of it adds to that."""
-        null, shape = bent.null, self.program.shapes[name]
-        n = shape[bent.axis]
-        along = direction(null, self.numbers, n)
-        moved = np.broadcast_to(self.arrays[name], [n if a == bent.axis else 1 for a in range(len(shape))])
-        return along, total(null, self.numbers, n), float(along @ moved.reshape(-1))
-
-    def _taken(self, bent: Nowhere, name: str, made: Array) -> Array:
-        """The change of the weight that makes of what it reads as much as another change of that does."""
-        step, k = bent.step, bent.step.operands.index(name)
-        along, before, more = self.sum(bent, name)
-        (label,) = alone(step.specs[k][bent.axis], step.sizes)
-        spec = step.specs[1 - k]
-        held = {x for axis in spec for x in axis}
-        part = ungroup(made, step.result, step.sizes)
-        part = _first(part, {x for x in part.labels if x not in held})
-        whole = multiply([part, Labelled(along / (before + more), (label,))], held, step.sizes)
-        return self._back(regroup(whole, spec, step.sizes), bent.way)
-
-    def _ranked(self, name: str, out: str, lead: int) -> Array:
-        """A change with as many axes behind the leading ones as the output has."""
-        x, rank = self.arrays[name], len(self.program.shapes[out])
-        return x.reshape((*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:]))
-
-    def _contracted(self, step: Einsum, k: int, after: Wave, average: Null | None) -> Array:
-        """A contraction; the axes of the base that are summed over stay, in front."""
-        before = self.waves[step.operands[k]]
-        front = tuple((f"~{a}",) for a in sorted(before.taken))
-        spec = step.specs[k]
-        mine = ungroup(self.arrays[step.operands[k]], (*front, *spec), step.sizes)
-        fixed = self.numbers.program.fixed
-        parts = [mine]
-        for j, name in enumerate(step.operands):
-            if j != k and name in fixed:
-                parts.append(ungroup(self.numbers.value(name), step.specs[j], step.sizes))
-        named: dict[str, str] = {}
-        if after.kind is Kind.LINEAR and before.kind is Kind.CONSTANT:
-            j = step.operands.index(after.base)
-            named = {axis[0]: f"~{a}" for a, axis in enumerate(step.specs[j]) if axis and a in after.taken}
-        elif after.kind is Kind.LINEAR:
-            named = {
-                axis[0]: f"~{before.where[a]}"
-                for a, axis in enumerate(spec)
-                if len(axis) == 1 and before.where[a] in after.taken
-            }
-        if average is not None:
-            j = next(j for j, n in enumerate(step.operands) if j != k and n not in fixed)
-            summed = {x for axis in step.specs[j] for x in axis} - step.kept
-            if average.mixed:
-                parts.append(ungroup(mass(average, self.numbers), step.specs[j], step.sizes))
-            parts = [_squeezed(part, summed) for part in parts]
-        parts = [Labelled(p.values, tuple(named.get(x, x) for x in p.labels)) for p in parts]
-        result = (*((f"~{a}",) for a in sorted(after.taken)), *step.result)
-        return regroup(multiply(parts, {x for axis in result for x in axis}, step.sizes), result, step.sizes)
-
-    # -- backwards --------------------------------------------------------------------------------------------------
-    def _back(self, array: Array, way: Way) -> Array:
+    def back(self, array: Array, way: Way) -> Array:
         """The change of a weight that makes the first output of its way change by `array`."""
         for back in way.steps:
             array = self._undone(back, array)
@@ -260,6 +136,142 @@ class _Element:
         part = Labelled(part.values, tuple(names.get(x, x) for x in part.labels))
         part = _first(part, {x for x in part.labels if x not in mine})
         return regroup(part, spec, step.sizes)
+
+
+class _Element(_Backwards):
+    def __init__(self, translation: Translation, numbers: Numbers) -> None:
+        super().__init__(numbers)
+        self.translation = translation
+        self.arrays: dict[str, Array] = {}
+        self.waves: dict[str, Wave] = {}
+        self.done: set[str] = set()
+
+    def changes(self, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
+        translation = self.translation
+        source = written(size, translation.wave)
+        if translation.nowhere is not None:
+            yield translation.weight, self._directed(translation.nowhere, source)
+        else:
+            self.arrays[translation.weight], self.waves[translation.weight] = source, translation.wave
+            yield translation.weight, (source,)
+        for visit in translation.visits:
+            for name, change in self._visit(visit):
+                yield name, (change,)
+
+    def _directed(self, nowhere: Nowhere, source: Array) -> tuple[Array, ...]:
+        """A change along the null of what the weight is read with, and the number that it contributes."""
+        step, null = nowhere.step, nowhere.null
+        k = step.operands.index(nowhere.tensor)
+        (label,) = alone(step.specs[k][nowhere.axis], step.sizes)
+        n = step.sizes[label]
+        for back in reversed(nowhere.way.steps):
+            source = self.numbers.apply(back.step, {back.step.operands[back.operand]: source})[back.step.out]  # type: ignore[union-attr]
+        spec = step.specs[1 - k]
+        part = ungroup(source, spec, step.sizes)
+        along = Labelled(direction(null, self.numbers, n), (label,))
+        if not null.vanishes:
+            flat = Labelled(part.values.take([0], axis=part.labels.index(label)), part.labels)
+            kept = step.kept
+            made = multiply(
+                [Labelled(flat.values.squeeze(flat.labels.index(label)), tuple(x for x in flat.labels if x != label))],
+                kept,
+                step.sizes,
+            )
+            for use in (step, *nowhere.others):
+                self.arrays[use.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
+                self.waves[use.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[use.out])))
+        if part.values.shape[part.labels.index(label)] == 1 and all(len(axis) == 1 for axis in spec):
+            apart = np.expand_dims(along.values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
+            ways = [back.step for back in nowhere.way.steps]
+            if all(isinstance(way, Einsum) and len(way.operands) == 1 for way in ways):  # each may be turned alone
+                return self.back(regroup(part, spec, step.sizes), nowhere.way), self.back(apart, nowhere.way)
+        made = multiply([part, along], part.labels, step.sizes)
+        return (self.back(regroup(made, spec, step.sizes), nowhere.way),)
+
+    def _visit(self, visit: Visit) -> Iterator[tuple[str, Array]]:
+        step = visit.step
+        names = [step.operands[k] for k in visit.entering]
+        after = next(iter(visit.made.values()), None)
+        if after is None or after.kind is Kind.ANY or any(n not in self.arrays for n in names):
+            return
+        lead = len(self.waves[names[0]].taken)
+        if isinstance(step, Einsum):
+            made = {step.out: self._contracted(step, visit.entering[0], after, visit.average)}
+        elif step.elementwise:
+            made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
+        else:
+            made = self.numbers.apply(step, {n: self.arrays[n] for n in names}, lead)
+        if visit.bent is not None:
+            yield visit.bent.way.weight, -self._taken(visit.bent, names[0], made[visit.bent.step.out])
+            return
+        for out, array in made.items():
+            if out not in visit.made:
+                continue
+            for k, way in visit.ways:
+                path = (Back(step, k, after), *way.steps)
+                ends = (step.operands[k], *([way.weight] if path[-1].step.elementwise else ()))
+                shared = {name for name in ends if self.program.reads[name] > 1}
+                if self.done.isdisjoint(shared):
+                    yield way.weight, -self.back(array, Way(path, way.weight, way.wave))
+                self.done |= shared
+            if not visit.ways:
+                self.arrays[out], self.waves[out] = array, visit.made[out]
+
+    def sum(self, bent: Nowhere, name: str) -> tuple[Array, float, float]:
+        """The null of what is read, the sum along it, and what the change of it adds to that."""
+        null, shape = bent.null, self.program.shapes[name]
+        n = shape[bent.axis]
+        along = direction(null, self.numbers, n)
+        moved = np.broadcast_to(self.arrays[name], [n if a == bent.axis else 1 for a in range(len(shape))])
+        return along, total(null, self.numbers, n), float(along @ moved.reshape(-1))
+
+    def _taken(self, bent: Nowhere, name: str, made: Array) -> Array:
+        """The change of the weight that makes of what it reads as much as another change of that does."""
+        step, k = bent.step, bent.step.operands.index(name)
+        along, before, more = self.sum(bent, name)
+        (label,) = alone(step.specs[k][bent.axis], step.sizes)
+        spec = step.specs[1 - k]
+        held = {x for axis in spec for x in axis}
+        part = ungroup(made, step.result, step.sizes)
+        part = _first(part, {x for x in part.labels if x not in held})
+        whole = multiply([part, Labelled(along / (before + more), (label,))], held, step.sizes)
+        return self.back(regroup(whole, spec, step.sizes), bent.way)
+
+    def _ranked(self, name: str, out: str, lead: int) -> Array:
+        """A change with as many axes behind the leading ones as the output has."""
+        x, rank = self.arrays[name], len(self.program.shapes[out])
+        return x.reshape((*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:]))
+
+    def _contracted(self, step: Einsum, k: int, after: Wave, average: Null | None) -> Array:
+        """A contraction; the axes of the base that are summed over stay, in front."""
+        before = self.waves[step.operands[k]]
+        front = tuple((f"~{a}",) for a in sorted(before.taken))
+        spec = step.specs[k]
+        mine = ungroup(self.arrays[step.operands[k]], (*front, *spec), step.sizes)
+        fixed = self.numbers.program.fixed
+        parts = [mine]
+        for j, name in enumerate(step.operands):
+            if j != k and name in fixed:
+                parts.append(ungroup(self.numbers.value(name), step.specs[j], step.sizes))
+        named: dict[str, str] = {}
+        if after.kind is Kind.LINEAR and before.kind is Kind.CONSTANT:
+            j = step.operands.index(after.base)
+            named = {axis[0]: f"~{a}" for a, axis in enumerate(step.specs[j]) if axis and a in after.taken}
+        elif after.kind is Kind.LINEAR:
+            named = {
+                axis[0]: f"~{before.where[a]}"
+                for a, axis in enumerate(spec)
+                if len(axis) == 1 and before.where[a] in after.taken
+            }
+        if average is not None:
+            j = next(j for j, n in enumerate(step.operands) if j != k and n not in fixed)
+            summed = {x for axis in step.specs[j] for x in axis} - step.kept
+            if average.mixed:
+                parts.append(ungroup(mass(average, self.numbers), step.specs[j], step.sizes))
+            parts = [_squeezed(part, summed) for part in parts]
+        parts = [Labelled(p.values, tuple(named.get(x, x) for x in p.labels)) for p in parts]
+        result = (*((f"~{a}",) for a in sorted(after.taken)), *step.result)
+        return regroup(multiply(parts, {x for axis in result for x in axis}, step.sizes), result, step.sizes)
 
 
 def _rebased(
