@@ -138,6 +138,21 @@ def test_a_mask_of_infinities_hides_no_width(tmp_path):
     assert row["rank"] == 9
 
 
+def test_what_nothing_reads_is_in_no_norm(tmp_path):
+    rng = np.random.default_rng(0)
+    v, w = rng.normal(size=(9, 16)), rng.normal(size=(16, 3))
+    w[2] = 0
+    told = []
+    for scale in (1.0, 1000.0):
+        v[:, 2] *= scale
+        path = written(
+            tmp_path / "dead.onnx", "a = MatMul(x, v) h = Relu(a) y = MatMul(h, w)", {"v": v, "w": w}, (None, 9)
+        )
+        told += [(row["written_norm"], row["read_norm"]) for row in rows(path)]
+    assert told[0] == told[1]
+    assert told[0][0] == pytest.approx(told[0][1], rel=1e-3)
+
+
 def test_numbers_of_a_narrow_table_are_never_cut(tmp_path):
     found = profile(network(tmp_path, 24, 4))
     for width in (72, 80, 140):

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symlint.comparison.change.weights import Change, Pairs
 from symlint.comparison.matching.units import Matching
 from symlint.evidence.context import Context
 from symlint.model.graph import Array
-from symlint.symmetry.gauge.balance import gauge
+from symlint.symmetry.gauge.balance import least_norm
 from symlint.symmetry.gauge.scales import Scales, two_sided
 
 ALIKE = 1e-4
@@ -21,18 +22,39 @@ SHARE = 1e-3
 COARSE = {"float16": 50.0, "bfloat16": 400.0}
 
 
-def canonical(context: Context) -> Mapping[str, Array]:
-    """Stored tensor -> its values in the gauge of least norm, for those that it moves."""
+def canonical(context: Context, *, buried: bool = False) -> Mapping[str, Array]:
+    """Stored tensor -> its values in the gauge of least norm, for those that it moves.
+
+    Args:
+        context: the network.
+        buried: whether what belongs to dead units becomes zero. Scales let it vanish, and no gauge is the least.
+    """
     actions = two_sided(context.structure)
     if not actions or not finite(context):
         return {}
     scales = Scales(context.structure, actions)
     try:
         with np.errstate(all="ignore"):
-            found = scales.apply(gauge(scales, "norm"))
+            logs, dead = least_norm(scales)
+            found = scales.apply(logs)
     except (ArithmeticError, ValueError, np.linalg.LinAlgError):
         return {}
-    return found if all(np.isfinite(v).all() for v in found.values()) else {}
+    if not all(np.isfinite(v).all() for v in found.values()):
+        return {}
+    return _buried(scales, dead, found) if buried and dead.any() else found
+
+
+def _buried(scales: Scales, dead: NDArray[np.bool_], found: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The same tensors, and others, with zeros where dead scales meet them."""
+    program, marks, made = scales.structure.program, np.append(dead, False), dict(found)
+    for name in scales.tensors():
+        met = [marks[hold.scales] for hold in scales.holds(name) if hold.power]
+        if name in program.weights and any(mark.any() for mark in met):
+            stored = program.weights[name]
+            values = made[stored] if stored in made else program.model.tensors[stored].read().astype(np.float64)
+            here = np.any([np.broadcast_to(mark, program.shapes[name]) for mark in met], axis=0)
+            made[stored] = np.where(here.reshape(values.shape), 0.0, values)
+    return made
 
 
 def finite(context: Context) -> bool:

@@ -88,7 +88,7 @@ class _Measured:
     def __init__(self, context: Context, report: Report) -> None:
         self.context = context
         self.balanced = finite(context) and settles(context.structure)
-        self.states = States(context, canonical(context.as_judged()) if self.balanced else {})
+        self.states = States(context, canonical(context.as_judged(), buried=True) if self.balanced else {})
         self.passages = Passages(context.structure.program)
         self.saves: dict[str, int] = defaultdict(int)
         for finding in report.findings:

@@ -95,6 +95,13 @@ def gauge(scales: Scales, aim: Aim) -> Array:
     return _gauge(scales, aim, CLOSE)[0]
 
 
+def least_norm(scales: Scales) -> tuple[Array, NDArray[np.bool_]]:
+    """The logarithms of the scales that lead to the minimum-norm gauge, and which are dead and stay: shape (count,)."""
+    squares = [table(scales.size(n) ** 2, list(scales.holds(n)), scales.count, 2) for n in scales.tensors()]
+    dead, least = _least_norm(scales, squares, CLOSE)
+    return least, dead
+
+
 def _gauge(scales: Scales, aim: Aim, close: float) -> tuple[Array, Array, NDArray[np.bool_]]:
     """The logarithms that lead to the balanced and to the minimum-norm gauge, shape (count,), and the dead scales."""
     count = scales.count
