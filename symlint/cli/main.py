@@ -30,6 +30,10 @@ COMMANDS = {
     "teleport": ("symlint.cli.commands.teleport_model", "Move the weights along the symmetries; the function stays."),
     "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),
     "equivariance": ("symlint.cli.commands.functions.equivariance", "Show how invariant or equivariant a network is."),
+    "symmetrise": (
+        "symlint.cli.commands.functions.symmetrise",
+        "Write the average of a network over a group of moves.",
+    ),
     "diff": ("symlint.cli.commands.diff_files", "Compare two files of one network: findings, weights, spaces."),
     "align": (
         "symlint.cli.commands.align_files",

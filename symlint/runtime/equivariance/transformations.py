@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import gcd
 
@@ -50,7 +50,7 @@ class Transformation:
     size: int = 0
     """Of the axes of inputs that it moves; of a turn and a sign nothing depends on it."""
     step: int = 1
-    """By how many places it shifts."""
+    """By how many places it shifts, or how many quarters it turns."""
     order: tuple[int, ...] = ()
     """Of a permutation: where each place gets its number from."""
 
@@ -64,6 +64,13 @@ class Transformation:
             return np.array(self.order)
         return None
 
+    @property
+    def inverse(self) -> Transformation:
+        """What takes it back."""
+        if self.name in ("shift", "turn"):
+            return replace(self, step=(4 if self.name == "turn" else self.size) - self.step)
+        return replace(self, order=tuple(np.argsort(self.order).tolist())) if self.order else self
+
     def moved(self, values: Array, place: Place) -> Array:
         """An array after this was done to some of its axes."""
         if place.indices:
@@ -73,7 +80,7 @@ class Transformation:
         if self.name == "sign":
             return -values
         if self.name == "turn":
-            return np.rot90(values, axes=(place.axes[0], place.axes[1]))
+            return np.rot90(values, self.step, (place.axes[0], place.axes[1]))
         order = self.along(values.shape[place.axes[0]])
         assert order is not None
         return values.take(order, place.axes[0])
