@@ -98,6 +98,7 @@ def fix(
     inputs: Mapping[str, Array] | None = None,
     states: bool = False,
     shrink_states: bool = False,
+    canonical: bool = False,
 ) -> tuple[onnx.ModelProto, Repairs]:
     """A smaller network that computes the same function, proven in onnxruntime, and what was done.
 
@@ -110,6 +111,7 @@ def fix(
         inputs: values of inputs, by name, on which the proof is made as well.
         states: whether loops of states are closed: then whole sequences from the start stay, and not single steps.
         shrink_states: whether states may get narrower as well, which their callers have to know.
+        canonical: whether units and weights go where equal networks are equal files.
 
     What the configuration accepts is left alone. Where nothing is repaired the first is the model as it was read.
     """
@@ -138,6 +140,7 @@ def fix(
             spared=left.repairs,
             closed=settings.with_states if states or shrink_states else None,
             shrinks=shrink_states,
+            canonical=canonical,
         )
         found = repaired(file.path, Path(folder), wish)
         named = replace(found, model=replace(found.model, path=file.name))

@@ -18,7 +18,9 @@ from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.redundant_tensors import spare
 from symlint.repair.alignment import aligned
-from symlint.repair.balancing import balancing
+from symlint.repair.gauges.balancing import balancing
+from symlint.repair.gauges.canonical import canonical
+from symlint.repair.gauges.reach import reach
 from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing
 from symlint.repair.result import Done, Fixed, Left, Outcome, Wish
 from symlint.repair.sharing import shared
@@ -26,6 +28,7 @@ from symlint.repair.states import Shrunk, shrunk
 from symlint.repair.storage import outside, save
 from symlint.repair.units.absorbing import absorbed
 from symlint.repair.worker import Worker
+from symlint.runtime.halves import Halves
 from symlint.runtime.proof import Proof, prove
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Symmetry
@@ -120,6 +123,10 @@ class _Fix:
             done.append(one)
         if self.wish.balances:
             path, done = self._balance(path, done)
+        if self.wish.reaches:
+            path, done = self._reached(path, done)
+        if self.wish.canonical:
+            path, done = self._canonical(path, done)
         path, done = self._shared(path, done)
         narrower = shrunk(self.model, self._read(path)) if done and self.wish.shrinks else ()
         if done:
@@ -266,6 +273,40 @@ class _Fix:
             return path, done
         self.proof = proof
         return out, [*done, *made.done]
+
+    def _reached(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
+        """The weights at scales under which float16 holds all values, if that holds and float16 gains by it."""
+        model = self._read(path)
+        with Halves(model, self.wish.seed, self.wish.given) as halves:
+            found = reach(model, halves.largest())
+            if found is None:
+                return path, done
+            out = self._next()
+            save(found.file(), out, self.least)
+            before, after = halves.judged(path), halves.judged(out)
+        if before is None or after is None or not after.error < before.error:
+            return path, done
+        proof = self._proven(out)
+        self.proof = proof if proof.outcome == "held" else self.proof or proof
+        if proof.outcome != "held":
+            return path, done
+        where, told = f"{len(found.moved)} tensors", "values were beyond float16; powers of two took them back"
+        gain = f"in float16 the outputs were {before}, and are {after}"
+        return out, [*done, Done("SYM702", "half-precision-range", where, 0, 0, told, gains=(gain,))]
+
+    def _canonical(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
+        """The weights in canonical form, if that holds."""
+        values = canonical(examine(self._read(path))[1])
+        if not values:
+            return path, done
+        out = self._next()
+        write(path, values, out)
+        proof = self._proven(out)
+        self.proof = proof if proof.outcome == "held" else self.proof or proof
+        if proof.outcome != "held":
+            return path, done
+        told = "units are in canonical order and weights in canonical gauge"
+        return out, [*done, Done("canonical", "canonical-form", f"{len(values)} tensors", 0, 0, told)]
 
     def _shared(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The file without what it stores for nothing, after all repairs, so that these see each tensor for itself."""

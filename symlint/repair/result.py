@@ -32,6 +32,8 @@ class Done:
     reason: str
     bytes: int = 0
     """How many bytes of the file that makes needless, where the repair is of what is stored alone."""
+    gains: tuple[str, ...] = ()
+    """What it was measured to gain, a line each, where another gauge was chosen by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Wish:
     """Whether biases that others can take over go."""
     balance: bool = False
     """Whether the weights go to the gauge that 8 bits round least."""
+    canonical: bool = False
+    """Whether the weights go to the one place that stands for their orbit."""
     evidence: Collection[str] = ("exact",)
     """The evidence of findings that is acted on."""
     asked: Asked = field(default_factory=Asked)
@@ -148,6 +152,11 @@ class Wish:
     """Gives the model its states, of which whole sequences stay the same then; None where any value of them counts."""
     shrinks: bool = False
     """Whether states may become narrower, so that their callers keep fewer numbers."""
+
+    @property
+    def reaches(self) -> bool:
+        """Whether whole tensors may go to scales that float16 holds."""
+        return self.asked.target == "float16" and any("float16" in rule.targets for rule in self.rules)
 
     @property
     def balances(self) -> bool:

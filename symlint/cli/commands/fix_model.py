@@ -74,6 +74,7 @@ class Alignment(click.ParamType[int]):
 )
 @click.option("--absorb", is_flag=True, help="Also drop the biases that others can take over.")
 @click.option("--balance", is_flag=True, help="Also put the weights where int8 rounds them least.")
+@click.option("--canonical", is_flag=True, help="Also put units and weights where equal networks are equal files.")
 @click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: balances scales bad for it.")
 @click.option(
     "--input", "inputs", multiple=True, callback=named_arrays, metavar="NAME:FILE.npy", help="Prove on this as well."
@@ -107,6 +108,8 @@ def command(ctx: click.Context, /, models: tuple[str, ...], form: str, color: st
 
     if asked["shrinks"] and asked["loops"].find is False:
         raise UsageProblem("--shrink-states is for states, and --states none knows none")
+    if asked["canonical"] and (asked["balance"] or asked["target"]):
+        raise UsageProblem("--canonical chooses the scales itself: leave out --balance and --target")
     where = Destination(asked["output"], asked["out_dir"], asked["in_place"], asked["dry_run"])
     settings = Configurations(asked["config"], target=asked["target"], **asked["loops"].settings)
     files, missing = find(models, lambda file: settings.of(file).excludes(file))
@@ -202,6 +205,7 @@ def _wish(settings: Settings, asked: Mapping[str, Any], spared: Sequence[Spared]
         given={name: read_array(file) for name, file in asked["inputs"].items()},
         absorb=asked["absorb"],
         balance=asked["balance"],
+        canonical=asked["canonical"],
         evidence=SAFETY[asked["safety"]],
         asked=settings.asked(rules()),
         spared=spared,

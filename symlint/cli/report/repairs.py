@@ -138,6 +138,9 @@ def _blocks(one: Repaired) -> Iterator[RenderableType]:
     if fixed.done:
         yield _costs(fixed)
         yield Text("")
+    if gains := [gain for done in fixed.done for gain in done.gains]:
+        yield from (Text(printable(gain)) for gain in gains)
+        yield Text("")
     if fixed.variants:
         yield _widths(fixed)
         yield Text("")

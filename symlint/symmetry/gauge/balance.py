@@ -69,7 +69,7 @@ def balanced(structure: Structure, aim: Aim = "rounding", actions: Collection[st
 
 def place(structure: Structure, aim: Aim, only: Collection[str] | None = None, close: float = CLOSE) -> Place | None:
     """The balanced gauge, to within a step of `close` in the logarithms; None without free scales."""
-    if _quantised(structure.program.model.graph):
+    if quantised(structure.program.model.graph):
         return None
     wild = _wild(structure)
     actions = [a for a in two_sided(structure) if only is None or a.id in only]
@@ -173,5 +173,6 @@ def behind(structure: Structure, name: str) -> set[str]:
     return {program.weights[n] for n in (step.gain, step.bias)} if step else set()
 
 
-def _quantised(graph: Graph) -> bool:
+def quantised(graph: Graph) -> bool:
+    """Whether a network holds quantised operators."""
     return any(word in node.op for node in graph.walk() for word in QUANTISED)

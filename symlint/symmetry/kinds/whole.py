@@ -6,7 +6,7 @@ still be free. Every tensor has one exponent; the equations are those of the res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 
 from symlint.program.dispatch import dispatched
@@ -49,14 +49,27 @@ def scalings(program: Program, *, nearly: bool = False) -> list[Charge]:
     return system.solve()
 
 
+def powers(program: Program, loose: Collection[str]) -> list[dict[str, Fraction]]:
+    """Independent scalings as what they do to every tensor: its exponent, a whole number, where it is not zero.
+
+    The `loose` constants scale as weights do: an epsilon among them, a written-out normalisation takes any scale away.
+    So do those that have theirs inside, as if they had none.
+    """
+    system = _Exponents(program, nearly=True, loose=loose)
+    for step in program.steps:
+        system.step(step)
+    names = {number: name for name, number in system.number.items()}
+    return [{names[v]: c for v, c in found.items() if c} for found in system.system.solve(names)]
+
+
 class _Exponents:
-    def __init__(self, program: Program, *, nearly: bool) -> None:
+    def __init__(self, program: Program, *, nearly: bool, loose: Collection[str] = ()) -> None:
         self.program, self.nearly = program, nearly
         self.number = {name: k for k, name in enumerate(program.shapes)}
         self.system = LinearSystem()
         statistics = {n for step in program.batch_norms for n in step.operands}
         self.free = {n for n in program.weights if n not in program.detached and n not in statistics}
-        for name in (*program.ends, *program.tables, *program.detached):
+        for name in {*program.ends, *program.tables, *program.detached}.difference(loose):
             self.still(name)
         for loop in (loop for loop in program.loops if not loop.flows):
             self.equal(loop.output, loop.input)
