@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,19 +194,44 @@ def browser() -> str | None:
     return named or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
+def dumped(page: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """What a browser has made of a page, and what it has said."""
+    file = folder / "page.html"
+    file.write_text(page, encoding="utf-8")
+    command = [
+        browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'user'}",
+        "--enable-logging=stderr", "--dump-dom", *more, file.as_uri(),
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser() is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("name", ["audit", "profile", "course"])
 def test_a_browser_shows_it_without_a_word_on_the_console(made, name, tmp_path):
-    file = tmp_path / "page.html"
-    file.write_text(made[name], encoding="utf-8")
-    command = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}",
-        "--enable-logging=stderr", "--dump-dom", file.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = dumped(made[name], tmp_path)
     assert "CONSOLE" not in done.stderr
     assert re.search(r'class="js"', done.stdout)
     shown = re.search(r"data-left[^>]*>(\d+) of (\d+)<", done.stdout)
     assert shown
     assert shown[1] == shown[2] != "0"
+
+
+def axe() -> Path | None:
+    """axe-core, where somebody has installed it: SYMLINT_AXE names the file, or a package of Python has it."""
+    if named := os.environ.get("SYMLINT_AXE"):
+        return Path(named)
+    found = find_spec("axe_playwright_python")
+    return next(Path(found.origin).parent.glob("axe*.js"), None) if found and found.origin else None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser() is None, reason="no chromium on this machine")
+@pytest.mark.skipif(axe() is None, reason="no axe-core: SYMLINT_AXE=FILE, or the package axe-playwright-python")
+@pytest.mark.parametrize("mode", [[], ["--blink-settings=preferredColorScheme=0"]], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["audit", "profile", "course"])
+def test_everybody_can_use_it(made, name, mode, tmp_path):
+    told = 'axe.run().then(r => document.body.dataset.faults = r.violations.map(v => v.id + " " + v.impact).join(", "))'
+    page = f"{made[name]}<script>{axe().read_text(encoding='utf-8')}</script><script>{told}</script>"
+    done = dumped(page, tmp_path, "--virtual-time-budget=60000", *mode)
+    assert 'data-faults=""' in done.stdout, re.search(r'data-faults="[^"]*"', done.stdout)

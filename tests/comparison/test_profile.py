@@ -197,6 +197,14 @@ def test_the_table_shows_the_rows_and_of_several_files_their_ends(tmp_path, monk
         == 0
     )
     assert out.read_text() == as_csv(profile(FIXTURES / "healthy_cnn.onnx"))
+    other, page = tmp_path / "other.csv", tmp_path / "page.html"
+    done = CliRunner().invoke(cli, ["profile", "fixtures/healthy_cnn.onnx", "-o", f"csv={other}", "-o", f"html={page}"])
+    assert done.stdout.startswith("fixtures/healthy_cnn.onnx\n")
+    assert other.read_text() == as_csv(profile("fixtures/healthy_cnn.onnx"))
+    assert page.read_text().startswith("<!doctype html>")
+    assert CliRunner().invoke(cli, ["profile", "fixtures/healthy_cnn.onnx", "-o", "csv=-"]).stdout == other.read_text()
+    for wrong in ([f"csv={tmp_path / 'no' / 'x'}"], [f"csv={out}", f"html={out}"]):
+        assert CliRunner().invoke(cli, ["profile", "none.onnx", *(w for o in wrong for w in ("-o", o))]).exit_code == 2
     assert CliRunner().invoke(cli, ["profile", "none.onnx"]).exit_code == 3
     (tmp_path / "broken.onnx").write_text("none")
     assert CliRunner().invoke(cli, ["profile", str(tmp_path / "broken.onnx")]).exit_code == 4

@@ -12,13 +12,13 @@ from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import reparable, safety
 from symlint.cli.report import Style
 from symlint.cli.report.full import architectural
-from symlint.cli.report.page.blocks import Block, blocks, largest
+from symlint.cli.report.page.blocks import drawn
 from symlint.cli.report.page.rendering import render
 from symlint.cli.report.words import count, listed, number, ranges, share
 from symlint.lint.finding import Finding, Level
 
-_CARDS, _ROWS = 400, 1000
-"""Findings of a model, the highest levels first, and rows of its map that are shown."""
+_CARDS = 400
+"""Findings of a model that are shown, the highest levels first."""
 _UNITS, _TENSORS, _FACTS = 24, 6, 60
 """Units, tensors, and characters of a fact that are told."""
 
@@ -57,8 +57,6 @@ def _model(run: Run, index: int, one: Report) -> dict[str, Any]:
     free = [finding for finding in one.findings if architectural(finding)]
     order = sorted((f for f in one.findings if not architectural(f)), key=lambda finding: -finding.level)
     cards = [_card(one, finding, f"m{index}f{k}") for k, finding in enumerate(order[:_CARDS])]
-    every = blocks(one.layers, _levels(cards))
-    rows = largest(every, _ROWS)
     counts = [sum(f.level is level for f in one.findings) for level in (Level.ERROR, Level.WARNING, Level.NOTE)]
     failed = "incomplete" if one.incomplete else "fail" if run.failing(one) else "pass"
     takes = "" if one.takes is None else f"{one.takes:,} ({share(one.takes, one.coverage.total)})"
@@ -72,17 +70,11 @@ def _model(run: Run, index: int, one: Report) -> dict[str, Any]:
         "incomplete": one.incomplete,
         "skipped": [f"{item.name}: {item.reason}" for item in one.skipped],
         "reasons": [(why, f"{n:,.0f} parameters") for why, n in one.coverage.reasons],
-        "blocks": rows,
-        "widest": _widest(rows),
-        "narrow": len(every) - len(rows),
+        "map": drawn(one.layers, _levels(cards)),
         "cards": cards,
         "free": listed(f"{n} {name}" for name, n in sorted(Counter(f.name for f in free).items())),
         "left": len(order) - len(cards),
     }
-
-
-def _widest(rows: Sequence[Block]) -> int:
-    return max((row.parameters for row in rows), default=0) or 1
 
 
 def _levels(cards: Sequence[_Card]) -> dict[str, tuple[Level, str]]:
@@ -98,7 +90,7 @@ def _card(one: Report, finding: Finding, anchor: str) -> _Card:
 
     space = one.spaces.get(finding.space or "")
     size = space.size * space.copies if space else 0
-    drawn = finding.units and size > max(finding.units)
+    fits = finding.units and size > max(finding.units)
     saved = f"{count(finding.saves, 'parameter')} ({share(finding.saves, one.coverage.total)} of the model)"
     label = f"{len(finding.units)} of {size} units"
     return _Card(
@@ -107,7 +99,7 @@ def _card(one: Report, finding: Finding, anchor: str) -> _Card:
         str(finding.level),
         number(finding.facts["tolerance"]) if isinstance(finding.facts.get("tolerance"), float) else "",
         ranges(finding.units, _UNITS),
-        strip(finding.units, size, label) if drawn else "",
+        strip(finding.units, size, label) if fits else "",
         saved if finding.saves else "",
         listed(finding.tensors, _TENSORS),
         finding.accepted.reason or finding.accepted.by if finding.accepted else "",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from symlint.cli.report.full import architectural
+from symlint.cli.report.page.blocks import drawn
 from symlint.cli.report.page.figures import course, spectrum
 from symlint.cli.report.page.rendering import render
 from symlint.cli.report.profiles.records import points
@@ -14,10 +16,15 @@ from symlint.comparison.trajectory import Trajectory
 
 
 def as_html(found: Trajectory) -> str:
-    """The page."""
+    """The page; its map is that of the last file."""
     several = len(found.portraits) > 1
-    rows = _courses(found) if several else (_row([one]) for one in found.portraits[0].spaces)
-    return render("profile.html", paths=[p.path for p in found.portraits], several=several, rows=list(rows))
+    rows = list(_courses(found) if several else (_row([one]) for one in found.portraits[0].spaces))
+    last = found.portraits[-1].report
+    levels = {f.layer: f.level for f in sorted(last.findings, key=lambda f: f.level) if not architectural(f)}
+    places = {row["layer"]: f"s{k}" for k, row in reversed(list(enumerate(rows)))}
+    told = {layer: (levels.get(layer), places.get(layer, "")) for layer in {*levels, *places}}
+    paths = [p.path for p in found.portraits]
+    return render("profile.html", paths=paths, several=several, rows=rows, map=drawn(last.layers, told))
 
 
 def _courses(found: Trajectory) -> Iterator[dict[str, Any]]:
