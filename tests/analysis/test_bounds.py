@@ -29,6 +29,8 @@ from symlint.runtime.runner import Runner
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 SCALES = (0.0, 1e-3, 1.0, 1e3, 1e6)
 ZOO = (
     *("bert", "gpt2", "llama", "swin_v2", "convnext", "mobilenet_v2", "squeezenet", "lstm", "gru_bidirectional"),

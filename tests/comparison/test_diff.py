@@ -19,6 +19,8 @@ from symlint.evidence.context import Context
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 Weights = dict[str, np.ndarray]
 
 

@@ -31,6 +31,8 @@ from symlint.symmetry.motion.membership import members
 from symlint.symmetry.motion.teleport import select, teleport
 from symlint.symmetry.structure import Action, Structure
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 ZOO = SHARED / "zoo"
 CODES = {"SYM101", "SYM102", "SYM104", "SYM201", "SYM203", "SYM204", "SYM205", "SYM206"}
 HEADS = [

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import written
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 RNG = np.random.default_rng(21)
 CNN = (
     "h = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) {} c = Conv (r, w2, b2)"

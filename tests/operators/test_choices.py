@@ -12,6 +12,8 @@ from symlint.model.load import load
 from symlint.runtime.verify import verify
 from symlint.symmetry.inference import examine
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 RNG = np.random.default_rng(8)
 CHOSEN = [0, 2, 3, 5, 7]
 """Of eight channels."""

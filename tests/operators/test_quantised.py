@@ -9,6 +9,8 @@ import pytest
 import written
 from quantised import KERNELS, MATRIX, Form
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 ZERO = [7, 9]
 UNREAD = [3, 11]
 CONSTANT = [5, 6]
