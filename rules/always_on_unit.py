@@ -32,6 +32,9 @@ by chance, where a unit has only a few; and a normalisation whose shift is large
 
 bounded: intervals and norms, rounded outward by what a run in float32 may be off.
 
+Inputs may be anything, unless ``[[tool.symlint.inputs]]`` declares ``name``, ``low`` and ``high`` of one: a finding
+that rests on it says so, and ``facts.inputs`` has the ends.
+
 ## Repair
 
 None by ``symlint fix``. Where all units of a space are named, the activation can be deleted, and two linear layers
@@ -60,6 +63,7 @@ from symlint.lint.rule import rule
 def check(context: Context) -> Iterator[Finding]:
     """One finding per space with such units."""
     proven = bounded(context)
+    anyway = {space.id: found for space, found in idle(proven.unaided)} if proven.declared else {}
     for space, found in idle(proven):
         total = space.size * space.copies
         lost = proven.units(space).dead | proven.units(space).constant if proven.settled else context.units(space).dead
@@ -70,12 +74,14 @@ def check(context: Context) -> Iterator[Finding]:
         some = f"{'all' if len(units) == total else f'{len(units):,} of'} {total:,} units"
         functions = sorted({"ReLU" if where.op == "Relu" else where.op for where in masks})
         which = f"the {' and the '.join(functions)} after {space.name} never {'act' if len(functions) > 1 else 'acts'}"
+        mine = anyway.get(space.id, {})
+        rests = bool(proven.declared) and any(k not in mine or (on & ~mine[k]).any() for k, on in masks.items())
         yield Finding(
             check.code,
             check.name,
             check.level,
             check.evidence,
-            f"{which} on {some}",
+            f"{which} on {some}{f' {proven.condition}' if rests else ''}",
             space.id,
             tuple(units.tolist()),
             context.tensors(space),
@@ -83,5 +89,6 @@ def check(context: Context) -> Iterator[Finding]:
                 "on": len(units),
                 "units": total,
                 "activations": {k.node: int(on.sum()) for k, on in masks.items()},
+                **({"inputs": proven.ranges} if rests else {}),
             },
         )

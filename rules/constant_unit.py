@@ -36,6 +36,9 @@ exact: follows from zeros in the weights, for every input. A second finding of a
 and norms that are carried through the network prove that what an activation gets stays where it is constant, as above
 6 for a ReLU6. ``facts.margin`` is by how much of its width the interval could be wider on either side.
 
+Inputs may be anything, unless ``[[tool.symlint.inputs]]`` declares ``name``, ``low`` and ``high`` of one: a finding
+that rests on it says so, and ``facts.inputs`` has the ends.
+
 ## Repair
 
 ``symlint fix`` adds the constant, times the outgoing weights, to the biases of the readers, and deletes the unit. A
@@ -97,6 +100,9 @@ def _saturated(context: Context, space: Space) -> Iterator[Finding]:
     still = np.flatnonzero(proven.units(space).constant & ~units.dead & ~units.constant)
     if not len(still):
         return
+    rests = not proven.unaided.units(space).constant[still].all()
+    proven = proven if rests else proven.unaided
+    inputs = proven.condition if rests else "for every input"
     saves, margins = len(still) * context.weight(space), proven.margins(space)
     stay = "stays" if len(still) == 1 else "stay"
     least = min((margins[u] for u in still.tolist() if u in margins), default=0)
@@ -105,11 +111,16 @@ def _saturated(context: Context, space: Space) -> Iterator[Finding]:
         check.name,
         proven.level(space, still.tolist(), by_share(context, check, len(still), total, saves)),
         "bounded",
-        f"{len(still)} of {total} units of {space.name} {stay} at one value for every input",
+        f"{len(still)} of {total} units of {space.name} {stay} at one value {inputs}",
         space.id,
         tuple(still.tolist()),
         context.tensors(space),
-        {"constant": len(still), "units": total, "margin": least},
+        {
+            "constant": len(still),
+            "units": total,
+            "margin": least,
+            **({"inputs": proven.ranges} if rests else {}),
+        },
         saves=saves,
         repair=Fold(),
     )

@@ -46,6 +46,9 @@ because what it gets stays below zero by more than float32 rounds. ``facts.margi
 interval could be wider on either side. Where a unit has so few weights that chance may have given them one sign, and
 the margin is below one, that is only a note.
 
+Inputs may be anything, unless ``[[tool.symlint.inputs]]`` declares ``name``, ``low`` and ``high`` of one: a finding
+that rests on it says so, and ``facts.inputs`` has the ends.
+
 ## Repair
 
 ``symlint fix`` deletes the unit from every tensor of its space; the outputs stay the same to the last rounding.
@@ -111,13 +114,16 @@ def _always_off(context: Context, space: Space) -> Iterator[Finding]:
     off = np.flatnonzero(proven.units(space).dead & ~units.dead & ~units.constant)
     if not len(off):
         return
+    rests = not proven.unaided.units(space).dead[off].all()
+    proven = proven if rests else proven.unaided
+    inputs = proven.condition if rests else "for every input"
     saves, margins = len(off) * context.weight(space), proven.margins(space)
     yield Finding(
         check.code,
         check.name,
         proven.level(space, off.tolist(), by_share(context, check, len(off), total, saves)),
         "bounded",
-        f"{len(off)} of {total} units of {space.name} {'is' if len(off) == 1 else 'are'} off for every input",
+        f"{len(off)} of {total} units of {space.name} {'is' if len(off) == 1 else 'are'} off {inputs}",
         space.id,
         tuple(off.tolist()),
         context.tensors(space),
@@ -125,6 +131,7 @@ def _always_off(context: Context, space: Space) -> Iterator[Finding]:
             "dead": len(off),
             "units": total,
             "margin": min((margins[u] for u in off.tolist() if u in margins), default=0),
+            **({"inputs": proven.ranges} if rests else {}),
         },
         saves=saves,
         repair=Remove(),

@@ -16,6 +16,7 @@ from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.evidence.context import Context
 from symlint.evidence.level import Level
+from symlint.evidence.options import InputRange
 from symlint.program.rewriting.recognise import PRODUCT
 from symlint.program.steps import SUM, Law, Pointwise, Program, Step
 from symlint.symmetry.motion.membership import members
@@ -38,7 +39,29 @@ class Bounded(Context):
     def intervals(self) -> dict[str, Interval]:
         """What the tensors lie between on which a clamp depends."""
         with np.errstate(all="ignore"):
-            return certify(self.canonical, self._exact, self._carried)
+            given = {one.name: (one.low, one.high) for one in self.declared}
+            return certify(self.canonical, self._exact, self._carried, given=given)
+
+    @property
+    def declared(self) -> tuple[InputRange, ...]:
+        """What is declared of inputs that the model has."""
+        return tuple(one for one in self.asked.inputs if one.name in self.structure.program.inputs)
+
+    @cached_property
+    def unaided(self) -> Bounded:
+        """The same of inputs that may be anything."""
+        return replace(self, asked=replace(self.asked, inputs=())) if self.declared else self
+
+    @property
+    def condition(self) -> str:
+        """Under which all is true that rests on what is declared, in words."""
+        return f"as long as {' and '.join(map(str, self.declared))}, as declared"
+
+    @property
+    def ranges(self) -> dict[str, list[float | None]]:
+        """Declared input -> low and high, None for no end."""
+        ends = {one.name: (one.low, one.high) for one in self.declared}
+        return {name: [end if np.isfinite(end) else None for end in both] for name, both in ends.items()}
 
     @cached_property
     def settled(self) -> dict[str, Settled]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, get_args
 
 TARGETS = ("int8", "float16")
@@ -77,6 +78,21 @@ class Tried:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class InputRange:
+    """What the user declares that all numbers of an input lie between, both ends included."""
+
+    name: str
+    low: float = -inf
+    high: float = inf
+
+    def __str__(self) -> str:
+        """``image in [0, 1]``."""
+        if self.high == inf:
+            return f"{self.name} >= {self.low:g}"
+        return f"{self.name} <= {self.high:g}" if self.low == -inf else f"{self.name} in [{self.low:g}, {self.high:g}]"
+
+
 _WORDS = re.compile(r"(swap|sign)((?: +\d+)+)(?: +of +(\d+))?")
 
 
@@ -107,6 +123,7 @@ class Asked:
     """How large an input may be beside the others: what is below the noise even then counts as zero."""
     mirrors: tuple[Mirror, ...] = ()
     equivariances: tuple[Equivariance, ...] = ()
+    inputs: tuple[InputRange, ...] = ()
 
     @property
     def faint(self) -> float:

@@ -10,10 +10,11 @@ import datetime as dt
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from symlint.evidence.options import TARGETS, TRANSFORMATIONS, Equivariance, Mirror
+from symlint.evidence.options import TARGETS, TRANSFORMATIONS, Equivariance, InputRange, Mirror
 from symlint.evidence.options import surface as parts
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
@@ -106,6 +107,7 @@ def _settings(file: Path, values: dict[str, Any]) -> Settings:
         "min-understood": percent,
         "mirrors": partial(_mirrors, file.parent),
         "equivariances": _equivariances,
+        "inputs": _inputs,
         "states": _states,
         "find-states": _truth,
         "exclude": _patterns,
@@ -306,6 +308,26 @@ def _equivariance(table: object) -> Equivariance:
     if type(tolerance) not in (int, float) or not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance: expected a finite number of at least 0, not {tolerance!r}")
     return Equivariance(**words, axis=axis, tolerance=float(tolerance))
+
+
+def _inputs(value: object) -> tuple[InputRange, ...]:
+    tables = value if isinstance(value, list) else [value]
+    inputs = tuple(map(_input, tables))
+    if twice := _twice([one.name for one in inputs]):
+        raise ValueError(f"input {twice!r} is declared twice: once is enough")
+    return inputs
+
+
+def _input(table: object) -> InputRange:
+    keys = table.keys() if isinstance(table, dict) else set[str]()
+    if not isinstance(table, dict) or not {"name"} < keys <= {"name", "low", "high"}:
+        raise ValueError(f"expected tables with name, and low or high or both, not {table!r}")
+    ends = [table[key] for key in ("low", "high") if key in table]
+    if not isinstance(table["name"], str) or not all(type(end) in (int, float) and abs(end) < inf for end in ends):
+        raise ValueError(f"expected a name in quotes and finite numbers, not {table!r}")
+    if ends != sorted(ends):
+        raise ValueError(f"input {table['name']!r}: low is {ends[0]:g}, above high, which is {ends[1]:g}")
+    return InputRange(table["name"], float(table.get("low", -inf)), float(table.get("high", inf)))
 
 
 def _directions(file: Path) -> str:

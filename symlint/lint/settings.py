@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symlint.evidence.options import Asked, Equivariance, Mirror
+from symlint.evidence.options import Asked, Equivariance, InputRange, Mirror
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.file_patterns import named
 from symlint.lint.finding import Level
@@ -51,6 +51,8 @@ class Settings:
     """Reflections that the user declares, for SYM801."""
     equivariances: tuple[Equivariance, ...] = ()
     """What the user declares of the outputs under transformations of the inputs, for SYM802."""
+    inputs: tuple[InputRange, ...] = ()
+    """What the numbers of inputs lie between, for what is proven by intervals."""
     runs: bool = False
     """Whether the network is run, to try what is declared of its outputs; only a flag says so."""
     states: tuple[Declaration, ...] = ()
@@ -168,7 +170,7 @@ class Settings:
                 if _narrowness(selector, rule):
                     mine = {k: v for k, v in self.rules[selector].items() if k in rule.options}
                     options.setdefault(rule.code, {}).update(mine)
-        return Asked(options, self.target, self.largest_input, self.mirrors, self.equivariances)
+        return Asked(options, self.target, self.largest_input, self.mirrors, self.equivariances, self.inputs)
 
     def _level(self, rule: Rule) -> str | None:
         matching = [(_narrowness(selector, rule), level) for selector, level in self.levels.items()]

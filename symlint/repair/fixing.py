@@ -10,6 +10,7 @@ import numpy as np
 
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
+from symlint.evidence.options import Asked
 from symlint.lint.repairs import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import write
@@ -193,7 +194,8 @@ class _Fix:
     ) -> tuple[Worker, tuple[Path, Stage] | None]:
         """The next stage: of the weights as they are stored, or else of settled ones, in which more is to be seen."""
         self.news = False
-        plain, context = Context(symmetry, structure, judged=structure), Context(symmetry, structure)
+        asked = Asked(inputs=self.wish.asked.inputs)
+        plain, context = Context(symmetry, structure, asked, judged=structure), Context(symmetry, structure, asked)
         found = self._wanted(self._told(self._found(plain), context))
         worker, made = self._staged(plain, found, pending)
         if made is not None or self.news:
@@ -207,7 +209,7 @@ class _Fix:
         tensors = {name for repair in chosen for name in repair.finding.tensors}
         names = {name for name, stored in structure.program.weights.items() if stored in tensors}
         settled = context.settled_in(names)
-        moved, keys = Context(symmetry, settled, judged=settled), {repair.key for repair in chosen}
+        moved, keys = Context(symmetry, settled, asked, judged=settled), {repair.key for repair in chosen}
         return self._staged(moved, [r for r in self._found(moved) if r.key in keys], pending)
 
     def _told(self, found: Sequence[Repair], context: Context) -> Sequence[Repair]:
@@ -414,7 +416,8 @@ class _Fix:
         """The file against the original, where more is asked for than what would be done."""
         if not self.proves:
             return UNTRIED
-        return prove(self.model, path, seed=self.wish.seed, given=self.wish.given)
+        within = {one.name: (one.low, one.high) for one in self.wish.asked.inputs}
+        return prove(self.model, path, seed=self.wish.seed, given=self.wish.given, within=within)
 
     def _leftover(self) -> tuple[tuple[Left, ...], tuple[Left, ...]]:
         """What is left of the repairs, and why no more was done of those that were carried out in part."""
@@ -449,4 +452,5 @@ def _done(repair: Repair, removed: int) -> Done:
     finding = repair.finding
     units = 0 if isinstance(repair.remedy, Drop) else repair.units
     taken = repair.remedy.bytes if isinstance(repair.remedy, Storing) else 0
-    return Done(repair.rule.code, repair.rule.name, repair.where, removed, units, finding.message, taken)
+    inputs = finding.facts.get("inputs", {})
+    return Done(repair.rule.code, repair.rule.name, repair.where, removed, units, finding.message, taken, inputs=inputs)

@@ -34,6 +34,8 @@ class Done:
     """How many bytes of the file that makes needless, where the repair is of what is stored alone."""
     gains: tuple[str, ...] = ()
     """What it was measured to gain, a line each, where another gauge was chosen by that."""
+    inputs: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """Input -> low and high, None for no end, where the outputs stay for such inputs alone, as declared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
 from symlint.runtime.difference import differences
-from symlint.runtime.inputs.collection import collect
+from symlint.runtime.inputs.collection import Within, collect
 from symlint.runtime.inputs.probe import save_lifted
 from symlint.runtime.noise import Trial, drowned, more_noise, noise
 from symlint.runtime.runner import Loaded, Run, Runner
@@ -56,27 +56,44 @@ class Proof:
     """The difference in float64, of small networks that onnx's reference evaluator runs."""
 
 
-def prove(original: Model, fixed: Path, *, seed: int = 0, given: Mapping[str, Array] | None = None) -> Proof:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """How inputs are drawn."""
+
+    seed: int
+    given: Mapping[str, Array]
+    within: Within
+
+
+def prove(
+    original: Model,
+    fixed: Path,
+    *,
+    seed: int = 0,
+    given: Mapping[str, Array] | None = None,
+    within: Within | None = None,
+) -> Proof:
     """Compare the file of a model with a repaired one.
 
     Of a model with states whole sequences are compared, from their start; of the states themselves nothing is asked.
 
     ``given``: input name -> array, tried besides random values; inputs that it lacks are drawn with fitting sizes.
+    ``within``: input name -> what its random values lie between.
     Half precision that onnxruntime does not run is tried in float32. Never raises for what a file makes of a run.
     """
-    path = Path(original.path)
+    path, drawn = Path(original.path), _Drawn(seed, given or {}, within or {})
     with TemporaryDirectory(prefix="symlint-") as folder, Runner() as runner:
-        proof, answered = _proof(runner, original, path, fixed, seed, given or {})
+        proof, answered = _proof(runner, original, path, fixed, drawn)
         if proof.trials == 0 and {"float16", "bfloat16"} & set(original.dtypes.values()):
             lifted = [Path(folder) / "original.onnx", Path(folder) / "fixed.onnx"]
             for source, target in zip((path, fixed), lifted, strict=True):
                 save_lifted(rewrite(source, {}), target)
             path, fixed = lifted
-            proof, answered = _proof(runner, original, path, fixed, seed, given or {})
+            proof, answered = _proof(runner, original, path, fixed, drawn)
         if proof.trials and (proof.outcome == "not runnable" or not answered) and proof.outcome != "refuted":
             before = _exposed((path, fixed), Path(folder))
             if before is not None:
-                other, _ = _proof(runner, original, before[0], before[1], seed, given or {})
+                other, _ = _proof(runner, original, before[0], before[1], drawn)
                 # What differs there need not matter behind it.
                 return other if other.outcome == "held" else replace(other, outcome="not runnable")
         return proof
@@ -93,15 +110,13 @@ def _exposed(files: Sequence[Path], folder: Path) -> list[Path] | None:
     return targets
 
 
-def _proof(
-    runner: Runner, model: Model, path: Path, fixed: Path, seed: int, given: Mapping[str, Array]
-) -> tuple[Proof, bool]:
+def _proof(runner: Runner, model: Model, path: Path, fixed: Path, drawn: _Drawn) -> tuple[Proof, bool]:
     """The comparison of two files, and whether the outputs are more than one number for all inputs."""
     plain = runner.load(path)
     if plain.failure is not None:
         return Proof("not runnable", reason=plain.failure), True
     optimised = runner.load(path, "all")
-    trials, failure = collect(runner, model, plain, optimised, seed, given)
+    trials, failure = collect(runner, model, plain, optimised, drawn.seed, drawn.given, drawn.within)
     for done in (plain, optimised):
         runner.drop(done)
     if not trials:
@@ -113,9 +128,9 @@ def _proof(
     if refusal:
         return Proof("refuted", trials=len(trials), reason=refusal), True
     floor = max(FLOOR.get(dtype, 0.0) for dtype in {"float32", *model.dtypes.values()})
-    rough = noise(runner, model, path, trials, seed)
+    rough = noise(runner, model, path, trials, drawn.seed)
     if any(_beyond(d, n, floor) for d, n in zip(apart, rough, strict=True)):
-        rough = tuple(map(max, rough, more_noise(runner, model, path, trials, seed)))
+        rough = tuple(map(max, rough, more_noise(runner, model, path, trials, drawn.seed)))
     inner = trials[0].loop.inner if trials[0].loop is not None else frozenset[str]()
     outcome, reason = _judge([name for name, _ in plain.outputs if name not in inner], apart, rough, floor)
     double = _double(runner, model, path, fixed, trials[0])

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from symlint.audit.engine import audit
 from symlint.cli.report import Style
 from symlint.cli.report.full import block, typeset
-from symlint.evidence.options import Equivariance, Mirror
+from symlint.evidence.options import Equivariance, InputRange, Mirror
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
 
@@ -34,7 +34,7 @@ def settings(text: str, rule: Rule) -> Settings:
     """The settings that a fixture names, with its rule alone."""
     found = re.search(r"^# settings: (.*)$", text, re.MULTILINE)
     values = json.loads(found[1]) if found else {}
-    for name, kind in (("mirrors", Mirror), ("equivariances", Equivariance)):
+    for name, kind in (("mirrors", Mirror), ("equivariances", Equivariance), ("inputs", InputRange)):
         tables = [{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()} for m in values.pop(name, ())]
         values[name] = tuple(kind(**table) for table in tables)
     return Settings(select=(rule.code,), **values)

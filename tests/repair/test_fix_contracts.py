@@ -511,7 +511,7 @@ def test_the_document_for_machines(flawed):
     assert set(document["model"]) == {"path", "sha256"}
     assert (document["output"], document["outcome"]) == (str(out), "fixed")
     for one in document["repairs"]:
-        assert set(one) == {"rule", "name", "where", "removed", "units", "reason", "bytes"}
+        assert set(one) == {"rule", "name", "where", "removed", "units", "reason", "bytes", "gains", "inputs"}
         assert one["bytes"] == 0  # units are counted as units
         assert 0 < one["removed"] < one["units"]
     assert sum(one["removed"] for one in document["repairs"]) == 4

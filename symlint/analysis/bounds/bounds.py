@@ -163,6 +163,7 @@ def bounds(
     blind: Blind,
     *,
     every: bool = False,
+    given: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Interval]:
     """What the computed tensors lie between, in the shape of their values.
 
@@ -172,11 +173,15 @@ def bounds(
         carried: which axes of a tensor carry units and are written out.
         blind: what is mixed by rotations, so that an interval of it would depend on the gauge.
         every: whether also of tensors that no activation with a constant part depends on.
+        given: what the numbers of some inputs lie between; those of the others may be anything.
     """
     walk = _Walk(program, values, carried, blind)
     wanted = None if every else _wanted(program)
     if wanted is not None and not wanted:
         return {}
+    for name, (low, high) in (given or {}).items():
+        if name in program.inputs:
+            walk.put(name, between(low, high, walk.shape(name)))
     for step in program.steps:
         if wanted is None or not wanted.isdisjoint(step.results):
             walk.take(step)

@@ -30,10 +30,18 @@ class Settled:
 
 
 def certify(
-    structure: Structure, values: Mapping[str, Value], carried: Mapping[str, tuple[bool, ...]], *, every: bool = False
+    structure: Structure,
+    values: Mapping[str, Value],
+    carried: Mapping[str, tuple[bool, ...]],
+    *,
+    every: bool = False,
+    given: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Interval]:
-    """What the computed tensors lie between: of those on which a clamp depends, or of every one."""
-    return bounds(structure.program, values, carried, _Mixed(structure).of, every=every)
+    """What the computed tensors lie between: of those on which a clamp depends, or of every one.
+
+    ``given`` is what the numbers of some inputs lie between.
+    """
+    return bounds(structure.program, values, carried, _Mixed(structure).of, every=every, given=given)
 
 
 def settled(structure: Structure, values: Mapping[str, Value], found: Mapping[str, Interval]) -> dict[str, Settled]:

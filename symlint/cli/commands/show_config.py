@@ -9,7 +9,7 @@ import click
 
 from symlint.cli.commands.terminal import config_option
 from symlint.cli.report.words import printable
-from symlint.evidence.options import Equivariance, Mirror
+from symlint.evidence.options import Equivariance, InputRange, Mirror
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
@@ -45,7 +45,7 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         pairs = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
-    if isinstance(value, (Mirror, Equivariance, Acceptance)):
+    if isinstance(value, (Mirror, Equivariance, InputRange, Acceptance)):
         return _toml({item.name: getattr(value, item.name) for item in fields(value) if getattr(value, item.name)})
     if isinstance(value, (int, float)):
         return str(value)

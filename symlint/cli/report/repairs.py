@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from rich.console import RenderableType
@@ -15,6 +16,7 @@ from symlint.cli.report import Style
 from symlint.cli.report.full import Hanging, typeset
 from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
+from symlint.evidence.options import InputRange
 from symlint.model.errors import UnreadableModel
 from symlint.repair.result import Cost, Fixed, Left
 from symlint.repair.states import Shrunk
@@ -125,6 +127,10 @@ def _blocks(one: Repaired) -> Iterator[RenderableType]:
     if fixed.done:
         yield _repairs(fixed)
         yield Text("")
+    if ranges := {name: ends for one in fixed.done for name, ends in one.inputs.items()}:
+        told = " and ".join(str(InputRange(name, *_ends(*ends))) for name, ends in ranges.items())
+        yield Hanging(Text(f"the outputs stay as long as {printable(told)}, as declared", style="yellow"))
+        yield Text("")
     if fixed.shrunk:
         yield Text("narrower states, which callers have to keep as", style="bold")
         yield from (Text(printable(str(state))) for state in fixed.shrunk)
@@ -162,6 +168,10 @@ def _remedy(fixed: Fixed) -> str:
     if better:
         return f"--align {better[0]} is not, and --align auto writes the fastest"
     return "rounder widths do not help" if fixed.variants else "--align auto would write the fastest of several widths"
+
+
+def _ends(low: float | None, high: float | None) -> tuple[float, float]:
+    return -inf if low is None else low, inf if high is None else high
 
 
 def _repairs(fixed: Fixed) -> Table:

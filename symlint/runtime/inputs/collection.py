@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import perf_counter
 
@@ -23,6 +23,7 @@ DRAWS = 12
 WIDE = 8.0
 """How much wider than normal some inputs are: units that only large values reach are tried too."""
 Sizes = Mapping[str, int]
+Within = Mapping[str, tuple[float, float]]
 _TYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 
 
@@ -35,6 +36,8 @@ class Inputs:
     dtypes: Mapping[str, str]
     loaded: Sizes
     """The number that each name had when the model was read."""
+    within: Within = field(default_factory=dict)
+    """What the numbers of some inputs lie between."""
 
     @property
     def batch(self) -> frozenset[int]:
@@ -49,7 +52,17 @@ class Inputs:
         """Random values of a kind below `DRAWS` for every input, floating ones so much wider."""
         model = replace(self.model, shapes={**self.model.shapes, **self.shapes(sizes)})
         drawn = next(islice(feeds(model, seed), kind, None))
-        return {n: (x * width if x.dtype.kind == "f" else x).astype(self.dtypes[n]) for n, x in drawn.items()}
+        wide = {n: x * width if x.dtype.kind == "f" else x for n, x in drawn.items()}
+        return {n: self._held(n, x).astype(self.dtypes[n]) for n, x in wide.items()}
+
+    def _held(self, name: str, values: Array) -> Array:
+        """Floating values brought between the ends that an input has."""
+        low, high = self.within.get(name, (-np.inf, np.inf))
+        if values.dtype.kind != "f":
+            return values
+        if np.isfinite(low) and np.isfinite(high):
+            values = (low + high) / 2 + values * (high - low) / 4
+        return np.clip(values, low, high)
 
     def filled(self, given: Mapping[str, Array], sizes: Sizes, kind: int, seed: int) -> dict[str, Array]:
         """Given values where there are any, else drawn ones."""
@@ -62,7 +75,7 @@ class Inputs:
         return {**self.loaded, **{dim: size for dim, size in pairs if isinstance(dim, str)}}
 
 
-def inputs(model: Model, loaded: Loaded) -> Inputs:
+def inputs(model: Model, loaded: Loaded, within: Within | None = None) -> Inputs:
     """What a loaded model takes; a dimension without a name is called after its input and axis, as `Model` does."""
     declared: dict[str, tuple[int | str, ...]] = {}
     dtypes: dict[str, str] = {}
@@ -74,7 +87,7 @@ def inputs(model: Model, loaded: Loaded) -> Inputs:
         shape = model.shapes.get(name, (1,) * len(dims))
         known = {dim: size for dim, size in zip(declared[name], shape, strict=False) if isinstance(dim, str)}
         sizes = {**known, **sizes}
-    return Inputs(model, declared, dtypes, sizes)
+    return Inputs(model, declared, dtypes, sizes, within or {})
 
 
 def choices(given: Inputs) -> tuple[tuple[Sizes, ...], ...]:
@@ -163,14 +176,20 @@ def _value(tree: ast.expr, sizes: Sizes) -> int:
 
 
 def collect(
-    runner: Runner, model: Model, plain: Loaded, optimised: Loaded, seed: int, given: Mapping[str, Array]
+    runner: Runner,
+    model: Model,
+    plain: Loaded,
+    optimised: Loaded,
+    seed: int,
+    given: Mapping[str, Array],
+    within: Within | None = None,
 ) -> tuple[list[Trial], str]:
     """The trials on which a model runs, loaded as it is written and optimised; why there are none, or none as given.
 
     Inputs of which the outputs are finite are preferred.
     """
     collection = _Collection(runner, plain, optimised, loop := rollout(model))
-    taken = inputs(model, plain)
+    taken = inputs(model, plain, within)
     options = choices(taken)
     for spread in range(len(options)):
         if loop is not None:
