@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from math import prod
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,6 +47,8 @@ SHARE = 0.1
 """Of what an unrelated change of the inputs does, a change that is called rounding is at most this much."""
 MORE = 4
 """Draws on which what holds is tried again."""
+LARGE = 1 << 20
+"""Numbers of inputs from which on there are as few examples as can change places."""
 TRIES = 4
 """Kinds of inputs that are tried in search of one to which all outputs answer."""
 UNMOVED = "the numbers that were drawn are the same after it"
@@ -215,6 +218,7 @@ class _Measurement:
 
     def base(self, model: Model) -> _Base | None:
         """The inputs to which most outputs answer; None where the network does not run."""
+        model = model if self.given else _light(model)
         asking = Asking(model, lambda exposed: None if exposed else self.path, self.seed, self.given)
         best: Question | None = None
         for tries, question in enumerate(asking.questions(), 1):
@@ -225,7 +229,9 @@ class _Measurement:
         if best is None:
             self.failure = asking.failure
             return None
-        trials = [self._trial(feeds) for feeds in best.feeds[:2]]
+        trials = [self._trial(best.feeds[0])]
+        if trials[0].seconds < SLOW:
+            trials += [self._trial(feeds) for feeds in best.feeds[1:2]]
         self.failure = next((t.plain.failure for t in trials if t.plain.failure is not None), "")
         if self.failure:
             return None
@@ -366,6 +372,16 @@ class _Measurement:
             mute = (0.0,) * len(trial.plain.outputs)
             base.unrelated[names] = mute if after.failure is not None else tuple(change(x, y) for x, y in pairs)
         return base.unrelated[names]
+
+
+def _light(model: Model) -> Model:
+    """The model with two examples where inputs are large and may hold any number of them."""
+    shapes = {name: model.shapes[name] for name in model.graph.inputs if name in model.shapes}
+    batch = {shape[0] for shape in shapes.values() if shape} & set(model.symbols.values())
+    if sum(map(prod, shapes.values())) <= LARGE or len(batch) != 1:
+        return model
+    fewer = {name: tuple(2 if size in batch else size for size in shape) for name, shape in shapes.items()}
+    return replace(model, shapes={**model.shapes, **fewer})
 
 
 def _along(base: _Base, name: Transform, place: Place, size: int) -> list[Place]:
