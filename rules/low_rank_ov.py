@@ -21,6 +21,7 @@ warning[low-rank-ov] SYM303: head 0 of 2 of wv passes on 1 of 3 dimensions
     = evidence: exact
     = units: 0
     = saves: 22 parameters (15.4% of the model)
+    = cache: of these values it holds 24 bytes per token where 16 would do
     = repair: none, since heads or copies keep one size, and one of them
       needs all of it
 ```

@@ -22,6 +22,7 @@ warning[low-rank-qk] SYM302: head 1 of 2 of wq compares queries and keys in
     = evidence: exact
     = units: 1
     = saves: 24 parameters (16.8% of the model)
+    = cache: of these keys it holds 24 bytes per token where 16 would do
     = repair: none, since heads or copies keep one size, and one of them
       needs all of it
 ```

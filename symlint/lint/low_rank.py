@@ -11,6 +11,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Factor
 from symlint.lint.rule import Rule
 from symlint.lint.severity import by_share
+from symlint.lint.state_cost import width
 from symlint.program.flow import Passage
 from symlint.symmetry.spaces import Space
 
@@ -78,10 +79,22 @@ def shortfalls(
                 "kept": [short(r.kept) for r in low.values()],
                 "dropped": [short(r.dropped) for r in low.values()],
                 "tolerance": [short(r.tolerance) for r in low.values()],
+                **_cache(context, shortfall),
             },
             saves=saves,
             repair=Factor(),
         )
+
+
+def _cache(context: Context, shortfall: Shortfall) -> dict[str, object]:
+    """What a decoder that keeps the keys or values of all tokens holds of all heads, in bytes per token."""
+    product, what = shortfall.product, {"scores": "keys", "values": "values"}.get(shortfall.product.passage)
+    if what is None:
+        return {}
+    each = width(context.symmetry.model.tensors[context.tensors(shortfall.space)[0]].dtype)
+    wanted = sum(product.ranks[k] if k in product.low else product.width for k in range(product.copies))
+    held = product.width * product.copies
+    return {"cache": {"of": what, "bytes": held * each, "used": wanted * each, "per": "token"}}
 
 
 def _span(numbers: Iterator[int]) -> str:

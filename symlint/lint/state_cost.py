@@ -17,7 +17,8 @@ def costed(findings: Iterable[Finding], symmetry: Symmetry, structure: Structure
     """The findings; the facts of those about a state say what it holds.
 
     ``carried`` has the ``inputs`` by which it comes back, and how many numbers ``of`` so many are ``used`` per
-    ``token`` where the state grows, else per ``step``; of heads, of those that the finding names.
+    ``token`` where the state grows, else per ``step``, and the ``bytes`` of the others; of heads, of those that the
+    finding names.
     """
     spaces = {space.id: space for space in symmetry.spaces}
     return [
@@ -47,7 +48,14 @@ def _state(finding: Finding, space: Space, structure: Structure) -> dict[str, ob
     inputs, program = structure.carried[space.id], structure.program
     growing = any(grows(loop.axes, program.shapes[loop.input]) for loop in program.loops if loop.input in inputs)
     used, total = _numbers(finding, space)
-    return {"inputs": list(inputs), "used": used, "of": total, "per": "token" if growing else "step"}
+    wasted = (total - used) * width(program.model.dtypes.get(inputs[0], ""))
+    per = "token" if growing else "step"
+    return {"inputs": list(inputs), "used": used, "of": total, "per": per, "bytes": wasted}
+
+
+def width(dtype: str) -> int:
+    """Bytes of a number in a run; what is stored in fewer than 16 bits is computed in float32."""
+    return {"float16": 2, "bfloat16": 2, "float64": 8}.get(dtype, 4)
 
 
 def _numbers(finding: Finding, space: Space) -> tuple[int, int]:

@@ -79,6 +79,7 @@ def test_what_is_planted_in_a_state_is_found_with_what_it_costs(planted, tmp_pat
     (finding,) = found(name, plant, tmp_path)
     assert (finding.rule, len(finding.units)) == (rule, units)
     assert {key: finding.facts["carried"][key] for key in state} == state
+    assert finding.facts["carried"]["bytes"] == 4 * (state["of"] - state["used"])
     assert not finding.fixable  # its callers know its size
 
 

@@ -337,7 +337,11 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
         inputs = listed((printable(name) for name in state["inputs"]), _TENSORS_SHOWN)
         verb = "keeps" if len(state["inputs"]) == 1 else "keep"
         numbers = f"{count(state['of'], 'number')} per {state['per']} where {state['used']:,} would do"
+        numbers += f", {count(state['bytes'], 'byte')} more" if state.get("bytes") else ""
         yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size: fix --shrink-states"
+    elif (cache := finding.facts.get("cache")) is not None:
+        held = f"{count(cache['bytes'], 'byte')} per {cache['per']} where {cache['used']:,} would do"
+        yield "=", f"cache: of these {cache['of']} it holds {held}"
     if finding.facts.get("start") == "zero":
         yield "=", "start: true of states that begin with zeros, not of any"
     if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
