@@ -162,3 +162,49 @@ COMBINED = {
         6,
     ),
 }
+
+# Units of which no factor says which group has them: 2 groups of 3 meet 3 groups of 2.
+GROUPED = {
+    "shuffled_between_groups": Net(  # a scale per unit on both sides of a normalisation, 6 + 6; what the shift adds, 6
+        """
+        u = Conv<group = 2>(x, a, p) b = BatchNormalization(u, g, h, mean, var) r = Mul(b, b) s = Reshape(r, apart)
+        t = Transpose<perm = [0, 2, 1, 3]>(s) m = Reshape(t, whole) y = Conv<group = 2>(m, c, q)
+        """,
+        {"a": (6, 2, 1), "p": (6,), "g": (6,), "h": (6,), "mean": (6,), "var": (6,), "c": (6, 3, 2), "q": (6,)},
+        {"x": (4, 4)},
+        3,
+        18,
+        {"apart": [0, 2, 3, 4], "whole": [0, 6, 4]},
+    ),
+    "groups_beside_a_stream": Net(  # a scale per channel of the stream, 6, and of the layer between, 6
+        """
+        u = Conv(x, a, p) r = LeakyRelu<alpha = 0.5>(u) v = Conv<group = 2>(r, b, o) k = LeakyRelu<alpha = 0.5>(v)
+        w = Conv<group = 3>(k, c, q) s = Add(r, w) f = LeakyRelu<alpha = 0.5>(s) y = Conv(f, d, e)
+        """,
+        {
+            "a": (6, 4, 1),
+            "p": (6,),
+            "b": (6, 3, 1),
+            "o": (6,),
+            "c": (6, 2, 1),
+            "q": (6,),
+            "d": (7, 6, 1),
+            "e": (7,),
+        },
+        {"x": (4, 4)},
+        3,
+        12,
+    ),
+    "grouped_products": Net(  # as products of stacks of matrices, with channels last: a scale per unit, 6
+        """
+        x4 = Reshape(x, two) u = MatMul(x4, a) f = Reshape(u, whole) v = Add(f, p) r = Mul(v, v) t4 = Reshape(r, three)
+        w = MatMul(t4, c) y0 = Reshape(w, flat) y = Add(q, y0)
+        """,
+        {"a": (2, 2, 3), "p": (6,), "c": (3, 2, 2), "q": (6,)},
+        {"x": (4,)},
+        2,
+        6,
+        {"two": [-1, 2, 1, 2], "whole": [-1, 6], "three": [-1, 3, 1, 2], "flat": [-1, 6]},
+    ),
+}
+COMBINED |= GROUPED

@@ -13,7 +13,7 @@ from symlint.program.steps import CONSTANT, NONE, Law, Normalise, Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
-from symlint.symmetry.actions.scaling import SignFlip, TensorRescaling, UnitRescaling
+from symlint.symmetry.actions.scaling import PositionRescaling, SignFlip, TensorRescaling, UnitRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
@@ -23,6 +23,7 @@ from symlint.symmetry.charges.unknowns import Charge, Variables
 from symlint.symmetry.kinds.branches import branches
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
 from symlint.symmetry.kinds.planes import planes
+from symlint.symmetry.kinds.positions import positions
 from symlint.symmetry.kinds.whole import LENGTHS, whole
 from symlint.symmetry.overlap import widths
 from symlint.symmetry.spaces import Kind
@@ -202,6 +203,21 @@ class Generators:
             leaf = self._single(name)
             space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
             yield TensorRescaling(f"{space}.rescaling.{first}{suffix}", space, leaf, (), charge)
+
+    def placed(self) -> Iterator[Action]:
+        """The scalings of single units that are grouped in several ways."""
+        scaled = {leaf for leaf, charges in self.charges["rescaling"].items() if charges}
+        numbers = Counter[str]()
+        for found in positions(self.program, self.axes, scaled):
+            first = next(iter(found.powers))
+            leaf = self._single(self.program.affines[first].gain if first in self.program.affines else first)
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            totals = {name: powers.sum(axis=0).reshape(-1) for name, powers in found.powers.items()}
+            even = all((total == total[0]).all() for total in totals.values())  # together they scale whole tensors
+            charge = {whole(name): Fraction(float(total[0])) if even else Fraction(0) for name, total in totals.items()}
+            numbers[space] += 1
+            name = f"{space}.rescaling.positions.{numbers[space]}"
+            yield PositionRescaling(name, space, leaf, (), charge, scalings=found)
 
     def exchanges(self) -> Iterator[Action]:
         """The permutations of parts of the network that compute alike."""

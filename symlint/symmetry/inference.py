@@ -71,7 +71,7 @@ class _Report:
         self.called = Names(program.model)
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
-        actions = self.overlaps.apart(self.generators.actions())
+        actions = [*self.overlaps.apart(self.generators.actions()), *self.generators.placed()]
         actions += self.generators.whole(list(self.overlaps.beyond(scalings(self.program), actions)))
         actions += self.generators.exchanges()
         loose = list(self.generators.nearly())
@@ -94,7 +94,8 @@ class _Report:
         reached = {t for g in generators for t in g.tensors}
         acted: defaultdict[int, set[str]] = defaultdict(set)
         for action, generator in zip(actions, generators, strict=True):
-            acted[action.leaf].update(generator.tensors)
+            for leaf in action.reached:
+                acted[leaf].update(generator.tensors)
         generators += tuple(replace(self._generator(a, orbit, counted=True), exact=False) for a in loose)
         shares, opaque = coverage(self.program, self.axes, reached, acted)
         dimension = sum(g.dimension for g in generators if g.exact)

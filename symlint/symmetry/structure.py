@@ -11,7 +11,7 @@ from symlint.program.steps import Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
-from symlint.symmetry.actions.scaling import Rescaling, Scaling
+from symlint.symmetry.actions.scaling import Rescaling, Scaling, TensorRescaling, UnitRescaling
 from symlint.symmetry.actions.translation import Shift
 
 __all__ = ["Action", "Structure"]
@@ -38,7 +38,7 @@ class Structure:
     def rescalings(self) -> tuple[Rescaling, ...]:
         """The rescalings, of units and of whole tensors, that multiply every weight that they move."""
         bent = self.program.positives.keys()
-        found = (a for a in self.actions.values() if isinstance(a, Rescaling) and not a.offsets)
+        found = (a for a in self.actions.values() if isinstance(a, UnitRescaling | TensorRescaling) and not a.offsets)
         return tuple(a for a in found if bent.isdisjoint(o.tensor for o in a.charge))
 
     @cached_property

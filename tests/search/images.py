@@ -85,6 +85,28 @@ def shuffled(b: Builder, x: Value, inside: Inside) -> Value:
 
 
 @block("image", "signal")
+def regrouped(b: Builder, x: Value, inside: Inside) -> Value:
+    """Two groups of channels, and behind them three of the same, perhaps shuffled, back into a stream."""
+    n, sizes = 6, places(x)
+    rank = len(sizes)
+
+    def grouped(x: Value, groups: int) -> Value:
+        weight = b.weight(n, n // groups, *[1] * rank, fan=n // groups)
+        return x.of(b.node("Conv", x.name, weight, b.bias(n), group=groups))
+
+    stream = activate(b, b.linear(x, n))
+    made = activate(b, grouped(stream, 2))
+    if b.chance(0.5):
+        made = batch_norm(b, made, inside)
+    if b.chance(0.5):
+        apart = b.reshape(made.name, (BATCH, 3, 2, *sizes), source=made.shape)
+        order = b.transpose(apart, 0, 2, 1, *range(3, 3 + rank))
+        made = made.of(b.reshape(order, (BATCH, n, *sizes), source=(BATCH, 2, 3, *sizes)))
+    made = grouped(made, 3)
+    return stream.of(b.add(stream.name, made.name)) if b.chance(0.5) else activate(b, made)
+
+
+@block("image", "signal")
 def transposed_convolution(b: Builder, x: Value, inside: Inside) -> Value:
     rank, n, groups = len(x.shape) - 2, width(b) // 2 * 2, int(b.pick(1, 1, 2))
     if x.width % groups or max(places(x)) > 6:

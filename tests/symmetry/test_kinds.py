@@ -22,6 +22,7 @@ FILES = {
     "PartExchange": "truth/moe_loop.onnx",
     "UnitRescaling": "truth/tied_ae_relu.onnx",
     "TensorRescaling": "zoo/siamese.onnx",
+    "PositionRescaling": "truth/shuffle_unit.onnx",
     "SignFlip": "truth/lora.onnx",
     "InvertibleMap": "truth/lora.onnx",
     "OrthogonalMap": "truth/rmsnorm_swiglu.onnx",

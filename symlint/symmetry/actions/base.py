@@ -62,6 +62,11 @@ class Action(ABC):
         """Move all weights by an element; a `wrong` move leaves all but the first as they were."""
 
     @property
+    def reached(self) -> frozenset[int]:
+        """The leaves of which the units are made that it moves."""
+        return frozenset({self.leaf})
+
+    @property
     def carries(self) -> bool:
         """Whether it says what it makes of states."""
         return type(self).carried is not Action.carried

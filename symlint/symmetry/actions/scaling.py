@@ -15,6 +15,7 @@ from symlint.program.numbers import Numbers
 from symlint.program.steps import Affine, Pointwise
 from symlint.symmetry.actions.base import Action, Orbit
 from symlint.symmetry.charges.offsets import Offset
+from symlint.symmetry.kinds.positions import Scalings
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.motion.action import scale
 from symlint.symmetry.motion.motion import Weights
@@ -146,6 +147,36 @@ class UnitRescaling(Rescaling):
         """A positive factor per unit and copy."""
         free = factors.size(self.leaf) * self.count(factors)
         return f"R_{{>0}}^{free}", free
+
+
+@dataclass(frozen=True)
+class PositionRescaling(Rescaling):
+    """Units are scaled by positive factors where they lie, on axes that are grouped in several ways."""
+
+    scalings: Scalings = field(kw_only=True, compare=False)
+
+    def shape(self, structure: Structure) -> tuple[int, ...]:
+        """A factor per scaling."""
+        return (self.scalings.dimension,)
+
+    def scaled(self, structure: Structure, name: str, values: Array, factor: Array) -> Array:
+        """A tensor element by element."""
+        powers = self.scalings.powers.get(name)
+        return values if powers is None else values * np.exp(np.tensordot(np.log(factor), powers, 1))
+
+    @property
+    def reached(self) -> frozenset[int]:
+        """All that the units are made of."""
+        return self.scalings.leaves
+
+    @property
+    def carries(self) -> bool:
+        """Only weights have exponents."""
+        return False
+
+    def group(self, factors: Factors, orbit: Orbit) -> tuple[str, int]:
+        """A positive factor per scaling."""
+        return f"R_{{>0}}^{self.scalings.dimension}", self.scalings.dimension
 
 
 @dataclass(frozen=True)
