@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from corpora import ROOT
 from onnx import numpy_helper
 
+from symlint.cli.main import cli
 from symlint.lint.rule import Rule, rules
 from symlint.testing import check_rule
 
@@ -97,3 +99,14 @@ def test_the_index_of_rules_is_the_one_of_the_rules():
     assert told.endswith(f"\n\n{done.stdout}"), "write it again: symlint rule --format markdown"
     codes = re.findall(r"^\| (SYM\d{3}) ", told, re.MULTILINE)
     assert codes == sorted({rule.code for rule in rules() if rule.code.startswith("SYM")})
+
+
+def test_what_is_said_of_reading_a_report_can_be_done(tmp_path, monkeypatch):
+    told = (ROOT / ".github" / "READING.md").read_text(encoding="utf-8")
+    assert all((ROOT / ".github" / name).exists() for name in re.findall(r"\]\(([\w.]+)\)", told))
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    for command in re.findall(r"^symlint .*$", told, re.MULTILINE):
+        assert CliRunner().invoke(cli, command.split()[1:]).exit_code < 2, command
+        for file in re.findall(r"=(\S+)", command):
+            assert (tmp_path / file).stat().st_size
