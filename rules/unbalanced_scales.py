@@ -43,8 +43,9 @@ the stored weights.
 
 ## Repair
 
-``symlint fix --target int8`` moves the weights to the balanced gauge and proves that the outputs stay. ``--balance``
-does the same for all spaces, whatever they gain.
+``symlint fix --target int8`` moves the weights to the balanced gauge and proves that the outputs stay, unless
+onnxruntime's quantiser rounds the network less as it is; other gauges are tried as well. ``--balance`` balances all
+spaces, whatever they gain.
 
 ## References
 

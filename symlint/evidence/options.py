@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, get_args
 
-TARGETS = ("int8", "float16")
-"""What a model may be meant for: static quantisation with one scale per tensor, or half precision."""
+TARGETS = ("int8", "int4", "float16")
+"""What a model may be meant for: static quantisation with one scale per tensor, weights of 4 bits in blocks of 32 that
+share a scale, or half precision."""
 
 Transform = Literal["flip", "turn", "shift", "permutation", "sign"]
 TRANSFORMATIONS: tuple[Transform, ...] = get_args(Transform)

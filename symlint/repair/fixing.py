@@ -22,6 +22,7 @@ from symlint.repair.alignment import aligned
 from symlint.repair.gauges.balancing import balancing
 from symlint.repair.gauges.canonical import canonical
 from symlint.repair.gauges.reach import reach
+from symlint.repair.gauges.rounding import sought
 from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing
 from symlint.repair.result import Done, Fixed, Left, Outcome, Wish
 from symlint.repair.sharing import shared
@@ -31,6 +32,7 @@ from symlint.repair.units.absorbing import absorbed
 from symlint.repair.worker import Worker
 from symlint.runtime.halves import Halves
 from symlint.runtime.proof import Proof, prove
+from symlint.runtime.quantiser import Quantiser
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure
@@ -92,6 +94,10 @@ def _fits(model: Model, wish: Wish) -> None:
             raise UsageProblem(f"values for input {name!r} have shape {list(array.shape)}, the model wants {shape}")
 
 
+_Made = tuple[Path, list[Done]]
+"""A file, and what has been done to it."""
+
+
 class _Fix:
     def __init__(
         self,
@@ -122,9 +128,12 @@ class _Fix:
         while self.wish.absorb and (more := self._absorb(path)) is not None:
             path, one = more
             done.append(one)
+        plain = path, done
         if self.wish.balances:
             path, done = self._balance(path, done)
-        if self.wish.reaches:
+        if self.wish.rounds and self.proves:
+            path, done = self._rounded(plain, (path, done))
+        if self.wish.reaches and self.proves:
             path, done = self._reached(path, done)
         if self.wish.canonical:
             path, done = self._canonical(path, done)
@@ -275,6 +284,23 @@ class _Fix:
             return path, done
         self.proof = proof
         return out, [*done, *made.done]
+
+    def _rounded(self, plain: _Made, balanced: _Made) -> _Made:
+        """The weights where the quantiser of the target rounds them least, if that holds; the balance if it pays."""
+        target, others = self.wish.asked.target, {} if balanced[0] == plain[0] else {"balance": balanced[0]}
+        with Quantiser(self._read(plain[0]), target, self.wish.seed, self.wish.given) as judge:
+            found = sought(plain[0], others, judge, self.folder)
+        if found is None:
+            return balanced
+        path, done = balanced if ("balance", True) in [(name, made) for name, _, made in found.tried] else plain
+        if found.path != path:
+            proof = self._proven(found.path)
+            if proof.outcome != "held":
+                return path, done
+            self.proof, path = proof, found.path
+            told = "the weights are where the quantiser rounds them less"
+            done = [*done, Done("gauge", "rounding-gauge", f"of {target}", 0, 0, told)]
+        return path, [*done[:-1], replace(done[-1], gains=found.gains)] if path != plain[0] else done
 
     def _reached(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The weights at scales under which float16 holds all values, if that holds and float16 gains by it."""

@@ -161,6 +161,12 @@ class Wish:
         return self.asked.target == "float16" and any("float16" in rule.targets for rule in self.rules)
 
     @property
+    def rounds(self) -> bool:
+        """Whether gauges are tried with the quantiser of the target."""
+        target = self.asked.target
+        return target == "int4" or (target == "int8" and any(target in rule.targets for rule in self.rules))
+
+    @property
     def balances(self) -> bool:
         """Whether anything may go to another gauge."""
         return self.balance or any(self.asked.target in rule.targets for rule in self.rules)

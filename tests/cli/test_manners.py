@@ -119,8 +119,8 @@ def test_a_rule_that_is_declared_wrongly_is_refused(words, told):
         rule(*words)
     with pytest.raises(UsageProblem, match="did you mean 'remove'"):
         rule("SYM199", "wide-unit", Level.NOTE, "exact", repair="remov")
-    with pytest.raises(UsageProblem, match="no target 'int4'"):
-        rule("SYM199", "wide-unit", Level.NOTE, "exact", targets=("int4",))
+    with pytest.raises(UsageProblem, match="no target 'int2'"):
+        rule("SYM199", "wide-unit", Level.NOTE, "exact", targets=("int2",))
 
 
 def test_what_a_rule_raises_is_told_with_its_line(perceptron):

@@ -74,7 +74,7 @@ def canonical(structure: Structure) -> dict[str, Array]:
     stored = {name: tensors[name] for name in structure.program.weights.values()}
     finite = all(np.isfinite(tensor.read()).all() for tensor in stored.values() if tensor.floating)
     smooth = finite and not quantised(structure.program.model.graph)
-    form = _Form(structure)
+    form = Form(structure)
     if smooth:
         form.least()
     form.exchanged()
@@ -82,13 +82,13 @@ def canonical(structure: Structure) -> dict[str, Array]:
         form.turned()
         form.settle()
     form.ordered()
-    made = {name: _rounded(stored[name], values) for name, values in form.weights.now.items()}
+    made = form.values()
     if all(_near(stored[name], values) for name, values in made.items()):
         return {}
-    return {name: values for name, values in made.items() if not np.array_equal(values, stored[name].read())}
+    return made
 
 
-class _Form:
+class Form:
     """The weights on their way."""
 
     def __init__(self, structure: Structure) -> None:
@@ -98,9 +98,15 @@ class _Form:
         factors, axes = structure.axes.factors, structure.axes.of
         self.held = {n: [x for f in axes[n] for x in factors.leaves(f)] for n in structure.program.weights}
         """Weight of the program -> the leaves along its axes, each as often as it is there."""
-        frames = [frame for a in self._all(OrthogonalMap) for frame in a.frames.values()]
+        frames = [frame for a in self.all(OrthogonalMap) for frame in a.frames.values()]
         self.gains = {gain for frame in frames for gain, _ in frame}
         """What tells units of rotations apart."""
+
+    def values(self) -> dict[str, Array]:
+        """What has changed, in the types of the file."""
+        tensors = self.structure.program.model.tensors
+        made = {name: _rounded(tensors[name], values) for name, values in self.weights.now.items()}
+        return {name: values for name, values in made.items() if not np.array_equal(values, tensors[name].read())}
 
     def least(self) -> None:
         """The weights of least norm."""
@@ -108,15 +114,15 @@ class _Form:
         for _ in range(ROUNDS):
             before = {held: self.weights.get(name) for name, held in stored}
             self.settle()
-            self._rescale()
-            for action in self._all(InvertibleMap):
-                action.move(self.weights, self._balancing(action))
+            self.rescale()
+            for action in self.all(InvertibleMap):
+                action.move(self.weights, self.balancing(action))
             if all(_still(before[held], values) for held, values in self.weights.now.items()):
                 return
 
     def exchanged(self) -> None:
         """Parts that compute alike in the order of the norms of their weights."""
-        for action in self._all(PartExchange):
+        for action in self.all(PartExchange):
             sizes = [
                 [self._norm(own) for (kind, _), (_, own) in image.items() if kind == "tensor" and own in self.held]
                 for image in action.branches.images
@@ -125,12 +131,12 @@ class _Form:
 
     def turned(self) -> None:
         """Rotations and signs, from what is settled on."""
-        turning: list[Action] = [*self.structure.rotations, *self._all(SignFlip)]
+        turning: list[Action] = [*self.structure.rotations, *self.all(SignFlip)]
         for action, names in self._each(turning):
-            met = self._met(action)
+            met = self.met(action)
             if isinstance(action, PlaneRotation):
                 action.move(self.weights, self._angles(action))
-                action.move(self.weights, np.where(self._sums(action, self._met(action)[::2], 3) < 0, np.pi, 0.0))
+                action.move(self.weights, np.where(self.sums(action, self.met(action)[::2], 3) < 0, np.pi, 0.0))
             elif isinstance(action, Rotation):
                 action.move(self.weights, self._axes(action, [one for one in met if one.name in names] or met))
             elif isinstance(action, SignFlip):
@@ -138,24 +144,24 @@ class _Form:
 
     def _flip(self, action: SignFlip, names: Collection[str]) -> None:
         """All sign symmetries of a space: one after another makes a weight positive, and no other turns it back."""
-        flips = {a.id: a for a in self._all(SignFlip) if (a.leaf, a.copies) == (action.leaf, action.copies)}
+        flips = {a.id: a for a in self.all(SignFlip) if (a.leaf, a.copies) == (action.leaf, action.copies)}
         left = [frozenset([one]) for one in flips]
         for name in sorted(self.held, key=lambda name: (not self._tells(action, name), name not in names)):
             turning = [some for some in left if sum(self._odd(flips[a], name) for a in some) % 2]
             if not turning:
                 continue
             chosen, others = turning[0], turning[1:]
-            met = [one for one in self._met(flips[min(chosen)]) if one.name == name]
-            signs = np.where(self._sums(action, met, 3) < 0, -1.0, 1.0)
+            met = [one for one in self.met(flips[min(chosen)]) if one.name == name]
+            signs = np.where(self.sums(action, met, 3) < 0, -1.0, 1.0)
             for one in chosen:
                 flips[one].move(self.weights, signs)
             left = [some ^ chosen if some in others else some for some in left if some != chosen]
 
     def _tells(self, action: Action, name: str) -> bool:
         """Whether the cubes of a weight have a sum, which those of weights without a mean need not."""
-        met = [one for one in self._met(action) if one.name == name]
-        sums = self._sums(action, met, 3)
-        sizes = self._sums(action, [replace(one, rows=np.abs(one.rows)) for one in met], 3)
+        met = [one for one in self.met(action) if one.name == name]
+        sums = self.sums(action, met, 3)
+        sizes = self.sums(action, [replace(one, rows=np.abs(one.rows)) for one in met], 3)
         return bool((np.abs(sums) >= TELLING * sizes).all())
 
     def _odd(self, action: SignFlip, name: str) -> bool:
@@ -164,10 +170,10 @@ class _Form:
 
     def ordered(self) -> None:
         """Units in order, from what is in order on."""
-        for action, names in self._each(self._all(UnitPermutation)):
+        for action, names in self._each(self.all(UnitPermutation)):
             *copies, n = action.shape(self.structure)
             keys = np.zeros((prod(copies), n))
-            for number, one in enumerate(self._met(action)):
+            for number, one in enumerate(self.met(action)):
                 # Where all else is in order each number tells of its place; else what no order changes does.
                 told = np.random.default_rng(number).uniform(1, 2, (len(one.rows) if one.name in names else 1, 1))
                 np.add.at(keys, one.owner, (one.rows if one.name in names else one.rows**2) * told)
@@ -178,32 +184,39 @@ class _Form:
         moved = settled(self._read(), self.held.keys(), ())
         self.weights.now.update({name: values() for name, values in moved.items()})
 
-    def _rescale(self) -> None:
+    def rescale(self) -> None:
         """The weights of least norm; gains that tell units of a rotation apart, and what has no least norm, are one."""
-        here = self._read()
-        held = {o.tensor: None for a in self.structure.rescalings for o in a.charge}
-        both = [a for a in two_sided(here) if not self.gains & {o.tensor for o in a.charge}]
-        for action in (a for a in self.structure.rescalings if a not in both):
-            moved = {o.tensor for o in action.charge} & self.held.keys()
-            name = next((n for n in held if n in moved & self.gains), next((n for n in held if n in moved), None))
+        self.absorb()
+        free = [a for a in self.structure.rescalings if not self.gains & {o.tensor for o in a.charge}]
+        both = [a for a in two_sided(self.structure) if a in free]
+        for action in (a for a in free if a not in both):
+            name = next((o.tensor for o in action.charge if o.tensor in self.held), None)
             if name is not None:
                 action.move(self.weights, self._unit(action, name))
         if both:
             scales = Scales(self._read(), both)
             self.weights.now.update(scales.apply(gauge(scales, "norm")))
 
+    def absorb(self) -> None:
+        """Gains that tell units of a rotation apart go into what reads them."""
+        for action in self.structure.rescalings:
+            name = next((o.tensor for o in action.charge if o.tensor in self.gains & self.held.keys()), None)
+            if name is not None:
+                action.move(self.weights, self._unit(action, name))
+
     def _unit(self, action: Rescaling, name: str) -> Array:
         """The scales that make the root of the mean square of every unit of a weight one."""
         if isinstance(action, TensorRescaling):
             power, mean = float(action.charge[whole(name)]), np.array([self._norm(name) / self.weights.get(name).size])
         else:
-            met = [one for one in self._met(action) if one.name == name]
+            met = [one for one in self.met(action) if one.name == name]
             power = met[0].power
             ones = [replace(one, rows=np.ones_like(one.rows)) for one in met]
-            mean = self._sums(action, met, 2) / np.maximum(self._sums(action, ones, 1), 1)
+            mean = self.sums(action, met, 2) / np.maximum(self.sums(action, ones, 1), 1)
         return np.asarray(np.where(mean > 0, mean, 1.0) ** (-0.5 / power))
 
-    def _all(self, kind: type[Kind]) -> list[Kind]:
+    def all(self, kind: type[Kind]) -> list[Kind]:
+        """The exact actions of a kind."""
         return [action for action in self.structure.actions.values() if isinstance(action, kind)]
 
     def _each(self, actions: Sequence[Kind]) -> Iterator[tuple[Kind, Collection[str]]]:
@@ -219,7 +232,7 @@ class _Form:
         """The weights that hold a leaf once, and no other of those that wait."""
         return [n for n, own in self.held.items() if own.count(leaf) == 1 and waiting & {*own} <= {leaf}]
 
-    def _met(self, action: Action) -> list[Met]:
+    def met(self, action: Action) -> list[Met]:
         """Where the weights of an action hold its units."""
         found: list[Met] = []
         sizes = action.shape(self.structure)[:-1]
@@ -234,7 +247,7 @@ class _Form:
                     found.append(Met(name, stand, float(power), rows[owner >= 0], owner[owner >= 0]))
         return found
 
-    def _grams(self, action: Action, met: Sequence[Met]) -> Array:
+    def grams(self, action: Action, met: Sequence[Met]) -> Array:
         """Sums of squares and products of the units, copy by copy: (copies, n, n)."""
         *copies, n = action.shape(self.structure)
         gram = np.zeros((prod(copies), n, n))
@@ -244,11 +257,11 @@ class _Form:
                 gram[copy] += part.T @ part
         return gram
 
-    def _balancing(self, action: InvertibleMap) -> Array:
+    def balancing(self, action: InvertibleMap) -> Array:
         """The matrix after which writers and readers have one and the same, diagonal Gram matrix."""
         form = action.shape(self.structure)
-        met = [one for one in self._met(action) if one.name not in self.biases]
-        ahead, behind = (self._grams(action, [one for one in met if one.power * way > 0]) for way in (1, -1))
+        met = [one for one in self.met(action) if one.name not in self.biases]
+        ahead, behind = (self.grams(action, [one for one in met if one.power * way > 0]) for way in (1, -1))
         made = np.broadcast_to(np.eye(form[-1]), ahead.shape).copy()
         for k, (one, other) in enumerate(zip(ahead, behind, strict=True)):
             if all(_full(gram) for gram in (one, other)):
@@ -262,7 +275,7 @@ class _Form:
         form = action.shape(self.structure)
         fixing = isinstance(action, OrthogonalMap) and action.fixes_ones
         across = across_ones(form[-1]) if fixing else np.eye(form[-1])
-        grams = self._grams(action, self._framed(action, self._met(action)))
+        grams = self.grams(action, self._framed(action, self.met(action)))
         _, basis = np.linalg.eigh(across.T @ grams @ across)
         basis = across @ basis[:, :, ::-1]
         seen = self._framed(action, met)
@@ -294,11 +307,11 @@ class _Form:
         for angle in (0.0, np.pi / 4, np.pi / 2):
             self.weights.now = dict(start)
             action.move(self.weights, np.full(form, angle))
-            sizes.append(self._sums(action, self._met(action)[::2], 2))
+            sizes.append(self.sums(action, self.met(action)[::2], 2))
         self.weights.now = start
         return np.asarray(np.arctan2(sizes[1] - (sizes[0] + sizes[2]) / 2, (sizes[0] - sizes[2]) / 2) / 2)
 
-    def _sums(self, action: Action, met: Sequence[Met], power: int) -> Array:
+    def sums(self, action: Action, met: Sequence[Met], power: int) -> Array:
         """Sums of powers over each unit, in the shape of an element."""
         form = action.shape(self.structure)
         found = np.zeros((prod(form[:-1]), form[-1]))

@@ -1,0 +1,175 @@
+"""onnxruntime's own quantisers, in a child process, and how far from the network what they make is.
+
+``int8`` is static quantisation with one step size a tensor, calibrated on some inputs, in pairs of QuantizeLinear and
+DequantizeLinear. ``int4`` rounds the weights of matrix products alone, symmetrically, in blocks of 32 with one step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
+from typing import Any
+
+import numpy as np
+
+from symlint.model.graph import Array, Model
+from symlint.runtime import child_process
+from symlint.runtime.inputs.collection import collect
+from symlint.runtime.noise import Trial
+from symlint.runtime.runner import Loaded, Runner
+
+BITS = {"int8": 8, "int4": 4}
+BLOCK = 32
+"""Weights that share a step of int4."""
+SETS = 2
+"""Sets of inputs, apart from those of the calibration, on each of which a gauge has to be better."""
+LIMIT = 300
+"""Seconds that one quantisation may take."""
+DONE = "done"
+"""What the child answers where there is a quantised file."""
+FINEST = 1e-16
+"""Noise below this share of the signal counts as this."""
+
+
+class Quantiser:
+    """Judges files that compute what one model computes; a context manager."""
+
+    def __init__(self, model: Model, target: str, seed: int, given: Mapping[str, Array]) -> None:
+        self.model, self.target, self.seed, self.given = model, target, seed, given
+        self.sets: list[list[Trial]] = []
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Quantiser:
+        self._folder = TemporaryDirectory(prefix="symlint-")
+        self._runner = Runner().__enter__()
+        plain = self._runner.load(self.model.path)
+        if plain.failure is None and not self.model.states:
+            self.sets = [self._collected(plain, self.seed + k) for k in range(SETS + 1)]
+        if self.sets:
+            for k, trial in enumerate(self.sets[0]):
+                named: dict[str, Any] = dict(trial.feeds)
+                np.savez(Path(self._folder.name) / f"calibration{k}.npz", **named)
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+        self._runner.__exit__(None, None, None)
+        self._folder.cleanup()
+
+    def decibels(self, path: Path) -> tuple[float, ...] | None:
+        """Signal to noise of the outputs of a file once it is quantised, on each set of inputs, averaged over outputs.
+
+        None where it cannot be quantised, does not run then, or is not changed.
+        """
+        out = Path(self._folder.name) / "quantised.onnx"
+        if not all(self.sets) or not self.sets or not self._made(path, out):
+            return None
+        loaded = self._runner.load(out, "all")
+        found = [self._of(loaded, trials) for trials in self.sets[1:]] if loaded.failure is None else []
+        self._runner.drop(loaded)
+        told = [one for one in found if one is not None]
+        return tuple(told) if len(told) == SETS else None
+
+    def _collected(self, plain: Loaded, seed: int) -> list[Trial]:
+        return collect(self._runner, self.model, plain, plain, seed, self.given)[0]
+
+    def _made(self, path: Path, out: Path) -> bool:
+        child = self._begun()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        timer = Timer(LIMIT, child.kill)
+        timer.start()
+        try:
+            child.stdin.write(json.dumps([str(path.resolve()), str(out)]) + "\n")
+            child.stdin.flush()
+            answer = child.stdout.readline().strip()
+        except OSError:
+            answer = ""
+        finally:
+            timer.cancel()
+        return answer == DONE
+
+    def _begun(self) -> subprocess.Popen[str]:
+        if self._child is None or self._child.poll() is not None:
+            command = child_process.command("symlint.runtime.quantiser", self.target, self._folder.name)
+            self._child = subprocess.Popen(
+                command,
+                env=child_process.environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+            )
+        return self._child
+
+    def _of(self, loaded: Loaded, trials: Sequence[Trial]) -> float | None:
+        noise: dict[int, float] = {}
+        signal: dict[int, float] = {}
+        for trial in trials:
+            answer = self._runner.run(loaded, trial.feeds)
+            if answer.failure is not None:
+                return None
+            for k, (before, after) in enumerate(zip(trial.plain.outputs, answer.outputs, strict=True)):
+                if before.dtype.kind == "f" and np.isfinite(before).all() and before.shape == after.shape:
+                    wide = before.astype(np.float64)
+                    gap = float(np.square(wide - after).sum())
+                    noise[k] = noise.get(k, 0.0) + (gap if np.isfinite(gap) else np.inf)
+                    signal[k] = signal.get(k, 0.0) + float(np.square(wide).sum())
+        shares = [noise[k] / signal[k] for k in signal if signal[k] > 0]
+        return float(-10 * np.log10(np.maximum(shares, FINEST)).mean()) if any(shares) else None
+
+
+def main(kind: str, folder: str) -> None:
+    """The child: quantise files, each a line with its path and that of the result."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a quantiser prints is no answer
+    feeds = [dict(np.load(file)) for file in sorted(Path(folder).glob("calibration*.npz"))]
+    for line in sys.stdin:
+        source, target = json.loads(line)
+        try:
+            _blocks(source, target) if kind == "int4" else _steps(source, target, feeds)
+        except Exception as error:
+            answers.write(f"{type(error).__name__}\n")
+        else:
+            answers.write(f"{DONE}\n")
+        answers.flush()
+
+
+def _blocks(source: str, target: str) -> None:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    made = MatMulNBitsQuantizer(source, bits=BITS["int4"], block_size=BLOCK, is_symmetric=True)
+    made.process()
+    made.model.save_model_to_file(target)
+
+
+def _steps(source: str, target: str, feeds: Sequence[dict[str, Array]]) -> None:
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    quantize_static(
+        *(source, target, _Reader(feeds)),
+        quant_format=QuantFormat.QDQ,
+        per_channel=False,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+class _Reader:
+    """The inputs of a calibration, one after another."""
+
+    def __init__(self, feeds: Sequence[dict[str, Array]]) -> None:
+        self._left = list(feeds)
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next, or None after the last."""
+        return self._left.pop(0) if self._left else None
