@@ -22,6 +22,7 @@ from symlint.evidence.ends.settled import canonical
 from symlint.evidence.negligible import negligible
 from symlint.evidence.options import Asked, Equivariance, Tried
 from symlint.evidence.ranks.invariant import Product, general_linear, products
+from symlint.evidence.ranks.symmetric import Mutual, mutual
 from symlint.evidence.units import Sight, Units, spread
 from symlint.model.budget import Budget
 from symlint.model.graph import Shape
@@ -102,6 +103,11 @@ class Context:
         spaces, actions = {s.id: s for s in self.symmetry.spaces}, self.structure.actions
         found = products(self.structure, self._passages, lambda: self.canonical)
         return tuple((spaces[actions[product.generator].space], product) for product in found)
+
+    @cached_property
+    def mutual(self) -> tuple[Mutual, ...]:
+        """Spaces of queries and keys whose product is symmetric in every head."""
+        return tuple(mutual(self.structure, self._passages))
 
     @cached_property
     def named(self) -> Named:

@@ -86,6 +86,18 @@ def products(structure: Structure, passages: Passages, settled: Callable[[], Str
                 yield found
 
 
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight of one side, per copy as rows over the units."""
+
+    name: str
+    leaves: tuple[int, ...]
+    """What its rows are."""
+    rows: tuple[Array, ...]
+    free: tuple[Array, ...]
+    """Per copy orthonormal columns (rows, t): it may change by each of them times any vector."""
+
+
 class Factors:
     """The writers and the readers of a space."""
 
@@ -137,6 +149,23 @@ class Factors:
         """The rank that each copy could have, by its width and the rows that are there."""
         changes = Freedom(self.structure).of(self._standing())
         return [min(self.width, *(x.capacity for x in sides)) for sides in self._sides(changes)]
+
+    def matrices(self, side: Fraction, freedom: Freedom) -> list[Matrix]:
+        """The weights of one side that are no biases."""
+        axes, leaves = self.structure.axes.of, self.structure.axes.factors.leaves
+        changes, found = freedom.of(self._standing()), list[Matrix]()
+        for name, stand in self._found(side):
+            rows = self._cut(name, self._read(name), stand, None)
+            if max(map(len, rows)) < 2:
+                continue
+            moved = [self._cut(name, change[name], stand, None) for change in changes if name in change]
+            free = [
+                orthonormal(np.hstack([np.zeros((len(x), 0)), *(columns(m[k]) for m in moved)]))
+                for k, x in enumerate(rows)
+            ]
+            rest = [f for k, f in enumerate(axes[name]) if k not in (*stand.others, stand.axis)]
+            found.append(Matrix(name, tuple(x for f in rest for x in leaves(f)), tuple(rows), tuple(free)))
+        return found
 
     def _standing(self) -> dict[str, list[Stand]]:
         """Weight -> where the units are in it."""

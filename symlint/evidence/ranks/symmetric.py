@@ -1,0 +1,97 @@
+"""Queries and keys whose product is symmetric: one token weighs another as that weighs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from symlint.evidence.ranks.freedom import Freedom
+from symlint.evidence.ranks.invariant import READS, WIDEST, WRITES, Factors, Matrix, general_linear
+from symlint.evidence.ranks.side import orthonormal
+from symlint.program.flow import Passages
+from symlint.symmetry.structure import Action, Structure
+
+MARGIN = 8.0
+"""Times what the rounding of the stored weights makes of an entry of the product: how far two may be apart."""
+FEWEST = 4
+"""Inputs of queries below which a product may be symmetric by chance."""
+
+BRIEF = 16
+"""Inputs of which the entries are compared before all are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutual:
+    """A space of which every copy has a symmetric product."""
+
+    space: str
+    asymmetry: float
+    """The largest difference of two entries that face each other, as a share of the largest entry."""
+    tolerance: float
+    """Up to where that is rounding."""
+    redundant: int
+    """Weights of the keys, which could be those of the queries with a sign for each dimension."""
+
+
+def mutual(structure: Structure, passages: Passages) -> Iterator[Mutual]:
+    """The spaces of queries and keys that read the same, and whose product is symmetric in all copies."""
+    rotated, freedom = frozenset(a.leaf for a in structure.rotations), Freedom(structure)
+    for action in structure.actions.values():
+        if not general_linear(action) or structure.axes.factors.size(action.leaf) > WIDEST:
+            continue
+        if passages.of({o.tensor for o in action.charge}) == "scores":
+            found = _judged(structure, action, Factors(structure, action, rotated), freedom)
+            if found is not None:
+                yield found
+
+
+def _judged(structure: Structure, action: Action, factors: Factors, freedom: Freedom) -> Mutual | None:
+    sides = [factors.matrices(side, freedom) for side in (WRITES, READS)]
+    if any(len(side) != 1 for side in sides):
+        return None
+    (queries,), (keys,) = sides
+    alike = (
+        len(queries.rows) == len(keys.rows)
+        and queries.leaves == keys.leaves
+        and _reads(structure, queries.name) == _reads(structure, keys.name)
+    )
+    weights, program = structure.program.weights, structure.program
+    if not alike or not all(program.model.tensors[weights[x.name]].floating for x in (queries, keys)):
+        return None
+    worst = tolerance = 0.0
+    for k in range(len(queries.rows)):
+        if queries.rows[k].shape != keys.rows[k].shape or len(keys.rows[k]) < FEWEST:
+            return None
+        apart, noise = _asymmetry(queries, keys, k, factors.unit)
+        if not apart <= noise:
+            return None
+        worst, tolerance = max(worst, apart), max(tolerance, noise)
+    return Mutual(action.space, worst, tolerance, sum(rows.size for rows in keys.rows))
+
+
+def _asymmetry(queries: Matrix, keys: Matrix, k: int, unit: float) -> tuple[float, float]:
+    """How far a product is from symmetric, and how far rounding takes it; infinite where it is nothing."""
+    rows = [side.rows[k].astype(np.float64) for side in (queries, keys)]
+    # What a normalisation takes away before both means nothing to either.
+    free = orthonormal(np.hstack([queries.free[k], keys.free[k]]))
+    seen = [x - free @ (free.T @ x) for x in rows]
+    apart, noise = np.inf, 0.0
+    for some in (slice(None, None, -(-len(rows[0]) // BRIEF)), slice(None)):  # most differ in any few entries
+        product = seen[0][some] @ seen[1][some].T
+        largest = float(np.abs(product).max())
+        sizes = np.outer(*(np.linalg.norm(x[some], axis=1) for x in rows))
+        noise = MARGIN * unit * float((sizes + sizes.T).max())
+        if not largest > noise:
+            return np.inf, 0.0
+        apart, noise = float(np.abs(product - product.T).max()) / largest, noise / largest
+        if apart > noise:
+            break
+    return apart, noise
+
+
+def _reads(structure: Structure, name: str) -> frozenset[str]:
+    """What a weight is multiplied by."""
+    steps = [step for step in structure.program.contractions if name in step.operands]
+    return frozenset(other for step in steps for other in step.operands if other != name)
