@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from symlint.axes.terms import Term
 from symlint.comparison.alignment.pair import Pair
 from symlint.model.graph import Array
 from symlint.symmetry.actions.permutation import UnitPermutation
@@ -47,6 +48,8 @@ class Evidence:
     def __init__(self, pair: Pair) -> None:
         self.pair, self.structure = pair, pair.structure
         self.axes, self.expansion = self.structure.axes, self.structure.expansion
+        self.anchor: dict[int, int] = {}
+        """Leaf -> the one of its units to look at, where the signs of the others are not known."""
         self._stands: dict[str, list[tuple[str, str, list[Stand]]]] = {}
         self._holding: dict[int, list[tuple[str, str]]] = {}
         for stored, name in pair.uses.items():
@@ -145,21 +148,30 @@ class Evidence:
             terms = self.expansion.terms(f)
             if axis == stand.axis:
                 leaves = terms[stand.term].leaves
-                if not settled(leaves[stand.place], name) or not all(
-                    settled(x, name) for place, x in enumerate(leaves) if place != stand.place
-                ):
+                beside = [x for place, x in enumerate(leaves) if place != stand.place]
+                if not settled(leaves[stand.place], name) or not all(settled(x, name) for x in beside):
                     return None
-                continue
-            clear = [all(settled(x, name) for x in term.leaves) for term in terms]
+                clear = [True] * len(terms)
+            else:
+                beside = [x for term in terms for x in term.leaves]
+                clear = [all(settled(x, name) for x in term.leaves) for term in terms]
             if not any(clear):
                 return None
-            if not all(clear):
+            if not all(clear) or not self.anchor.keys().isdisjoint(beside):
                 along = np.zeros(shape[axis])
                 for term, there in zip(terms, clear, strict=True):
                     if there:
-                        along[term.positions.reshape(-1)] = 1.0
+                        along[self._anchored(term).reshape(-1)] = 1.0
                 mask = mask * along.reshape([-1 if k == axis else 1 for k in range(len(shape))])
         return mask
+
+    def _anchored(self, term: Term) -> Array:
+        """The positions of a term, of the units of an anchored leaf those of one alone."""
+        positions = term.positions
+        for place, leaf in enumerate(term.leaves):
+            if leaf in self.anchor:
+                positions = positions.take([self.anchor[leaf]], axis=place)
+        return positions
 
 
 def grouped(values: Array, stand: Stand, sizes: Collection[int]) -> Array:

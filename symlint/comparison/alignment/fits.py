@@ -70,26 +70,29 @@ def angles(evidence: Evidence, action: PlaneRotation, settled: Settled) -> tuple
         if not action.powers(name):
             continue
         masks = [evidence.mask(name, stand, settled) for stand in stands]
-        if any(mask is None for mask in masks):
+        known = [mask for mask in masks if mask is not None]
+        if len(known) < len(stands):
             continue
         one, two = evidence.pair.target.get(name), evidence.pair.current.get(name)
         turned = turn(two, stands, np.full(form, np.pi / 2))
         weight = evidence.pair.weigh[stored]
-        for stand in stands:
-            there = grouped(one, stand, sizes)
+        for stand, mask in zip(stands, known, strict=True):
+            there = grouped(one * mask, stand, sizes)
             along += weight * np.sum(there * grouped(two, stand, sizes), axis=1)
             across += weight * np.sum(there * grouped(turned, stand, sizes), axis=1)
     return np.arctan2(across, along).reshape(form), np.hypot(across, along)
 
 
-def signed(evidence: Evidence, action: SignFlip, settled: Settled) -> Array:
-    """How well the units fit as they are, in what their signs change."""
-    form = action.shape(evidence.structure)
-    total = np.zeros((int(np.prod(form[:-1], dtype=np.int64)), form[-1]))
-    for piece in evidence.pieces(action, settled, charged=True):
-        if _odd(action, piece):
-            total += piece.weight * np.sum(piece.one * piece.two, axis=1)
-    return total.reshape(form)
+def signed(evidence: Evidence, signs: Sequence[SignFlip], settled: Settled) -> dict[tuple[bool, ...], Array]:
+    """How well the units fit as they are: which of the signs change it -> products, in the shape of an element."""
+    form = signs[0].shape(evidence.structure)
+    tables: dict[tuple[bool, ...], Array] = {}
+    for piece in evidence.pieces(signs[0], settled):
+        odd = tuple(_odd(sign, piece) for sign in signs)
+        if any(odd):
+            found = piece.weight * np.sum(piece.one * piece.two, axis=1)
+            tables[odd] = tables.get(odd, np.zeros(form)) + found.reshape(form)
+    return tables
 
 
 def fitted(evidence: Evidence, action: Action, settled: Settled, signs: Sequence[SignFlip]) -> Iterator[Move]:
@@ -111,7 +114,3 @@ def fitted(evidence: Evidence, action: Action, settled: Settled, signs: Sequence
                 yield Move(action, rotated(cross, action).reshape(*form, n))
         case PlaneRotation():
             yield Move(action, angles(evidence, action, settled)[0])
-        case SignFlip():
-            element = np.where(signed(evidence, action, settled) < 0, -1.0, 1.0)
-            if (element < 0).any():
-                yield Move(action, element)

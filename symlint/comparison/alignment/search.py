@@ -22,6 +22,7 @@ from symlint.model.graph import Array
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
 from symlint.symmetry.actions.scaling import SignFlip
+from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.structure import Action, Structure
 
 ROUNDS = 60
@@ -45,12 +46,20 @@ class Spaces:
             for action in self.structure.actions.values():
                 if isinstance(action, kind):
                     found.setdefault(action.leaf, []).append(action)
-        # Of units that matrices mix no order and no signs are sought.
-        mixed = {leaf for leaf, actions in found.items() if any(isinstance(a, MATRICES) for a in actions)}
-        return {
-            leaf: [a for a in actions if leaf not in mixed or not isinstance(a, UnitPermutation | SignFlip)]
-            for leaf, actions in found.items()
-        }
+        return {leaf: [a for a in actions if not self._inside(a, actions)] for leaf, actions in found.items()}
+
+    def _inside(self, action: Action, beside: Sequence[Action]) -> bool:
+        """Whether rotations do what an order or a sign does: matrices both, half turns of planes signs."""
+        if not isinstance(action, UnitPermutation | SignFlip):
+            return False
+        if any(isinstance(other, MATRICES) for other in beside):
+            return True
+        turned = (self._met(other) for other in beside if isinstance(other, PlaneRotation))
+        return isinstance(action, SignFlip) and any(self._met(action) == met for met in turned)
+
+    def _met(self, action: Action) -> set[Occurrence]:
+        """Where a generator meets the weights."""
+        return {o for o in action.charge if o.tensor in self.structure.program.weights}
 
     def signs(self, action: Action) -> list[SignFlip]:
         """The signs of the units that a permutation moves."""
@@ -77,8 +86,10 @@ class Search:
 
     def settled(self, leaf: int, name: str) -> bool:
         """Whether the units of a leaf are in the places of their counterparts, in some weight."""
+        anchored = leaf in self.evidence.anchor
         return leaf not in self.away and all(
-            a.id in self.done or not self.spaces.touches(a, name) for a in self.spaces.of.get(leaf, ())
+            a.id in self.done or not self.spaces.touches(a, name) or (anchored and isinstance(a, SignFlip))
+            for a in self.spaces.of.get(leaf, ())
         )
 
     @property
@@ -88,20 +99,35 @@ class Search:
 
     def inwards(self) -> None:
         """Fit every space once, those first of which most is known."""
-        while True:
-            shares = [
-                (self.evidence.share(a, self._beside(a, self._nested(a))), a) for a in self.left if self._ready(a)
-            ]
-            known = [(share, a) for share, a in shares if share > 0]
-            if not known:
-                break
-            chosen = max(known, key=lambda pair: pair[0])[1]
-            if not isinstance(chosen, UnitPermutation):  # a sign may tell a rotation from a reflection
-                signs = (a for _, a in known if a.leaf == chosen.leaf and isinstance(a, SignFlip))
-                chosen = next(signs, chosen)
+        while (chosen := self._next()) is not None:
             self._fit(chosen)
+            self.evidence.anchor.clear()
             self.done.add(chosen.id)
             self.order.append(chosen)
+
+    def _next(self) -> Action | None:
+        """What is to be fitted next: that of which most is known."""
+        ready = [action for action in self.left if self._ready(action)]
+        known = [(share, a) for a in ready if (share := self.evidence.share(a, self._beside(a, self._nested(a)))) > 0]
+        if not known:
+            return next((a for a in ready if not isinstance(a, UnitPermutation) and self._anchored(a)), None)
+        chosen = max(known, key=lambda pair: pair[0])[1]
+        if isinstance(chosen, UnitPermutation):
+            return chosen
+        # A sign may tell a rotation from a reflection.
+        return next((a for _, a in known if a.leaf == chosen.leaf and isinstance(a, SignFlip)), chosen)
+
+    def _anchored(self, action: Action) -> bool:
+        """Whether something can be fitted to one unit each of other leaves, whose signs are not known.
+
+        The sign of the first unit is then as it is by definition: what is fitted makes up for it.
+        """
+        open_signs = {a.leaf for a in self.left if isinstance(a, SignFlip) and a.leaf != action.leaf}
+        self.evidence.anchor = dict.fromkeys(open_signs, 0)
+        if self.evidence.share(action, self._beside(action)) > 0:
+            return True
+        self.evidence.anchor = {}
+        return False
 
     def _ready(self, action: Action) -> bool:
         """Whether it can be fitted: the order of its units is known, and that of those of which it has copies."""
@@ -115,6 +141,8 @@ class Search:
         found: dict[int, Action] = {}
         for leaf, actions in self.spaces.of.items() if isinstance(action, UnitPermutation | SignFlip) else ():
             for inner in actions:
+                if isinstance(action, SignFlip) and not isinstance(inner, UnitPermutation):
+                    continue  # a rotation within makes up for a sign, and says nothing of it
                 if action.leaf in inner.copies and (again or inner.id not in self.done):
                     found.setdefault(leaf, inner)
         return found
@@ -147,7 +175,7 @@ class Search:
         inner = self._nested(action, again=True)
         yield from self._fitted(action, inner)
         for other in (*self._signs(action), *inner.values()):
-            yield from fitted(self.evidence, other, self._beside(other), self._signs(other))
+            yield from self._fitted(other, {})
 
     def distance(self, action: Action) -> float:
         """How far the units of an action are apart, relative to their size, in what is settled beside them."""
@@ -172,7 +200,7 @@ class Search:
         """The best element of a generator."""
         if isinstance(action, UnitPermutation) and inner:
             yield from self._joint(action, inner)
-        elif isinstance(action, SignFlip) and inner:
+        elif isinstance(action, SignFlip):
             yield from self._signed(action, inner)
         else:
             yield from fitted(self.evidence, action, self._beside(action), self._signs(action))
@@ -204,19 +232,27 @@ class Search:
             yield Move(action, order)
 
     def _signed(self, action: SignFlip, inner: Mapping[int, Action]) -> Iterator[Move]:
-        """The best signs of units each of which has a gauge of its own within."""
-        form = action.shape(self.pair.structure)
-        outside = self._outside(action, inner)
-        totals = []
-        for flips in ((), (action,)):
-            total = signed(self.evidence, action, outside) * (-1.0 if flips else 1.0)
+        """The best signs of units, those of a space together; they may have a gauge of their own within."""
+        form, outside = action.shape(self.pair.structure), self._outside(action, inner)
+        signs = self.spaces.signs(action)
+        signs = signs if len(signs) <= MANY else [action]
+        tables = signed(self.evidence, signs, outside)
+        best, chosen = np.full(form, -np.inf), np.zeros((len(signs), *form), bool)
+        for flips in _choices(signs):
+            total, names = np.zeros(form), {sign.id for sign in flips}
+            for odd, table in tables.items():
+                total += table * (-1) ** sum(there for sign, there in zip(signs, odd, strict=True) if sign.id in names)
             for leaf, other in inner.items():
                 found = self._within(action, leaf, other, outside, flips)
                 if found is not None:
                     total = total + np.diagonal(found, axis1=-2, axis2=-1).reshape(form)
-            totals.append(total)
-        if (totals[1] > totals[0] * (1 + LEAD)).any():
-            yield Move(action, np.where(totals[1] > totals[0] * (1 + LEAD), -1.0, 1.0))
+            better = total > best + LEAD * np.abs(best) if flips else np.ones(form, bool)
+            best = np.where(better, total, best)
+            for k, sign in enumerate(signs):
+                chosen[k] = np.where(better, sign.id in names, chosen[k])
+        for sign, flipped in zip(signs, chosen, strict=True):
+            if flipped.any():
+                yield Move(sign, np.where(flipped, -1.0, 1.0))
 
     def _within(
         self, action: Action, leaf: int, other: Action, outside: Settled, flipped: Collection[SignFlip] = ()
