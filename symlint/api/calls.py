@@ -216,7 +216,7 @@ def align(first: Source, second: Source) -> tuple[onnx.ModelProto, Alignment]:
     with stored(first, second) as files, TemporaryDirectory(prefix="symlint-") as folder:
         out = Path(folder) / "aligned.onnx"
         found = aligned(load(files[0].path), load(files[1].path), out)
-        named = replace(found, first=files[0].name, second=files[1].name, values={})
+        named = replace(found, first=files[0].name, second=files[1].name, pair=None)
         return onnx.load(str(out if found.exit_code == 0 else files[1].path)), named
 
 

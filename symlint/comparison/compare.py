@@ -13,6 +13,7 @@ import numpy as np
 
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
+from symlint.comparison.alignment.equal import equal
 from symlint.comparison.change.folded_norms import Fold, folded, told
 from symlint.comparison.change.weights import SAME, Change, Status, changes, unmatched
 from symlint.comparison.course.canonical import canonical, moved
@@ -142,6 +143,8 @@ def with_cuts(found: Iterable[Change], matching: Matching, pairs: Mapping[int, i
 
 
 NORM = "BatchNormalization"
+OPEN: tuple[Status, ...] = ("changed", "rescaled")
+"""What may yet turn out to be a symmetry."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +349,9 @@ def _changes(shown: _Shown) -> tuple[Matching, tuple[Change, ...]]:
     found = with_cuts(changes(matching), matching, matching.resized)
     if not all(change.status in SAME for change in found):
         found = moved(found, matching, *map(canonical, shown.contexts))
+    if any(change.status in OPEN for change in found):
+        same = equal(matching)
+        found = tuple(replace(c, status="moved", rank=None) if c.status in OPEN and c.old in same else c for c in found)
     return matching, found
 
 

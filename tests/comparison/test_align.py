@@ -95,6 +95,45 @@ def test_nothing_is_written_where_the_proof_fails(tmp_path, monkeypatch):
     assert "nothing is written" in call("align", HEALTHY, tmp_path / "moved.onnx", "-o", out).stdout
 
 
+def test_an_average_is_written_of_what_was_proven(tmp_path):
+    moved, out = teleported(HEALTHY, tmp_path), tmp_path / "out.onnx"
+    assert align(HEALTHY, moved, "--merge", "0.3", "-o", out)["merged"]
+    assert call("verify", HEALTHY, out).exit_code == 0
+    decayed = ROOT / "fixtures" / "decayed_cnn.onnx"
+    found = align(HEALTHY, moved, decayed, "--merge", "mean", "-o", out)
+    assert [one["proof"]["outcome"] for one in (found, *found["others"])] == ["held", "held"]
+    third = align(HEALTHY, decayed, "-o", tmp_path / "third.onnx")
+    assert third["written"]
+    for name, values in weights(out).items():
+        mean = (2 * weights(HEALTHY)[name] + weights(tmp_path / "third.onnx")[name]) / 3
+        np.testing.assert_allclose(values, mean, atol=1e-5 * max(np.abs(mean).max(), 1))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--merge", "2", "-o", "x.onnx"), "between 0 and 1"),
+        (("--merge", "0.5"), "-o OUT"),
+        ((HEALTHY, "-o", "x.onnx"), "--merge mean"),
+    ],
+)
+def test_a_merge_that_cannot_be_is_refused_in_a_line(flags, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("align", HEALTHY, HEALTHY, *flags)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["llama", "lora_linear"])
+def test_diff_knows_what_teleport_moves(name, tmp_path):
+    model = SHARED / "zoo" / f"{name}.onnx"
+    result = call("diff", model, teleported(model, tmp_path), "--format", "json")
+    found = json.loads(result.stdout)["weights"]
+    assert found["changed"] == 0
+    assert found["moved"] + found["identical"] + found["rounded"] == len(found["tensors"])
+
+
 def test_without_scipy_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     result = call("align", HEALTHY, HEALTHY)

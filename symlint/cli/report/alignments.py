@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -21,32 +22,48 @@ LARGEST = 5
 NAMES = 4
 
 
-def as_json(found: Alignment, written: str | None) -> str:
-    """One document for machines."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is told of a run: one alignment, or those of which an average was made."""
+
+    found: tuple[Alignment, ...]
+    written: str | None
+    merged: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether an average was written whose running statistics are those of no network."""
+        return self.merged and self.written is not None and any(one.statistics for one in self.found)
+
+
+def as_json(told: Told) -> str:
+    """One document for machines; where several were aligned the others are in a list of its own."""
+    first, *others = [_document(one) for one in told.found]
+    document = {"schema_version": "1", **first, "written": told.written, "merged": told.merged}
+    return dump(document | {"stale_statistics": told.stale} | ({"others": others} if others else {}))
+
+
+def _document(found: Alignment) -> dict[str, Any]:
     proof = found.proof
-    return dump(
-        {
-            "schema_version": "1",
-            "exit_code": found.exit_code,
-            "first": {"path": found.first},
-            "second": {"path": found.second},
-            "distance": {"before": asdict(found.before), "after": asdict(found.after)},
-            "weights": {
-                "total": list(found.total),
-                "matched": list(found.matched),
-                "unmatched_first": list(found.unmatched[0]),
-                "unmatched_second": list(found.unmatched[1]),
-                "tensors": [asdict(gap) for gap in found.tensors],
-            },
-            "units": {"matched": found.share},
-            "spaces": [asdict(space) for space in found.spaces],
-            "unfitted": list(found.left),
-            "proof": None
-            if proof is None
-            else {"outcome": proof.outcome, "difference": proof.difference, "reason": proof.reason},
-            "written": written,
-        }
-    )
+    return {
+        "exit_code": found.exit_code,
+        "first": {"path": found.first},
+        "second": {"path": found.second},
+        "distance": {"before": asdict(found.before), "after": asdict(found.after)},
+        "weights": {
+            "total": list(found.total),
+            "matched": list(found.matched),
+            "unmatched_first": list(found.unmatched[0]),
+            "unmatched_second": list(found.unmatched[1]),
+            "tensors": [asdict(gap) for gap in found.tensors],
+        },
+        "units": {"matched": found.share},
+        "spaces": [asdict(space) for space in found.spaces],
+        "unfitted": list(found.left),
+        "proof": None
+        if proof is None
+        else {"outcome": proof.outcome, "difference": proof.difference, "reason": proof.reason},
+    }
 
 
 def unread(first: str, second: str, problem: UnreadableModel, code: int) -> str:
@@ -63,18 +80,27 @@ def unread(first: str, second: str, problem: UnreadableModel, code: int) -> str:
     )
 
 
-def as_text(found: Alignment, style: Style, written: str | None) -> str:
+def as_text(told: Told, style: Style) -> str:
     """The document for people."""
-    return typeset(_blocks(found, style, written), style).rstrip("\n") + "\n"
+    return typeset(_blocks(told, style), style).rstrip("\n") + "\n"
 
 
-def _blocks(found: Alignment, style: Style, written: str | None) -> Iterator[RenderableType]:
+def _blocks(told: Told, style: Style) -> Iterator[RenderableType]:
+    for found in told.found:
+        yield from _alignment(found, style)
+    if told.written is not None:
+        word = "the average, written" if told.merged else "written"
+        yield Text(f"{printable(told.written)}: {word}", style="bold green")
+    if told.stale:
+        yield Text("its running means and variances are averages, too: compute them anew on data before it is used")
+
+
+def _alignment(found: Alignment, style: Style) -> Iterator[RenderableType]:
     yield Text(f"{printable(found.second)} -> {printable(found.first)}", style="bold")
     yield Text(f"  {_matched(found)}\n", style="dim")
     if found.unrelated:
-        yield Text(
-            "incomplete: less than half of both is matched; are these two files of one network?", style="bold red"
-        )
+        words = "incomplete: less than half of both is matched; are these two files of one network?"
+        yield Text(words, style="bold red")
         return
     if found.spaces:
         yield from _spaces(found, style)
@@ -87,7 +113,7 @@ def _blocks(found: Alignment, style: Style, written: str | None) -> Iterator[Ren
         f"({found.before.spread:.1%} -> {found.after.spread:.1%} of that of unrelated weights); "
         f"{found.share:.1%} of the units matched"
     )
-    yield from _proof(found, written)
+    yield from _proof(found)
 
 
 def _matched(found: Alignment) -> str:
@@ -131,14 +157,13 @@ def _relative(gap: TensorGap) -> float:
     return gap.after / gap.norm if gap.norm else gap.after
 
 
-def _proof(found: Alignment, written: str | None) -> Iterator[RenderableType]:
+def _proof(found: Alignment) -> Iterator[RenderableType]:
     proof = found.proof
     if proof is None:
         return
     apart = "" if proof.difference is None else f": outputs differ by up to {proof.difference:.1e} of the largest"
-    if written is not None:
+    if found.exit_code == 0:
         yield Text(f"computes what the second computes{apart}")
-        yield Text(f"{printable(written)}: written", style="bold green")
     else:
         word = "does not compute" if proof.outcome == "refuted" else "could not be proven to compute"
         reason = f" ({printable(proof.reason)})" if proof.reason else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from symlint.comparison.matching.weights import Weights
 from symlint.evidence.context import Context
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import write
-from symlint.model.graph import Array, Model
+from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.runtime.verify import Trial, same_function
 from symlint.symmetry.inference import examine
@@ -71,8 +71,8 @@ class Alignment:
     total: tuple[int, int]
     left: tuple[str, ...]
     """Generators that could not be fitted, since nothing tells how."""
-    values: Mapping[str, Array] = field(repr=False, default_factory=dict)
-    """The second network's stored tensors that were moved, as they are then."""
+    pair: Pair | None = field(repr=False, default=None)
+    """Both networks, the second one as it was moved."""
     proof: Trial | None = None
     """Whether what was written computes what the second network does; None where nothing was written."""
 
@@ -87,6 +87,11 @@ class Alignment:
         """Of all units those that are matched with confidence."""
         units = sum(space.units for space in self.spaces)
         return sum(space.matched for space in self.spaces) / units if units else 1.0
+
+    @property
+    def statistics(self) -> bool:
+        """Whether there are running means and variances, which an average of networks would have other ones of."""
+        return self.pair is not None and bool(self.pair.structure.program.statistics)
 
     @property
     def exit_code(self) -> int:
@@ -133,7 +138,7 @@ def align(first: Model, second: Model) -> Alignment:
         (sum(w.size for w in matching.new.all), sum(w.size for w in matching.old.all)),
         tuple(action.id for action in search.left),
     )
-    return replace(found, values=Moved(pair.current, lifted=False))
+    return replace(found, pair=pair)
 
 
 def _move(pair: Pair, moves: Sequence[Move], home: Sequence[Move]) -> None:
@@ -164,21 +169,22 @@ def _unmatched(matching: Matching) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def written(found: Alignment, second: Model, output: Path) -> Alignment:
-    """The second network as it was moved, proven and then saved; where the proof fails nothing is saved."""
+def proven(found: Alignment, second: Model) -> Alignment:
+    """With the proof that the second network, as it was moved, computes what it did."""
+    assert found.pair is not None
     with TemporaryDirectory(prefix="symlint-") as folder:
         draft = Path(folder) / "moved.onnx"
-        write(second.path, found.values, draft)
+        write(second.path, Moved(found.pair.current, lifted=False), draft)
         moved = replace(load(str(draft)), states=second.states)
-        found = replace(found, proof=same_function(second, moved))
-    if found.exit_code == 0:
-        write(second.path, found.values, output)
-    return found
+        return replace(found, proof=same_function(second, moved))
 
 
 def aligned(first: Model, second: Model, output: Path | None) -> Alignment:
-    """Align, and where a file is named prove and save what was moved."""
+    """Align, and where a file is named prove and save what was moved; where the proof fails nothing is saved."""
     found = align(first, second)
     if output is None or found.unrelated:
         return found
-    return written(found, second, output)
+    found = proven(found, second)
+    if found.exit_code == 0 and found.pair is not None:
+        write(second.path, Moved(found.pair.current, lifted=False), output)
+    return found

@@ -97,13 +97,17 @@ class Search:
         """What was not fitted yet."""
         return [a for actions in self.spaces.of.values() for a in actions if a.id not in self.done]
 
-    def inwards(self) -> None:
-        """Fit every space once, those first of which most is known."""
+    def inwards(self, far: float = np.inf) -> bool:
+        """Fit every space once, those first of which most is known; stop at one that is `far` apart even then."""
         while (chosen := self._next()) is not None:
             self._fit(chosen)
             self.evidence.anchor.clear()
             self.done.add(chosen.id)
             self.order.append(chosen)
+            whole = all(a.id in self.done for a in self.spaces.of[chosen.leaf])
+            if whole and np.isfinite(far) and self.distance(chosen) > far:
+                return False
+        return True
 
     def _next(self) -> Action | None:
         """What is to be fitted next: that of which most is known."""
