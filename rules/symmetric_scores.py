@@ -5,8 +5,8 @@
 For every attention layer that looks at what it reads itself: the product of its query and key weights, head by head. If
 it is equal to its transpose in all heads, a token weighs another exactly as that weighs it, before their biases and the
 softmax. Heads whose queries and keys are rotated by position, or normalised, are left alone, and so are layers in which
-several heads of queries share one of keys. The facts give how far two entries that face each other are apart at most,
-as a share of the largest entry, and the tolerance.
+several heads of queries share one of keys. The facts give the tolerance: how far two entries that face each other may
+be apart, as a share of the largest entry.
 
 ## Example
 
@@ -70,7 +70,6 @@ def check(context: Context) -> Iterator[Finding]:
             tensors=context.tensors(space),
             facts={
                 "heads": space.copies,
-                "asymmetry": short(found.asymmetry),
                 "tolerance": short(found.tolerance),
                 "redundant": found.redundant,
             },

@@ -27,10 +27,8 @@ class Mutual:
     """A space of which every copy has a symmetric product."""
 
     space: str
-    asymmetry: float
-    """The largest difference of two entries that face each other, as a share of the largest entry."""
     tolerance: float
-    """Up to where that is rounding."""
+    """Up to where a difference of two entries that face each other is rounding, as a share of the largest entry."""
     redundant: int
     """Weights of the keys, which could be those of the queries with a sign for each dimension."""
 
@@ -60,15 +58,15 @@ def _judged(structure: Structure, action: Action, factors: Factors, freedom: Fre
     weights, program = structure.program.weights, structure.program
     if not alike or not all(program.model.tensors[weights[x.name]].floating for x in (queries, keys)):
         return None
-    worst = tolerance = 0.0
+    tolerance = 0.0
     for k in range(len(queries.rows)):
         if queries.rows[k].shape != keys.rows[k].shape or len(keys.rows[k]) < FEWEST:
             return None
         apart, noise = _asymmetry(queries, keys, k, factors.unit)
         if not apart <= noise:
             return None
-        worst, tolerance = max(worst, apart), max(tolerance, noise)
-    return Mutual(action.space, worst, tolerance, sum(rows.size for rows in keys.rows))
+        tolerance = max(tolerance, noise)
+    return Mutual(action.space, tolerance, sum(rows.size for rows in keys.rows))
 
 
 def _asymmetry(queries: Matrix, keys: Matrix, k: int, unit: float) -> tuple[float, float]:

@@ -129,8 +129,10 @@ def measure(model: Model, wanted: Wanted | None = None, *, seed: int = 0, given:
     with TemporaryDirectory(prefix="symlint-") as folder, Runner() as runner:
         path = _runnable(open_ended, Path(folder))
         loaded = runner.load(path)
-        if loaded.failure is not None:
-            return Table(model.path, (), loaded.failure)
+        texts = [name for name in model.graph.inputs if model.dtypes.get(name) == "string"]
+        failure = loaded.failure or (f"input {texts[0]!r} takes text, which is not drawn" if texts else "")
+        if failure:
+            return Table(model.path, (), failure)
         measurement = _Measurement(runner, path, loaded, wanted, seed, given or {})
         return Table(model.path, tuple(measurement.measured(open_ended, inner)), measurement.failure)
 
