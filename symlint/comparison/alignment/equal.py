@@ -11,6 +11,8 @@ from symlint.comparison.matching.units import Matching
 
 ALIKE = 1e-4
 """Tensors nearer than this, relative to their norms, are the same."""
+MOST = 1 << 25
+"""Weights up to which `diff` looks for symmetries of every kind: it holds either network in float64."""
 FAR = 1e-2
 """A space further apart than this once it is fitted says that the networks are not the same."""
 
@@ -19,8 +21,10 @@ def equal(matching: Matching) -> frozenset[str]:
     """Stored tensors of the old network that a symmetry of it makes those of the new one, all together.
 
     Empty where some space of the two cannot be made the same: then its weights have changed. Without scipy, which
-    assigns units, it is empty as well.
+    assigns units, it is empty as well, and for networks of more than `MOST` weights.
     """
+    if sum(weight.size for weight in matching.old.all) > MOST:
+        return frozenset()
     try:
         import scipy.optimize  # noqa: F401
     except ImportError:
