@@ -159,3 +159,31 @@ ROUTED = {  # GL(3) of the stream, 9; the units of every expert, 6; what softmax
         NUMBERS,
     ),
 }
+
+# What is shifted before experts is taken back by the biases that the same index chooses.
+ROUTED |= {
+    "chosen_by_input": Net(  # GL(4), 16; the bias before, 4
+        """
+        e0 = MatMul(x, w) e = Add(e0, c) i = ArgMax<axis = 1, keepdims = 0>(x) a1 = Gather(a, i) b1 = Gather(b, i)
+        e3 = Unsqueeze(e, one) u3 = MatMul(e3, a1) u = Squeeze(u3, one) v = Add(b1, u) t = Tanh(v) y = MatMul(t, d)
+        """,
+        {"w": (5, 4), "c": (4,), "a": (5, 4, 3), "b": (5, 3), "d": (3, 2)},
+        {"x": (5,)},
+        2,
+        20,
+        {"one": [1]},
+    ),
+    "chosen_by_score": Net(  # GL(4), 16; the bias before, 4, which the router's takes back; the shift of scores, 4 + 1
+        """
+        e0 = MatMul(x, w) e = Add(e0, c) r0 = MatMul(e, r) s = Add(r0, q) l, i = TopK<axis = 1>(s, once)
+        h = Softmax<axis = 1>(s) g = ReduceMax<axes = [1]>(h) j = Squeeze(i, one) a1 = Gather(a, j) b1 = Gather(b, j)
+        e3 = Unsqueeze(e, one) u3 = MatMul(e3, a1) u = Squeeze(u3, one) v = Add(u, b1) t = Tanh(v) k = MatMul(t, d)
+        y = Mul(g, k)
+        """,
+        {"w": (5, 4), "c": (4,), "r": (4, 3), "q": (3,), "a": (3, 4, 3), "b": (3, 3), "d": (3, 2)},
+        {"x": (5,)},
+        2,
+        25,
+        {"one": [1], "once": [1]},
+    ),
+}

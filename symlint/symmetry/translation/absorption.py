@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from symlint.program.dispatch import dispatched
-from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step
+from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
+from symlint.symmetry.translation.alike import layout
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
 
 
@@ -188,7 +189,7 @@ class Absorbers:
             return Back(step, k, start), start
         target = step.operands[1 - k]
         window = self.makers.get(target)
-        while wave.base != target:
+        while not self._one(wave.base, target):
             if isinstance(window, Mix) and window.centre and wave.base == self._seen(window):
                 return Back(step, k, start, tuple(bases), window), centred(window, wave)
             maker = self.makers.get(wave.base)
@@ -199,7 +200,16 @@ class Absorbers:
                 return Back(step, k, start), start
             wave = below
             bases.append(maker)
-        return Back(step, k, start, tuple(bases)), wave
+        return Back(step, k, start, tuple(bases)), wave._replace(base=target)
+
+    def _one(self, name: str, other: str) -> bool:
+        """Whether two tensors are one, rearranged alike: what chooses among weights is there once for each of these."""
+        while name != other:
+            one, two = self.makers.get(name), self.makers.get(other)
+            if not rearranges(one) or not rearranges(two) or layout(one) != layout(two):
+                return False
+            (name,), (other,) = one.operands, two.operands
+        return True
 
     def _narrow(self, window: Mix, wave: Wave) -> Wave | None:
         """A change that is linear in windows of one place as one that is linear in what they see."""
