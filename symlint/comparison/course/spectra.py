@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -18,6 +17,7 @@ from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
+from symlint.model.record import dataclass
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.structure import Action

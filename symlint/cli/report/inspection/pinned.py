@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from symlint.model.record import dataclass
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure
 
