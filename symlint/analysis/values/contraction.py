@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
 
 from symlint.analysis.values.lattice import Bases, Names, Value, alike, known
-from symlint.analysis.values.regrouping import Grid, apart, first, gathered, grid, pieces, together
+from symlint.analysis.values.regrouping import Grid, apart, cut_apart, first, gathered, grid, joined, pieces, together
 from symlint.analysis.values.rows import Columns, Rows, Verdicts, combine
+from symlint.analysis.values.rows import apart as apart_rows
 from symlint.analysis.values.weights import Blockwise, Levels, Weight, absent
-from symlint.model.clusters import ROUNDING, precision
+from symlint.model.clusters import ROUNDING, Off, precision
 from symlint.model.graph import Array, Shape
 from symlint.program.steps import Einsum, Spec
 
 LIMIT = 1 << 25
+ORDINARY = 1e8
+"""A scale up to which, and down to its inverse, what is no nothing beside other weights stays that."""
 
 
 def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape, verdicts: Verdicts) -> Value:
@@ -33,6 +37,8 @@ def contract(names: Names, step: Einsum, values: Sequence[Value], shape: Shape, 
 
 def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
     """A rearrangement, a repetition, or a sum over axes."""
+    if value.plain and (moved := _moved(names, step, value, shape)) is not None:
+        return moved
     sizes = dict(step.sizes)
     if value.bases is None and isinstance(value.held, Weight) and (turned := _turned(step, value)) is not None:
         return turned
@@ -66,6 +72,39 @@ def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
     if gone:
         cut = _summed(names, cut, gone, sizes)
     return together(names, cut, step, shape)
+
+
+def _moved(names: Names, step: Einsum, value: Value, shape: Shape) -> Value | None:
+    """A plain value of which only the axes are in another order, cut or joined; None where it is more than that."""
+    assert value.bases is not None
+    spec, result, sizes = step.specs[0], step.result, step.sizes
+    cuts = pieces(value.shape, spec, sizes)
+    along: dict[str, tuple[int, int]] = {}
+    for axis, cut, stride in zip(spec, cuts or (), value.bases.steps, strict=bool(cuts)):
+        for k, (label, n) in enumerate(zip(axis, cut, strict=True)):
+            along[label] = n, stride * prod(cut[k + 1 :]) if n > 1 else 0
+    if along.keys() != {label for axis in result for label in axis}:
+        return None
+    steps: list[int] = []
+    for axis, size in zip(result, shape, strict=True):
+        parts = [along[label] for label in axis if along[label][0] > 1]
+        if prod(n for n, _ in parts) != size or any(a != b * n for (_, a), (n, b) in pairwise(parts)):
+            return None
+        steps.append(parts[-1][1] if parts else 0)
+    wild = {label for label, (n, _) in along.items() if n < sizes[label]}
+    if wild and _seats(spec, wild) != _seats(result, wild):
+        value = names.anew(value, value.slim, steady=True)
+    order, wanted = list(along), [label for axis in result for label in axis]
+    ends = np.cumsum([len(axis) for axis in result]).tolist()
+    groups = [range(end - len(axis), end) for end, axis in zip(ends, result, strict=True)]
+    inner, turn = tuple(along[label][0] for label in wanted), [order.index(label) for label in wanted]
+
+    def turned(array: Array) -> Array:
+        if array.size == 1:
+            return array.reshape((1,) * len(shape))
+        return joined(cut_apart(array, cuts or []).transpose(turn), inner, groups)
+
+    return Value(Bases(turned(value.labels.starts), tuple(steps), shape), turned(value.slim), shape, plain=True)
 
 
 def _summed(names: Names, cut: Grid, gone: list[str], sizes: dict[str, int]) -> Grid:
@@ -182,6 +221,18 @@ def _linear(
         full = np.broadcast_to(labelled, [sizes[label] for label in wide])
         return full.transpose([k for part in places for k in part]).reshape(count)
 
+    stored = w[0].held
+    key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
+    blocks = _blocks(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
+    off = stored.off.then(layout) if isinstance(stored, Weight) and stored.off is not None else None
+    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks, off)
+    tolerance = ROUNDING * precision(w[0].dtype)
+    if x[0].plain and key is not None and (count[2] > 1 or _ordinary(x[0].slim, off)):
+        quiet = names.still(x[0].labels.starts)
+        if (quiet.all() or not quiet.any()) and apart_rows(weights, count[0], count[2], tolerance):
+            told = names.fresh(shape)
+            names.settle(told.labels, None if quiet.all() else quiet)
+            return told
     cut = cut.align([*batch, *passing, *read])
     # What is the same at every place, or differs from place to place in a regular way, is looked at once.
     free = [k + len(batch) for k, label in enumerate(passing) if _once(cut, label)]
@@ -189,12 +240,7 @@ def _linear(
     dims = [1 if k in free else n for k, n in enumerate(cut.shape)]
     many = prod(dims[len(batch) : len(batch) + len(passing)])
     starts, scale = (np.broadcast_to(a, dims).reshape(count[0], many, count[2]) for a in (bases.starts, cut.scale))
-    stored = w[0].held
-    key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
-    blocks = _blocks(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
-    off = stored.off.then(layout) if isinstance(stored, Weight) and stored.off is not None else None
-    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks, off)
-    rows = combine(names, starts, scale, weights, ROUNDING * precision(w[0].dtype))
+    rows = combine(names, starts, scale, weights, tolerance)
     shared = (*cut.shape[: len(batch) + len(passing)], *(sizes[label] for label in out))
     within = (*dims[: len(batch) + len(passing)], *shared[len(batch) + len(passing) :])
     found = _named(names, rows, within, shared, [k for k in free if bases.steps[k]])
@@ -202,6 +248,14 @@ def _linear(
     done = Grid(found, scale, (*batch, *passing, *out))
     missing = tuple(label for label in made if label not in done.order)
     return together(names, done.align([*done.order, *missing]), step, shape)
+
+
+def _ordinary(scale: Array, off: Off | None) -> bool:
+    """Whether scales change nothing of what is found of the rows that each of them multiplies."""
+    if scale.size == 1 and scale.reshape(-1)[0] == 1:
+        return True
+    size = np.abs(scale)
+    return off is None and bool((size > 1 / ORDINARY).all() and (size < ORDINARY).all())
 
 
 def _roles(cut: Grid, wide: list[str], made: list[str], sizes: Mapping[str, int]) -> tuple[list[str], ...] | None:

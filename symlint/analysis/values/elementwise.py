@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, tidy
+from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, tidy, unit
 from symlint.analysis.values.weights import Levels, Mask, Operand, Weight, absent
 from symlint.model.graph import Array, Shape
 from symlint.program.arithmetic import compute
@@ -25,6 +25,8 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
     """The value of `step.out`: a number where all operands are, else a base that what it reads determines."""
     if all(v.bases is None for v in values):
         return _numbers(names, step, values)
+    if (made := _plainly(names, step, values)) is not None:
+        return made
     if len(values) == 1:
         return _unary(names, step, values[0])
     if step.known.sums:
@@ -39,6 +41,71 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if step.law.kind == "product" and step.law.degrees[0] == 1:
         return _any(names, step, values, homogeneous=True)
     return _any(names, step, values)
+
+
+def _plainly(names: Names, step: Pointwise, values: list[Value]) -> Value | None:
+    """The value where one operand tells all elements apart: that of most steps. None where there is more to find."""
+    if len(values) == 1:
+        return _plain_function(names, step, values[0]) if values[0].plain else None
+    x = next((v for v in values if v.plain), None)
+    if x is not None and any(v.shape != x.shape for v in values):
+        shape = np.broadcast_shapes(*(v.shape for v in values))
+        x = next((v for v in values if v.plain and v.shape == shape), None)
+    if x is None:
+        return None
+    does, law = step.known, step.law
+    if does.sums:
+        return _plain_sum(names, step, values, x)
+    if step.function == GRID:
+        return names.anew(x) if values[0].plain else None
+    if law.kind == "product" and all(d is not None for d in law.degrees):
+        return _plain_product(names, step, values, x)
+    if does.chooses and law.degrees[:1] == (None,):
+        return None
+    if law.kind != "product" or law.degrees[0] != 1:
+        return names.anew(x)
+    return names.anew(x, _lifted(np.abs(values[0].slim), len(x.shape))) if values[0].plain else None
+
+
+def _plain_function(names: Names, step: Pointwise, x: Value) -> Value:
+    if step.known.passes:
+        return x if not step.known.negates else Value(x.bases, -x.slim, x.shape, x.off, plain=True)
+    if step.law.kind == "product" and step.law.degrees[0] == 1:
+        return names.anew(x, np.abs(x.slim), steady=True)
+    odd = step.known.parity is Parity.ODD
+    return names.anew(x, np.where(x.slim < 0, -1.0, 1.0) if odd else None, steady=True)
+
+
+def _plain_sum(names: Names, step: Pointwise, values: list[Value], x: Value) -> Value | None:
+    place = next(k for k, v in enumerate(values) if v.bases is not None)
+    size = step.known.sign(place) / (len(values) if step.known.averages else 1)
+    lead = _lifted(values[place].slim.astype(np.float64) * size, len(x.shape))
+    others = [v for v in values if v is not x]
+    if all(v.plain for v in others):
+        # A difference of single elements may be that of one with itself.
+        return None if step.known.negates and any(prod(v.shape) == 1 for v in values) else names.anew(x, lead)
+    if len(values) > 2 or others[0].bases is not None:
+        return None
+    alone, made = np.asarray(_lifted(others[0].slim, len(x.shape)) == 0), names.anew(x, lead)
+    if not alone.any():
+        return made
+    return Value(x.labels.where(alone, made.labels), lead, x.shape, plain=True)
+
+
+def _plain_product(names: Names, step: Pointwise, values: list[Value], x: Value) -> Value | None:
+    if any(not v.plain and v.bases is not None for v in values):
+        return None
+    scale, moving = unit(len(x.shape)), [k for k, v in enumerate(values) if v.plain]
+    for v, degree in zip(values, step.law.degrees, strict=True):
+        factor = _lifted(v.slim, len(x.shape))
+        if degree != 1 and not factor.all():
+            return None
+        scale = scale * factor if degree == 1 else scale * (1 / factor)
+    if absent(scale).any():
+        return None
+    if len(moving) == 1 and step.law.degrees[moving[0]] == 1:
+        return Value(x.bases, scale, x.shape, plain=True)
+    return names.anew(x, scale)
 
 
 def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:

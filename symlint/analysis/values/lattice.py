@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import field
-from functools import reduce
+from functools import cache, lru_cache, reduce
 from math import gcd, prod
 
 import numpy as np
@@ -135,6 +135,8 @@ class Value:
     """The shape, with size 1 along axes without units."""
     noise: Array | None = None
     """How far known numbers may be off because they are differences of larger ones; None where they are not."""
+    plain: bool = False
+    """Whether it is known that every element is a base of its own, and of a scale that is not zero."""
 
     @property
     def off(self) -> Array | None:
@@ -302,7 +304,19 @@ class Names:
         shape = tuple(shape)
         made = Bases(np.full((1,) * len(shape), self.count), _strides(shape), shape)
         self.count += prod(shape)
-        return Value(made, np.ones((1,) * len(shape)), shape)
+        return Value(made, unit(len(shape)), shape, plain=True)
+
+    def anew(self, x: Value, scale: Array | None = None, *, steady: bool = False) -> Value:
+        """What one operation computes from every element of a plain value, whatever else it reads; see `derive`."""
+        bases = x.labels
+        if bases.starts.size > 1:
+            made = self.derive(x.shape, [bases], steady=steady)
+        else:
+            made = Bases(np.full(bases.starts.shape, self.count), bases.steps, x.shape)
+            self.count += made.extent
+            if steady and self.still(bases.starts).all():
+                self.settle(made)
+        return Value(made, unit(len(x.shape)) if scale is None else scale, x.shape, plain=True)
 
     def derive(
         self,
@@ -377,6 +391,15 @@ class Names:
         return Bases(starts, tuple(steps.get(k, 0) for k in range(len(bases.shape))), bases.shape)
 
 
+@cache
+def unit(rank: int) -> Array:
+    """The scale 1."""
+    one = np.ones((1,) * rank)
+    one.flags.writeable = False
+    return one
+
+
+@lru_cache(1 << 12)
 def _strides(shape: Shape) -> tuple[int, ...]:
     """Steps that give every place a number of its own; none along axes of one place."""
     steps, size = list[int](), 1

@@ -71,10 +71,10 @@ def pieces(shape: Shape, spec: Spec, sizes: Mapping[str, int]) -> list[list[int]
 def apart(array: Array, shape: Shape, spec: Spec, sizes: Mapping[str, int]) -> Array | None:
     """An array of a tensor's shape, or with size 1 along some of its axes, with one axis per label."""
     cuts = pieces(shape, spec, sizes)
-    return None if cuts is None else _cut(array, cuts)
+    return None if cuts is None else cut_apart(array, cuts)
 
 
-def _cut(array: Array, cuts: Sequence[Sequence[int]]) -> Array:
+def cut_apart(array: Array, cuts: Sequence[Sequence[int]]) -> Array:
     """An array whose axes are cut, but for those of size 1, which become several of size 1."""
     if all(len(cut) == 1 for cut in cuts):
         return array
@@ -95,7 +95,7 @@ def grid(value: Value, spec: Spec, sizes: Mapping[str, int]) -> Grid | None:
             continue
         inner = [step * prod(cut[k + 1 :]) for k in range(len(cut))]
         steps += [s if n > 1 else 0 for s, n in zip(inner, cut, strict=True)]
-    starts, scale = _cut(bases.starts, cuts), _cut(value.slim, cuts)
+    starts, scale = cut_apart(bases.starts, cuts), cut_apart(value.slim, cuts)
     shape = tuple(n for cut in cuts for n in cut)
     return Grid(Bases(starts, tuple(steps), shape), scale, tuple(label for axis in spec for label in axis))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import cached_property
 from math import prod
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from symlint.analysis.values.lattice import Labels, Names, Value
 from symlint.analysis.values.weights import Blockwise, Mask, Weight, absent
-from symlint.model.clusters import ABSENT, BLOCK, Grouping, Off, Sketch, proportional, sketch_of, sketched
+from symlint.model.clusters import ABSENT, BLOCK, Grouping, Off, proportional, sketch_of, sketched
 from symlint.model.digest import blocks
 from symlint.model.graph import Array, Tensor
 from symlint.model.record import dataclass
@@ -27,6 +27,8 @@ class Verdicts:
     def __init__(self) -> None:
         self.rows: dict[Hashable, Grouping] = {}
         """Weights and the way in which they are read -> which rows of theirs are multiples of each other."""
+        self.apart: dict[Hashable, bool] = {}
+        """The same -> whether none is zero or a multiple of another, where what they read is apart."""
         self._full: dict[Hashable, bool] = {}
         self._tensors: dict[int, Tensor] = {}
 
@@ -197,16 +199,7 @@ class _Combination:
         b, p = place
         if len(distinct) < self.labels.shape[2] or distinct[0] == 0:
             return None
-        key, remembered = (self.weights.key, b), self.weights.verdicts.rows
-        grouping = remembered.get(key) if self.weights.key else None
-        if grouping is None:
-            keys = np.zeros(self.shape[2], np.int64)
-            off = self._off(lambda noise: noise[b].reshape(self.shape[2], -1))
-            grouping = proportional(keys, lambda: self._rows(b), self._sketch(b), self.tolerance, self.total, off)
-            if self.weights.key:
-                remembered[key] = grouping
-                if self.shape[0] == 1 and grouping.least > ABSENT**2:
-                    self.weights.verdicts.full(self.weights.key[0])
+        grouping = _grouping(self.weights, b, self.shape, self.labels.shape[2], self.tolerance)
         width = np.sqrt(self.labels.shape[2] * self.weights.along)
         if ((grouping.norm > 0) & ~(grouping.norm > FAINT * width)).any() and not (self.scale[b, p] == 1).all():
             return None
@@ -218,21 +211,10 @@ class _Combination:
         nothing = np.zeros(self.shape[2])
         return grouping.group, np.where(still, 0.0, grouping.factor), nothing, still
 
-    def _rows(self, batch: int) -> Array:
-        return np.asarray(self.columns[batch].reshape(self.shape[2], -1))
-
     def _off(self, rows: Callable[[Array], Array]) -> Off | None:
         """How far the elements of some rows may be off."""
         off = self.weights.off
         return None if off is None else off.then(rows)
-
-    def _sketch(self, batch: int) -> Sketch:
-        blocks = self.weights.blocks
-        return sketched(self._rows(batch)) if blocks is None else sketch_of(blocks(), *self._rows_shape)
-
-    @property
-    def _rows_shape(self) -> tuple[int, int]:
-        return self.shape[2], self.labels.shape[2] * self.weights.along
 
     def _part(self, place: tuple[int, int], distinct: Labels, index: Labels, inverse: Labels) -> _Part:
         """Rows over distinct bases, in the order of their labels, and what the constant 1 adds to each."""
@@ -262,6 +244,49 @@ class _Combination:
             return made[:, 1 if constant else 0 :].reshape(out, -1)
 
         return _Part(block.reshape(out, -1), fixed, spread)
+
+
+def _grouping(weights: Columns, batch: int, shape: tuple[int, int, int], read: int, tolerance: float) -> Grouping:
+    """Which rows of one slice of the weights are multiples of each other; `shape` is (batch, passing, out)."""
+    key, remembered = (weights.key, batch), weights.verdicts.rows
+    grouping = remembered.get(key) if weights.key else None
+    if grouping is None:
+        out = shape[2]
+
+        def rows() -> Array:
+            return np.asarray(weights.read()[batch].reshape(out, -1))
+
+        table = out, read * weights.along
+        sketch = sketched(rows()) if weights.blocks is None else sketch_of(weights.blocks(), *table)
+        off = None if weights.off is None else weights.off.then(lambda noise: noise[batch].reshape(out, -1))
+        grouping = proportional(np.zeros(out, np.int64), rows, sketch, tolerance, prod(shape), off)
+        if weights.key:
+            remembered[key] = grouping
+            if shape[0] == 1 and grouping.least > ABSENT**2:
+                weights.verdicts.full(weights.key[0])
+    return grouping
+
+
+def apart(weights: Columns, batch: int, read: int, tolerance: float) -> bool:
+    """Whether over bases that all differ every row of remembered weights is a base of its own, whatever the scales."""
+    assert weights.key is not None
+    known = weights.verdicts.apart
+    if weights.key not in known:
+        shape = batch, 1, weights.out
+        if read == 1:
+            rows = weights.read().reshape(batch * weights.out, -1)
+            keys = np.repeat(np.arange(batch), weights.out)
+            off = None if weights.off is None else weights.off.then(lambda noise: noise.reshape(rows.shape))
+            parts: Iterable[Grouping] = (proportional(keys, lambda: rows, sketched(rows), tolerance, len(keys), off),)
+        else:
+            parts = (_grouping(weights, b, shape, read, tolerance) for b in range(batch))
+        least = FAINT * np.sqrt(read * weights.along)
+        known[weights.key] = all(
+            bool((part.norm > least).all() and np.isfinite(part.norm).all())
+            and np.array_equal(part.group, np.arange(len(part.group)))
+            for part in parts
+        )
+    return known[weights.key]
 
 
 def _scaled(columns: Array, scale: Array, chosen: Labels) -> Array:

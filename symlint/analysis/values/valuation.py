@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -136,7 +137,10 @@ class _Forward:
 
     def put(self, name: str, value: Value) -> None:
         """Remember the value of a tensor."""
-        self.values[name] = self.fits(name, value)
+        made = self.fits(name, value)
+        if not made.plain and made.bases is not None and made.bases.starts.size == 1 and made.bases.telling:
+            made = replace(made, plain=not absent(made.slim).any())
+        self.values[name] = made
 
     @dispatched
     def step(self, step: Step) -> None:
@@ -193,10 +197,12 @@ class _Forward:
                 parts.append(Value(v.bases.spread(tuple(shape)), v.slim, tuple(shape)))
         scale = behind([p.slim for p in parts], [p.shape for p in parts], step.axis)
         full = (*target[: step.axis], sum(p.shape[step.axis] for p in parts), *target[step.axis + 1 :])
+        plain = all(v.plain and v.shape == p.shape for v, p in zip(values, parts, strict=True))
         if all(v.bases is None for v in values) and all(p.bases is None for p in parts):
             self.put(step.out, Value(None, scale, full))
             return
-        self.put(step.out, Value(_behind([p.labels for p in parts], step.axis, full), scale, full))
+        bases = _behind([p.labels for p in parts], step.axis, full)
+        self.put(step.out, Value(bases, scale, full, plain=plain and bases.telling))
 
     def _beside(self, values: list[Value]) -> Value:
         """Values put behind each other along an axis that carries no units: together they are one base."""
@@ -225,9 +231,8 @@ class _Forward:
             self.put(step.out, Value(None, held, shape))
             return
         scale = x.slim[cut] if x.slim.shape[step.axis] > 1 else x.slim
-        self.put(
-            step.out, Value(None if x.bases is None else x.bases.cut(step.axis, step.start, step.stop), scale, shape)
-        )
+        part = None if x.bases is None else x.bases.cut(step.axis, step.start, step.stop)
+        self.put(step.out, Value(part, scale, shape, plain=x.plain and prod(shape) > 0))
 
     @step.register
     def _(self, step: Mix) -> None:
@@ -236,10 +241,15 @@ class _Forward:
             self.put(step.out, taken(x, *step.chosen))
             return
         dropped = tuple(k for k in range(len(x.shape)) if k not in step.keep)
-        bases, scale = self._rows(x, dropped, step.law)
+        plain = x.plain and all(x.shape[k] == 1 for k in dropped)
+        if plain:
+            bases, scale = self.names.anew(x, steady=True).labels, _raised(x.slim, step.law)
+        else:
+            bases, scale = self._rows(x, dropped, step.law)
         if step.linear and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
             # The same units at other places, each with its sign.
-            bases, scale = self.names.derive(bases.shape, [x.labels], steady=True), x.slim
+            bases = bases if plain else self.names.derive(bases.shape, [x.labels], steady=True)
+            scale = x.slim
         if step.steady and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
             bases = bases.clear(x.labels.constant)
             scale = np.where(x.labels.constant, x.slim, scale)
@@ -252,7 +262,8 @@ class _Forward:
         steps = tuple(0 if s is None else left.steps[s] for s in seats)
         shape = tuple(1 if s is None else left.shape[s] for s in seats)
         scale = scale.reshape([1 if s is None else scale.shape[s] for s in seats])
-        self.put(step.out, tidy(Bases(starts, steps, shape), scale))
+        value = tidy(Bases(starts, steps, shape), scale)
+        self.put(step.out, replace(value, plain=True) if plain and value.held is scale else value)
 
     def _rows(self, x: Value, axes: tuple[int, ...], law: Law) -> tuple[Bases, Array]:
         """What a map along `axes` makes of each remaining element: the axes have size 1 then."""
@@ -262,9 +273,8 @@ class _Forward:
             bases = self.names.derive(rest, [x.labels], map(alike, [x.slim]), steady=True)
             return bases, np.ones((1,) * len(rest))
         if many == 1:
-            degree = float((law.degrees[0] if law.degrees else None) or 1)
             sign = np.signbit(x.slim).astype(np.int64)
-            return self.names.derive(rest, [x.labels], [sign], steady=True), np.abs(x.slim) ** degree
+            return self.names.derive(rest, [x.labels], [sign], steady=True), _raised(x.slim, law)
         if prod(rest) == 1 or 2 * many > 4096 or (x.bases is None and not similar(x.slim, x.shape, axes)):
             made = self.names.fresh(rest).labels
         else:
@@ -278,6 +288,9 @@ class _Forward:
     @step.register
     def _(self, step: Normalise) -> None:
         x = self.values[step.x]
+        if x.plain:
+            self.put(step.out, self.names.anew(x))
+            return
         axes = tuple(k for k in step.axes if x.shape[k] > 1)
         context = [self._rows(x, axes, NONE)[0]] if axes else []
         bases = self.names.derive(x.shape, [x.labels, *context], map(alike, [x.slim]))
@@ -321,6 +334,13 @@ class _Forward:
     def _(self, step: Unknown) -> None:
         for name in step.outs:
             self.put(name, self.names.fresh(self.shape(name)))
+
+
+def _raised(scale: Array, law: Law) -> Array:
+    """What a map makes of the size of the one place that it reads."""
+    if law.kind == "none":
+        return np.ones((1,) * scale.ndim)
+    return np.asarray(np.abs(scale) ** float((law.degrees[0] if law.degrees else None) or 1))
 
 
 def taken(x: Value, axis: int, indices: Sequence[int]) -> Value:
