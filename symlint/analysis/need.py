@@ -70,7 +70,7 @@ class _Backward:
     def there(self, name: str) -> Mask:
         """Which elements of a tensor are not zero for every input."""
         value = self.values[name]
-        if self.verdicts.whole(value):
+        if value.plain or self.verdicts.whole(value):
             return np.ones((1,) * len(value.shape), bool)
         source: object = value.held.read if isinstance(value.held, Weight) else None
         mask = source.present if isinstance(source, Blockwise) else ~absent(value.slim)
@@ -85,6 +85,9 @@ class _Backward:
         if before is not None and before.size == 1 and before.all():
             return
         shape = value.shape
+        if mask.size == 1 and mask.all():
+            self.masks[name] = np.ones((1,) * len(shape), bool)
+            return
         extra = tuple(range(mask.ndim - len(shape))) if mask.ndim > len(shape) else ()
         mask = np.asarray(np.any(mask, axis=extra)) if extra else mask
         mask = mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)

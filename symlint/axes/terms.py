@@ -80,6 +80,7 @@ class Expansion:
         self._patterns: dict[tuple[tuple[int, ...], ...], Pattern] = {}
         self._pattern_of: dict[int, Pattern] = {}
         self._groupings: dict[tuple[int, tuple[int, ...]], tuple[int, ...] | None] = {}
+        self._standing: dict[int, dict[int, list[int]]] = {}
 
     def terms(self, f: int) -> tuple[Term, ...]:
         """`f` as a sum of terms, by first position."""
@@ -97,6 +98,16 @@ class Expansion:
                 if top not in self._known:
                     self._known[top] = tuple(sorted(self._expand(top), key=lambda term: term.first))
         return self._known[root]
+
+    def standing(self, f: int) -> Mapping[int, Sequence[int]]:
+        """Position on `f` -> the numbers of the terms that have a unit there."""
+        root = self.factors.find(f)
+        if root not in self._standing:
+            found = self._standing[root] = {}
+            for k, term in enumerate(self.terms(root)):
+                for place in dict.fromkeys(term.positions.reshape(-1).tolist()):
+                    found.setdefault(place, []).append(k)
+        return self._standing[root]
 
     def pattern(self, f: int) -> Pattern:
         """The leaves of the terms of `f`."""

@@ -41,7 +41,7 @@ class Bounded(Context):
         """What the tensors lie between on which a clamp depends."""
         with np.errstate(all="ignore"):
             given = {one.name: (one.low, one.high) for one in self.declared}
-            return certify(self.canonical, self._exact, self._carried, given=given)
+            return certify(self.canonical, self.exact, self._carried, given=given)
 
     @property
     def declared(self) -> tuple[InputRange, ...]:
@@ -68,7 +68,7 @@ class Bounded(Context):
     def settled(self) -> dict[str, Settled]:
         """The activations of which bounds prove more than the weights tell; empty where nothing is gained."""
         with np.errstate(all="ignore"):
-            return settled(self.canonical, self._exact, self.intervals)
+            return settled(self.canonical, self.exact, self.intervals)
 
     def margins(self, space: Space) -> dict[int, float]:
         """Unit of a space -> the smallest margin by which an activation of it is one number."""
@@ -116,7 +116,8 @@ class Bounded(Context):
         return super().verdicts if self.plain_context is None else self.plain_context.verdicts
 
     @property
-    def _exact(self) -> dict[str, Value]:
+    def exact(self) -> dict[str, Value]:
+        """The value of every tensor as far as zeros in the weights tell it."""
         return (self.plain_context or self).values
 
     @cached_property

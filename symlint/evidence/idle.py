@@ -60,7 +60,7 @@ def _where(context: Bounded, step: Pointwise, x: Interval) -> Array | None:
         return np.asarray(x.low >= 0)
     if step.function != "Clip":
         return None
-    ends = [context.values[name].scale for name in step.operands[1:]]
+    ends = [context.exact[name].scale for name in step.operands[1:]]
     attributes = step.node.attributes if not ends else {}
     low = ends[0] if ends else attributes.get("min", -np.inf)
     high = ends[1] if len(ends) > 1 else attributes.get("max", np.inf)

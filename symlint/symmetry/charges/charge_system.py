@@ -175,16 +175,14 @@ def _path(variables: Variables, f: int, start: int, stop: int) -> Condition:
 def _pair(variables: Variables, ties: Ties, whole: str, k: int, part: str, j: int, shift: int, path: Condition) -> None:
     """Axis j of `part` is axis k of `whole`, at positions from `shift` on and under the condition `path`."""
     terms, of = variables.expansion.terms, variables.axes.of
-    ours = terms(of[whole][k])
+    ours, there = terms(of[whole][k]), variables.expansion.standing(of[whole][k])
     # The condition is that of another axis: what stands on this one itself is no part of it.
     asked = [{key: span for key, span in term.condition.items() if key not in term.own} for term in ours]
     for t, term in enumerate(terms(of[part][j])):
         met = [
             s
-            for s, other in enumerate(ours)
-            if other.leaves == term.leaves
-            and meet(asked[s], path) is not None
-            and bool((other.positions == term.first + shift).any())
+            for s in there.get(term.first + shift, ())
+            if ours[s].leaves == term.leaves and meet(asked[s], path) is not None
         ]
         mine = variables.slots(part, j).term(t)
         if not met:
