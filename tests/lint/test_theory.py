@@ -27,6 +27,7 @@ EXPERIMENTS = (
     "convolution",
     "constant_start",
     "static_bias",
+    "remedies",
 )
 SEEDS = 5
 

@@ -26,6 +26,7 @@ EXPERIMENTS = (
     "convolution",
     "constant_start",
     "static_bias",
+    "remedies",
 )
 
 
