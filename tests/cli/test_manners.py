@@ -222,3 +222,12 @@ def test_an_equivariance_that_no_model_has_is_told_once(perceptron):
     found = json.loads(call("check", one, other, "--run", "--format", "json").stdout)
     assert found["unmet_equivariances"] == ["flip of picture"]
     assert "equivariance 'flip of picture': no model has its input" in call("check", one, other, "--run").output
+
+
+def test_zeros_that_are_declared_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tables = '[[inputs]]\nname = "x"\nlow = 0\n[[equivariances]]\nname = "flip"\ninput = "x"\naxis = 0\n'
+    Path("symlint.toml").write_text(tables)
+    shown = call("config").output
+    assert 'inputs   = [{ name = "x", low = 0.0 }]' in shown
+    assert 'equivariances = [{ name = "flip", input = "x", axis = 0 }]' in shown

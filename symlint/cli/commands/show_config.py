@@ -46,7 +46,8 @@ def _toml(value: object) -> str:
         pairs = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, (Mirror, Equivariance, InputRange, Acceptance)):
-        return _toml({item.name: getattr(value, item.name) for item in fields(value) if getattr(value, item.name)})
+        said = ((item, getattr(value, item.name)) for item in fields(value))
+        return _toml({item.name: each for item, each in said if each != item.default})
     if isinstance(value, (int, float)):
         return str(value)
     return f'"{printable(str(value))}"'
