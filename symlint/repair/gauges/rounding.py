@@ -30,8 +30,8 @@ from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.elements import across_ones
 from symlint.symmetry.structure import Structure
 
-GAIN = 0.1
-"""Decibels that a move has to gain on each set of inputs: less is luck."""
+GAIN = 0.5
+"""Decibels that a move has to gain on each set of inputs: what gained less was, now and then, lost on other inputs."""
 TURNS = 40
 """Steps of the descent of a rotation."""
 ROWS = 4096
