@@ -203,12 +203,15 @@ def test_the_multitool_finds_no_error(root, tmp_path, monkeypatch):
         pytest.skip("npm's @microsoft/sarif-multitool is not installed (or SARIF_MULTITOOL does not name its program)")
     monkeypatch.setenv("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1")
     monkeypatch.chdir(root)
-    report, policy, answer = tmp_path / "report.sarif", tmp_path / "policy.xml", tmp_path / "answer.sarif"
+    report, policy = tmp_path / "report.sarif", tmp_path / "policy.xml"
     CliRunner().invoke(cli, ["check", "fixtures", "--notes", "-o", f"sarif={report}"])
     subprocess.run([tool, "export-validation-config", policy], check=True, capture_output=True)
     policy.write_text(POLICY.sub(r"\1Error", policy.read_text()))
-    command = [tool, "validate", report, "--config", policy, "--rule-kind", "Ghas;Sarif", "-o", answer]
-    subprocess.run(command, check=True, capture_output=True)
-    (only,) = json.loads(Path(answer).read_text(encoding="utf-8-sig"))["runs"]
-    results = only.get("results", [])
-    assert [result for result in results if result.get("level") == "error"] == []
+    # One by one: npm's program hands its arguments to a shell, which ends them at a semicolon.
+    for kind in ("Ghas", "Sarif"):
+        answer = tmp_path / f"{kind}.sarif"
+        command = [tool, "validate", report, "--config", policy, "--rule-kind", kind, "-o", answer]
+        subprocess.run(command, check=True, capture_output=True)
+        (only,) = json.loads(Path(answer).read_text(encoding="utf-8-sig"))["runs"]
+        results = only.get("results", [])
+        assert [result for result in results if result.get("level") == "error"] == []
