@@ -186,4 +186,14 @@ ROUTED |= {
         25,
         {"one": [1], "once": [1]},
     ),
+    "read_before_a_branch": Net(  # GL(4), 16; what a reads across what there is by then, 5; biases c and h, 4 each
+        """
+        e0 = MatMul(x, w) e = Add(e0, c) u0 = MatMul(e, a) u = Add(u0, b) t = Tanh(u) v0 = MatMul(t, f) v = Add(v0, h)
+        s = Add(e, v) z = MatMul(s, d) y = Add(z, o)
+        """,
+        {"w": (3, 4), "c": (4,), "a": (4, 5), "b": (5,), "f": (5, 4), "h": (4,), "d": (4, 5), "o": (5,)},
+        {"x": (3,)},
+        2,
+        29,
+    ),
 }

@@ -19,13 +19,14 @@ from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
 from symlint.symmetry.charges.offsets import met
 from symlint.symmetry.charges.span import independent
-from symlint.symmetry.charges.unknowns import Charge, Variables
+from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence, Variables
 from symlint.symmetry.kinds.branches import branches
+from symlint.symmetry.kinds.early import early
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
 from symlint.symmetry.kinds.planes import planes
 from symlint.symmetry.kinds.positions import positions
 from symlint.symmetry.kinds.whole import LENGTHS, whole
-from symlint.symmetry.overlap import widths
+from symlint.symmetry.overlap import rows, widths
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.search import translations
@@ -79,6 +80,42 @@ def unseen(
                 freed=tuple(freed),
                 gone=tuple(gone),
             )
+
+
+def unwritten_yet(
+    action: InvertibleMap,
+    program: Program,
+    axes: Axes,
+    expansion: Expansion,
+    translations: Mapping[str, Translation],
+) -> Iterator[UnseenChange]:
+    """The changes of readers along what is written only behind them, though the space as a whole is written."""
+    number = 0
+    for o, c in action.charge.items() if not action.copies else ():
+        if o.tensor not in program.weights or o.tensor in translations or o.tensor in program.detached:
+            continue
+        for axis, places in early(program, axes, expansion, action.leaf, o.tensor):
+            mine = [Occurrence(name, k, 0, 0) for name, k in places]
+            if axis != o.axis or any(action.charge.get(w) != -c for w in mine):
+                continue
+            known = [translations[w.tensor] for w in mine if w.tensor in translations]
+            there = {o.tensor, *(w.tensor for w in mine)}
+            freed = [t for t in known if there.isdisjoint(x.weight for x in t.absorbers)]
+            gone = {t.weight for t in freed}
+            across = {w: ONE for w in mine if w.tensor not in gone}
+            sides = widths(action, program, axes, expansion, gone)
+            if rows(action.leaf, (), across, program, axes, expansion) < axes.factors.size(action.leaf) <= sides[-c]:
+                number += 1
+                yield UnseenChange(
+                    f"{action.id}.unwritten.early.{number}",
+                    action.space,
+                    action.leaf,
+                    action.copies,
+                    {o: ONE},
+                    across=across,
+                    freed=tuple(freed),
+                    early=True,
+                )
 
 
 def _within(translation: Translation, side: Collection[str], translations: Mapping[str, Translation]) -> bool:
@@ -178,6 +215,7 @@ class Generators:
                     yield made
                     if isinstance(made, InvertibleMap):
                         yield from unseen(made, self.program, self.axes, self.expansion, full)
+                        yield from unwritten_yet(made, self.program, self.axes, self.expansion, full)
                 for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
                     yield self._turn(f"{space}.rotation{suffix}", space, leaf, turn)
             shifts = self.translations.get(leaf, [])

@@ -125,6 +125,8 @@ class UnseenChange(Action):
     """Where what would see it meets the units, which need not reach all of them."""
     freed: tuple[Translation, ...] = field(default=(), kw_only=True)
     """Of what else meets them: changes that others take back, as if it were zero."""
+    early: bool = field(default=False, kw_only=True)
+    """Whether the space has what the weight does not see, which is written behind it."""
     gone: tuple[Translation, ...] = field(default=(), kw_only=True)
     """Of what else meets them: changes that the rest of it takes back, which then has all that was in them."""
 
