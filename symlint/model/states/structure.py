@@ -58,14 +58,16 @@ class Structure:
 
     def _gated(self, output: str) -> list[str]:
         """The inputs of which a gate says how much of them stays in a part of an output."""
-        todo, found = [output], dict[str, None]()
+        todo, found, seen = [output], dict[str, None](), set[str]()
         while todo:
-            node = self.makers.get(self._plain(todo.pop()))
+            name = self._plain(todo.pop())
+            node = self.makers.get(name) if name not in seen else None
+            seen.add(name)  # what is put beside itself again and again has as many parts as there are ways
             if node is not None and node.op == "Concat":
                 todo += node.inputs
             elif node is not None and node.op in ("Add", "Sum"):
-                kept = [self._kept(name) for name in node.inputs]
-                found.update((name, None) for name in kept if name and kept.count("") == len(kept) - 1)
+                kept = [self._kept(part) for part in node.inputs]
+                found.update((part, None) for part in kept if part and kept.count("") == len(kept) - 1)
         return list(found)
 
     def _kept(self, name: str) -> str:
@@ -81,9 +83,12 @@ class Structure:
 
     def _left(self, output: str) -> Iterator[Seat]:
         """The recurrences of whose last states an output is made, and of nothing else."""
-        todo, found = [output], list[Seat]()
+        todo, found, seen = [output], list[Seat](), set[str]()
         while todo:
             name = self._plain(todo.pop())
+            if name in seen:
+                continue
+            seen.add(name)
             node = self.makers.get(name)
             if node is not None and node.op == "Concat":
                 todo += node.inputs
