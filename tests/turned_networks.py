@@ -332,14 +332,14 @@ MODULATED = {
     ),
     "modulated_channels": Net(  # channels through a rectifier, less what is taken from one: scale, 3
         """
-        u = Conv(x, a, p) t = Tanh(u) g = Gemm(z, b, q) k = Sub(one, g) k4 = Unsqueeze(k, last) m = Mul(t, k4)
-        s = Relu(m) y = Conv(s, d, o)
+        u = Conv(x, a, p) t = Tanh(u) g = Gemm(z, b, q) g1 = Unsqueeze(g, last) g4 = Resize(g1, , places)
+        k = Sub(one, g4) m = Mul(t, k) s = Relu(m) y = Conv(s, d, o)
         """,
         {"a": (3, 2, 1), "p": (3,), "b": (2, 3), "q": (3,), "d": (4, 3, 2), "o": (4,)},
         {"x": (2, 4), "z": (2,)},
         3,
         3,
-        {"one": 1.0, "last": [2]},
+        {"one": 1.0, "last": [2], "places": [1.0, 1.0, 4.0]},
     ),
     "gain_above_one": Net(  # a gain that is stored as what it has above one, 4; O(4), 6
         f"o = Add(one, g) e = MatMul(x, w) {rms('e', 'n', 'o')} y = MatMul(n, a)",

@@ -48,8 +48,7 @@ def _single(names: Names, step: Einsum, value: Value, shape: Shape) -> Value:
     gone = [label for label in cut.order if not any(label in axis for axis in step.result)]
     wild = {label for label, n in zip(cut.order, cut.shape, strict=True) if n == 1 and sizes[label] > 1}
     if value.bases is not None and _seats(step.specs[0], wild) != _seats(step.result, wild):
-        bases = names.derive(cut.shape, [cut.bases], steady=True, clear=cut.bases.constant)
-        cut = Grid(bases, cut.scale, cut.order)
+        cut = Grid(names.moved(cut.bases), cut.scale, cut.order)
     repeated = [(x, n) for axis, n in zip(step.result, shape, strict=True) for x in axis if x not in cut.order]
     for label, n in repeated:
         bases = cut.bases

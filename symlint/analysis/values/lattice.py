@@ -354,6 +354,18 @@ class Names:
                 self.settle(made, quiet)
         return made if clear is None else made.clear(clear)
 
+    def moved(self, bases: Bases) -> Bases:
+        """The same functions at other places: what is a base and a number is the moved base and that number."""
+        made = self.derive(bases.shape, [bases], steady=True, clear=bases.constant)
+        parts = self.sums.apart(Value(bases, unit(len(bases.shape)), bases.shape))
+        if parts is None:
+            return made
+        inner, numbers = parts
+        base = self.derive(bases.shape, [inner.labels], steady=True, clear=inner.labels.constant)
+        made = base.where(inner.numbers == bases.written, made)
+        self.sums.add(*(column.reshape(-1) for column in (made.written, base.written, numbers)))
+        return made
+
     def _paired(self, shape: Shape, bases: list[Bases], codes: Iterable[Labels], clear: Mask | None) -> Bases:
         """New bases where no single operand tells all elements apart."""
         codes = [code.reshape((1,) * (len(shape) - code.ndim) + code.shape) for code in codes]

@@ -221,8 +221,7 @@ class _Forward:
     def _(self, step: Slice) -> None:
         x = self.values[step.x]
         if x.shape[step.axis] == 1 and self.program.shapes[step.x][step.axis] > 1:
-            bases = self.names.derive(x.shape, [x.labels], steady=True, clear=x.labels.constant)
-            self.put(step.out, tidy(bases, x.slim))
+            self.put(step.out, tidy(self.names.moved(x.labels), x.slim))
             return
         shape = (*x.shape[: step.axis], step.stop - step.start, *x.shape[step.axis + 1 :])
         cut = (*(slice(None),) * step.axis, slice(step.start, step.stop))
@@ -248,7 +247,10 @@ class _Forward:
             bases, scale = self._rows(x, dropped, step.law)
         if step.linear and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
             # The same units at other places, each with its sign.
-            bases = bases if plain else self.names.derive(bases.shape, [x.labels], steady=True)
+            if step.steady and not plain:
+                bases = self.names.moved(x.labels)
+            elif not plain:
+                bases = self.names.derive(bases.shape, [x.labels], steady=True)
             scale = x.slim
         if step.steady and step.law.kind != "none" and all(x.shape[k] == 1 for k in dropped):
             bases = bases.clear(x.labels.constant)
