@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +15,6 @@ from symlint.cli.report.words import printable, told
 from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
-from symlint.model.record import dataclass
 from symlint.repair.result import Cost, Done, Left
 from symlint.repair.states import Shrunk
 from symlint.runtime.equivariance.measure import Measured, Table

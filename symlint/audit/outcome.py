@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
-from symlint.model.record import dataclass
 from symlint.symmetry.spaces import Coverage, Space
 
 _NOTHING = Coverage(0, 0, 0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,6 @@ from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.file.stored import same_bytes
 from symlint.model.load import load
-from symlint.model.record import dataclass
 from symlint.model.redundant_tensors import copies
 from symlint.repair.fixing import foretold
 from symlint.repair.result import Done, Wish

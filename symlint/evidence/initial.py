@@ -7,6 +7,7 @@ an operator of ONNX demands where the layer has no gain or shift of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,7 +16,6 @@ import numpy as np
 from symlint.evidence.ends.pinned import standardising
 from symlint.model.digest import Digest
 from symlint.model.graph import Array, Node
-from symlint.model.record import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Program, Step
 from symlint.program.translate import Lowering, lowered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.spaces import Space

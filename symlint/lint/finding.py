@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from symlint.evidence.level import Level
 from symlint.lint.repairs import Remedy
-from symlint.model.record import dataclass
 
 __all__ = ["Accepted", "Evidence", "Finding", "Level", "Skipped"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 
 ROUNDING = 8.0
 """How many roundings of its dtype an element of a row may have gone through."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import walk_packages
 from types import ModuleType
 from typing import Any, TypeVar
-
-from symlint.model.record import dataclass
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from symlint.model.graph import Model
 from symlint.model.load import load
-from symlint.model.record import dataclass
 from symlint.repair.measure import LASTING, Timing, latency, measure
 from symlint.repair.plan import Key
 from symlint.repair.promises.intent import multiples

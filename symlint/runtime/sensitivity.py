@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known
-from symlint.model.record import dataclass
 from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
 from symlint.runtime.rollout import BATCHES, batched, rollout, starts
 from symlint.runtime.runner import Run

@@ -151,3 +151,15 @@ def test_from_python_the_moved_network_is_a_value(tmp_path):
     assert (found.exit_code, found.proof.outcome) == (0, "held")
     name = moved.graph.initializer[0].name
     np.testing.assert_allclose(numpy_helper.to_array(moved.graph.initializer[0]), weights(HEALTHY)[name], atol=1e-5)
+
+
+def test_nothing_is_near_a_number_that_is_none(tmp_path):
+    model = onnx.load(HEALTHY)
+    stored = next(t for t in model.graph.initializer if t.name == "conv2.weight")
+    values = numpy_helper.to_array(stored).copy()
+    values[3, 1] = np.nan
+    stored.CopyFrom(numpy_helper.from_array(values, stored.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    for pair in ((HEALTHY, tmp_path / "broken.onnx"), (tmp_path / "broken.onnx", HEALTHY)):
+        result = call("align", *pair)
+        assert (result.exit_code, "broken.onnx: conv2.weight holds NaN" in result.output) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from symlint.analysis.bounds.interval import Interval, point
 from symlint.analysis.bounds.ranges import ranged
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.program.steps import Pointwise
 from symlint.symmetry.structure import Structure
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from symlint.model.graph import Array, Shape
-from symlint.model.record import dataclass
 
 UNIT = 2.0**-24
 """Half a unit in the last place of float32, in which networks run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -13,7 +14,6 @@ from symlint.analysis.values.weights import Blockwise, Mask, Weight, absent
 from symlint.model.clusters import ABSENT, BLOCK, Grouping, Off, proportional, sketch_of, sketched
 from symlint.model.digest import blocks
 from symlint.model.graph import Array, Tensor
-from symlint.model.record import dataclass
 
 LARGE = 1 << 14
 """Elements from which on it is worth to know that none of a weight is zero."""

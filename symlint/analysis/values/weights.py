@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from symlint.model.clusters import ABSENT, BLOCK, Off, Strip, strips
 from symlint.model.graph import Array, Shape
-from symlint.model.record import dataclass
 
 Mask = NDArray[np.bool_]
 Change = Callable[[Array], Array]

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -30,7 +30,6 @@ from symlint.lint.settings import COMMAND, Settings
 from symlint.model.errors import UnreadableModel, UsageProblem
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import files
-from symlint.model.record import dataclass
 from symlint.model.states import sidecar
 
 _FORM = 1

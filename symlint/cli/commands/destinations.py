@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from symlint.model.errors import UsageProblem
-from symlint.model.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

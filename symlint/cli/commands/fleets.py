@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ import click
 from symlint.audit.addresses import elsewhere
 from symlint.cli.report.words import printable
 from symlint.model.errors import UsageProblem
-from symlint.model.record import dataclass
 
 if TYPE_CHECKING:
     from symlint.audit.engine import Auditor

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from symlint.model.record import dataclass
 from symlint.model.states.state import Declaration
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import RenderableType
@@ -16,7 +16,6 @@ from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable, share
 from symlint.comparison.alignment.align import Alignment, TensorGap
 from symlint.model.errors import UnreadableModel
-from symlint.model.record import dataclass
 
 LARGEST = 5
 """Tensors that are told one by one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
@@ -18,7 +18,6 @@ from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
 from symlint.evidence.options import InputRange
 from symlint.model.errors import UnreadableModel
-from symlint.model.record import dataclass
 from symlint.repair.result import Cost, Fixed, Left
 from symlint.repair.states import Shrunk
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,6 @@ from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import write
 from symlint.model.graph import Model
 from symlint.model.load import load
-from symlint.model.record import dataclass
 from symlint.runtime.verify import Trial, same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import Moved
@@ -105,7 +104,7 @@ class Alignment:
 def align(first: Model, second: Model) -> Alignment:
     """Move the weights of a second network along its symmetries as close to those of a first as they allow.
 
-    Raises UsageProblem where scipy is missing.
+    Raises UsageProblem where scipy is missing, and where some weight is NaN or infinite.
     """
     try:
         import_module("scipy.optimize")
@@ -113,6 +112,11 @@ def align(first: Model, second: Model) -> Alignment:
         raise UsageProblem("align needs scipy, which an extra brings: pip install 'symlint[align]'") from error
     one, two = (Context(*examine(model)) for model in (first, second))
     matching = match(Weights(two), Weights(one))
+    for model, side in ((first, matching.new), (second, matching.old)):
+        if side.broken:
+            raise UsageProblem(
+                f"{model.path}: {side.broken} holds NaN or infinity, and nothing is near that (see symlint check)"
+            )
     pair = paired(matching)
     there = dict(_gaps(pair))
     start, before = pair.again(), _distance(pair)

@@ -21,9 +21,9 @@ def equal(matching: Matching) -> frozenset[str]:
     """Stored tensors of the old network that a symmetry of it makes those of the new one, all together.
 
     Empty where some space of the two cannot be made the same: then its weights have changed. Without scipy, which
-    assigns units, it is empty as well, and for networks of more than `MOST` weights.
+    assigns units, it is empty as well, for networks of more than `MOST` weights, and where some are not finite.
     """
-    if sum(weight.size for weight in matching.old.all) > MOST:
+    if sum(weight.size for weight in matching.old.all) > MOST or matching.old.broken or matching.new.broken:
         return frozenset()
     try:
         import scipy.optimize  # noqa: F401

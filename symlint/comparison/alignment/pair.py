@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from symlint.comparison.alignment.moves import Move
 from symlint.comparison.matching.units import Matching
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from symlint.evidence.ranks.invariant import general_linear
 from symlint.lint.repairs import Drop
 from symlint.model.clusters import precision
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.program.flow import Passages
 from symlint.symmetry.spaces import Space
 

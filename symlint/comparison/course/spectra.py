@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -17,7 +18,6 @@ from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.structure import Action

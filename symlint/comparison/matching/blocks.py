@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -10,7 +11,6 @@ import numpy as np
 
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
-from symlint.model.record import dataclass
 
 
 class Dim(NamedTuple):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from symlint.model.record import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Step
 

@@ -55,6 +55,13 @@ class Weights:
         return None if value is None else np.broadcast_to(value, weight.shape)
 
     @cached_property
+    def broken(self) -> str | None:
+        """The first stored one that holds NaN or infinity, which is at no distance from anything."""
+        model = self.program.model
+        stored = (w.name for w in self.all if w.name in model.tensors)
+        return next((name for name in stored if not model.digests.of(model.tensors[name]).finite), None)
+
+    @cached_property
     def _packed(self) -> Mapping[str, Node]:
         return packed(self.program.model)
 

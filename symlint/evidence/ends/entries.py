@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from symlint.analysis.need import Mask
 from symlint.evidence.ends.pinned import Ends, compares
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known as operator
-from symlint.model.record import dataclass
 from symlint.program.translate import reads
 
 

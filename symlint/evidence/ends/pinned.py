@@ -6,7 +6,7 @@ The axes of inputs and outputs stay in place, so they carry no units; here those
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeGuard
 
@@ -18,7 +18,6 @@ from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.evidence.ends.settled import reread
 from symlint.model.graph import Array, Tensor
-from symlint.model.record import dataclass
 from symlint.program.steps import Einsum, Normalise, Program, Step, Unknown
 from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure

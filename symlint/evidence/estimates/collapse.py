@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from symlint.analysis.paths.paths import Forward
-from symlint.model.record import dataclass
 from symlint.program.steps import Einsum, rearranges
 
 FEWEST = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -17,7 +18,6 @@ from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.evidence.estimates.chance import letters, nearest, weights
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.program.steps import Pointwise
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.spaces import Generator, Symmetry
@@ -114,7 +114,7 @@ class Likeness:
         """The depth at which a space is first written, its effective rank, and that as a share of what can be."""
         fan, _ = weights(self.structure, action.leaf)
         moments = next(self.moments(action, single=True), None)
-        if moments is None or len(moments) > 1 or not np.isfinite(fan):
+        if moments is None or len(moments) > 1 or not 0 < fan < np.inf:
             return None
         alive = np.flatnonzero(np.diagonal(moments[0]) > 0)
         if len(alive) < 2:

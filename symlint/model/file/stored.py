@@ -10,6 +10,7 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from symlint.model.errors import UnreadableModel
 from symlint.model.file.element_types import BITS, decode
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 
 if TYPE_CHECKING:
     from symlint.model.graph import Model

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnx import defs
 
 from symlint.model.graph import Array, Node, Shape
-from symlint.model.record import dataclass
 
 Partial = tuple[int | None, ...]
 

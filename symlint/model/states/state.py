@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
-
-from symlint.model.record import dataclass
 
 Source = Literal["declared", "sidecar", "name", "structure"]
 Start = Literal["zero", "given", "file"]

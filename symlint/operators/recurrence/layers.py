@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 
 from symlint.model.operators import enter, op
-from symlint.model.record import dataclass
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer
 from symlint.program.mixing import MixKind

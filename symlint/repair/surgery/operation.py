@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array, Model, Node
 from symlint.model.operators import known
-from symlint.model.record import dataclass
 from symlint.program.recorder import Ref
 from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - the others enter their operators
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, same

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx_ir as ir
-
-from symlint.model.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

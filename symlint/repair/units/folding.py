@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from symlint.evidence.context import Context
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.program.steps import Einsum
 from symlint.repair.units.merging import multiples
 from symlint.repair.units.readings import Reading, readings

@@ -7,6 +7,7 @@ of invariant maps by neural networks, 2018, Section 2; Puny et al., Frame Averag
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from onnx_ir.passes.common import InlinePass
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
-from symlint.model.record import dataclass
 from symlint.runtime.equivariance.groups import Element, taken_back, transformed
 from symlint.runtime.equivariance.transformations import Place, Transformation
 from symlint.runtime.noise import Trial, noise

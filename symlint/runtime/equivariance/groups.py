@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from math import factorial, lcm
 from typing import Literal
@@ -13,7 +13,6 @@ import numpy as np
 from symlint.evidence.options import Transform
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
-from symlint.model.record import dataclass
 from symlint.runtime.equivariance.transformations import Place, Places, Transformation, known
 
 MOST = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import gcd
 
@@ -12,7 +12,6 @@ import numpy as np
 from symlint.evidence.options import TRANSFORMATIONS, Transform
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Array, Shape
-from symlint.model.record import dataclass
 
 Places = tuple["Place", ...]
 FEW = 3

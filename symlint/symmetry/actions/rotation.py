@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from symlint.axes.factor import Factors
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, additive, power
 from symlint.symmetry.charges.unknowns import Occurrence

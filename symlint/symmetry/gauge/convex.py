@@ -7,14 +7,13 @@ logarithms of these sums, are convex in the logarithms t of the scales.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.symmetry.motion.action import Index
 
 STEPS, TURNS = 600, 2000

@@ -8,12 +8,12 @@ are not negligible beside those of the other units.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
-from symlint.model.record import dataclass
 from symlint.program.steps import Program
 from symlint.symmetry.gauge.balance import Place, behind, place
 from symlint.symmetry.gauge.convex import Hold, onto

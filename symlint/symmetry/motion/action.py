@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from symlint.axes.terms import Expansion, Term, together
 from symlint.model.graph import Array, Shape
-from symlint.model.record import dataclass
 
 Index = NDArray[np.int64]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from symlint.audit.outcome import Report, Run
@@ -15,7 +16,6 @@ from symlint.cli.report.page.blocks import drawn
 from symlint.cli.report.page.rendering import render
 from symlint.cli.report.words import count, listed, number, ranges, share
 from symlint.lint.finding import Finding, Level
-from symlint.model.record import dataclass
 
 _CARDS = 400
 """Findings of a model that are shown, the highest levels first."""

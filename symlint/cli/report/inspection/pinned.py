@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from symlint.model.record import dataclass
+from dataclasses import dataclass
+
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure
 

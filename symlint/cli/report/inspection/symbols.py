@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from symlint.cli.report.inspection.alike import merged, template
 from symlint.cli.report.inspection.flow import Flow, Role
 from symlint.cli.report.words import printable
-from symlint.model.record import dataclass
 from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
 
 MEANING = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from symlint.lint.finding import Level
-from symlint.model.record import dataclass
 
 _ROWS = 1000
 """Rows of a map that are shown."""
