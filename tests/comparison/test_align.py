@@ -163,3 +163,10 @@ def test_nothing_is_near_a_number_that_is_none(tmp_path):
     for pair in ((HEALTHY, tmp_path / "broken.onnx"), (tmp_path / "broken.onnx", HEALTHY)):
         result = call("align", *pair)
         assert (result.exit_code, "broken.onnx: conv2.weight holds NaN" in result.output) == (2, True)
+
+
+def test_more_units_than_can_be_assigned_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("symlint.comparison.alignment.search.WIDEST", 24)
+    found = align(HEALTHY, teleported(HEALTHY, tmp_path, "--kinds", "permutation"))
+    assert [space["units"] for space in found["spaces"]] == [16, 24]
+    assert found["unfitted"] == ["S3.permutation", "S4.permutation"]

@@ -107,7 +107,8 @@ def _alignment(found: Alignment, style: Style) -> Iterator[RenderableType]:
         yield Text("")
     yield from _tensors(found, style)
     if found.left:
-        yield Text(f"not fitted, since nothing tells how: {listed(map(printable, found.left), NAMES)}\n", style="dim")
+        names = listed(map(printable, found.left), NAMES)
+        yield Text(f"not fitted, since nothing tells how, or they are too many: {names}\n", style="dim")
     yield Text(
         f"distance {found.before.relative:.2g} -> {found.after.relative:.2g} of the norm of the first "
         f"({found.before.spread:.1%} -> {found.after.spread:.1%} of that of unrelated weights); "

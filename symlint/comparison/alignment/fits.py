@@ -26,7 +26,11 @@ def assignment(scores: Array) -> Array:
     from scipy.optimize import linear_sum_assignment
 
     flat = scores.reshape(-1, *scores.shape[-2:])
-    return np.stack([linear_sum_assignment(-table)[1] for table in flat]).reshape(scores.shape[:-1])
+    orders = flat.argmax(axis=-1)
+    for k, table in enumerate(flat):
+        if len(np.unique(orders[k])) < len(table):  # else every place has what fits it best
+            orders[k] = linear_sum_assignment(-table)[1]
+    return np.asarray(orders.reshape(scores.shape[:-1]))
 
 
 def likeness(pieces: Iterable[Piece], signs: Sequence[SignFlip], count: int, n: int) -> Array:

@@ -27,6 +27,8 @@ from symlint.symmetry.structure import Action, Structure
 
 ROUNDS = 60
 """Rounds over all spaces, after which the search ends."""
+WIDEST = 4096
+"""Units of a space beyond which they are not assigned, which takes up to the cube of their number."""
 LEAD = 1e-9
 """By how much a sign must fit better than none."""
 MATRICES = (InvertibleMap, OrthogonalMap)
@@ -136,7 +138,10 @@ class Search:
     def _ready(self, action: Action) -> bool:
         """Whether it can be fitted: the order of its units is known, and that of those of which it has copies."""
         before = [a for c in action.copies for a in self.spaces.of.get(c, ()) if isinstance(a, UnitPermutation)]
-        if not isinstance(action, UnitPermutation):
+        if isinstance(action, UnitPermutation):
+            if action.shape(self.pair.structure)[-1] > WIDEST:
+                return False
+        else:
             before += [a for a in self.spaces.of[action.leaf] if isinstance(a, UnitPermutation)]
         return all(a.id in self.done for a in before) and self.away.isdisjoint((action.leaf, *action.copies))
 

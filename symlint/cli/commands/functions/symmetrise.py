@@ -37,7 +37,7 @@ FAILED, UNRUN = 5, 4
 def command(
     ctx: click.Context, model: str, output: str, groups: tuple[str, ...], action: str | None, seed: int
 ) -> None:
-    """Write the average of a network over a group of transformations.
+    """Write the average of a network over a group of moves.
 
     The result runs the network once for every element of the group, flip:image:3 has two, turn:image:2 four (in the
     plane of axes 2 and 3), and takes the mean of what comes out, moved back: it is exactly invariant, or equivariant,
