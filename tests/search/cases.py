@@ -132,6 +132,11 @@ MENDED: tuple[Mended, ...] = (
         '["tokens", 52422, "float32", 17, [], [["call com.microsoft.MultiHeadAttention", 16506]]]',
     ),
     Mended(
+        "a gain that all copies share",
+        "ordinary",
+        '["tokens", 29669, "float32", 17, [], [["call SimplifiedLayerNormalization", 56363]]]',
+    ),
+    Mended(
         "constants that stand for a row of others",
         "exactly",
         '["tokens", 64778, "float32", 17, ["two outputs"], [["one_of_a_list", 47610], ["token_mixing", 53311]]]',

@@ -53,7 +53,7 @@ class Evidence:
         self._stands: dict[str, list[tuple[str, str, list[Stand]]]] = {}
         self._holding: dict[int, list[tuple[str, str]]] = {}
         for stored, name in pair.uses.items():
-            for leaf in {x for f in self.axes.of[name] for x in self.axes.factors.leaves(f)}:
+            for leaf in self._leaves(name):
                 self._holding.setdefault(leaf, []).append((stored, name))
 
     def on(self, pair: Pair) -> Evidence:
@@ -65,9 +65,14 @@ class Evidence:
     def stands(self, action: Action) -> list[tuple[str, str, list[Stand]]]:
         """The stored tensors with a counterpart that hold an action's units: the weight that each is, and where."""
         if action.id not in self._stands:
-            held = self._holding.get(action.leaf, ())
+            # What all copies share, such as the gains of heads, is nothing that an element of one of them moves.
+            held = [(s, n) for s, n in self._holding.get(action.leaf, ()) if self._leaves(n).issuperset(action.copies)]
             self._stands[action.id] = [(s, n, action.stands(self.structure, n)) for s, n in held]
         return self._stands[action.id]
+
+    def _leaves(self, name: str) -> set[int]:
+        """Of all axes of a weight."""
+        return {x for f in self.axes.of[name] for x in self.axes.factors.leaves(f)}
 
     def share(self, action: Action, settled: Settled) -> float:
         """Of the elements that hold an action's units, the part along settled leaves alone."""
