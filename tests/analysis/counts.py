@@ -1,6 +1,6 @@
 """Counts what `symlint check` of a file reads and allocates, from outside of it: the same on every machine.
 
-    python tests/counts.py FILE [BYTES]
+    python tests/analysis/counts.py FILE [BYTES]
 
 This is a process of its own, since numpy's allocator is replaced in it. A check of a tiny network goes first, so that
 what is imported or made once does not count. A line of JSON says what was counted; stderr, where arrays of at least so

@@ -50,9 +50,9 @@ class Limits:
 
 
 LIMITS = {
-    "encoder": Limits(disk=1.2, reads=14, peak=70, largest=9, made=25),
-    "encoder planted": Limits(disk=1.2, reads=22, peak=75, largest=9, made=41),
-    "encoder float16": Limits(disk=1.2, reads=20, peak=56, largest=9, made=74),
+    "encoder": Limits(disk=1.2, reads=14, peak=70, largest=9, made=23),
+    "encoder planted": Limits(disk=1.2, reads=22, peak=75, largest=9, made=39),
+    "encoder float16": Limits(disk=1.2, reads=20, peak=56, largest=9, made=72),
     "encoder int8": Limits(disk=1.3, reads=12, peak=46, largest=9, made=44),
     "convolutional": Limits(disk=1.2, reads=12, peak=25, largest=5.5, made=5),
     "recurrent int8": Limits(disk=1.2, reads=72, peak=15, largest=4, made=25),

@@ -150,15 +150,19 @@ class Factors:
         changes = Freedom(self.structure).of(self._standing())
         return [min(self.width, *(x.capacity for x in sides)) for sides in self._sides(changes)]
 
-    def matrices(self, side: Fraction, freedom: Freedom) -> list[Matrix]:
-        """The weights of one side that are no biases."""
+    def matrices(self, side: Fraction, freedom: Freedom, most: int | None = None) -> list[Matrix]:
+        """The weights of one side that are no biases and have as many rows in each copy; `most` rows of them if given.
+
+        The same rows of weights of the same shape.
+        """
         axes, leaves = self.structure.axes.of, self.structure.axes.factors.leaves
-        changes, found = freedom.of(self._standing()), list[Matrix]()
+        changes, found = list(freedom.factors(self._standing())), list[Matrix]()
         for name, stand in self._found(side):
-            rows = self._cut(name, self._read(name), stand, None)
-            if max(map(len, rows)) < 2:
+            layout = self._layout(name, stand, most)
+            if not layout.even or len(layout.index[0]) < 2:
                 continue
-            moved = [self._cut(name, change[name], stand, None) for change in changes if name in change]
+            rows = layout.stack(self._read(name))
+            moved = [_written(c, name, layout) for c in changes if any(name == weight for weight, _ in c)]
             free = [
                 orthonormal(np.hstack([np.zeros((len(x), 0)), *(columns(m[k]) for m in moved)]))
                 for k, x in enumerate(rows)

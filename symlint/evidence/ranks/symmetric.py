@@ -19,7 +19,7 @@ FEWEST = 4
 """Inputs of queries below which a product may be symmetric by chance."""
 
 BRIEF = 16
-"""Inputs of which the entries are compared before all are."""
+"""Rows that are compared before all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,29 @@ def mutual(structure: Structure, passages: Passages) -> Iterator[Mutual]:
 
 
 def _judged(structure: Structure, action: Action, factors: Factors, freedom: Freedom) -> Mutual | None:
-    sides = [factors.matrices(side, freedom) for side in (WRITES, READS)]
+    few = _sides(structure, factors, freedom, BRIEF)
+    if few is None or _apart(*few, factors.unit):  # most differ in any few entries
+        return None
+    whole = _sides(structure, factors, freedom)
+    if whole is None:
+        return None
+    queries, keys = whole
+    tolerance = 0.0
+    for k in range(len(queries.rows)):
+        if len(keys.rows[k]) < FEWEST:
+            return None
+        apart, noise = _asymmetry(queries, keys, k, factors.unit)
+        if not apart <= noise:
+            return None
+        tolerance = max(tolerance, noise)
+    return Mutual(action.space, tolerance, sum(rows.size for rows in keys.rows))
+
+
+def _sides(
+    structure: Structure, factors: Factors, freedom: Freedom, most: int | None = None
+) -> tuple[Matrix, Matrix] | None:
+    """The weights of queries and of keys, where both read the same; so many rows of them."""
+    sides = [factors.matrices(side, freedom, most) for side in (WRITES, READS)]
     if any(len(side) != 1 for side in sides):
         return None
     (queries,), (keys,) = sides
@@ -56,17 +78,20 @@ def _judged(structure: Structure, action: Action, factors: Factors, freedom: Fre
         and _reads(structure, queries.name) == _reads(structure, keys.name)
     )
     weights, program = structure.program.weights, structure.program
-    if not alike or not all(program.model.tensors[weights[x.name]].floating for x in (queries, keys)):
-        return None
-    tolerance = 0.0
-    for k in range(len(queries.rows)):
-        if queries.rows[k].shape != keys.rows[k].shape or len(keys.rows[k]) < FEWEST:
-            return None
-        apart, noise = _asymmetry(queries, keys, k, factors.unit)
-        if not apart <= noise:
-            return None
-        tolerance = max(tolerance, noise)
-    return Mutual(action.space, tolerance, sum(rows.size for rows in keys.rows))
+    floating = all(program.model.tensors[weights[x.name]].floating for x in (queries, keys))
+    shaped = all(a.shape == b.shape for a, b in zip(queries.rows, keys.rows, strict=True)) if alike else False
+    return (queries, keys) if floating and shaped else None
+
+
+def _apart(queries: Matrix, keys: Matrix, unit: float) -> bool:
+    """Whether some rows show already that a product is not symmetric; not where they may change at will."""
+    for k, rows in enumerate(keys.rows):
+        if queries.free[k].shape[1] + keys.free[k].shape[1] > len(rows) // 2:
+            continue
+        apart, noise = _asymmetry(queries, keys, k, unit)
+        if noise and apart > noise:
+            return True
+    return False
 
 
 def _asymmetry(queries: Matrix, keys: Matrix, k: int, unit: float) -> tuple[float, float]:
@@ -75,18 +100,13 @@ def _asymmetry(queries: Matrix, keys: Matrix, k: int, unit: float) -> tuple[floa
     # What a normalisation takes away before both means nothing to either.
     free = orthonormal(np.hstack([queries.free[k], keys.free[k]]))
     seen = [x - free @ (free.T @ x) for x in rows]
-    apart, noise = np.inf, 0.0
-    for some in (slice(None, None, -(-len(rows[0]) // BRIEF)), slice(None)):  # most differ in any few entries
-        product = seen[0][some] @ seen[1][some].T
-        largest = float(np.abs(product).max())
-        sizes = np.outer(*(np.linalg.norm(x[some], axis=1) for x in rows))
-        noise = MARGIN * unit * float((sizes + sizes.T).max())
-        if not largest > noise:
-            return np.inf, 0.0
-        apart, noise = float(np.abs(product - product.T).max()) / largest, noise / largest
-        if apart > noise:
-            break
-    return apart, noise
+    product = seen[0] @ seen[1].T
+    largest = float(np.abs(product).max())
+    sizes = np.outer(*(np.linalg.norm(x, axis=1) for x in rows))
+    noise = MARGIN * unit * float((sizes + sizes.T).max())
+    if not largest > noise:
+        return np.inf, 0.0
+    return float(np.abs(product - product.T).max()) / largest, noise / largest
 
 
 def _reads(structure: Structure, name: str) -> frozenset[str]:
