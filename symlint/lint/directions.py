@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from symlint.evidence.context import Context
 from symlint.evidence.streams.directions import End, streams
 from symlint.lint.finding import Finding
-from symlint.lint.low_rank import short
+from symlint.lint.low_rank import spectra, told
 from symlint.lint.rule import Rule
 from symlint.lint.severity import by_share
 
@@ -39,14 +39,7 @@ def missing(
             space.id,
             tuple(low) if stream.copies > 1 else (),
             context.tensors(space),
-            {
-                "ranks": [r.rank for r in low.values()],
-                "bounds": [r.bound for r in low.values()],
-                "width": stream.width,
-                "copies": stream.copies,
-                "kept": [short(r.kept) for r in low.values()],
-                "dropped": [short(r.dropped) for r in low.values()],
-                "tolerance": [short(r.tolerance) for r in low.values()],
-            },
+            told(low, stream.width, stream.copies),
             saves=lost * context.weight(space) if saves else 0,
+            spectra=spectra(low),
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from symlint.evidence.level import Level
 from symlint.lint.repairs import Remedy
 
-__all__ = ["Accepted", "Evidence", "Finding", "Level", "Skipped"]
+__all__ = ["Accepted", "Evidence", "Finding", "Level", "Skipped", "Spectrum"]
 
 Evidence = Literal["exact", "bounded", "heuristic", "gauge"]
 
@@ -37,6 +37,20 @@ class Accepted:
     """In the words of whoever accepted it."""
     expires: str = ""
     """The last day on which that holds, as YYYY-MM-DD; empty for no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """The singular values that a rank is counted by, of one copy of a space."""
+
+    copy: int
+    rank: int
+    bound: int
+    """What the rank could be."""
+    noise: float
+    """What rounding makes of a zero, relative to the largest."""
+    values: tuple[float, ...]
+    """Relative to the largest, descending; of many so few as can be seen, at even distances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,8 @@ class Finding:
     """What `symlint fix` would do about it; where that is None, the rule's word and the facts tell it."""
     accepted: Accepted | None = None
     """By whom and why it is no fault; it is reported all the same."""
+    spectra: tuple[Spectrum, ...] = ()
+    """Of the copies that lack ranks, for pages; documents for machines hold the numbers around the gap, as facts."""
     worse_than: str = ""
     """What a baseline has accepted in its place, where it is worse than that: ``3 units, warning``."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import Product
-from symlint.lint.finding import Finding, Level
+from symlint.evidence.ranks.spectrum import Rank
+from symlint.lint.finding import Finding, Level, Spectrum
 from symlint.lint.repairs import Factor
 from symlint.lint.rule import Rule
 from symlint.lint.severity import by_share
@@ -71,19 +72,29 @@ def shortfalls(
             space.id,
             tuple(low) if numbered or product.copies > 1 else (),
             context.tensors(space),
-            {
-                "ranks": [r.rank for r in low.values()],
-                "bounds": [r.bound for r in low.values()],
-                "width": product.width,
-                "copies": product.copies,
-                "kept": [short(r.kept) for r in low.values()],
-                "dropped": [short(r.dropped) for r in low.values()],
-                "tolerance": [short(r.tolerance) for r in low.values()],
-                **_cache(context, shortfall),
-            },
+            {**told(low, product.width, product.copies), **_cache(context, shortfall)},
             saves=saves,
             repair=Factor(),
+            spectra=spectra(low),
         )
+
+
+def told(low: Mapping[int, Rank], width: int, copies: int) -> dict[str, object]:
+    """The facts of ranks below their bounds, copy by copy."""
+    return {
+        "ranks": [r.rank for r in low.values()],
+        "bounds": [r.bound for r in low.values()],
+        "width": width,
+        "copies": copies,
+        "kept": [short(r.kept) for r in low.values()],
+        "dropped": [short(r.dropped) for r in low.values()],
+        "tolerance": [short(r.tolerance) for r in low.values()],
+    }
+
+
+def spectra(low: Mapping[int, Rank]) -> tuple[Spectrum, ...]:
+    """What there is to draw of ranks below their bounds."""
+    return tuple(Spectrum(k, r.rank, r.bound, short(r.tolerance), r.values) for k, r in low.items() if r.values)
 
 
 def _cache(context: Context, shortfall: Shortfall) -> dict[str, object]:

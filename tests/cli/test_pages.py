@@ -6,24 +6,29 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from click.testing import CliRunner
 from corpora import FIXTURES
 from written import written
 
 from symlint.audit.engine import audit
+from symlint.audit.fleet.record import plain, value
 from symlint.audit.outcome import Report, Run
 from symlint.cli.main import cli
 from symlint.cli.report import Style
 from symlint.cli.report.formats.html import report
 from symlint.cli.report.page.blocks import blocks, largest
 from symlint.cli.report.page.figures import strip
-from symlint.lint.finding import Finding, Level
+from symlint.evidence.ranks.spectrum import CLEAR, few
+from symlint.lint.finding import Finding, Level, Spectrum
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.symmetry.spaces import Coverage, Space
@@ -151,8 +156,6 @@ def test_names_of_a_model_are_text_in_a_profile(tmp_path):
         {"v": stored["a<script>"], "w": stored["w"]},
         (None, 9),
     )
-    import onnx
-
     model = onnx.load(path)
     for node in model.graph.node:
         node.input[:] = [EVIL if name == "v" else name for name in node.input]
@@ -181,6 +184,42 @@ def test_a_map_of_many_blocks_keeps_those_of_findings_and_the_largest():
     wide = report(invented(1500, "net"), Style())
     assert "500 blocks more" in wide
     assert len(wide) < 2 << 20
+
+
+def test_a_card_of_a_rank_draws_what_it_is_counted_by(monkeypatch):
+    monkeypatch.chdir(FIXTURES)
+    run = audited("low_rank_encoder.onnx")
+    (finding,) = run.reports[0].findings
+    (one,) = finding.spectra
+    assert (one.rank, one.bound, one.noise) == (5, 16, finding.facts["tolerance"][0])
+    assert len(one.values) == 16
+    assert one.values == tuple(sorted(one.values, reverse=True))
+    assert (one.values[0], one.values[4]) == (1.0, pytest.approx(finding.facts["kept"][0], rel=0.1))
+    assert one.values[5] <= one.noise * CLEAR < one.values[4]
+    text = report(run, Style())
+    assert text.count("<figure>") == text.count("<figcaption") == 1
+    assert "rank 5 of 16</figcaption>" in text
+    assert value(Report, plain(replace(run.reports[0], settings=None))).findings == run.reports[0].findings
+
+
+def test_heads_of_low_rank_are_marked_among_heads(tmp_path):
+    text = (FIXTURES / "rules" / "SYM302.flagged.txt").read_text()
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "heads.onnx")
+    page = CliRunner().invoke(cli, ["check", str(tmp_path / "heads.onnx"), "-f", "html"]).stdout
+    assert 'aria-label="1 of 2 units"' in page
+    assert "1: rank 1 of 3</figcaption>" in page
+    assert "<dt>cache</dt><dd>of these keys it holds 24 bytes per token where 16 would do</dd>" in page
+    assert "<dt>repair</dt><dd>none, since heads or copies keep one size" in page
+
+
+def test_pages_of_many_spectra_stay_small():
+    run = invented(1000, "net.layer")
+    lines = tuple(Spectrum(k, 3, 64, 1e-8, few([10.0 ** (-j / 9) for j in range(64)])) for k in range(16))
+    (one,) = run.reports
+    one = replace(one, findings=tuple(replace(finding, spectra=lines) for finding in one.findings))
+    text = report(replace(run, reports=(one,)), Style())
+    assert "and 13 more" in text
+    assert len(text) < 2e6
 
 
 def test_a_strip_marks_each_unit():

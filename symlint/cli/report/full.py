@@ -333,21 +333,7 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     if finding.saves:
         saved = share(finding.saves, report.coverage.total)
         yield "=", f"saves: {count(finding.saves, 'parameter')} ({saved} of the model)"
-    if (state := finding.facts.get("carried")) is not None:
-        inputs = listed((printable(name) for name in state["inputs"]), _TENSORS_SHOWN)
-        verb = "keeps" if len(state["inputs"]) == 1 else "keep"
-        numbers = f"{count(state['of'], 'number')} per {state['per']} where {state['used']:,} would do"
-        numbers += f", {count(state['bytes'], 'byte')} more" if state.get("bytes") else ""
-        yield "=", f"state: {inputs} {verb} {numbers}; its callers know its size: fix --shrink-states"
-    elif (cache := finding.facts.get("cache")) is not None:
-        held = f"{count(cache['bytes'], 'byte')} per {cache['per']} where {cache['used']:,} would do"
-        yield "=", f"cache: of these {cache['of']} it holds {held}"
-    if finding.facts.get("start") == "zero":
-        yield "=", "start: true of states that begin with zeros, not of any"
-    if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
-        yield "=", f"repair: {finding.repairs} of them can be taken away"
-    if finding.stays:
-        yield "=", f"repair: none, since {printable(finding.stays)}"
+    yield from (("=", f"{name}: {text}") for name, text in consequences(finding))
     if architectural(finding):
         yield "=", "by architecture, whatever the weights: nothing need be done"
     if finding.worse_than:
@@ -355,6 +341,25 @@ def _lines(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     if finding.accepted:
         yield "=", acceptance(finding)
     yield "=", f"help: symlint rule {finding.rule}"
+
+
+def consequences(finding: Finding) -> Iterator[tuple[str, str]]:
+    """What a finding costs besides parameters, and how far it can be repaired: what is told, and under which name."""
+    if (state := finding.facts.get("carried")) is not None:
+        inputs = listed((printable(name) for name in state["inputs"]), _TENSORS_SHOWN)
+        verb = "keeps" if len(state["inputs"]) == 1 else "keep"
+        numbers = f"{count(state['of'], 'number')} per {state['per']} where {state['used']:,} would do"
+        numbers += f", {count(state['bytes'], 'byte')} more" if state.get("bytes") else ""
+        yield "state", f"{inputs} {verb} {numbers}; its callers know its size: fix --shrink-states"
+    elif (cache := finding.facts.get("cache")) is not None:
+        held = f"{count(cache['bytes'], 'byte')} per {cache['per']} where {cache['used']:,} would do"
+        yield "cache", f"of these {cache['of']} it holds {held}"
+    if finding.facts.get("start") == "zero":
+        yield "start", "true of states that begin with zeros, not of any"
+    if finding.fixable and finding.units and 0 < finding.repairs < _removable(finding):
+        yield "repair", f"{finding.repairs} of them can be taken away"
+    if finding.stays:
+        yield "repair", f"none, since {printable(finding.stays)}"
 
 
 def node(finding: Finding) -> str:

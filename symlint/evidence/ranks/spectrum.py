@@ -7,6 +7,7 @@ through the product. Rows are brought to one size first, whereby scales outside 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,8 @@ LARGE = 1024
 """Above this width the certificate asks each factor for itself: a Cholesky factor is the cheapest proof of rank."""
 SEVERAL = 2.0**-20
 """Number types finer than this can show that a product is nothing but noise."""
+POINTS = 64
+"""Singular values of a spectrum that are shown."""
 _UNIFORM = 3.0**-0.5
 """Standard deviation of a number that is uniform in [-1, 1]."""
 
@@ -48,11 +51,20 @@ class Rank:
     """Largest one that does not."""
     tolerance: float = 0.0
     """What rounding alone makes of a zero."""
+    values: tuple[float, ...] = ()
+    """All singular values, as `few` of them as are drawn, where the rank is below its bound and something is there."""
 
     @property
     def low(self) -> bool:
         """Whether the rank is below its bound."""
         return self.rank < self.bound
+
+
+def few(values: Sequence[float]) -> tuple[float, ...]:
+    """Of a spectrum as many values as can be seen, at even distances, from the first to the last."""
+    last = len(values) - 1
+    chosen = range(last + 1) if last < POINTS else (k * last // (POINTS - 1) for k in range(POINTS))
+    return tuple(float(f"{values[k]:.3g}") for k in chosen)
 
 
 def surely_full(writers: Side, readers: Side, unit: float) -> bool:
@@ -164,7 +176,8 @@ def rank(writers: Side, readers: Side, bound: int, unit: float) -> Rank:
     if best >= bound:
         return full
     top = float(values[0])
-    return Rank(best, bound, float(values[best - 1]) / top, float(values[best]) / top, float(noise) / top)
+    values /= values[0]
+    return Rank(best, bound, float(values[best - 1]), float(values[best]), float(noise) / top, few(values.tolist()))
 
 
 def _drop(values: Matrix, noise: float, kept: int, spare: int, chance: float) -> int | None:

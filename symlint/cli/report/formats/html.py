@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import reparable, safety
 from symlint.cli.report import Style
-from symlint.cli.report.full import architectural
+from symlint.cli.report.full import architectural, consequences, node
 from symlint.cli.report.page.blocks import drawn
 from symlint.cli.report.page.rendering import render
 from symlint.cli.report.words import count, listed, number, ranges, share
 from symlint.lint.finding import Finding, Level
+from symlint.symmetry.spaces import Space
 
 _CARDS = 400
 """Findings of a model that are shown, the highest levels first."""
-_UNITS, _TENSORS, _FACTS = 24, 6, 60
-"""Units, tensors, and characters of a fact that are told."""
+_UNITS, _TENSORS, _FACTS, _SPECTRA = 24, 6, 60, 3
+"""Units, tensors, and characters of a fact that are told; spectra that are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,18 @@ class _Card:
     id: str
     finding: Finding
     level: str
+    node: str
     tolerance: str
     units: str
     strip: Any
+    spectra: tuple[tuple[str, Any], ...]
+    """Captions and figures."""
+    more: int
+    """Spectra that are not drawn."""
     saves: str
     tensors: str
     accepted: str
+    consequences: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
     command: str
 
@@ -89,7 +96,7 @@ def _card(one: Report, finding: Finding, anchor: str) -> _Card:
     from symlint.cli.report.page.figures import strip
 
     space = one.spaces.get(finding.space or "")
-    size = space.size * space.copies if space else 0
+    size = 0 if space is None else space.copies if finding.spectra else space.size * space.copies
     fits = finding.units and size > max(finding.units)
     saved = f"{count(finding.saves, 'parameter')} ({share(finding.saves, one.coverage.total)} of the model)"
     label = f"{len(finding.units)} of {size} units"
@@ -97,22 +104,39 @@ def _card(one: Report, finding: Finding, anchor: str) -> _Card:
         anchor,
         finding,
         str(finding.level),
+        node(finding),
         number(finding.facts["tolerance"]) if isinstance(finding.facts.get("tolerance"), float) else "",
         ranges(finding.units, _UNITS),
         strip(finding.units, size, label) if fits else "",
+        tuple(_drawn(finding, space)),
+        max(len(finding.spectra) - _SPECTRA, 0),
         saved if finding.saves else "",
         listed(finding.tensors, _TENSORS),
         finding.accepted.reason or finding.accepted.by if finding.accepted else "",
+        tuple(consequences(finding)),
         tuple(_facts(finding)),
         _command(one, finding),
     )
 
 
+def _drawn(finding: Finding, space: Space | None) -> Iterator[tuple[str, Any]]:
+    """The spectra of a finding, each with what it shows."""
+    from symlint.cli.report.page.figures import spectrum
+
+    for one in finding.spectra[:_SPECTRA]:
+        told = f"rank {one.rank} of {one.bound}"
+        several = space is not None and space.copies > 1
+        caption = f"{one.copy}: {told}" if several else told
+        label = f"{one.rank} singular values above a gap, of {one.bound}; noise {number(one.noise)}"
+        yield caption, spectrum(one.values, one.noise, label)
+
+
 def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
     """The numbers that the message rests on, as far as they are short."""
     for name, value in finding.facts.items():
-        text = number(value)
-        if name != "tolerance" and value not in ([], {}, "") and len(text) <= _FACTS:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        text = listed(map(number, items))
+        if name not in ("tolerance", "start") and text and len(text) <= _FACTS and not isinstance(value, Mapping):
             yield name.replace("_", " "), text
 
 

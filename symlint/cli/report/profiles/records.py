@@ -11,6 +11,7 @@ from symlint.cli.report.json import dump, shares
 from symlint.cli.report.words import cell, printable
 from symlint.comparison.course.measures import Measures
 from symlint.comparison.trajectory import Portrait, Trajectory
+from symlint.evidence.ranks.spectrum import few
 
 COLUMNS = (
     *("model", "layer", "op", "role", "units", "live", "constant", "distinct", "effective_width", "rank"),
@@ -19,8 +20,6 @@ COLUMNS = (
 )
 _DIGITS = 5
 """Significant ones: rounding in another gauge shows in those after them."""
-_POINTS = 64
-"""Singular values of a spectrum that are shown, at even distances."""
 
 
 def records(found: Trajectory) -> Iterator[dict[str, Any]]:
@@ -43,15 +42,9 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
-def points(one: Measures) -> list[float]:
+def points(one: Measures) -> tuple[float, ...]:
     """The singular values of a space relative to the largest, as many as can be seen."""
-    values = one.spectrum.values if one.spectrum else ()
-    few = (
-        range(len(values))
-        if len(values) <= _POINTS
-        else (k * (len(values) - 1) // (_POINTS - 1) for k in range(_POINTS))
-    )
-    return [float(f"{values[k]:.3g}") for k in few]
+    return few(one.spectrum.values) if one.spectrum else ()
 
 
 def as_csv(found: Trajectory) -> str:
