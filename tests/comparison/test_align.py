@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from corpora import ROOT, SHARED
 from onnx import numpy_helper
+from written import written
 
 import symlint
 from symlint.cli.main import cli
@@ -65,6 +66,19 @@ NETWORKS = (
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_every_kind_come_back(name, tmp_path):
     model = SHARED / "zoo" / f"{name}.onnx"
+    found = align(model, teleported(model, tmp_path))
+    assert found["distance"]["after"]["relative"] < SAME
+    assert found["units"]["matched"] == 1
+
+
+def test_a_layer_from_a_stream_to_itself_does_not_say_what_its_units_are(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"a": (24, 2), "p": (24,), "c": (24, 24), "q": (24,), "d": (24, 8), "e": (8, 3)}
+    text = """u = Gemm<transB = 1>(x, a, p)  h = Relu(u)
+        v = Gemm(h, c, q)  r = Relu(v)  s = Add(h, r)
+        w = MatMul(s, d)  t = Relu(w)  y = MatMul(t, e)"""
+    tensors = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    model = written(tmp_path / "model.onnx", text, tensors, x=(None, 2))
     found = align(model, teleported(model, tmp_path))
     assert found["distance"]["after"]["relative"] < SAME
     assert found["units"]["matched"] == 1

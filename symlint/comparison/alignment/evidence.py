@@ -50,6 +50,8 @@ class Evidence:
         self.axes, self.expansion = self.structure.axes, self.structure.expansion
         self.anchor: dict[int, int] = {}
         """Leaf -> the one of its units to look at, where the signs of the others are not known."""
+        self.open: frozenset[int] = frozenset()
+        """The leaves that are not fitted yet: what lies along one on two axes says nothing of it."""
         self._stands: dict[str, list[tuple[str, str, list[Stand]]]] = {}
         self._holding: dict[int, list[tuple[str, str]]] = {}
         for stored, name in pair.uses.items():
@@ -148,18 +150,19 @@ class Evidence:
     def mask(self, name: str, stand: Stand, settled: Settled) -> Array | None:
         """Which elements lie along settled leaves alone, to be multiplied with; None where none does."""
         shape = self.structure.program.shapes[name]
-        mask = np.ones(())
+        mask, own = np.ones(()), self._own(name, stand)
+        closed = {own} & self.open
         for axis, f in enumerate(self.axes.of[name]):
             terms = self.expansion.terms(f)
             if axis == stand.axis:
                 leaves = terms[stand.term].leaves
                 beside = [x for place, x in enumerate(leaves) if place != stand.place]
-                if not settled(leaves[stand.place], name) or not all(settled(x, name) for x in beside):
+                if not settled(own, name) or not all(settled(x, name) for x in beside):
                     return None
                 clear = [True] * len(terms)
             else:
                 beside = [x for term in terms for x in term.leaves]
-                clear = [all(settled(x, name) for x in term.leaves) for term in terms]
+                clear = [closed.isdisjoint(t.leaves) and all(settled(x, name) for x in t.leaves) for t in terms]
             if not any(clear):
                 return None
             if not all(clear) or not self.anchor.keys().isdisjoint(beside):
@@ -169,6 +172,10 @@ class Evidence:
                         along[self._anchored(term).reshape(-1)] = 1.0
                 mask = mask * along.reshape([-1 if k == axis else 1 for k in range(len(shape))])
         return mask
+
+    def _own(self, name: str, stand: Stand) -> int:
+        """The leaf of an occurrence."""
+        return self.expansion.terms(self.axes.of[name][stand.axis])[stand.term].leaves[stand.place]
 
     def _anchored(self, term: Term) -> Array:
         """The positions of a term, of the units of an anchored leaf those of one alone."""

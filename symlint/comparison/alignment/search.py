@@ -103,6 +103,7 @@ class Search:
         """Fit every space once, those first of which most is known; stop at one that is `far` apart even then."""
         while (chosen := self._next()) is not None:
             self._fit(chosen)
+            self.evidence.open = frozenset()
             self.evidence.anchor.clear()
             self.done.add(chosen.id)
             self.order.append(chosen)
@@ -114,7 +115,11 @@ class Search:
     def _next(self) -> Action | None:
         """What is to be fitted next: that of which most is known."""
         ready = [action for action in self.left if self._ready(action)]
-        known = [(share, a) for a in ready if (share := self.evidence.share(a, self._beside(a, self._nested(a)))) > 0]
+        self.evidence.open = frozenset(a.leaf for a in self.left)
+        known = self._known(ready)
+        if not known:
+            self.evidence.open = frozenset()
+            known = self._known(ready)
         if not known:
             return next((a for a in ready if not isinstance(a, UnitPermutation) and self._anchored(a)), None)
         chosen = max(known, key=lambda pair: pair[0])[1]
@@ -122,6 +127,10 @@ class Search:
             return chosen
         # A sign may tell a rotation from a reflection.
         return next((a for _, a in known if a.leaf == chosen.leaf and isinstance(a, SignFlip)), chosen)
+
+    def _known(self, ready: Collection[Action]) -> list[tuple[float, Action]]:
+        """How much is known of each, where something is."""
+        return [(share, a) for a in ready if (share := self.evidence.share(a, self._beside(a, self._nested(a)))) > 0]
 
     def _anchored(self, action: Action) -> bool:
         """Whether something can be fitted to one unit each of other leaves, whose signs are not known.
