@@ -18,7 +18,7 @@ import numpy as np
 from symlint.audit.acceptance import Accepting
 from symlint.audit.addresses import elsewhere
 from symlint.audit.equivariances import trial
-from symlint.audit.flaws import met, once, unmet
+from symlint.audit.flaws import met, once, unknown_inputs, unmet
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import savings
 from symlint.evidence.context import Context
@@ -117,7 +117,7 @@ def run(
     seconds = time.perf_counter() - start
     chosen = _taking_part(kept, settings, rules)
     judged = Run(kept, chosen, tuple(missing), settings.run.fail_on, seconds, cut, config=settings.named)
-    return replace(judged, unmet=mirrors, unmet_equivariances=equivariances)
+    return replace(judged, unmet=mirrors, unmet_equivariances=equivariances, unmet_inputs=unknown_inputs(kept))
 
 
 def in_turn(jobs: Sequence[Job], rules: Sequence[Rule], watch: Watch) -> Iterator[Report]:
@@ -258,6 +258,7 @@ def _assessed(path: str, context: Context, rules: Sequence[Rule], settings: Sett
         layers=_layers(context),
         incomplete=_stopped(crashed) or _short(skipped, rules) or _lost(symmetry.coverage, settings.min_understood),
         skipped=skipped,
+        lacking=tuple(one.name for one in settings.inputs if one.name not in context.structure.program.inputs),
         finished=frozenset(rule.code for rule in rules if not rule.on_failure and rule.code not in unfinished),
     )
     return report, promise

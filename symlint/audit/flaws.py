@@ -31,6 +31,13 @@ def _nowhere(reports: Sequence[Report], kind: str) -> tuple[str, ...]:
     return tuple(sorted(set.intersection(*absent))) if absent else ()
 
 
+def unknown_inputs(reports: Sequence[Report]) -> tuple[str, ...]:
+    """The inputs that a configuration declares and none of the models that it is for has."""
+    lacking = {name for report in reports for name in report.lacking}
+    declared = ((r, one.name) for r in reports if r.settings and r.finished for one in r.settings.inputs)
+    return tuple(sorted(lacking - {name for report, name in declared if name not in report.lacking}))
+
+
 def met(report: Report) -> Report:
     """A report without declarations of tensors and inputs that the model lacks."""
     return replace(report, findings=tuple(f for f in report.findings if not f.facts.get("absent")))

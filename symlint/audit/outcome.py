@@ -57,6 +57,8 @@ class Report:
     """The phase and the rules that a budget, the memory or Ctrl-C has cut short."""
     finished: frozenset[str] = frozenset()
     """Codes of the rules that have looked at all of it."""
+    lacking: tuple[str, ...] = ()
+    """Inputs of which a range is declared and that it does not have."""
     takes: int | None = None
     """Parameters that a fix would take away in all; None where nobody has asked, or it cannot be told."""
     settings: Settings | None = None
@@ -88,6 +90,8 @@ class Run:
     """Names of declared mirrors of which no model has a tensor, where there are several models."""
     unmet_equivariances: tuple[str, ...] = ()
     """The same of declared equivariances, in words, of which no model has the input."""
+    unmet_inputs: tuple[str, ...] = ()
+    """Names of declared inputs that no model has."""
 
     @property
     def findings(self) -> Iterator[Finding]:

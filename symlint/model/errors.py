@@ -35,8 +35,9 @@ class UnreadableModel(SymlintError):
 class MissingModel(UnreadableModel):
     """A path at which there is no file, or a folder."""
 
-    def __init__(self, path: str, reason: str = "no such file") -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str = "") -> None:
+        here = "no such file here, and of the commands `symlint check` alone fetches models"
+        super().__init__(path, reason or (here if "://" in path else "no such file"))
 
 
 def exit_code(problem: SymlintError) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -305,3 +306,21 @@ main()
         return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
     return modules
+
+
+def test_what_was_used_the_longest_ago_goes_where_there_is_too_much(cache):
+    for k, name in enumerate(("healthy_cnn", "decayed_cnn", "collinear_mlp")):
+        report(cache, FIXTURES / f"{name}.onnx")
+        for file in cache.folder.glob("*.json"):
+            os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 100 * (k + 1)))
+    mine = cache.folder / "mine.json"
+    mine.write_text("x" * 1000)
+    report(cache, FIXTURES / "healthy_cnn.onnx")  # used again, and so the youngest
+    sizes = {file: file.stat().st_size for file in cache.folder.glob("*.json") if file != mine}
+    _, *others = sorted(sizes, key=lambda file: file.stat().st_mtime)
+    cache.shrink(sum(sizes.values()))
+    assert set(cache.folder.glob("*.json")) == {mine, *sizes}
+    cache.shrink(sum(sizes.values()) - 1)
+    assert set(cache.folder.glob("*.json")) == {mine, *others}
+    cache.shrink(0)
+    assert set(cache.folder.glob("*.json")) == {mine}

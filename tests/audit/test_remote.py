@@ -124,6 +124,67 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     )
 
 
+@pytest.fixture
+def bucket(memory: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A store that fsspec takes for S3."""
+    import fsspec
+
+    class Bucket(type(memory)):  # type: ignore[misc]
+        protocol, store, pseudo_dirs = "s3", {}, [""]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path.removeprefix("s3://").strip("/")
+
+        def unstrip_protocol(self, name: str) -> str:
+            return f"s3://{name}"
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "s3", Bucket)
+    return fsspec.filesystem("s3")
+
+
+def test_a_bucket_is_read_with_external_data_and_archives_in_it(bucket, archive, tmp_path):
+    model = onnx.load(FIXTURES / "healthy_cnn.onnx")
+    convert_model_to_external_data(model, location="data/weights.bin", size_threshold=0)
+    (tmp_path / "data").mkdir()
+    onnx.save(model, tmp_path / "external.onnx")
+    for name in ("external.onnx", "data/weights.bin"):
+        bucket.pipe(f"b/nets/{name}", (tmp_path / name).read_bytes())
+    bucket.pipe("b/nets/decayed.onnx", (FIXTURES / "decayed_cnn.onnx").read_bytes())
+    bucket.pipe("b/models.zip", archive.read_bytes())
+    result = call("check", "s3://b/nets", "zip://nets::s3://b/models.zip", "-f", "json")
+    assert result.exit_code == 1
+    assert list(findings(result)) == [
+        "s3://b/nets/decayed.onnx",
+        "s3://b/nets/external.onnx",
+        *(f"zip://nets/{name}.onnx::s3://b/models.zip" for name in NAMES),
+    ]
+    assert call("check", "s3://b/none").exit_code == 3
+    told = call("inspect", "s3://b/nets/decayed.onnx")
+    assert told.exit_code == 3
+    assert "no such file here, and of the commands `symlint check` alone fetches models" in told.output
+
+
+@pytest.mark.parametrize(
+    ("address", "module"),
+    [
+        ("s3://b/m.onnx", "s3fs"),
+        ("gs://b/m.onnx", "gcsfs"),
+        ("hf://o/n/m.onnx", "huggingface_hub"),
+        ("zip://m.onnx::s3://b/m.zip", "s3fs"),
+    ],
+)
+def test_what_reaches_a_store_is_named_where_it_is_missing(address, module, monkeypatch):
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    monkeypatch.setitem(sys.modules, module, None)
+    result = call("check", address)
+    assert result.exit_code == 2
+    assert result.output == (
+        f"symlint: {address}: {module} is not installed, and the extra `remote` brings it: "
+        "pip install 'symlint[remote]'\n"
+    )
+
+
 def test_baselines_and_other_formats_name_addresses(memory, tmp_path):
     memory.pipe("/nets/decayed_cnn.onnx", (FIXTURES / "decayed_cnn.onnx").read_bytes())
     address, base = "memory:///nets/decayed_cnn.onnx", tmp_path / "base.json"

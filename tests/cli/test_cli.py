@@ -86,6 +86,7 @@ def test_json_is_the_documented_shape(broken):
         "acceptance",
         "unmet_mirrors",
         "unmet_equivariances",
+        "unmet_inputs",
     ]
     (model,) = document["models"]
     assert list(model) == ["path", "sha256", "coverage", "findings", "skipped", "not_understood"]

@@ -224,6 +224,22 @@ def test_an_equivariance_that_no_model_has_is_told_once(perceptron):
     assert "equivariance 'flip of picture': no model has its input" in call("check", one, other, "--run").output
 
 
+def test_an_input_that_no_model_has_is_told_once(perceptron):
+    """Of one model as of several, whatever the others' configuration is; one that some model has costs no word."""
+    one = perceptron("a.onnx")
+    (name,) = (x.name for x in onnx.load(one).graph.input)
+    one.with_name("symlint.toml").write_text('[[inputs]]\nname = "imgae"\nlow = 0\n')
+    (other := one.parent / "other").mkdir()
+    (other / "b.onnx").write_bytes(one.read_bytes())
+    (other / "symlint.toml").write_text(f'[[inputs]]\nname = "{name}"\nlow = 0\n')
+    for paths in ([one], [one, other], [one, other, "--jobs", "2", "--no-cache"]):
+        result = call("check", *paths)
+        assert result.exit_code == 0
+        assert result.output.count("input 'imgae': no model has it") == 1
+        assert f"input {name!r}" not in result.output
+    assert json.loads(call("check", one, "-f", "json").stdout)["unmet_inputs"] == ["imgae"]
+
+
 def test_zeros_that_are_declared_are_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tables = '[[inputs]]\nname = "x"\nlow = 0\n[[equivariances]]\nname = "flip"\ninput = "x"\naxis = 0\n'

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -34,6 +36,9 @@ from symlint.model.states import sidecar
 
 _FORM = 1
 """Of the records; others are not read."""
+_MOST = 1 << 30
+"""Bytes of reports in a folder; before a run those that were used the longest ago go."""
+_OURS = re.compile(r"[0-9a-f]{64}\.json|[0-9a-f]{16}\w+\.tmp")
 _JUDGING = ("fail_on", "exclude", "accept", "per_file_ignores", "per_file_levels", "file", "origins")
 """Settings on which no report depends: they choose files, or judge what was found."""
 _LIBRARIES = ("ml_dtypes", "numpy", "onnx", "onnx_ir", "onnxruntime")
@@ -82,12 +87,15 @@ class Cache:
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageProblem(f"{folder}: no cache can be there: {reason}; --no-cache does without") from error
-        return cls(folder.absolute())
+        made = cls(folder.absolute())
+        made.shrink()
+        return made
 
     def found(self, content: Content, job: Job) -> Report | None:
         """The report of a model under its present path; None where there is none that says all that is asked."""
         try:
             stored = json.loads(self._file(content).read_text(encoding="utf-8"))
+            os.utime(self._file(content))  # used now
             report = replace(record.report(stored["report"]), path=job.path)
             spared = stored["accepted"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -111,6 +119,17 @@ class Cache:
                 Path(name).unlink(missing_ok=True)
         except OSError:
             return
+
+    def shrink(self, most: int = _MOST) -> None:
+        """Remove the reports that were used the longest ago, for as long as all of them have more bytes than that."""
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            kept = [(entry.stat(), entry.path) for entry in entries if _OURS.fullmatch(entry.name)]
+            left = sum(stat.st_size for stat, _ in kept)
+            oldest = iter(sorted(kept, key=lambda each: each[0].st_mtime))
+            while left > most:
+                stat, path = next(oldest)
+                Path(path).unlink(missing_ok=True)
+                left -= stat.st_size
 
     def _file(self, content: Content) -> Path:
         return self.folder / f"{content.key}.json"

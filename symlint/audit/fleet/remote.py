@@ -57,7 +57,7 @@ def fetched(job: Job) -> Iterator[Job]:
         except (UnreadableModel, UsageProblem):
             raise
         except FileNotFoundError:
-            raise MissingModel(job.path) from None
+            raise MissingModel(job.path, "no such file") from None
         except Exception as error:  # each store has errors of its own
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise UnreadableModel(job.path, f"cannot be fetched: {reason}") from error
@@ -82,7 +82,8 @@ def _opened(address: str) -> tuple[Any, str]:
     try:
         system, root = fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise _missing(address, str(error.name or protocol)) from None
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error  # fsspec's own has no name
+        raise _missing(address, str(cause.name or protocol)) from None
     except ValueError as error:
         raise UsageProblem(f"{address}: {error}") from error
     return system, str(root)

@@ -24,6 +24,8 @@ def standing(run: Run) -> Iterator[str]:
         yield f"mirror {printable(repr(name))}: no model has any of its tensors"
     for declared in run.unmet_equivariances:
         yield f"equivariance {printable(repr(declared))}: no model has its input"
+    for name in run.unmet_inputs:
+        yield f"input {printable(repr(name))}: no model has it, and what is declared of it means nothing"
     for gone in run.standing.gone:
         where = f" at {printable(gone.layer)}" if gone.layer else ""
         yield f"gone: {gone.rule}{where} of {printable(gone.path)}, {gone.amount}; --prune-baseline takes it out"

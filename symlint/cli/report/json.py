@@ -27,6 +27,7 @@ def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for mach
         "acceptance": _standing(run.standing),
         "unmet_mirrors": list(run.unmet),
         "unmet_equivariances": list(run.unmet_equivariances),
+        "unmet_inputs": list(run.unmet_inputs),
     }
     return dump(document)
 
