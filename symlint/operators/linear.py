@@ -9,7 +9,7 @@ import numpy as np
 from symlint.model.operators import op
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.mixing import MixKind
-from symlint.program.steps import Middle
+from symlint.program.steps import Middle, Window
 
 
 @op("MatMul", exact=True)
@@ -119,5 +119,33 @@ def windows(
     whole = told and all(not edges[i] % apart[i] and centre[i].at < kernel[i] for i in range(spatial))
     shape = (*x.shape[:2], *kernel, *places)
     return t.mix(
-        x, keep, MixKind.CONVOLUTION, shape=shape, steady=told and not any(pads), centre=centre if whole else ()
+        *(x, keep, MixKind.CONVOLUTION),
+        shape=shape,
+        steady=told and not any(pads),
+        centre=centre if whole else (),
+        windows=seen(t, x, kernel, places, steps, edges, kept=True),
     )
+
+
+def seen(
+    t: Tracer,
+    x: Ref,
+    kernel: Sequence[int],
+    places: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    *,
+    kept: bool,
+) -> list[Window]:
+    """What windows over the axes from the third on see; taps are axes of the result, before its places, or not kept."""
+    spatial, mode = len(kernel), str(t.node.attributes.get("auto_pad", "NOTSET"))
+    apart = list(t.node.attributes.get("dilations", ())) or [1] * spatial
+    found = []
+    for i in range(spatial):
+        before = pads[i]
+        if mode.startswith("SAME"):
+            room = max((places[i] - 1) * strides[i] + (kernel[i] - 1) * apart[i] + 1 - x.shape[2 + i], 0)
+            before = room // 2 if mode == "SAME_UPPER" else room - room // 2
+        place, taps = (2 + spatial + i, 2 + i) if kept else (2 + i, None)
+        found.append(Window(2 + i, place, taps, kernel[i], strides[i], apart[i], before))
+    return found

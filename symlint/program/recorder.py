@@ -27,6 +27,7 @@ from symlint.program.steps import (
     Spec,
     Step,
     Unknown,
+    Window,
 )
 
 
@@ -170,12 +171,14 @@ class Recorder:
         linear: bool = True,
         chosen: tuple[int, tuple[int, ...]] | None = None,
         centre: Sequence[Middle] = (),
+        windows: Sequence[Window] = (),
     ) -> Ref:
         """A map that acts along the axes that are not kept, in a fixed order."""
         shape = self.result() if shape is None else tuple(shape)
         out = self._new(shape)
         plain = linear and law is SUM
-        self.steps.append(Mix(out, x.name, tuple(keep), law, kind, steady, plain, self.node, chosen, tuple(centre)))
+        more = chosen, tuple(centre), tuple(windows)
+        self.steps.append(Mix(out, x.name, tuple(keep), law, kind, steady, plain, self.node, *more))
         return Ref(out, tuple(shape))
 
     def normalise(self, x: Ref, axes: Sequence[int], *, law: Law = NONE, function: str | None = None) -> Ref:

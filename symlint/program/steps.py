@@ -226,6 +226,20 @@ class Middle(NamedTuple):
     stride: int
 
 
+class Window(NamedTuple):
+    """What of an axis each place of a window's result sees: place o and tap k read o stride - before + k apart."""
+
+    source: int
+    """The axis that it reads."""
+    place: int
+    kernel: int | None
+    """The axis of its taps; None where it has taken them together."""
+    taps: int
+    stride: int
+    apart: int
+    before: int
+
+
 @dataclass(frozen=True, slots=True)
 class Mix(_Mapped):
     """A map that acts along some axes in a fixed order: convolution windows, resizing, lookups, cumulative sums.
@@ -248,6 +262,8 @@ class Mix(_Mapped):
     """Where it only chooses among the units of one axis, which is not kept: the axis, and the indices in order."""
     centre: tuple[Middle, ...] = ()
     """Of a window: where all of its places together are what it reads, or a part of that as its strides have it."""
+    windows: tuple[Window, ...] = ()
+    """Of a window, where that is known: what it sees. Beyond the ends are zeros, or with taps together nothing."""
 
     @property
     def sources(self) -> tuple[int | None, ...]:

@@ -48,6 +48,10 @@ def rows(path: Path, **wanted: object) -> dict[tuple[str, str, int | None, str],
     return {(r.name, r.input, r.axis, r.output): r for r in table.rows}
 
 
+def proven(path: Path, **wanted: object) -> set[tuple[str, str, int | None, str]]:
+    return {key for key, row in rows(path, **wanted).items() if row.proven}
+
+
 def answers(found: dict[tuple[str, str, int | None, str], Measured]) -> dict[tuple[str, str, int | None, str], str]:
     return {key: row.action if row.outcome == "held" else row.outcome for key, row in found.items()}
 
@@ -64,6 +68,7 @@ def test_global_pooling_is_invariant_and_its_channels_are_not(tmp_path):
     assert told["turn", "x", 2, "y"] == "invariant"
     assert {told[name, "x", 1, "y"] for name in ("flip", "shift", "permutation")} == {"broken"}
     assert told["sign", "x", None, "y"] == "equivariant"  # it is linear
+    assert {key for key, row in found.items() if row.proven} == {k for k, v in told.items() if v != "broken"}
 
 
 @pytest.mark.parametrize(("stride", "step"), [(1, 1), (2, 2)])
@@ -76,6 +81,7 @@ def test_a_circular_convolution_goes_along_with_shifts(tmp_path, stride, step):
     told = answers(found)
     assert told["shift", "x", 2, "y"] == "equivariant"
     assert found["shift", "x", 2, "y"].step == step
+    assert found["shift", "x", 2, "y"].proven
     assert {word for key, word in told.items() if key[:3] != ("shift", "x", 2)} == {"broken"}
 
 
@@ -97,6 +103,7 @@ def test_nodes_of_a_graph_move_in_all_inputs_at_once(tmp_path):
         assert told[key] == "equivariant"
         assert {(p.tensor, p.axes) for p in found[key].moved} == {("x", (0,)), ("a", (0,)), ("a", (1,))}
         assert [p.axes for p in found[key].answer] == [(0,)]
+        assert found[key].proven
     assert told["permutation", "x", 1, "y"] == "broken"
 
 
@@ -114,6 +121,54 @@ def test_nodes_move_in_lists_of_edges_too(tmp_path):
     assert [p.tensor for p in found["permutation", "x", 0, "y"].moved if p.indices] == ["index"]
     assert told["permutation", "index", 1, "y"] == "invariant"
     assert told["permutation", "index", 0, "y"] == "broken"
+
+
+KERNEL = np.random.default_rng(0).normal(size=(4, 1, 3, 3))
+IMAGES = "c = Conv<pads=[1,1,1,1]>(x, w, b) r = Relu(c) y = MaxPool<kernel_shape=[2,2],strides=[2,2]>(r)"
+
+
+def test_what_follows_from_the_weights_is_proven(tmp_path):
+    """Kernels that are their own mirror images, up to the last places; windows that see the same from both ends."""
+
+    def of(w: np.ndarray, text: str = IMAGES) -> set[tuple[str, int | None]]:
+        stored = {"w": w, "b": (4,)}
+        path = saved(tmp_path / "m.onnx", text, stored, {"x": (1, 1, 8, 8)}, {"y": (1, 4, 4, 4)})
+        return {key[::2] for key in proven(path, names=("flip", "turn", "sign"))}
+
+    turned = sum(np.rot90(KERNEL, k, (2, 3)) for k in range(4))
+    assert of(KERNEL + KERNEL[..., ::-1]) == {("flip", 3)}
+    assert of(turned + turned[..., ::-1]) == {("flip", 2), ("flip", 3), ("turn", 2)}
+    assert of(KERNEL + KERNEL[..., ::-1] + 1e-5 * KERNEL) == set()
+    uneven = "c = Conv<pads=[1,1,1,1],strides=[2,2]>(x, w, b) y = Relu(c)"
+    assert of(turned + turned[..., ::-1], uneven) == set()
+    odd = "c = Conv<pads=[1,1,1,1]>(x, w) a = AveragePool<kernel_shape=[2,2],strides=[2,2]>(c) y = Tanh(a)"
+    assert of(KERNEL, odd) == {("sign", None)}
+
+
+def test_a_set_under_attention_is_proven_and_positions_are_not(tmp_path):
+    text = (
+        "{} q = MatMul(h, wq) k = MatMul(h, wk) v = MatMul(h, wv) t = Transpose<perm=[0, 2, 1]>(k) s = MatMul(q, t) "
+        "a = Softmax(s) o = MatMul(a, v) r = Add(o, h) n = LayerNormalization(r, g, b) m = ReduceMean<axes=[1]>(n) "
+        "y = Tanh(m)"
+    )
+    weights = {**dict.fromkeys(("wq", "wk", "wv"), (5, 5)), "g": (5,), "b": (5,), "p": (7, 5)}
+    ends = {"x": (2, 7, 5)}, {"y": (2, 1, 5)}
+    plain = proven(saved(tmp_path / "m.onnx", text.format("h = Identity(x)"), weights, *ends), names=("permutation",))
+    assert plain == {("permutation", "x", 0, "y"), ("permutation", "x", 1, "y")}
+    placed = proven(saved(tmp_path / "m.onnx", text.format("h = Add(x, p)"), weights, *ends), names=("permutation",))
+    assert placed == {("permutation", "x", 0, "y")}
+
+
+@pytest.mark.parametrize(("second", "whole"), [("a", True), ("b", False)])
+def test_parts_of_different_rows_are_no_whole(tmp_path, second, whole):
+    """Both parts have places of the moved axis, and together all of them, but perhaps of different tensors."""
+    text = (
+        "a = Slice(x, zero, four, two) b = Slice(x, four, eight, two) l = Slice(a, zero, three, one) "
+        f"r = Slice({second}, three, six, one) y = Concat<axis=1>(l, r)"
+    )
+    stored = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "six": [6], "eight": [8]}
+    path = saved(tmp_path / "m.onnx", text, stored, {"x": (1, 6, 8)}, {"y": (1, 6, 4)})
+    assert bool(proven(path, names=("permutation",), axis=1)) is whole
 
 
 def test_quarter_turns_of_images_of_any_size(tmp_path):

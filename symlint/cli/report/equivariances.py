@@ -57,12 +57,15 @@ def _blocks(table: Table, style: Style) -> Iterator[RenderableType]:
     yield Hanging(Text("errors are shares of an output's largest value; noise is rounding", style="dim"), 2)
     rows = list({(row.name, frozenset(row.moved), row.output): row for row in reversed(table.rows)}.values())[::-1]
     held = [row for row in rows if row.outcome == "held"]
+    proven, measured = [row for row in held if row.proven], [row for row in held if not row.proven]
     broken = sorted((row for row in rows if row.outcome == "broken"), key=_nearness)
     untried = [row for row in rows if row.outcome == "not tried"]
     if not rows:
         yield Hanging(Text("no input has an axis that could be moved"), 2)
-    if held:
-        yield from _part("holds", "green", held, style)
+    if proven:
+        yield from _part("holds for all inputs, as structure and weights show", "green", proven, style)
+    if measured:
+        yield from _part("holds on what was tried", "green", measured, style)
     if broken:
         shown = broken if style.verbose else broken[:_SHOWN]
         yield from _part("does not hold", "yellow", shown, style)

@@ -6,6 +6,7 @@ from math import prod
 
 from symlint.model.operators import enter, op
 from symlint.operators.layout import known
+from symlint.operators.linear import seen
 from symlint.operators.reduce import averaged
 from symlint.program.lower import Ref, Tracer
 from symlint.program.mixing import MixKind
@@ -22,8 +23,19 @@ def pool(t: Tracer, x: Ref) -> tuple[Ref, ...]:
     counted = attributes.get("count_include_pad", 0) and (padded or attributes.get("ceil_mode", 0))
     steady = op == "MaxPool" or (op == "AveragePool" and not counted)
     x = t.apply(x, 1, "Abs") if t.node.op == "LpPool" else x
+    kernel = list(attributes.get("kernel_shape", ()))
+    strides, pads = list(attributes.get("strides", ())), list(attributes.get("pads", ()))
+    windows = seen(
+        *(t, x, kernel, t.result()[2:], strides or [1] * len(kernel), pads or [0] * (2 * len(kernel))), kept=False
+    )
     return (
-        t.mix(x, [0, 1, *[None] * (x.rank - 2)], MixKind.POOLING, steady=steady, linear=t.node.op == "AveragePool"),
+        t.mix(
+            *(x, [0, 1, *[None] * (x.rank - 2)], MixKind.POOLING),
+            steady=steady,
+            linear=op == "AveragePool",
+            # What is counted beyond the border depends on how far its windows reach.
+            windows=windows if steady else (),
+        ),
     )
 
 

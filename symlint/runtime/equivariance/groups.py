@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations
 from math import factorial, lcm
 from typing import Literal
@@ -13,7 +13,7 @@ import numpy as np
 from symlint.evidence.options import Transform
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
-from symlint.runtime.equivariance.transformations import Place, Places, Transformation, known
+from symlint.runtime.equivariance.transformations import Place, Places, Transformation, known, squared
 
 MOST = 64
 """Elements of a group, since each is a copy of the network."""
@@ -53,7 +53,7 @@ def group(model: Model, texts: Sequence[str], action: Action = "") -> tuple[Mode
     """
     named = [_named(model, text) for text in texts]
     for name, moved in named:
-        model = _squared(model, moved[0]) if name == "turn" else model
+        model = (squared(model, moved[0]) if name == "turn" else None) or model
     generators = [_generator(model, *each, action) for each in named]
     return model, _elements(model, generators)
 
@@ -62,16 +62,6 @@ def _named(model: Model, text: str) -> tuple[Transform, Places]:
     word, _, rest = text.partition(":")
     (name,) = known([word])
     return name, tuple(_place(model, name, x, text) for x in rest.split("+")) if rest else (_only(model, name),)
-
-
-def _squared(model: Model, plane: Place) -> Model:
-    """The model with inputs and outputs of which two axes that may have any size have one."""
-    a, b = (model.shapes[plane.tensor][axis] for axis in plane.axes)
-    if a == b or not {a, b} <= set(model.symbols.values()):
-        return model
-    ends = (*model.graph.inputs, *model.graph.outputs)
-    square = {n: tuple(a if size == b else size for size in model.shapes[n]) for n in ends if n in model.shapes}
-    return replace(model, shapes={**model.shapes, **square})
 
 
 def _generator(model: Model, name: Transform, moved: Places, action: Action) -> Generator:

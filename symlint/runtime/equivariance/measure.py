@@ -24,12 +24,14 @@ from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model, Shape
 from symlint.runtime.difference import difference
+from symlint.runtime.equivariance.proofs import Proofs
 from symlint.runtime.equivariance.transformations import (
     Place,
     Places,
     Transformation,
     matching,
     permuted,
+    squared,
     steps,
     together,
 )
@@ -84,6 +86,8 @@ class Measured:
     step: int = 1
     """Of a shift."""
     reason: str = ""
+    proven: bool = False
+    """Whether it holds for all inputs, as the structure and the weights show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,19 @@ def measure(model: Model, wanted: Wanted | None = None, *, seed: int = 0, given:
         if failure:
             return Table(model.path, (), failure)
         measurement = _Measurement(runner, path, loaded, wanted, seed, given or {})
-        return Table(model.path, tuple(measurement.measured(open_ended, inner)), measurement.failure)
+        rows = [*measurement.measured(open_ended, inner)]
+    return Table(model.path, _with_proofs(open_ended, rows), measurement.failure)
+
+
+def _with_proofs(model: Model, rows: Sequence[Measured]) -> tuple[Measured, ...]:
+    """The rows, with what holds for all inputs."""
+    proofs = Proofs(model)
+    return tuple(
+        replace(row, proven=proofs.holds(Transformation(row.name, step=row.step), row.moved, row.output, row.answer))
+        if row.outcome == "held"
+        else row
+        for row in rows
+    )
 
 
 def _checked(model: Model, wanted: Wanted) -> None:
@@ -266,11 +282,10 @@ class _Measurement:
         if a == b:
             return base if a > 1 else None
         adjacent = plane.axes[1] - plane.axes[0] == 1 and plane.axes[0] > 0
-        if self.given or not {a, b} <= set(base.model.symbols.values()) or not adjacent:
+        model = squared(base.model, plane) if adjacent and not self.given else None
+        if model is None:
             return None
-        shapes = {n: tuple(a if size == b else size for size in base.shape(n)) for n in base.model.graph.inputs}
-        other = _Measurement(self.runner, self.path, self.loaded, self.wanted, self.seed, {})
-        return other.base(replace(base.model, shapes={**base.model.shapes, **shapes}))
+        return _Measurement(self.runner, self.path, self.loaded, self.wanted, self.seed, {}).base(model)
 
     def _rows(self, base: _Base, name: Transform, place: Place) -> list[Measured]:
         """A row for each output."""

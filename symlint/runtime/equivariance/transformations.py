@@ -11,7 +11,7 @@ import numpy as np
 
 from symlint.evidence.options import TRANSFORMATIONS, Transform
 from symlint.model.errors import UsageProblem, suggestion
-from symlint.model.graph import Array, Shape
+from symlint.model.graph import Array, Model, Shape
 
 Places = tuple["Place", ...]
 FEW = 3
@@ -91,6 +91,18 @@ class Transformation:
         for place in places:
             made[place.tensor] = self.moved(made[place.tensor], place)
         return made
+
+
+def squared(model: Model, plane: Place) -> Model | None:
+    """The model with one size for both axes of a plane, in inputs and outputs; None where their sizes are given."""
+    a, b = (model.shapes[plane.tensor][axis] for axis in plane.axes)
+    if a == b:
+        return model
+    if not {a, b} <= set(model.symbols.values()):
+        return None
+    ends = (*model.graph.inputs, *model.graph.outputs)
+    square = {n: tuple(a if size == b else size for size in model.shapes[n]) for n in ends if n in model.shapes}
+    return replace(model, shapes={**model.shapes, **square})
 
 
 def permuted(size: int, rng: np.random.Generator) -> tuple[int, ...]:
