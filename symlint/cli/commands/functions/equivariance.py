@@ -50,8 +50,8 @@ def command(
     sign; onnxruntime runs the network before and after. Each output is compared as it is (invariant) and after the same
     was done to its own axes (equivariant), and the better of both is told, beside what rounding does and what another
     draw of the same inputs does. Where an axis alone does not do, axes of the same size in all inputs move with it, as
-    the nodes of a graph do. What does not answer to an input could not be tried. What holds is also followed through the
-    network step by step: where structure and weights show that it holds for all inputs, it is told as proven.
+    the nodes of a graph do. What does not answer to an input could not be tried. What holds is also followed through
+    the network step by step: where structure and weights show that it holds for all inputs, it is told as proven.
 
     Exits with 0 when the model ran, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read or
     run.
