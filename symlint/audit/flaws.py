@@ -11,7 +11,8 @@ from symlint.lint.finding import Finding
 
 def once(findings: Sequence[Finding]) -> list[Finding]:
     """The findings without those whose entries an earlier rule tells of, such as equal classes that never move."""
-    return [finding for finding in findings if not any(_tells(other, finding) for other in findings)]
+    ends = [finding for finding in findings if not finding.space and finding.facts.get("output") is not None]
+    return [finding for finding in findings if finding.space or not any(_tells(other, finding) for other in ends)]
 
 
 def unmet(reports: Sequence[Report]) -> tuple[tuple[Report, ...], tuple[str, ...], tuple[str, ...]]:
@@ -45,8 +46,8 @@ def met(report: Report) -> Report:
 
 def _tells(one: Finding, other: Finding) -> bool:
     """Whether one finding says all that the other says, of the same axis of the same output."""
-    if one.rule >= other.rule or not other.units or one.space or other.space:
+    if one.rule >= other.rule or not other.units:
         return False
     axes = one.facts.get("axes"), other.facts.get("axis")
-    same = one.facts.get("output") is not None and one.facts.get("output") == other.facts.get("output")
+    same = bool(one.facts["output"] == other.facts.get("output"))
     return same and axes[0] == [axes[1]] and set(other.units) <= set(one.units)

@@ -40,7 +40,7 @@ class Bounded(Context):
         """What the tensors lie between on which a clamp depends."""
         with np.errstate(all="ignore"):
             given = {one.name: (one.low, one.high) for one in self.declared}
-            return certify(self.canonical, self.exact, self._carried, given=given)
+            return certify(self.canonical, self.exact, self.carried, given=given)
 
     @property
     def declared(self) -> tuple[InputRange, ...]:
@@ -114,6 +114,11 @@ class Bounded(Context):
         """What was found of the rows of the weights, which are those of the other context."""
         return super().verdicts if self.plain_context is None else self.plain_context.verdicts
 
+    @cached_property
+    def carried(self) -> dict[str, tuple[bool, ...]]:
+        """Which axes are written out, those of the other context."""
+        return super().carried if self.plain_context is None else self.plain_context.carried
+
     @property
     def exact(self) -> dict[str, Value]:
         """The value of every tensor as far as zeros in the weights tell it."""
@@ -138,9 +143,9 @@ class Bounded(Context):
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
         program = self._written
-        carried = {name: self._carried[name.rpartition("?")[0]] for name in program.shapes if name not in self._carried}
+        carried = {name: self.carried[name.rpartition("?")[0]] for name in program.shapes if name not in self.carried}
         with np.errstate(all="ignore"):
-            return valuate(program, {**carried, **self._carried}, self.silent, self.verdicts)
+            return valuate(program, {**carried, **self.carried}, self.silent, self.verdicts)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:

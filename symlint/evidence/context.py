@@ -182,7 +182,7 @@ class Context:
 
     # -- analyses -------------------------------------------------------------------------------------------------
     @cached_property
-    def _carried(self) -> dict[str, tuple[bool, ...]]:
+    def carried(self) -> dict[str, tuple[bool, ...]]:
         """Tensor -> whether each of its axes holds units, or a factor on which the gauge of units depends."""
         factors = self.structure.axes.factors
         living = {x for a in self.structure.actions.values() for x in (a.leaf, *a.copies)}
@@ -241,7 +241,7 @@ class Context:
     def _leaves(self) -> frozenset[int]:
         """The leaves of inputs and outputs, where anything may be shifted along them."""
         moving = bool(self.structure.shifts)
-        return Ends(self.structure, self._carried).leaves if moving else frozenset()
+        return Ends(self.structure, self.carried).leaves if moving else frozenset()
 
     @cached_property
     def silent(self) -> dict[str, Mask]:
@@ -252,12 +252,12 @@ class Context:
     @cached_property
     def _values(self) -> tuple[dict[str, Value], Names]:
         with np.errstate(all="ignore"):  # constants of masks overflow; what is not finite is known to be that
-            return valuate(self.canonical.program, self._carried, self.silent, self.verdicts)
+            return valuate(self.canonical.program, self.carried, self.silent, self.verdicts)
 
     @cached_property
     def ends(self) -> Ends:
         """The network with the pinned axes of its inputs and outputs written out."""
-        return Ends(self.canonical, self._carried, self.verdicts)
+        return Ends(self.canonical, self.carried, self.parameters, self.verdicts)
 
     @cached_property
     def _needs(self) -> dict[str, Mask]:

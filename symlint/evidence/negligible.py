@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from symlint.analysis.sides import sides
 from symlint.evidence.options import Asked
+from symlint.model.clusters import median
 from symlint.model.graph import Array
 from symlint.symmetry.charges.unknowns import Charge, Occurrence
 from symlint.symmetry.motion.action import Stand, stands
@@ -63,7 +64,7 @@ class _Weights:
 
     def _units(self, strengths: Strengths, scalings: list[Charge]) -> Mapping[Occurrence, Mask]:
         """Per occurrence the units of which it holds nothing."""
-        usual = float(np.median([s.max() for s in strengths.values()]))
+        usual = median(np.array([s.max() for s in strengths.values()]))
         found = {place: np.zeros(s.shape, bool) for place, s in strengths.items()}
         for place in set(strengths).difference(*scalings):
             found[place] = _small(strengths[place], self.share, usual)
@@ -136,4 +137,4 @@ def _small(sizes: Array, share: float, usual: float = 0.0) -> Mask:
     counted = sizes[sizes > share * max(sizes.max(initial=0.0), usual)]
     if not np.isfinite(sizes).all():
         return np.zeros(sizes.shape, bool)
-    return np.asarray(sizes <= share * (np.median(counted) if counted.size else usual))
+    return np.asarray(sizes <= share * (median(counted) if counted.size else usual))

@@ -45,6 +45,14 @@ def precision(dtype: str) -> float:
     return {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}.get(dtype, 2.0**-24)
 
 
+def median(values: Array) -> float:
+    """The number in the middle; that of numpy looks for masked arrays, whose module takes longer to load than this."""
+    ordered, half = np.sort(values, axis=None), values.size // 2
+    if not ordered.size or np.isnan(ordered[-1]):
+        return float("nan")
+    return float(ordered[half] if ordered.size % 2 else (ordered[half - 1] + ordered[half]) / 2)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
     """What one reading of rows tells of them."""
@@ -104,7 +112,7 @@ def proportional(
     order = order[(norm[order] > 0) & np.isfinite(norm[order])]
     gap = REACH * tolerance
     if off is not None and len(order):
-        gap += REACH * off.most * np.sqrt(sketch.width) / float(np.median(norm[order]))
+        gap += REACH * off.most * np.sqrt(sketch.width) / median(norm[order])
     suspect = _suspect(keys[order], direction[:, order], gap)
     if suspect.any():
         clear = 2 * np.log2(max(count, among)) + 20

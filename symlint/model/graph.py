@@ -101,7 +101,8 @@ class Graph:
         while waiting:
             for node in waiting.pop().nodes:
                 yield node
-                waiting += node.bodies
+                if node.attributes:
+                    waiting += node.bodies
 
 
 @dataclass(frozen=True, slots=True)

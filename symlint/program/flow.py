@@ -40,10 +40,12 @@ class Passages:
     def of(self, holders: Collection[str]) -> Passage:
         """The way of units that lie in the tensors `holders`."""
         carried = False
-        for step in self.program.contractions:
+        for step in self.program.reading(holders):
+            if not step.product:
+                continue
             moving = [name for name in step.operands if name in self.moving]
             held = [name for name in moving if name in holders]
-            if len(held) > 1 and step.out not in holders:
+            if len(held) > 1 and not any(name in holders for name in step.results):
                 return "scores"
             carried = carried or (bool(held) and any(n in self.met and n not in holders for n in moving))
         return "values" if carried else "linear"

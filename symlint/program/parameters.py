@@ -34,7 +34,7 @@ def parameters(program: Program) -> dict[str, int]:
     scales |= _told(model, nodes) | _fillings(model, nodes)
     found: dict[str, int] = {}
     for name, tensor in model.tensors.items():
-        learned = tensor.floating and name not in statistics | scales | filled and not mask(tensor)
+        learned = tensor.floating and name not in statistics | scales | filled and not mask(model, tensor)
         if name in read and tensor.shape and (learned or name in quantised):
             found[name] = _elements(model, tensor, *quantised[name]) if name in quantised else tensor.size
     return found
@@ -93,9 +93,9 @@ LOWEST = {"float16": -65504.0, "bfloat16": -3.38e38, "float32": -3.40e38, "float
 """The number types of masks, and their lowest numbers."""
 
 
-def mask(tensor: Tensor) -> bool:
+def mask(model: Model, tensor: Tensor) -> bool:
     """Whether a floating tensor is a mask: it holds the lowest number of its type, or 0 and one number far below."""
-    if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in LOWEST:
+    if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in LOWEST or model.digests.of(tensor).most < -FAR:
         return False
     values = tensor.read().reshape(-1)
     least = float(values[:: max(1, values.size // 4096)].min())

@@ -164,7 +164,7 @@ class _Translation:
             raise Unsupported(f"the shape of its operand {name!r} is unknown")
         if tensor.dtype == "string":
             raise Unsupported("it reads text", opaque=False)
-        if name in self.buffers or mask(tensor) or settles(tracer.node, name, tensor):
+        if name in self.buffers or mask(self.model, tensor) or settles(tracer.node, name, tensor):
             return tracer.constant(tensor.read())
         if name in self.shared:
             alias = f"{name}#{len(self.detached)}"

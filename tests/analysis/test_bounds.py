@@ -56,7 +56,7 @@ def outside(path: Path, folder: Path, runner: Runner) -> list[str]:
     """The values of a network, for inputs of several sizes, that do not lie where its bounds say."""
     there = context(path)
     model = there.symmetry.model
-    found = certify(there.structure, there.values, there._carried, every=True)
+    found = certify(there.structure, there.values, there.carried, every=True)
     file = folder / "watched.onnx"
     save_lifted(ir.load(path), file)
     watched = onnx.load(file)

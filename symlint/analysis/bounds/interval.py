@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -94,11 +95,12 @@ def widened(low: Array, high: Array, slack: Array | float = 0.0) -> Interval:
     """Rounded outward: by the relative rounding of one step and an absolute slack; what is no number is unbounded."""
     pad = SLACK * np.where(np.isfinite(low), np.abs(low), 0) + slack + TINY
     top = SLACK * np.where(np.isfinite(high), np.abs(high), 0) + slack + TINY
-    return Interval(np.nan_to_num(low - pad, nan=-np.inf, neginf=-np.inf, posinf=np.inf), _high(high + top))
+    return Interval(_told(low - pad, -np.inf), _told(high + top, np.inf))
 
 
-def _high(high: Array) -> Array:
-    return np.nan_to_num(high, nan=np.inf, neginf=-np.inf, posinf=np.inf)
+def _told(numbers: Array, unknown: float) -> Array:
+    """Numbers, and another in the place of what is none."""
+    return np.where(np.isnan(numbers), unknown, numbers)
 
 
 def joined(parts: Sequence[Interval], *, zero: bool = False) -> Interval:
@@ -135,7 +137,7 @@ def fitted(x: Interval, shape: Shape) -> Interval:
 def product(a: Interval, b: Interval) -> Interval:
     """The elementwise product."""
     with np.errstate(invalid="ignore", over="ignore"):
-        corners = [np.nan_to_num(p * q, nan=0.0, posinf=np.inf, neginf=-np.inf) for p in _ends(a) for q in _ends(b)]
+        corners = [_told(p * q, 0.0) for p in _ends(a) for q in _ends(b)]
     low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
     made = widened(low, high)
     return Interval(
@@ -143,21 +145,20 @@ def product(a: Interval, b: Interval) -> Interval:
     )
 
 
-def _ends(x: Interval) -> tuple[Array, Array]:
-    return x.low, x.high
+def _ends(x: Interval) -> tuple[Array, ...]:
+    return (x.low,) if x.low is x.high else (x.low, x.high)
 
 
 def total(parts: Sequence[Interval]) -> Interval:
     """The elementwise sum."""
-    shape = np.broadcast_shapes(*(p.shape for p in parts))
     with np.errstate(invalid="ignore", over="ignore"):
-        low = np.sum([np.broadcast_to(p.low, shape) for p in parts], axis=0)
-        high = np.sum([np.broadcast_to(p.high, shape) for p in parts], axis=0)
-        size = np.sum([np.where(np.isfinite(p.size), p.size, 0) + np.zeros(shape) for p in parts], axis=0)
+        low, high = (reduce(np.add, ends) for ends in ([p.low for p in parts], [p.high for p in parts]))
+        sizes = [p.size for p in parts]
+        size = reduce(np.add, [np.where(np.isfinite(size), size, np.float64(0)) for size in sizes])
     made = widened(low, high, SLACK * size)
     # A sum of numbers that are not negative is rounded to one that is not.
-    least = np.where(np.all([np.broadcast_to(p.low >= 0, shape) for p in parts], axis=0), 0.0, -np.inf)
-    most = np.where(np.all([np.broadcast_to(p.high <= 0, shape) for p in parts], axis=0), 0.0, np.inf)
+    least = np.where(reduce(np.logical_and, [p.low >= 0 for p in parts]), 0.0, -np.inf)
+    most = np.where(reduce(np.logical_and, [p.high <= 0 for p in parts]), 0.0, np.inf)
     return Interval(np.maximum(made.low, least), np.minimum(made.high, most))
 
 

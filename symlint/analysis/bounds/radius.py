@@ -50,15 +50,13 @@ def _radius(step: Normalise, out: str, raw: Program, makers: Mapping[str, Step])
         return None
     shape = [n if k in step.axes else 1 for k, n in enumerate(raw.shapes[step.x])]
     rng = np.random.default_rng(7)
-    best: list[float] = []
-    for vector in (rng.standard_normal(shape), np.eye(1, int(np.prod(shape))).reshape(shape)):
-        for length in LENGTHS:
-            made = _run(chain, raw, {step.x: vector * length}, out)
-            if made is None or not np.isfinite(made).all():
-                return None
-            best.append(float(np.sqrt((made**2).sum())))
+    vectors = np.stack([rng.standard_normal(shape), np.eye(1, int(np.prod(shape))).reshape(shape)])
+    given = (vectors[:, None] * LENGTHS.reshape(-1, *(1 for _ in shape))).reshape(-1, *shape)
+    made = _run(chain, raw, {step.x: given}, out)
+    if made is None or len(made) != len(given) or not np.isfinite(made).all():
+        return None
     half = len(LENGTHS) // 2 + 3
-    rows = np.array(best).reshape(2, -1)
+    rows = np.sqrt((made.reshape(len(given), -1) ** 2).sum(axis=1)).reshape(len(vectors), -1)
     return float(rows.max()) if rows.max() <= SETTLED * rows[:, :half].max() else None
 
 
@@ -95,9 +93,9 @@ def _sound(step: Step) -> bool:
 
 
 def _run(chain: list[Step], raw: Program, values: dict[str, Array], out: str) -> Array | None:
-    """What a chain makes in float64, gains being one and biases nothing."""
+    """What a chain makes in float64 of many vectors, along the first axis, gains being one and biases nothing."""
     for step in chain:
-        made = _made(step, [values[n] if n in values else _stranger(step, n, raw) for n in step.operands])
+        made = _made(step, [values[n] if n in values else _stranger(step, n, raw)[None] for n in step.operands])
         if made is None:
             return None
         values[step.results[0]] = made
@@ -111,17 +109,18 @@ def _made(step: Step, given: list[Array]) -> Array | None:
 
 @_made.register
 def _(step: Einsum, given: list[Array]) -> Array | None:
-    return contract(step, given, [0] * len(given))
+    return contract(step, given, [1] * len(given))
 
 
 @_made.register
 def _(step: Fold, given: list[Array]) -> Array | None:
-    return _FOLDS[step.function](given[0], step.axes)
+    return _FOLDS[step.function](given[0], tuple(k + 1 for k in step.axes))
 
 
 @_made.register
 def _(step: Pointwise, given: list[Array]) -> Array | None:
-    return compute(step, given)
+    rank = max(x.ndim for x in given)
+    return compute(step, [x.reshape(x.shape[:1] + (1,) * (rank - x.ndim) + x.shape[1:]) for x in given])
 
 
 def _stranger(step: Step, name: str, raw: Program) -> Array:

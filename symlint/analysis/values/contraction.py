@@ -18,6 +18,8 @@ from symlint.model.graph import Array, Shape
 from symlint.program.steps import Einsum, Spec
 
 LIMIT = 1 << 25
+DRAWN = 8
+"""Random numbers of which a multiple is not met by chance."""
 ORDINARY = 1e8
 """A scale up to which, and down to its inverse, what is no nothing beside other weights stays that."""
 
@@ -226,9 +228,10 @@ def _linear(
     off = stored.off.then(layout) if isinstance(stored, Weight) and stored.off is not None else None
     weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks, off)
     tolerance = ROUNDING * precision(w[0].dtype)
-    if x[0].plain and key is not None and (count[2] > 1 or _ordinary(x[0].slim, off)):
+    if x[0].plain and isinstance(stored, Weight) and (count[2] > 1 or _ordinary(x[0].slim, off)):
         quiet = names.still(x[0].labels.starts)
-        if (quiet.all() or not quiet.any()) and apart_rows(weights, count[0], count[2], tolerance):
+        same = quiet.all() or not quiet.any()
+        if same and (_drawn_apart(stored, count) or apart_rows(weights, count[0], count[2], tolerance)):
             told = names.fresh(shape)
             names.settle(told.labels, None if quiet.all() else quiet)
             return told
@@ -247,6 +250,11 @@ def _linear(
     done = Grid(found, scale, (*batch, *passing, *out))
     missing = tuple(label for label in made if label not in done.order)
     return together(names, done.align([*done.order, *missing]), step, shape)
+
+
+def _drawn_apart(stored: Weight, count: Sequence[int]) -> bool:
+    """Whether each row, of the shape (batch, rows, units, rest), has numbers of its own, too many for two to agree."""
+    return stored.random and prod(stored.shape) == prod(count) and count[2] * count[3] >= DRAWN
 
 
 def _ordinary(scale: Array, off: Off | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -14,11 +14,24 @@ from symlint.analysis.values.weights import Blockwise, Mask, Weight, absent
 from symlint.model.clusters import ABSENT, BLOCK, Grouping, Off, proportional, sketch_of, sketched
 from symlint.model.digest import blocks
 from symlint.model.graph import Array, Tensor
+from symlint.program.steps import Program
 
 LARGE = 1 << 14
 """Elements from which on it is worth to know that none of a weight is zero."""
 FAINT = 1e-20
 """A row of smaller weights is looked at beside the scales that it meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The values of all tensors of a network, for one that goes through the same steps again."""
+
+    program: Program
+    carried: Mapping[str, tuple[bool, ...]]
+    values: Mapping[str, Value]
+    names: Names
+    births: Mapping[str, int]
+    """The first output of a step -> how many bases had names before it."""
 
 
 class Verdicts:
@@ -29,6 +42,8 @@ class Verdicts:
         """Weights and the way in which they are read -> which rows of theirs are multiples of each other."""
         self.apart: dict[Hashable, bool] = {}
         """The same -> whether none is zero or a multiple of another, where what they read is apart."""
+        self.before: Run | None = None
+        """The first run, which others continue."""
         self._full: dict[Hashable, bool] = {}
         self._tensors: dict[int, Tensor] = {}
 

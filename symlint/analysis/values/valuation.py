@@ -14,8 +14,8 @@ from symlint.analysis.values.contraction import contract
 from symlint.analysis.values.elementwise import alike_in_all, elementwise
 from symlint.analysis.values.lattice import Bases, Names, Value, alike, known, tidy
 from symlint.analysis.values.regrouping import collapse, gathered
-from symlint.analysis.values.rows import Verdicts
-from symlint.analysis.values.weights import Blockwise, Mask, Weight, absent
+from symlint.analysis.values.rows import Run, Verdicts
+from symlint.analysis.values.weights import Blockwise, Drawn, Mask, Weight, absent
 from symlint.model.clusters import BLOCK, ROUNDING, precision
 from symlint.model.graph import Array, Shape
 from symlint.program.dispatch import dispatched
@@ -65,11 +65,13 @@ def valuate(
     for last in (*[False] * PASSES, True):
         forward = _Forward(program, carried, silent, known, {} if last else states)
         for step in program.steps:
-            forward.step(step)
+            forward.take(step)
         after = {loop.input: _classes(states[loop.input], forward.values[loop.output]) for loop in loops}
         if all(np.array_equal(after[name], states[name]) for name in after):
             break
         states = after
+    if known.before is None and not states:
+        known.before = Run(program, carried, forward.values, forward.names, forward.births)
     return forward.values, forward.names
 
 
@@ -87,7 +89,9 @@ class _Forward:
         self, program: Program, carried: Carried, silent: Silent, verdicts: Verdicts, states: Mapping[str, Classes]
     ) -> None:
         self.program, self.carried, self.verdicts = program, carried, verdicts
-        self.names = Names()
+        self.before = None if states else verdicts.before
+        self.names = Names() if self.before is None else self.before.names
+        self.births: dict[str, int] = {}
         self.shapes: dict[str, Shape] = {}
         self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}
         for name, stored in program.weights.items():
@@ -95,13 +99,56 @@ class _Forward:
             source: object = tensor.read
             off = source.off if isinstance(source, Blockwise) else None
             key, levels = (verdicts.name(tensor),), "int" in tensor.dtype
-            weight = Weight(tensor.shape, tensor.dtype, tensor.read, key, levels, off)
+            weight = Weight(tensor.shape, tensor.dtype, tensor.read, key, levels, off, isinstance(source, Drawn))
             if name in silent:
                 weight = weight.view(tensor.shape, "without what is silent", partial(_without, silent[name]))
             self.values[name] = Value(None, weight, tensor.shape)
         for name in program.inputs:
             whole = self.names.fresh(self.shape(name))
             self.values[name] = self._alike(whole, states[name]) if name in states else whole
+        if self.before is not None:
+            self._keep(self.before)
+
+    def _keep(self, before: Run) -> None:
+        """What goes in has the value that it had in another run, where that is the same."""
+        for name, value in self.values.items():
+            old = before.values.get(name)
+            if old is None or old.shape != value.shape:
+                continue
+            same, held = value.bases is not None and name in before.program.inputs, value.held
+            if isinstance(held, Weight):
+                same = isinstance(old.held, Weight) and old.held.key == held.key
+            elif value.bases is None and name in self.program.tables:
+                same = before.program.tables.get(name) is self.program.tables[name]
+            if same:
+                self.values[name] = old
+
+    def take(self, step: Step) -> None:
+        """Values of a step's outputs: those that they had in another run, where nothing tells them apart.
+
+        Bases that nothing else has go by any name: where all are new in both runs, they go by that of the other.
+        """
+        count, before = self.names.count, self.before
+        first, *more = step.results or ("",)
+        if before is None or before.program.producers.get(first) is not step:
+            self.step(step)
+        elif all(self.values[name] is before.values[name] for name in step.operands) and all(
+            self.carried[name] == before.carried[name] for name in step.results
+        ):
+            self.values.update((name, before.values[name]) for name in step.results)
+        else:
+            self.step(step)
+            made, old = self.values[first], before.values[first]
+            if not more and self._renamed(made, count) and self._renamed(old, before.births[first]):
+                quiet = [self.names.still(value.labels.starts).item() for value in (made, old)]
+                if made.shape == old.shape and made.slim == old.slim and quiet[0] == quiet[1]:
+                    self.values[first] = old
+        self.births[first] = count
+
+    def _renamed(self, value: Value, count: int) -> bool:
+        """Whether the bases of a value are all different, and new since so many had names."""
+        alone = value.plain and value.slim.size == 1 and value.labels.starts.size == 1
+        return alone and value.labels.starts.item() >= count and self.names.sums.apart(value) is None
 
     def _alike(self, whole: Value, classes: Classes) -> Value:
         """A state of which some elements are equal, by their classes, and those of class 0 are zero."""

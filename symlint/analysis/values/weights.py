@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.clusters import ABSENT, BLOCK, Off, Strip, strips
-from symlint.model.graph import Array, Shape
+from symlint.model.graph import Array, Shape, Tensor
 
 Mask = NDArray[np.bool_]
 Change = Callable[[Array], Array]
@@ -144,6 +145,22 @@ class Levels(Blockwise):
         return made
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Random numbers in the place of those of a tensor, drawn when somebody reads them."""
+
+    tensor: Tensor
+
+    def __call__(self) -> Array:
+        """The numbers."""
+        return self._numbers
+
+    @cached_property
+    def _numbers(self) -> Array:
+        rng = np.random.default_rng([20231129, *self.tensor.name.encode()])
+        return rng.uniform(0.5, 1.5, self.tensor.shape).astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
     """Known numbers that stay where they are stored until somebody reads them."""
@@ -157,10 +174,12 @@ class Weight:
     """Whether they are whole numbers, or what a quantiser makes of such: then they are finite."""
     off: Off | None = None
     """How far they may be off because they are differences of larger ones; None where they are not."""
+    random: bool = False
+    """Whether they were drawn one by one, so that no line of some length is nothing or a multiple of another."""
 
     def view(self, shape: Shape, change: Hashable, made: Change) -> Weight:
         """The same numbers cut or turned; `change` tells this apart from other ways."""
         read: object = self.read
         turned = read.view(shape, made) if isinstance(read, Levels) else lambda: made(self.read())
         off = None if self.off is None else self.off.then(made)
-        return Weight(shape, self.dtype, turned, (*self.key, change), self.levels, off)
+        return replace(self, shape=shape, read=turned, key=(*self.key, change), off=off)

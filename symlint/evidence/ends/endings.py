@@ -135,7 +135,9 @@ def _groups(value: Value, axis: int, size: int) -> tuple[tuple[int, ...], ...] |
     labels = np.moveaxis(value.numbers, axis, 0).reshape(size, -1)
     scales = np.moveaxis(np.broadcast_to(alike(value.slim), value.shape), axis, 0).reshape(size, -1)
     found = distinct(*labels.T, *scales.T)
+    entries = np.flatnonzero((labels != 0).any(axis=1))
+    often = np.bincount(found[entries], minlength=1)[found[entries]] > 1
     groups: dict[int, list[int]] = {}
-    for entry in np.flatnonzero((labels != 0).any(axis=1)).tolist():
+    for entry in entries[often].tolist():
         groups.setdefault(int(found[entry]), []).append(entry)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    return tuple(map(tuple, groups.values()))

@@ -5,7 +5,7 @@ The axes of inputs and outputs stay in place, so they carry no units; here those
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeGuard
@@ -16,6 +16,7 @@ from symlint.analysis.need import Mask, needs
 from symlint.analysis.values.lattice import Names, Value
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
+from symlint.analysis.values.weights import Drawn
 from symlint.evidence.ends.settled import reread
 from symlint.model.graph import Array, Tensor
 from symlint.program.steps import Einsum, Normalise, Program, Step, Unknown
@@ -30,6 +31,8 @@ class Ends:
     structure: Structure
     carried: Mapping[str, tuple[bool, ...]]
     """The axes that are written out anyhow."""
+    parameters: Collection[str] = ()
+    """The stored tensors that could have been learned."""
     verdicts: Verdicts = field(default_factory=Verdicts, compare=False)
     """What is known of the rows of weights from other runs."""
 
@@ -112,13 +115,12 @@ class Ends:
         What an input is only multiplied by, or added to, is a window or a standardisation and stays as it is, and so do
         single numbers.
         """
-        return self._with({name: _random(self._tensors[name]) for name in self._learned})
+        return self._drawn(self._learned)
 
     @cached_property
     def begun(self) -> Ends:
         """The same network with random numbers in those weights that are zero throughout."""
-        zero = [name for name in self._learned if not self._tensors[name].read().any()]
-        return self._with({name: _random(self._tensors[name]) for name in zero})
+        return self._drawn([name for name in self._learned if not self._tensors[name].read().any()])
 
     @property
     def _tensors(self) -> Mapping[str, Tensor]:
@@ -128,10 +130,12 @@ class Ends:
     def _learned(self) -> list[str]:
         program = self.structure.program
         kept = {program.weights[name] for name in standardising(program)}
-        return [name for name in program.parameters if name not in kept and self._tensors[name].size > 1]
+        return [name for name in self.parameters if name not in kept and self._tensors[name].size > 1]
 
-    def _with(self, weights: Mapping[str, Array]) -> Ends:
-        return replace(self, structure=reread(self.structure, {n: partial(_itself, v) for n, v in weights.items()}))
+    def _drawn(self, names: Iterable[str]) -> Ends:
+        tensors = {name: self._tensors[name] for name in names}
+        drawn = {name: Drawn(t) if t.floating else partial(_ones, t) for name, t in tensors.items()}
+        return replace(self, structure=reread(self.structure, drawn))
 
     # -- what holds -----------------------------------------------------------------------------------------------
     @cached_property
@@ -220,13 +224,6 @@ def compares(step: Step | None) -> TypeGuard[Normalise]:
     return isinstance(step, Normalise) and step.known.relative
 
 
-def _itself(values: Array) -> Array:
-    return values
-
-
-def _random(tensor: Tensor) -> Array:
-    """Numbers without any structure, in the place of a tensor's own."""
-    rng = np.random.default_rng([20231129, *tensor.name.encode()])
-    if tensor.floating:
-        return rng.uniform(0.5, 1.5, tensor.shape).astype(np.float32)
-    return rng.integers(1, 2, tensor.shape).astype(tensor.read().dtype)
+def _ones(tensor: Tensor) -> Array:
+    """Numbers in the place of whole ones."""
+    return np.ones(tensor.shape, tensor.read().dtype)

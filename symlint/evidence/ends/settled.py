@@ -419,10 +419,11 @@ def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: 
     sketch, size = entries.sketched()
     group = _grouped(entries, sketch, size, tolerance)
     counts = np.bincount(group)
-    if counts.max(initial=0) < 2:
+    most = counts.max(initial=0)
+    if most < 2:
         return None
-    order = np.argsort(sketch[0], kind="stable")
-    largest = next(g for g in group[order] if counts[g] == counts.max())
+    ordered = group[np.argsort(sketch[0], kind="stable")]
+    largest = ordered[np.flatnonzero(counts[ordered] == most)[0]]
     return int(np.flatnonzero(group == largest)[0])
 
 

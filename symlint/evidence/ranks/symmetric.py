@@ -111,5 +111,5 @@ def _asymmetry(queries: Matrix, keys: Matrix, k: int, unit: float) -> tuple[floa
 
 def _reads(structure: Structure, name: str) -> frozenset[str]:
     """What a weight is multiplied by."""
-    steps = [step for step in structure.program.contractions if name in step.operands]
-    return frozenset(other for step in steps for other in step.operands if other != name)
+    steps = structure.program.reading([name])
+    return frozenset(n for step in steps if step.product for n in step.operands if n != name)

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.evidence.context import Context
+from symlint.model.clusters import median
 from symlint.model.graph import Array
 from symlint.repair.units.readings import Reading, readings
 from symlint.symmetry.motion.action import stands, transform
@@ -100,7 +101,7 @@ def multiples(context: Context, action: Action, reading: Reading, groups: Sequen
             if not np.array_equal(labels[first], labels[unit]) or not scale[first].all():
                 return None
             ratio = scale[unit] / scale[first]
-            middle = float(np.median(ratio))
+            middle = median(ratio)
             if not np.all(np.abs(ratio - middle) <= SPREAD * abs(middle)):
                 return None
             found[unit] = middle

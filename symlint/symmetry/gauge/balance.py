@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.model.clusters import median
 from symlint.model.graph import Array, Graph
 from symlint.symmetry.gauge.convex import CLOSE, Table, minimum, pulls, table
 from symlint.symmetry.gauge.scales import Scales, two_sided
@@ -139,7 +140,7 @@ def _least_norm(scales: Scales, squares: list[Table], close: float) -> tuple[NDA
         fresh = np.zeros(count, bool)
         for numbers in scales.numbers:
             live = numbers[~dead[numbers]]
-            fresh[live] = grows[live] < FINE * np.median(grows[live]) if live.size else False
+            fresh[live] = grows[live] < FINE * median(grows[live]) if live.size else False
         if not fresh.any():
             return dead, logs
         dead |= fresh

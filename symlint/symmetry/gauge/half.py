@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.model.clusters import median
 from symlint.model.graph import Array
 from symlint.program.steps import Program
 from symlint.symmetry.gauge.balance import Place, behind, place
@@ -133,7 +134,7 @@ def _loss(sizes: Array, seen: Array, holds: tuple[Hold, ...], none: int, most: f
         if not live.any():
             continue
         share = np.sqrt(np.divide(off, norm, out=np.zeros_like(off), where=norm > 0))
-        hit = live & (share > most) & (norm > NEGLIGIBLE**2 * np.median(norm[live]))
+        hit = live & (share > most) & (norm > NEGLIGIBLE**2 * median(norm[live]))
         bad |= np.isin(h.scales, h.here[hit])
         worst = max(worst, float(share[hit].max(initial=0)))
         units |= {int(u) for u in h.here[live & (hit | (beyond > 0))]}

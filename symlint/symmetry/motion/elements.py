@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from symlint.model.clusters import median
 from symlint.model.graph import Array
 from symlint.symmetry.motion.action import Index
 
@@ -21,7 +22,7 @@ def turned(form: tuple[int, ...], gains: Sequence[Array], rng: np.random.Generat
     chosen = np.ones(n, bool)
     for gain in gains:
         size = np.abs(gain).reshape(-1)
-        middle = float(np.median(size))
+        middle = median(size)
         chosen &= (size >= middle / NARROW) & (size <= middle * NARROW)
     places = np.flatnonzero(chosen)
     across = across_ones(len(places)) if fixes_ones else np.eye(len(places))
