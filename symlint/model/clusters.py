@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,14 @@ ABSENT = np.float64(1e-30)  # a number of Python would be rounded to zero beside
 
 BLOCK = 1 << 16
 """Elements that are in double precision at once: they stay in the processor's cache."""
-SKETCHES = 4
-"""Random sums in which rows are compared before they are read a second time."""
+SKETCHES = 8
+"""Random sums in which rows are compared before they are read a second time: few rows of half precision pass them."""
 LOOKS = 256
 """Pairs of rows, per row, whose sketches are compared."""
 Strip = tuple[slice, ...]
+Places = NDArray[np.int64]
+Cut = tuple[slice | Places, ...]
+"""Some rows and some columns of a table."""
 """The rows and the columns of a block of a table."""
 REACH = 8.0
 """How many tolerances apart such a sum of rows of length 1 may be: that of independent roundings is below 1."""
@@ -62,7 +66,7 @@ class Sketch:
     sums: Array
     """Sums with random weights, shape (SKETCHES, rows)."""
     squares: Array
-    least: float
+    least: float = 0.0
     """The smallest square of an element."""
 
 
@@ -82,7 +86,7 @@ class Off:
 
 def proportional(
     keys: NDArray[np.int64],
-    rows: Callable[[], Array],
+    rows: Callable[[Places], Array],
     sketch: Sketch,
     tolerance: float,
     among: int = 0,
@@ -92,7 +96,7 @@ def proportional(
 
     Args:
         keys: one per row; rows with different keys never meet.
-        rows: shape (rows, columns), any floating dtype; asked for where sketches agree.
+        rows: some of them by number, shape (rows, columns), any floating dtype; asked for those whose sketches agree.
         sketch: of the rows.
         tolerance: relative, on every element.
         among: how many rows there are in all, where these are some of them.
@@ -116,8 +120,7 @@ def proportional(
     suspect = _suspect(keys[order], direction[:, order], gap)
     if suspect.any():
         clear = 2 * np.log2(max(count, among)) + 20
-        compared = _Compared(rows(), tolerance, None if off is None else off.each())
-        _meet(compared, order, suspect, keys, direction, factor, gap, clear, group)
+        _meet(_Compared(rows, sketch, tolerance, off), order, suspect, keys, direction, factor, gap, clear, group)
     real = np.isfinite(norm) & (norm > 0)
     unit = np.where(real, factor[group], 1.0)
     return Grouping(group, np.where(real, factor / unit, np.where(norm == 0, 0.0, 1.0)), norm, sketch.least)
@@ -164,13 +167,13 @@ def _meet(
 
     Fills in `group`, and in `factor` that of rows that may be equal.
     """
-    rows = compared.rows
     plain = order[np.argsort(direction[0, order], kind="stable")]
-    letters, gaps = _letters(rows, plain[~_followers(direction[:, plain], gap)])
+    letters, gaps = _letters(compared, plain[~_followers(direction[:, plain], gap)])
     waiting = order[suspect]
+    rows = compared.take(waiting)
     line = _line(keys[waiting], direction[0, waiting], gap)
     ends = np.searchsorted(line, line + gap, "right")
-    counts = np.array([np.count_nonzero(rows[row]) for row in waiting.tolist()])
+    counts = np.array([np.count_nonzero(row) for row in rows])
     telling = counts * letters + rows.shape[1] * gaps > clear
     taken = np.zeros(len(waiting), bool)
     for k, a in enumerate(waiting.tolist()):
@@ -180,7 +183,7 @@ def _meet(
             near = near[(np.abs(direction[1:, waiting[near]] - direction[1:, [a]]) <= gap).all(axis=0)]
         for j in near.tolist():
             b = int(waiting[j])
-            multiple = compared.multiple(a, b, factor[b] / factor[a])
+            multiple = compared.multiple((rows[k], a), (rows[j], b), factor[b] / factor[a])
             if multiple:
                 group[b], taken[j], factor[b] = a, True, multiple * factor[a]
 
@@ -194,15 +197,14 @@ def _followers(direction: Array, gap: float) -> NDArray[np.bool_]:
     return np.concatenate([[False], near])
 
 
-def _letters(rows: Array, chosen: NDArray[np.int64]) -> tuple[float, float]:
+def _letters(compared: _Compared, chosen: Places) -> tuple[float, float]:
     """Bits that a weight tells that is not zero, and bits that any place tells by being zero or not.
 
     Rows from a small alphabet (ternary, 4 bits) collide by pigeonhole, the shorter the sooner. Each row is meant to be
     here once: repeating ones make any alphabet small.
     """
-    size = len(chosen) * rows.shape[1]
-    places = np.arange(0, size, max(1, size // 65536))
-    sample = rows[chosen[places // rows.shape[1]], places % rows.shape[1]]
+    some = compared.take(chosen[:: max(1, len(chosen) * compared.sketch.width // BLOCK)]).reshape(-1)
+    sample = some[:: max(1, some.size // BLOCK)]
     share = float(np.clip(np.mean(sample == 0), 1e-9, 1 - 1e-9))
     gaps = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
     sample = sample[sample != 0]
@@ -243,7 +245,7 @@ def strips(rows: Array) -> Iterator[tuple[Strip, Array]]:
         yield ((part, slice(0, each)), wide) if along else ((slice(0, each), part), wide.T)
 
 
-def sketch_of(blocks: Iterable[tuple[Strip, Array]], count: int, width: int) -> Sketch:
+def sketch_of(blocks: Iterable[tuple[Cut, Array]], count: int, width: int) -> Sketch:
     """One reading of rows that come in blocks of float64, which are used up, each with its rows and its columns."""
     rng = np.random.default_rng(20231129)
     weights = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
@@ -256,29 +258,43 @@ def sketch_of(blocks: Iterable[tuple[Strip, Array]], count: int, width: int) -> 
     return Sketch(width, sums, squares, least)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Compared:
     """Rows that are compared element by element."""
 
-    rows: Array
+    take: Callable[[Places], Array]
+    sketch: Sketch
     tolerance: float
-    noise: Array | None
+    off: Off | None
     """How far elements may be off beyond that; None where they are as they are stored."""
 
-    def multiple(self, a: int, b: int, factor: float) -> float:
+    @cached_property
+    def noise(self) -> Array:
+        """The same of every element."""
+        assert self.off is not None
+        return self.off.each()
+
+    def multiple(self, one: tuple[Array, int], other: tuple[Array, int], factor: float) -> float:
         """How many times row a row b is: `factor`, or what it cannot be told from; 0 where it is no multiple."""
-        x, y = self.rows[a].astype(np.float64), self.rows[b].astype(np.float64)
-        if self.noise is None:
-            return (
-                factor if np.all(np.abs(x * factor - y) <= self.tolerance * (np.abs(x * factor) + np.abs(y))) else 0.0
-            )
-        one, other = self.noise[a], self.noise[b]
+        (row, a), (second, b) = one, other
+        x, y = row.astype(np.float64), second.astype(np.float64)
+        if self.off is None:
+            return factor if self._within(x, y, factor, 0.0) else 0.0
         # The lengths of which the factor was made are off as well.
-        share = float(np.linalg.norm(one) / np.linalg.norm(x) + np.linalg.norm(other) / np.linalg.norm(y))
+        lengths = np.sqrt(self.sketch.squares[[a, b]])
         for times in (float(np.sign(factor)), factor):
-            size = np.abs(x * times) + np.abs(y)
-            slack = self.tolerance * size + np.abs(times) * one + other
-            slack += 0.0 if abs(times) == 1 else share * size
-            if np.all(np.abs(x * times - y) <= slack):
+            if self._within(x, y, times, 0.0):
+                return times
+            most = self.off.most
+            share = 0.0 if abs(times) == 1 else most * np.sqrt(len(x)) * float((1 / lengths).sum())
+            if not self._within(x, y, times, (abs(times) + 1) * most, share):
+                continue
+            near, far = self.noise[a], self.noise[b]
+            share = float(np.linalg.norm(near) / np.linalg.norm(x) + np.linalg.norm(far) / np.linalg.norm(y))
+            if self._within(x, y, times, np.abs(times) * near + far, 0.0 if abs(times) == 1 else share):
                 return times
         return 0.0
+
+    def _within(self, x: Array, y: Array, times: float, noise: Array | float, share: float = 0.0) -> bool:
+        """Whether y is so many times x, to the tolerance and what elements may be off."""
+        return bool(np.all(np.abs(x * times - y) <= (self.tolerance + share) * (np.abs(x * times) + np.abs(y)) + noise))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from symlint.analysis.values.lattice import Bases, Names, Value, alike, known
 from symlint.analysis.values.regrouping import Grid, apart, cut_apart, first, gathered, grid, joined, pieces, together
-from symlint.analysis.values.rows import Columns, Rows, Verdicts, combine
+from symlint.analysis.values.rows import Columns, Matrix, Rows, Verdicts, combine
 from symlint.analysis.values.rows import apart as apart_rows
 from symlint.analysis.values.weights import Blockwise, Levels, Weight, absent
 from symlint.model.clusters import ROUNDING, Off, precision
@@ -224,9 +224,9 @@ def _linear(
 
     stored = w[0].held
     key = (stored.key, *places, *(sizes[label] for label in wide)) if isinstance(stored, Weight) else None
-    blocks = _blocks(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
+    matrix = _matrix(stored, w[1], places, layout, count) if isinstance(stored, Weight) else None
     off = stored.off.then(layout) if isinstance(stored, Weight) and stored.off is not None else None
-    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, blocks, off)
+    weights = Columns(lambda: layout(w[0].slim), count[1], count[3], verdicts, key, matrix, off)
     tolerance = ROUNDING * precision(w[0].dtype)
     if x[0].plain and isinstance(stored, Weight) and (count[2] > 1 or _ordinary(x[0].slim, off)):
         quiet = names.still(x[0].labels.starts)
@@ -313,26 +313,26 @@ def _named(names: Names, rows: Rows, within: Shape, shape: Shape, free: Sequence
     return found if apart else Bases(np.where(rows.still.reshape(within), 0, found.starts), found.steps, found.shape)
 
 
-def _blocks(
+def _matrix(
     stored: Weight,
     spec: Spec,
     places: Sequence[tuple[int, ...]],
     layout: Callable[[Array], Array],
     count: Sequence[int],
-) -> Callable[[], Iterator[tuple[tuple[slice, ...], Array]]] | None:
-    """The blocks of a weight that is worked out in blocks, as rows and columns; None where it is no such matrix."""
+) -> Matrix | None:
+    """A weight that is worked out in blocks, as rows and columns; None where it is no such matrix."""
     worked_out: object = stored.read
     batch, out, read, along = places
     if isinstance(worked_out, Levels) and not batch:
         table = count[1], count[2] * count[3]
-        return worked_out.view(table, lambda values: layout(values).reshape(table)).blocks
+        return Matrix(worked_out.view(table, lambda values: layout(values).reshape(table)))
     if not isinstance(worked_out, Blockwise) or len(spec) != 2 or batch or along:
         return None
     first, second = tuple(range(len(spec[0]))), tuple(range(len(spec[0]), len(spec[0]) + len(spec[1])))
     if (out, read) == (first, second):
-        return worked_out.blocks
+        return Matrix(worked_out)
     if (read, out) == (first, second):
-        return lambda: (((rows, columns), block.T) for (columns, rows), block in worked_out.blocks())
+        return Matrix(worked_out, turned=True)
     return None
 
 

@@ -11,11 +11,25 @@ import numpy as np
 
 from symlint.analysis.values.lattice import Labels, Names, Value
 from symlint.analysis.values.weights import Blockwise, Mask, Weight, absent
-from symlint.model.clusters import ABSENT, BLOCK, Grouping, Off, proportional, sketch_of, sketched
+from symlint.model.clusters import (
+    ABSENT,
+    BLOCK,
+    Cut,
+    Grouping,
+    Off,
+    Places,
+    Sketch,
+    Strip,
+    proportional,
+    sketch_of,
+    sketched,
+    strips,
+)
 from symlint.model.digest import blocks
 from symlint.model.graph import Array, Tensor
 from symlint.program.steps import Program
 
+EVERY = slice(None)
 LARGE = 1 << 14
 """Elements from which on it is worth to know that none of a weight is zero."""
 FAINT = 1e-20
@@ -77,6 +91,25 @@ class Verdicts:
 
 
 @dataclass(frozen=True, slots=True)
+class Matrix:
+    """Numbers of two axes that are worked out in blocks; its rows may be the columns of what is stored."""
+
+    stored: Blockwise
+    turned: bool = False
+
+    def blocks(self) -> Iterator[tuple[Strip, Array]]:
+        """Its blocks in float64, each with its rows and its columns."""
+        if not self.turned:
+            yield from self.stored.blocks()
+        else:
+            yield from (((rows, columns), block.T) for (columns, rows), block in self.stored.blocks())
+
+    def at(self, rows: Places | slice, columns: Places | slice) -> Array:
+        """Some of its rows, or of its columns, in float64."""
+        return self.stored.at((columns, rows)).T if self.turned else self.stored.at((rows, columns))
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
     """Weights, shape (batch, out, read, along), read when they must be; bases are the same along the last axis."""
 
@@ -86,10 +119,34 @@ class Columns:
     verdicts: Verdicts
     key: tuple[Hashable, ...] | None
     """Their name among the verdicts, first the array's; None where nothing is remembered."""
-    blocks: Callable[[], Iterator[tuple[tuple[slice, ...], Array]]] | None = None
-    """Where they are one matrix, its blocks in float64, each with its rows (out) and its columns (read)."""
+    matrix: Matrix | None = None
+    """Where they are one matrix that is worked out in blocks."""
     off: Off | None = None
     """How far they may be off."""
+
+    def some(self, batch: int, rows: Places) -> Array:
+        """Some of the rows of one slice, shape (rows, read, along)."""
+        if self.matrix is None:
+            return np.asarray(self.read()[batch][rows])
+        found = self.matrix.at(rows, EVERY)
+        return found.reshape(len(rows), found.shape[1] // self.along, self.along)
+
+    def beside(self, batch: int, places: Places) -> Array:
+        """What all rows of one slice read at some places, shape (out, places, along)."""
+        if self.matrix is None:
+            return np.asarray(self.read()[batch][:, places])
+        columns = (places[:, None] * self.along + np.arange(self.along)).reshape(-1)
+        return self.matrix.at(EVERY, columns).reshape(self.out, len(places), self.along)
+
+    def table(self, batch: int) -> Iterator[tuple[Strip, Array]]:
+        """The blocks of one slice in float64, which are used up, each with its rows and its columns, (read, along)."""
+        if self.matrix is not None:
+            yield from self.matrix.blocks()
+            return
+        rows = self.read()[batch].reshape(self.out, -1)
+        for place, room in strips(rows):
+            room[...] = rows[place]
+            yield place, room
 
 
 @dataclass
@@ -123,7 +180,9 @@ def combine(names: Names, labels: Labels, scale: Array, weights: Columns, tolera
         keys = np.broadcast_to(labels, (batch, many, out)).reshape(-1)
         fixed = np.where(keys == 0, rows.sum(axis=1, dtype=np.float64), 0.0)
         rows = np.where((keys == 0)[:, None], 0.0, rows) if (keys == 0).any() else rows
-        grouping, still = _grouped(keys, rows, fixed, tolerance, len(keys), _spread(weights.off, scale))
+        sketch = sketched(np.column_stack([rows, fixed]) if fixed.any() else rows)
+        off = _spread(weights.off, scale)
+        grouping, still = _grouped(keys, rows.__getitem__, fixed, sketch, tolerance, len(keys), off)
         shape = (batch, many, out)
         scale = np.where(still, fixed, grouping.factor)
         return Rows(
@@ -136,27 +195,12 @@ def combine(names: Names, labels: Labels, scale: Array, weights: Columns, tolera
     return _Combination(names, labels, scale, weights, tolerance).rows()
 
 
-@dataclass
-class _Part:
-    """The rows of one slice of the weights over one set of bases."""
-
-    block: Array
-    fixed: Array
-    spread: Callable[[Array], Array]
-    """What it makes of how far the weights are off."""
-
-
 class _Combination:
     def __init__(self, names: Names, labels: Labels, scale: Array, weights: Columns, tolerance: float) -> None:
         self.names, self.labels, self.scale, self.weights = names, labels, scale, weights
         self.tolerance = tolerance
         self.shape = (*labels.shape[:2], weights.out)
         self.total = prod(self.shape)
-
-    @cached_property
-    def columns(self) -> Array:
-        """The weights."""
-        return self.weights.read()
 
     def rows(self) -> Rows:
         """All bases, key by key."""
@@ -168,55 +212,57 @@ class _Combination:
             np.zeros(self.shape, bool),
             np.zeros(self.shape, bool),
         )
-        places: dict[bytes, list[tuple[int, int]]] = {}
-        distinct: dict[tuple[int, int], tuple[Labels, Labels, Labels]] = {}
-        for b in range(batch):
-            for p in range(many):
-                told = distinct[b, p] = _distinct(self.labels[b, p])
-                places.setdefault(told[0].tobytes(), []).append((b, p))
+        together: dict[bytes, list[_Part]] = {}
+        for place in ((b, p) for b in range(batch) for p in range(many)):
+            part = _Part(self.weights, self.labels[place], self.scale[place], place)
+            together.setdefault(part.distinct.tobytes(), []).append(part)
         offset = 0
-        for together in places.values():
-            only = distinct[together[0]][0]
-            only = only[only != 0]
+        for parts in together.values():
+            only = parts[0].distinct[int(parts[0].constant) :]
             steady = bool(len(only)) and bool(self.names.still(only).all())
-            for (b, p), (group, factor, fixed, still) in zip(together, self._alike(together, distinct), strict=True):
-                found.base[b, p] = group + offset
-                found.scale[b, p], found.number[b, p], found.still[b, p] = factor, fixed, still
-                found.steady[b, p] = steady
-            offset += len(together) * out
+            for part, (group, factor, fixed, still) in zip(parts, self._alike(parts), strict=True):
+                found.base[part.place] = group + offset
+                found.scale[part.place], found.number[part.place], found.still[part.place] = factor, fixed, still
+                found.steady[part.place] = steady
+            offset += len(parts) * out
         return found
 
-    def _alike(
-        self, together: list[tuple[int, int]], distinct: dict[tuple[int, int], tuple[Labels, Labels, Labels]]
-    ) -> list[tuple[Labels, Array, Array, Mask]]:
+    def _alike(self, parts: list[_Part]) -> list[tuple[Labels, Array, Array, Mask]]:
         """Group, scale, number and whether it is one, of the rows over one set of bases."""
         out = self.shape[2]
-        if len(together) == 1:
-            (place,) = together
-            if (quick := self._clean(place, *distinct[place])) is not None:
-                return [quick]
-        parts = [self._part(place, *distinct[place]) for place in together]
-        rows = parts[0].block if len(parts) == 1 else np.concatenate([part.block for part in parts])
+        if len(parts) == 1 and (quick := self._clean(parts[0])) is not None:
+            return [quick]
         fixed = np.concatenate([part.fixed for part in parts])
-        off = self._off(lambda noise: np.concatenate([part.spread(noise) for part in parts]))
-        grouping, still = _grouped(np.zeros(len(rows), np.int64), rows, fixed, self.tolerance, self.total, off)
+        sketches = [part.sketch(bool(fixed.any())) for part in parts]
+        sums = np.concatenate([sketch.sums for sketch in sketches], axis=1)
+        sketch = Sketch(sketches[0].width, sums, np.concatenate([sketch.squares for sketch in sketches]))
+
+        def rows(some: Places) -> Array:
+            made = np.empty((len(some), parts[0].width))
+            for k, part in enumerate(parts):
+                here = np.flatnonzero(some // out == k)
+                made[here] = part.rows(some[here] - k * out)
+            return made
+
+        off = self.weights.off
+        off = None if off is None else off.then(lambda noise: np.concatenate([part.spread(noise) for part in parts]))
+        keys = np.zeros(len(fixed), np.int64)
+        grouping, still = _grouped(keys, rows, fixed, sketch, self.tolerance, self.total, off)
         scale = np.where(still, fixed, grouping.factor)
         cuts = [slice(k * out, (k + 1) * out) for k in range(len(parts))]
         return [(grouping.group[cut], scale[cut], fixed[cut], still[cut]) for cut in cuts]
 
-    def _clean(
-        self, place: tuple[int, int], distinct: Labels, index: Labels, inverse: Labels
-    ) -> tuple[Labels, Array, Array, Mask] | None:
+    def _clean(self, part: _Part) -> tuple[Labels, Array, Array, Mask] | None:
         """The same where all bases differ and none is constant: then it is the weights alone that tell.
 
         Which rows are multiples of each other, or zero, does not depend on scales that are not zero.
         """
-        b, p = place
-        if len(distinct) < self.labels.shape[2] or distinct[0] == 0:
+        read = self.labels.shape[2]
+        if len(part.distinct) < read or part.constant:
             return None
-        grouping = _grouping(self.weights, b, self.shape, self.labels.shape[2], self.tolerance)
-        width = np.sqrt(self.labels.shape[2] * self.weights.along)
-        if ((grouping.norm > 0) & ~(grouping.norm > FAINT * width)).any() and not (self.scale[b, p] == 1).all():
+        grouping = _grouping(self.weights, part.place[0], self.shape, read, self.tolerance)
+        width = np.sqrt(read * self.weights.along)
+        if ((grouping.norm > 0) & ~(grouping.norm > FAINT * width)).any() and not (part.scale == 1).all():
             return None
         if not np.isfinite(grouping.norm).all():
             return None
@@ -226,39 +272,68 @@ class _Combination:
         nothing = np.zeros(self.shape[2])
         return grouping.group, np.where(still, 0.0, grouping.factor), nothing, still
 
-    def _off(self, rows: Callable[[Array], Array]) -> Off | None:
-        """How far the elements of some rows may be off."""
-        off = self.weights.off
-        return None if off is None else off.then(rows)
 
-    def _part(self, place: tuple[int, int], distinct: Labels, index: Labels, inverse: Labels) -> _Part:
-        """Rows over distinct bases, in the order of their labels, and what the constant 1 adds to each."""
-        b, p = place
-        labels, scale, columns = self.labels[b, p], self.scale[b, p], self.columns[b]
-        out, constant = self.shape[2], distinct[0] == 0
-        fixed = np.zeros(out)
-        if constant:
-            fixed = _scaled(columns, scale, np.flatnonzero(labels == 0)).sum(axis=(1, 2), dtype=np.float64)
-        if len(distinct) < len(labels) or constant:
-            # What is indexed is a copy, and large: no second one is made of it.
-            block = _scaled(columns, scale, index[1:] if constant else index).astype(np.float64, copy=False)
-            again = np.ones(len(labels), bool)
-            again[index] = False
-            again &= labels != 0
-            for k in np.flatnonzero(again):
-                block[:, inverse[k] - constant] += columns[:, k] * scale[k : k + 1]
-        elif not np.array_equal(inverse, np.arange(len(labels))):
-            block = _scaled(columns, scale, index)
-        else:
-            block = columns if np.all(scale == 1) else columns * scale[:, None]
+class _Part:
+    """The rows of one slice of the weights over distinct bases, in the order of their labels."""
 
-        def spread(noise: Array) -> Array:
-            made = np.zeros((out, len(distinct), noise.shape[-1]))
-            for k, at in enumerate(inverse.tolist()):
-                made[:, at] += noise[b, :, k] * abs(float(scale[k]))
-            return made[:, 1 if constant else 0 :].reshape(out, -1)
+    def __init__(self, weights: Columns, labels: Labels, scale: Array, place: tuple[int, int]) -> None:
+        self.weights, self.scale, self.place = weights, scale, place
+        self.distinct, first, inverse = _distinct(labels)
+        self.constant = bool(self.distinct[0] == 0)
+        self.first = first[int(self.constant) :]
+        """Where each base stands first, but for the constant 1."""
+        self.base = inverse - int(self.constant)
+        """Which base stands at every place; that of the constant 1 is below zero."""
+        again = self.base >= 0
+        again[self.first] = False
+        self.again = np.flatnonzero(again)
+        """The places of bases that have stood before."""
+        self.width = len(self.first) * weights.along
 
-        return _Part(block.reshape(out, -1), fixed, spread)
+    @cached_property
+    def fixed(self) -> Array:
+        """What the constant 1 adds to each row."""
+        where = np.flatnonzero(self.base < 0)
+        parts = self.weights.beside(self.place[0], where) * self.scale[where, None]
+        return np.asarray(parts.sum(axis=(1, 2), dtype=np.float64))
+
+    def rows(self, some: Places) -> Array:
+        """Some of the rows, shape (rows, width)."""
+        columns = self.weights.some(self.place[0], some)
+        block = columns[:, self.first] * self.scale[self.first, None]
+        for k in self.again.tolist():
+            block[:, self.base[k]] += columns[:, k] * self.scale[k]
+        return block.reshape(len(some), self.width)
+
+    def sketch(self, whole: bool) -> Sketch:
+        """One reading of the rows; with what the constant 1 adds as their last element, if asked for."""
+        return sketch_of(self._blocks(whole), self.weights.out, self.width + whole)
+
+    def _blocks(self, whole: bool) -> Iterator[tuple[Cut, Array]]:
+        along = self.weights.along
+        scale, base = np.repeat(self.scale, along), np.repeat(self.base, along)
+        target = base * along + np.tile(np.arange(along), len(self.base))
+        # Bases that stand at several places are summed before their squares are.
+        met = np.unique(target[np.isin(base, self.base[self.again])])
+        alone = (base >= 0) & ~np.isin(target, met)
+        sums = np.zeros((self.weights.out, len(met)))
+        for (rows, columns), block in self.weights.table(self.place[0]):
+            np.multiply(block, scale[columns], out=block)
+            here, single = target[columns], alone[columns]
+            for k in np.flatnonzero(~single & (base[columns] >= 0)).tolist():
+                sums[rows, np.searchsorted(met, here[k])] += block[:, k]
+            yield (rows, here[single]), block if single.all() else block[:, single]
+        yield (EVERY, met), sums
+        if whole:
+            yield (EVERY, np.array([self.width])), self.fixed[:, None].copy()
+
+    def spread(self, noise: Array) -> Array:
+        """How far the rows may be off, of how far the weights are."""
+        made = np.zeros((self.weights.out, len(self.first), self.weights.along))
+        for k, base in enumerate(self.base.tolist()):
+            if base >= 0:
+                made[:, base] += noise[self.place[0], :, k] * abs(float(self.scale[k]))
+        return made.reshape(self.weights.out, -1)
 
 
 def _grouping(weights: Columns, batch: int, shape: tuple[int, int, int], read: int, tolerance: float) -> Grouping:
@@ -268,11 +343,10 @@ def _grouping(weights: Columns, batch: int, shape: tuple[int, int, int], read: i
     if grouping is None:
         out = shape[2]
 
-        def rows() -> Array:
-            return np.asarray(weights.read()[batch].reshape(out, -1))
+        def rows(some: Places) -> Array:
+            return weights.some(batch, some).reshape(len(some), read * weights.along)
 
-        table = out, read * weights.along
-        sketch = sketched(rows()) if weights.blocks is None else sketch_of(weights.blocks(), *table)
+        sketch = sketch_of(weights.table(batch), out, read * weights.along)
         off = None if weights.off is None else weights.off.then(lambda noise: noise[batch].reshape(out, -1))
         grouping = proportional(np.zeros(out, np.int64), rows, sketch, tolerance, prod(shape), off)
         if weights.key:
@@ -292,7 +366,9 @@ def apart(weights: Columns, batch: int, read: int, tolerance: float) -> bool:
             rows = weights.read().reshape(batch * weights.out, -1)
             keys = np.repeat(np.arange(batch), weights.out)
             off = None if weights.off is None else weights.off.then(lambda noise: noise.reshape(rows.shape))
-            parts: Iterable[Grouping] = (proportional(keys, lambda: rows, sketched(rows), tolerance, len(keys), off),)
+            parts: Iterable[Grouping] = (
+                proportional(keys, rows.__getitem__, sketched(rows), tolerance, len(keys), off),
+            )
         else:
             parts = (_grouping(weights, b, shape, read, tolerance) for b in range(batch))
         least = FAINT * np.sqrt(read * weights.along)
@@ -302,14 +378,6 @@ def apart(weights: Columns, batch: int, read: int, tolerance: float) -> bool:
             for part in parts
         )
     return known[weights.key]
-
-
-def _scaled(columns: Array, scale: Array, chosen: Labels) -> Array:
-    """A copy of some columns of weights, shape (out, read, along), each times its scale."""
-    some = columns[:, chosen]
-    if (scale == 1).all():
-        return some
-    return np.multiply(some, scale[chosen, None], out=some if some.dtype == scale.dtype else None)
 
 
 def _distinct(labels: Labels) -> tuple[Labels, Labels, Labels]:
@@ -332,26 +400,35 @@ def _spread(off: Off | None, scale: Array) -> Off | None:
 
 
 def _grouped(
-    keys: Labels, rows: Array, fixed: Array, tolerance: float, total: int, off: Off | None
+    keys: Labels,
+    rows: Callable[[Places], Array],
+    fixed: Array,
+    sketch: Sketch,
+    tolerance: float,
+    total: int,
+    off: Off | None,
 ) -> tuple[Grouping, Mask]:
-    """Rows with what is added to each, and which of them are zero but for that."""
-    plain = rows
-    if fixed.any():
-        rows = np.concatenate([rows, fixed[:, None]], axis=1)
-        if off is not None:
-            off = off.then(lambda noise: np.pad(noise, ((0, 0), (0, 1))))
-    grouping = proportional(keys, lambda: rows, sketched(rows), tolerance, total, off)
+    """Rows with what is added to each, and which of them are zero but for that; the sketch is of both."""
+    if not fixed.any():
+        grouping = proportional(keys, rows, sketch, tolerance, total, off)
+        return grouping, _small(rows, sketch.width, grouping.norm)
+
+    def whole(some: Places) -> Array:
+        return np.column_stack([rows(some), fixed[some]])
+
+    off = None if off is None else off.then(lambda noise: np.pad(noise, ((0, 0), (0, 1))))
+    grouping = proportional(keys, whole, sketch, tolerance, total, off)
     # What is added to a row counts in its length; a part of the square is left to rounding.
-    square = grouping.norm**2 if plain is rows else grouping.norm**2 * (1 - 1e-9) - fixed**2
-    return grouping, _small(plain, np.sqrt(np.maximum(square, 0)))
+    square = grouping.norm**2 * (1 - 1e-9) - fixed**2
+    return grouping, _small(rows, sketch.width - 1, np.sqrt(np.maximum(square, 0)))
 
 
-def _small(rows: Array, norm: Array) -> Mask:
+def _small(rows: Callable[[Places], Array], width: int, norm: Array) -> Mask:
     """Which rows have no element that counts; only those are read that their length does not tell."""
-    small = np.zeros(len(rows), bool)
-    if not rows.shape[1]:
-        return np.ones(len(rows), bool)
-    doubt = np.flatnonzero(~(norm > 2 * ABSENT * np.sqrt(rows.shape[1])))
+    if not width:
+        return np.ones(len(norm), bool)
+    small = np.zeros(len(norm), bool)
+    doubt = np.flatnonzero(~(norm > 2 * ABSENT * np.sqrt(width)))
     if len(doubt):
-        small[doubt] = np.abs(rows[doubt]).max(axis=1) < ABSENT
+        small[doubt] = np.abs(rows(doubt)).max(axis=1) < ABSENT
     return small

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.model.clusters import ABSENT, BLOCK, Off, Strip, strips
+from symlint.model.clusters import ABSENT, BLOCK, Cut, Off, Strip, strips
 from symlint.model.graph import Array, Shape, Tensor
 
 Mask = NDArray[np.bool_]
@@ -57,7 +57,7 @@ class Blockwise(ABC):
         """The blocks, in float64."""
 
     @abstractmethod
-    def at(self, place: Strip) -> Array:
+    def at(self, place: Cut) -> Array:
         """What stands in some places, in float64."""
 
 
@@ -114,11 +114,11 @@ class Levels(Blockwise):
         for place, room in strips(levels):
             yield place, self._part(levels, place, room)
 
-    def at(self, place: Strip) -> Array:
+    def at(self, place: Cut) -> Array:
         """What stands in some places, in float64."""
         return self._part(self.read(), place)
 
-    def _part(self, levels: Array, place: Strip, room: Array | None = None) -> Array:
+    def _part(self, levels: Array, place: Cut, room: Array | None = None) -> Array:
         here = [replace(o, other=np.broadcast_to(o.other, self.shape)[place]) for o in self.operands]
         return self._made(levels[place], here, room)
 

@@ -18,7 +18,7 @@ from math import prod
 import numpy as np
 
 from symlint.analysis.values.weights import Blockwise, Mask
-from symlint.model.clusters import ABSENT, ROUNDING, Off, precision
+from symlint.model.clusters import ABSENT, ROUNDING, Cut, Off, Strip, precision
 from symlint.model.digest import BLOCK
 from symlint.model.graph import Array, Shape, Tensor
 from symlint.program.numbers import Numbers, Unvalued
@@ -37,7 +37,6 @@ FAR = 16
 """How many entries of another kind may lie between two that are alike, when they are sorted by such a sum."""
 SMALL = 1 << 10
 """Elements of a weight that is kept once it is worked out: biases, gains, and what graphs of many nodes are made of."""
-Cut = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,7 @@ class Settled(Blockwise):
 
     def __init__(self, tensor: Tensor, changes: tuple[Change, ...] = ()) -> None:
         self.tensor, self.changes = tensor, changes
-        self._zeros: list[tuple[Cut, Array | None]] | None = None
+        self._zeros: list[tuple[Strip, Array | None]] | None = None
         self._whole: Array | None = None
 
     @property
@@ -114,19 +113,19 @@ class Settled(Blockwise):
             self._whole = made
         return made
 
-    def blocks(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array]]:
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[Strip, Array]]:
         """Blocks of about some elements in the order in which they are stored, each with its place.
 
         All of them are made in one place: a block is overwritten by the next. The last one tells where zeros are.
         """
-        zeros: list[tuple[Cut, Array | None]] = []
+        zeros: list[tuple[Strip, Array | None]] = []
         for cut, block, near in self.reading(size):
             zero = np.abs(block) < ABSENT if near else None
             zeros.append((cut, np.packbits(zero) if zero is not None and zero.any() else None))
             yield cut, block
         self._zeros = zeros
 
-    def reading(self, size: int = BLOCK) -> Iterator[tuple[Cut, Array, bool]]:
+    def reading(self, size: int = BLOCK) -> Iterator[tuple[Strip, Array, bool]]:
         """The blocks, and whether any element of theirs may be nothing."""
         values, room, spare = self.tensor.read(), np.empty(0), np.empty(0)
         for cut in cuts(self.shape, size):
@@ -165,7 +164,7 @@ class Settled(Blockwise):
         return found
 
     @property
-    def zeros(self) -> list[tuple[Cut, Array | None]]:
+    def zeros(self) -> list[tuple[Strip, Array | None]]:
         """Of every block whether its elements are nothing, eight to a byte; None where none is. Told by any reading."""
         if self._zeros is None:
             deque(self.blocks(), 0)
@@ -328,7 +327,7 @@ class _Settling:
         return found
 
 
-def cuts(shape: Shape, size: int) -> Iterator[Cut]:
+def cuts(shape: Shape, size: int) -> Iterator[Strip]:
     """The places of blocks of about some elements, in the order in which they are stored."""
     if shape and 0 < prod(shape) <= size:
         yield (slice(0, shape[0]), *(slice(None) for _ in shape[1:]))
@@ -389,7 +388,7 @@ class _Entries:
             size[cut[axis]] = np.maximum(size[cut[axis]], np.abs(rows).max(axis=1, initial=0))
         return sketch, size
 
-    def _blocks(self) -> Iterator[tuple[Cut, Array]]:
+    def _blocks(self) -> Iterator[tuple[Strip, Array]]:
         if self.chosen:
             yield (slice(None),) * len(self.shape), self.weight.at(self.where)
         else:
@@ -410,7 +409,7 @@ class _Entries:
         return np.moveaxis(self._elements(cut), self.axis, 0).reshape(len(index), -1)
 
     def _elements(self, place: Sequence[Array | slice]) -> Array:
-        return self.weight.at(tuple(place), self.values)  # type: ignore[arg-type]
+        return self.weight.at(tuple(place), self.values)
 
 
 def _repeated(weight: Settled, axis: int, chosen: Mapping[int, int], tolerance: float) -> int | None:
