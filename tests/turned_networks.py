@@ -6,7 +6,8 @@ without a bias take back.
 
 from __future__ import annotations
 
-from networks import HEADS, RMS, Net, attend, heads, norm, rms
+import numpy as np
+from networks import HEADS, RMS, Net, attend, halves, heads, norm, rms
 
 FEATURES = "u = Gemm(x, a, p) t = Tanh(u) f = Gemm(t, b, q)"
 SIZES = {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,)}
@@ -351,4 +352,33 @@ MODULATED = {
     ),
 }
 
-TURNED = {**POSITIVE, **MODULATED, **QUERIES, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}
+ANGLES = np.arange(1, 5)[:, None] * [1.0, 0.3, 1.0, 0.3]
+PLANES = {
+    "rotary_stored": Net(  # each of two planes: rotation and scale of query against key, 4; GL(2) with both tables, 8
+        f"""
+        q = MatMul(x, wq) {halves("q")} k = MatMul(x, wk) {halves("k")} v = MatMul(x, wv)
+        t = Transpose<perm = [0, 2, 1]>(k_y) s = MatMul(q_y, t) p = Softmax<axis = -1>(s) y = MatMul(p, v)
+        """,
+        {"wq": (5, 4), "wk": (5, 4), "wv": (5, 2)},
+        {"x": (3, 5)},
+        3,
+        12,
+        {"half": [2, 2]},
+        fixed={"co": np.cos(ANGLES[:3]), "si": np.sin(ANGLES[:3])},
+    ),
+    "rotary_looked_up": Net(  # the same with a place more in both tables, which nothing reads, 8
+        f"""
+        co = Gather(cosines, places) si = Gather(sines, places) q = MatMul(x, wq) {halves("q")} k = MatMul(x, wk)
+        {halves("k")} v = MatMul(x, wv) t = Transpose<perm = [0, 2, 1]>(k_y) s = MatMul(q_y, t)
+        p = Softmax<axis = -1>(s) y = MatMul(p, v)
+        """,
+        {"wq": (5, 4), "wk": (5, 4), "wv": (5, 2)},
+        {"x": (3, 5)},
+        3,
+        20,
+        {"half": [2, 2], "places": [2, 0, 1]},
+        fixed={"cosines": np.cos(ANGLES), "sines": np.sin(ANGLES)},
+    ),
+}
+
+TURNED = {**PLANES, **POSITIVE, **MODULATED, **QUERIES, **LENGTHS, **MAXIMA, **UNBIASED, **TWICE}

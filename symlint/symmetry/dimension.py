@@ -8,6 +8,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
+from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 
@@ -56,15 +57,17 @@ def tangents(structure: Structure, seed: int = 0, *, positive: bool = False) -> 
 
 
 def _generic(structure: Structure, seed: int, positive: bool) -> dict[str, Array]:
-    """Random values for all floating weights, a variance positive; integers and single numbers as they are stored."""
+    """Random values for all floating weights, a variance positive; integers, single numbers and angles as stored."""
     rng = np.random.default_rng(seed)
     program = structure.program
     variances = {program.weights[s.var] for s in program.batch_norms if s.var in program.weights}
     learned = program.parameters
+    turns = [a for a in structure.rotations if isinstance(a, PlaneRotation)]
+    angles = {program.weights[n] for turn in turns for n in turn.tables}
     made: dict[str, Array] = {}
     for stored in sorted(set(program.weights.values())):
         tensor = program.model.tensors[stored]
-        if not tensor.floating or (tensor.size == 1 and stored not in learned):
+        if not tensor.floating or stored in angles or (tensor.size == 1 and stored not in learned):
             made[stored] = tensor.read()
             continue
         values = rng.uniform(0.5, 1.5, tensor.shape) * rng.choice([-1.0, 1.0], tensor.shape)

@@ -23,8 +23,9 @@ from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence, Variables
 from symlint.symmetry.kinds.branches import branches
 from symlint.symmetry.kinds.early import early
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
-from symlint.symmetry.kinds.planes import planes
+from symlint.symmetry.kinds.planes import alike, planes
 from symlint.symmetry.kinds.positions import positions
+from symlint.symmetry.kinds.rotary import turns
 from symlint.symmetry.kinds.whole import LENGTHS, whole
 from symlint.symmetry.overlap import rows, widths
 from symlint.symmetry.spaces import Kind
@@ -174,9 +175,12 @@ class Generators:
         self._places = {name: k for names in (program.weights, program.affines) for k, name in enumerate(names)}
         """The place of each weight among the weights, and of each scale and shift among those."""
         self.variables = Variables(program, axes, expansion)
+        embeddings = tuple(turns(program))
+        self.variables.alike = alike(self.variables, embeddings)
         solved = {kind: charges(self.variables, system) for kind, system in SYSTEMS.items()}
         self.rotations = rotations(self.variables, solved["rotation"])
-        self.planes = planes(self.variables)
+        self.planes = planes(self.variables, embeddings)
+        self.angles = frozenset(name for turn in embeddings for name in turn.tables)
         self.bearers: dict[int, list[str]] = {}
         for name in program.weights:
             if name not in program.detached:
@@ -206,7 +210,7 @@ class Generators:
             turned = self.planes.get(leaf, [])
             for charge, suffix in zip(turned, _suffixes(len(turned)), strict=True):
                 beside = self._beside(leaf, charge)
-                yield PlaneRotation(f"{space}.plane{suffix}", space, leaf, beside, charge)
+                yield PlaneRotation(f"{space}.plane{suffix}", space, leaf, beside, charge, tables=self.angles)
             for kind, by_leaf in self.charges.items():
                 found = [c for c in by_leaf.get(leaf, []) if kind != "rotation" or _invertible(c)]
                 suffixes = _suffixes(len(found) + len(turns) * (kind == "rotation"))

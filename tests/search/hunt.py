@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import calls
 import grammar
 import images
+import kinds
 import laws
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ from recipe import Recipe
 from symlint.model.operators import operators
 from symlint.symmetry import dimension
 
-FILLED = (images, sequences, stored_forms)
+FILLED = (images, kinds, sequences, stored_forms)
 """Modules that register their blocks when they are imported."""
 SECONDS = 300
 """Of CPU that a network may take; asleep it may be as long again and again, on a machine with other work."""

@@ -55,6 +55,8 @@ KINKS = {"embedding": 6}
 """Directions at these weights alone: an entry of the table that is negative stays so, whatever the input."""
 
 MISSING: dict[str, tuple[int, str]] = {
+    "rotary_stored": (6, "matrices that mix the two units of a plane in tables of angles and in what they turn"),
+    "rotary_looked_up": (14, "the same; rows of tables that are not looked up"),
     "exponential": (4, "a bias before Exp is a factor, which the reader divides out"),
     "post_norm_block": (4, "shears s -> s + (s . b) 1 of a stream that a norm reads, and a layer that undoes them"),
     "norm_then_padded_conv": (7, "the mean direction in the middle, 3; the shift, which that of all places undoes, 4"),

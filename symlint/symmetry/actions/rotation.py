@@ -137,6 +137,9 @@ class OrthogonalMap(Rotation):
 class PlaneRotation(Rotation):
     """Pairs of elements are turned, each by the angle of its unit."""
 
+    tables: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """Weights of the program that hold angles, as long as they are the same for both elements of a pair."""
+
     def draw(self, structure: Structure, numbers: Numbers, rng: np.random.Generator) -> Array:
         """An angle per unit."""
         form = self.shape(structure)

@@ -78,6 +78,8 @@ class Variables:
         self.meetings: dict[int, list[Meeting]] = {}
         self.pairs: dict[int, Ties] = {}
         """What is found of a step, by its identity."""
+        self.alike = Ties([], [])
+        """What numbers that are stored more than once ask for, so that they stay the same."""
         self._concerned: dict[Pattern, bool] = {}
         self.offsets = offsets(program)
         """Constants that a bias takes along, by the identity of the sum."""
@@ -138,6 +140,7 @@ class Unknowns:
                 self.balance(self.slots(loop.output, axis), [(self.slots(loop.input, axis), ONE)])
         for name in program.weights:
             self._weight(name)
+        self.apply(variables.alike)
 
     def _weight(self, name: str) -> None:
         """A weight's charges are free, unless it is an integer, a statistic, or shared and not zero."""

@@ -7,12 +7,14 @@ of invertible matrices counted modulo 2, on the factor of which both units of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 from symlint.program.steps import NONE, SUM, Law, Normalise, Step
 from symlint.symmetry.charges.charge import Linear
-from symlint.symmetry.charges.unknowns import ONE, Charge, Variables
-from symlint.symmetry.kinds.rotary import Turn, turns
+from symlint.symmetry.charges.unknowns import ONE, Charge, Ties, Variables
+from symlint.symmetry.kinds.rotary import Turn
 
 
 class Planes(Linear):
@@ -20,7 +22,7 @@ class Planes(Linear):
 
     modulus = 2
 
-    def __init__(self, variables: Variables, found: list[Turn]) -> None:
+    def __init__(self, variables: Variables, found: Sequence[Turn]) -> None:
         super().__init__(variables)
         self.inner = frozenset[int]().union(*(turn.inner for turn in found))
         self.last = {turn.last: turn for turn in found}
@@ -34,6 +36,8 @@ class Planes(Linear):
             if id(step) not in self.inner:
                 self.step(step)
             return
+        for name in turn.factors:
+            self.still(name)
         for k in range(len(self.axes.of[turn.x])):
             self.balance(self.slots(turn.out, k), [(self.slots(turn.x, k), ONE)])
         for term in self.terms(turn.x, turn.axis):
@@ -68,9 +72,26 @@ class Planes(Linear):
         return True
 
 
-def planes(variables: Variables) -> dict[int, list[Charge]]:
+def alike(variables: Variables, found: Iterable[Turn]) -> Ties:
+    """What keeps stored angles the same for both units of each pair: no generator tells the two apart."""
+    ties = Ties([], [])
+    for name, axis, offset in {(n, k, turn.offset) for turn in found for n, k in turn.tables.items()}:
+        slots = variables.slots(name, axis)
+        terms = variables.expansion.terms(variables.axes.of[name][axis])
+        for t, term in enumerate(terms):
+            apart = [
+                abs(other.positions - term.positions) if other.leaves == term.leaves else np.zeros(1) for other in terms
+            ]
+            second = next((s for s, far in enumerate(apart) if (far == offset).all()), None)
+            if second is None:
+                ties.zero.extend(zip(slots.term(t), term.leaves, strict=True))
+            else:
+                ties.equal.extend(zip(slots.term(t), slots.term(second), term.leaves, strict=True))
+    return ties
+
+
+def planes(variables: Variables, found: Sequence[Turn]) -> dict[int, list[Charge]]:
     """Leaf -> the rotations of its planes, by the occurrences of both units of every pair."""
-    found = list(turns(variables.program))
     if not found:
         return {}
     system = Planes(variables, found)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from symlint.model.graph import Array
 from symlint.program.dispatch import dispatched
-from symlint.program.steps import Concat, Einsum, Pointwise, Program, Slice, Step, rearranges
+from symlint.program.steps import Concat, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
 
 # Linear forms: tensors that are linear in one source along some axes, written out position by position.
 
@@ -95,6 +95,8 @@ def joined(step: Concat, forms: Sequence[Form]) -> Form | None:
 
 DEEP = 24
 """Steps beyond which every position counts as different."""
+LARGEST = 1 << 24
+"""Numbers of a stored table beyond which its positions count as different."""
 
 
 class Keys:
@@ -103,6 +105,8 @@ class Keys:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.makers = program.producers
+        self.repeated: dict[str, int] = {}
+        """Weight -> the axis along which it holds the same numbers at several positions."""
         self.known: dict[tuple[str, int], list[Hashable]] = {}
         self.depth = 0
 
@@ -123,14 +127,33 @@ class Keys:
         n = program.shapes[name][axis]
         if name in program.tables:
             return [np.take(program.tables[name], k, axis=axis).tobytes() for k in range(n)]
+        if name in program.weights:
+            return self._stored(name, axis, n)
         step = self.makers.get(name) if self.depth < DEEP else None
         found = None if step is None else self._made(step, axis, n)
         return [(name, axis, k) for k in range(n)] if found is None else found
+
+    def _stored(self, name: str, axis: int, n: int) -> list[Hashable]:
+        """Of angles that are stored: a row for every place, in which units have the same numbers."""
+        tensor = self.program.model.tensors[self.program.weights[name]]
+        rows = [k for k, size in enumerate(tensor.shape) if size > 1 and k != axis]
+        if not rows or not tensor.floating or tensor.size > LARGEST or tensor.shape != self.program.shapes[name]:
+            return [(name, axis, k) for k in range(n)]
+        values = tensor.read()
+        keys = [(name, np.take(values, k, axis=axis).tobytes()) for k in range(n)]
+        if len(set(keys)) < n:
+            self.repeated[name] = axis
+        return [*keys]
 
     @dispatched
     def _made(self, step: Step, axis: int, n: int) -> list[Hashable] | None:
         """The keys of what a step makes; None where it tells none."""
         return None
+
+    @_made.register
+    def _(self, step: Mix, axis: int, n: int) -> list[Hashable] | None:
+        source = step.keep[axis]
+        return None if source is None else [(id(step), key) for key in self.along(step.x, source)]
 
     @_made.register
     def _(self, step: Concat, axis: int, n: int) -> list[Hashable] | None:
@@ -184,6 +207,10 @@ class Turn:
     inner: frozenset[int]
     """The steps between them, by identity."""
     last: int
+    factors: frozenset[str]
+    """What units are multiplied by."""
+    tables: Mapping[str, int]
+    """Weight behind the factors -> the axis along which it holds the same numbers for both units of each pair."""
 
 
 def turns(program: Program) -> Iterator[Turn]:
@@ -242,7 +269,7 @@ class _Search:
             offset = self._offset(out, form)
             if offset:
                 inner = self._inner(out)
-                return None if inner is None else Turn(self.source, out, self.axis, offset, inner, id(step))
+                return None if inner is None else self._closed(out, offset, inner)
             waiting = sorted({*waiting, *(self.places[id(s)] for s in self.readers.get(out, ()))})
         return None
 
@@ -264,6 +291,18 @@ class _Search:
                 return 0
             offsets.add(abs(j - k))
         return offsets.pop() if len(offsets) == 1 else 0
+
+    def _closed(self, out: str, offset: int, inner: frozenset[int]) -> Turn:
+        makers = [s for s in self.makers.values() if id(s) in inner]
+        factors = frozenset(n for s in makers for n in s.operands if n not in self.forms)
+        behind, todo = set[str](), list(factors)
+        while todo:
+            name = todo.pop()
+            if name not in behind:
+                behind.add(name)
+                todo += self.keys.makers[name].operands if name in self.keys.makers else ()
+        tables = {name: along for name, along in self.keys.repeated.items() if name in behind}
+        return Turn(self.source, out, self.axis, offset, inner, id(self.makers[out]), factors, tables)
 
     def _inner(self, out: str) -> frozenset[int] | None:
         """The steps that lead to the result; None where others read what they make."""
