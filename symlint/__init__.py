@@ -1,8 +1,8 @@
 """symlint: a linter for trained ONNX models.
 
-`check`, `inspect`, `profile`, `fix`, `equivariance`, `diff` and `align` are the commands of these names as functions.
-They, what they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from here. They
-are imported when first asked for, so that ``import symlint`` costs nothing.
+`check`, `inspect`, `profile`, `fix`, `equivariance`, `diff`, `align` and `trace` are the commands of these names as
+functions. They, what they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from
+here. They are imported when first asked for, so that ``import symlint`` costs nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from symlint.api.calls import fix as fix
     from symlint.api.calls import inspect as inspect
     from symlint.api.calls import profile as profile
+    from symlint.api.calls import trace as trace
     from symlint.api.reports import Equivariance as Equivariance
     from symlint.api.reports import Profile as Profile
     from symlint.api.reports import Repairs as Repairs
     from symlint.api.reports import Report as Report
     from symlint.comparison.alignment.align import Alignment as Alignment
     from symlint.comparison.compare import Comparison as Comparison
+    from symlint.comparison.lineage.lineage import Lineage as Lineage
     from symlint.lint.finding import Finding as Finding
     from symlint.lint.finding import Level as Level
     from symlint.lint.rule import Rule as Rule
@@ -48,8 +50,10 @@ _HOMES = {
     "equivariance": "symlint.api.calls",
     "inspect": "symlint.api.calls",
     "profile": "symlint.api.calls",
+    "trace": "symlint.api.calls",
     "Alignment": "symlint.comparison.alignment.align",
     "Comparison": "symlint.comparison.compare",
+    "Lineage": "symlint.comparison.lineage.lineage",
     "Profile": "symlint.api.reports",
     "Repairs": "symlint.api.reports",
     "Report": "symlint.api.reports",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -24,6 +24,7 @@ from symlint.audit.outcome import Report as Audited
 from symlint.audit.outcome import Run
 from symlint.comparison.alignment.align import Alignment, aligned
 from symlint.comparison.compare import Comparison, compare
+from symlint.comparison.lineage.lineage import Lineage, lineage
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
 from symlint.lint.settings import COMMAND, Settings
@@ -218,6 +219,22 @@ def align(first: Source, second: Source) -> tuple[onnx.ModelProto, Alignment]:
         found = aligned(load(files[0].path), load(files[1].path), out)
         named = replace(found, first=files[0].name, second=files[1].name, pair=None)
         return onnx.load(str(out if found.exit_code == 0 else files[1].path)), named
+
+
+def trace(model: Source, against: Sequence[Source]) -> Lineage:
+    """The networks from which another may be derived, the most likely first, each with a score.
+
+    Args:
+        model: a path, bytes or a parsed model.
+        against: the same, and folders of models.
+
+    Raises `UsageProblem` without scipy.
+    """
+    with stored(model, *against) as (file, *others):
+        found = lineage(file.path, [other.path for other in others])
+        names = {other.path: other.name for other in (file, *others)}
+        traces = tuple(replace(one, path=names.get(one.path, one.path)) for one in found.found)
+        return Lineage(file.name, traces)
 
 
 def _words(selectors: Selectors) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def call(*arguments: object) -> Result:
     [
         ("check",), ("inspect",), ("fix", "--dry-run"), ("teleport", "-o", "out.onnx"), ("verify",), ("config",),
         ("diff", "m.onnx"), ("verify", "m.onnx"), ("align", "m.onnx"),
+        ("trace", "m.onnx", "--against"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -41,11 +42,10 @@ def test_where_there_is_no_model_the_exit_code_is_3(arguments, path, perceptron,
     assert result.exit_code == (0 if arguments == ("config",) and path == "folder" else 3), result.output
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "fix", "diff", "align"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "fix", "diff", "align", "trace"])
 def test_one_document_is_printed_whatever_happens(command, tmp_path):
-    more = {"fix": ["--dry-run"], "diff": [str(tmp_path / "b.onnx")], "align": [str(tmp_path / "b.onnx")]}.get(
-        command, []
-    )
+    other = str(tmp_path / "b.onnx")
+    more = {"fix": ["--dry-run"], "diff": [other], "align": [other], "trace": ["--against", other]}.get(command, [])
     result = call(command, tmp_path / "a.onnx", *more, "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)["schema_version"]) == (3, "1")
 

@@ -27,6 +27,8 @@ SAME: tuple[Status, ...] = ("identical", "rounded")
 ONE = 1.05
 FEW = 4.0
 """Roundings that an exporter or a folding may cost."""
+ALIKE = 0.5
+"""A correlation below this says that two weights do not lie along a line."""
 STEPS = 1.0
 """Steps of a grid by which a quantiser may miss a number."""
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 1e-38}
@@ -261,7 +263,8 @@ def _roundings(weight: Weight, theirs: tuple[Weight, ...]) -> float:
 def _levelled(x: Array, y: Array, theirs: Weight, block: Block, mine: Weight) -> tuple[Array, Array]:
     """What stands for a new block beside an old one, and how far apart its numbers are.
 
-    Where one side holds the levels of a grid whose scale comes only later, the line through the pairs is that scale.
+    Where one side holds the levels of a grid whose scale comes only later, the line through the pairs is that scale; if
+    they lie along none, since the units have other places, that which makes the sums of squares the same.
     """
     step = np.zeros(())
     if theirs.step is not None and theirs.scaled:
@@ -271,7 +274,10 @@ def _levelled(x: Array, y: Array, theirs: Weight, block: Block, mine: Weight) ->
     known = np.isfinite(x)
     middle, base = (float(v[known].mean()) if known.any() else 0.0 for v in (y, x))
     spread = float(np.sum((y - middle) ** 2))
-    slope = float(np.sum((y - middle) * np.where(known, x - base, 0.0))) / spread if spread else 0.0
+    there = np.where(known, x - base, 0.0)
+    slope = float(np.sum((y - middle) * there)) / spread if spread else 0.0
+    if spread and slope * spread**0.5 < ALIKE * float(np.linalg.norm(there)):
+        slope, middle, base = float(np.linalg.norm(np.where(known, x, 0.0)) / np.linalg.norm(y)), 0.0, 0.0
     return base + slope * (y - middle), np.maximum(step, abs(slope) if not theirs.scaled else 1.0)
 
 

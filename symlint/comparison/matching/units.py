@@ -116,12 +116,13 @@ class Matching:
         return {b: a for a, b in self.leaves.items()}
 
 
-def match(old: Weights, new: Weights) -> Matching:
+def match(old: Weights, new: Weights, *, bold: bool = False) -> Matching:
     """As many blocks of two networks as structure, values and names can tell.
 
-    Where two files cut an axis differently (a quantiser's blocks), whole axes are matched, and no leaves.
+    Where two files cut an axis differently (a quantiser's blocks), whole axes are matched, and no leaves. A `bold`
+    match goes by the order of the program where nothing else tells blocks of the same uses and sizes apart.
     """
-    found = _Matcher(old, new, old.blocks, new.blocks).run()
+    found = _Matcher(old, new, old.blocks, new.blocks, bold).run()
     mine, theirs = ({b.weight for b in side} for side in (found.blocks, found.blocks.values()))
     left = [old.whole(k) for k in range(len(old.all)) if k not in mine]
     right = [new.whole(k) for k in range(len(new.all)) if k not in theirs]
@@ -131,7 +132,10 @@ def match(old: Weights, new: Weights) -> Matching:
 
 
 class _Matcher:
-    def __init__(self, old: Weights, new: Weights, mine: Sequence[Block], theirs: Sequence[Block]) -> None:
+    def __init__(
+        self, old: Weights, new: Weights, mine: Sequence[Block], theirs: Sequence[Block], bold: bool = False
+    ) -> None:
+        self.bold = bold
         self.a, self.b = Side(old, mine), Side(new, theirs)
         self.found = Matching(old, new)
         self.back: dict[int, int] = {}
@@ -144,7 +148,7 @@ class _Matcher:
             shared = [(xs, groups[1][c]) for c, xs in groups[0].items() if c in groups[1]]
             # What can be told without doubt comes first, and matrices before vectors: they join leaves.
             for xs, ys in sorted(shared, key=lambda p: (max(len(p[0]), len(p[1])) > 1, -len(p[0][0].dims))):
-                self._assign(xs, ys, sure=level > 1)
+                self._assign(xs, ys, sure=level > 1 or (self.bold and level == 1))
         return self.found
 
     def _colours(self) -> list[tuple[Sequence[Hashable], Sequence[Hashable]]]:

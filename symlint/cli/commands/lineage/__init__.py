@@ -1,0 +1,1 @@
+"""Commands that ask where a network comes from."""

@@ -1,0 +1,92 @@
+"""Whether `symlint trace` tells relatives from strangers: small networks of four architectures, changed in six ways.
+
+    pip install '.[align,bench,train]'
+    python tests/bench/align/bench_trace.py FOLDER
+
+Twelve networks (an MLP, a CNN, an RNN, a transformer, three seeds each) learn scikit-learn's digits for 15 epochs,
+four more learn other images. Every one of the twelve is changed: fine-tuned for an epoch on images that it has not
+seen, half pruned, quantised to eight bits, given a new head (of five classes, and an epoch of training), moved along
+all its symmetries, and several of these at once: pruned, given a new head, trained, moved, renamed, reordered. Related
+pairs are each of these and its own origin; unrelated ones are each and the origin of the next seed, which was trained
+on the same data, and each and the network of the other images. Networks are kept in FOLDER.
+"""
+
+# ruff: noqa: T201  (a script talks)
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from trace_networks import ARCHITECTURES, copied, digits, exported, pruned, quantised, renamed, textures, train, trained
+
+import symlint
+
+SEEDS = 3
+
+
+def moved(path: Path, out: Path, seed: int) -> Path:
+    command = [sys.executable, "-m", "symlint", "teleport", path, "-o", out, "--seed", str(seed)]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return out
+
+
+def made(folder: Path) -> None:
+    """All networks, each where it is not there yet."""
+    first, second = digits(slice(0, 1200)), digits(slice(1200, None))
+    five = (second[0], second[1] % 5)
+    for kind in ARCHITECTURES:
+        if not (path := folder / f"{kind}-other.onnx").exists():
+            exported(trained(kind, textures(0), 9), path)
+        for seed in range(SEEDS):
+            base = folder / f"{kind}-{seed}.onnx"
+            if base.exists():
+                continue
+            network = trained(kind, first, seed)
+            kept = (network(second[0]).argmax(1) == second[1]).float().mean()
+            print(f"{kind} {seed}: {kept:.3f} of held-out images right", flush=True)
+            exported(train(copied(network, kind), second, 1, 2e-3, 100 + seed), folder / f"{kind}-{seed}.tuned.onnx")
+            exported(pruned(copied(network, kind)), folder / f"{kind}-{seed}.pruned.onnx")
+            exported(train(copied(network, kind, 5), five, 1, 2e-3, seed), folder / f"{kind}-{seed}.head.onnx")
+            several = train(pruned(copied(network, kind, 5)), five, 1, 2e-3, 200 + seed)
+            draft = exported(several, folder / "draft.tmp")
+            renamed(moved(draft, folder / f"{kind}-{seed}.several.onnx", seed))
+            draft.unlink()
+            draft = exported(network, folder / f"{kind}-{seed}.draft")
+            moved(draft, folder / f"{kind}-{seed}.moved.onnx", seed)
+            quantised(draft, folder / f"{kind}-{seed}.int8.onnx", kind)
+            draft.rename(base)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
+    made(folder)
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    start = time.process_time()
+    for kind in ARCHITECTURES:
+        for seed in range(SEEDS):
+            for path in sorted(folder.glob(f"{kind}-{seed}.*.onnx")):
+                change = path.name.split(".")[1]
+                for word, name in (("related", seed), ("same data", (seed + 1) % SEEDS), ("other data", "other")):
+                    found = symlint.trace(path, [folder / f"{kind}-{name}.onnx"]).found[0]
+                    where = (kind, change) if word == "related" else (word, kind)
+                    scores[where].append(found.score or 0.0)
+                    print(f"{kind:12s}{change:9s}{word:12s}{scores[where][-1]:7.3f}", flush=True)
+    print(f"{sum(map(len, scores.values()))} pairs, {time.process_time() - start:.0f} s of processor time")
+    for (row, column), values in scores.items():
+        print(f"{row:12s} {column:12s} {len(values):3d} pairs: {min(values):.3f} to {max(values):.3f}")
+    strange = [v for (row, _), values in scores.items() if row in ("same data", "other data") for v in values]
+    related = [v for (row, _), values in scores.items() if row in ARCHITECTURES for v in values]
+    wins = sum((a > b) + 0.5 * (a == b) for a in related for b in strange)
+    print(f"{len(related)} related, least {min(related):.3f}; {len(strange)} unrelated, most {max(strange):.3f}")
+    print(f"AUC {wins / len(related) / len(strange):.4f}")
+
+
+if __name__ == "__main__":
+    main()
