@@ -94,7 +94,8 @@ def rotate(t: Tracer, x: Ref, cos: Ref, sin: Ref, *, interleaved: bool, width: i
     apart = t.reshape(head, (*x.shape[:3], planes, 2) if interleaved else (*x.shape[:3], 2, planes))
     axis = 4 if interleaved else 3
     one, two = (t.reshape(t.slice(apart, axis, k, k + 1), (*x.shape[:3], planes)) for k in (0, 1))
-    made = (t.add(t.multiply(one, c), t.multiply(two, s)), t.add(t.multiply(two, c), t.multiply(one, s)))
+    real = t.pointwise(SUM, t.multiply(one, c), t.multiply(two, s), function="Sub")
+    made = (real, t.add(t.multiply(two, c), t.multiply(one, s)))
     thin = (*x.shape[:3], planes, 1) if interleaved else (*x.shape[:3], 1, planes)
     stacked = t.concat([t.reshape(m, thin) for m in made], axis)
     return t.concat([t.reshape(stacked, head.shape), *tail], 3)
