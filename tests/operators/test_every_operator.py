@@ -151,6 +151,11 @@ WIDER: list[tuple[str, dict[str, Any], list[Any]]] = [
     ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, [(2, 12, 2, 3)]),
     ("SpaceToDepth", {"blocksize": 2}, [(2, 3, 4, 6)]),
     ("Resize", {"mode": "nearest"}, [(2, 3, 2, 2), None, np.array([1, 1, 2, 2], np.float32)]),
+    (
+        "Resize",
+        {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 2.0, "mode": "linear"},
+        [(2, 3, 2, 2), np.array([0, 0, 0, 0, 1, 1, 1.5, 1], np.float32), np.array([1, 1, 2, 1], np.float32)],
+    ),
     ("LRN", {"size": 3}, [(2, 5, 3, 3)]),
 ]
 

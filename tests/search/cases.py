@@ -159,6 +159,16 @@ MENDED: tuple[Mended, ...] = (
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
     ),
     Mended(
+        "constants that a table of rotations turns",
+        "sound",
+        '["steps", 56242, "float32", 23, [], [["call RotaryEmbedding", 57475]]]',
+    ),
+    Mended(
+        "a number beyond the border of a crop",
+        "sound",
+        '["steps", 15933, "float32", 23, [], [["call LayerNormalization", 60090], ["call Resize", 7077]]]',
+    ),
+    Mended(
         "a repair behind a reshape of what is read",
         "repaired",
         '["steps", 21029, "float32", 23, [], [["call LSTM", 8838], ["call Sign", 51433]]]',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from symlint.model.operators import enter, op
@@ -10,7 +11,7 @@ from symlint.operators.linear import seen
 from symlint.operators.reduce import averaged
 from symlint.program.lower import Ref, Tracer
 from symlint.program.mixing import MixKind
-from symlint.program.steps import SUM
+from symlint.program.steps import NONE, SUM
 
 
 @op("MaxPool", "AveragePool", exact=True)
@@ -58,12 +59,31 @@ def global_extremum(t: Tracer, x: Ref) -> Ref:
 
 
 @op("Resize", "Upsample", exact=True)
-def resize(t: Tracer, x: Ref) -> Ref:
+def resize(
+    t: Tracer,
+    x: Ref,
+    roi: Ref | None,
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    extrapolation_value: float = 0.0,
+    axes: tuple[int, ...] = (),
+) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Resize.html"""
     made = t.result()
-    keep = [k if n == m else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))]
-    cropped = t.node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    return t.mix(x, keep, MixKind.RESIZING, steady=not cropped)
+    cropped = coordinate_transformation_mode == "tf_crop_and_resize"
+    whole = _uncut(roi, [a % x.rank for a in axes] or range(x.rank)) if cropped else range(x.rank)
+    keep = [k if n == m and k in whole else None for k, (n, m) in enumerate(zip(x.shape, made, strict=True))]
+    # What lies beyond the input is a number of its own, which no scale moves.
+    law = NONE if cropped and extrapolation_value else SUM
+    return t.mix(x, keep, MixKind.RESIZING, law=law, steady=not cropped)
+
+
+def _uncut(roi: Ref | None, axes: Sequence[int]) -> frozenset[int]:
+    """The axes of which a box takes all, from 0 to 1: first come where it begins, then where it ends."""
+    if roi is None or roi.value is None or not roi.fixed:
+        return frozenset()
+    starts, ends = roi.value.reshape(2, len(axes)).tolist()
+    return frozenset(axis for axis, a, b in zip(axes, starts, ends, strict=True) if (a, b) == (0, 1))
 
 
 @op("CumSum")
