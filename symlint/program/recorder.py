@@ -175,6 +175,8 @@ class Recorder:
     ) -> Ref:
         """A map that acts along the axes that are not kept, in a fixed order."""
         shape = self.result() if shape is None else tuple(shape)
+        if len(keep) != len(shape) or any(k is not None and k >= x.rank for k in keep):
+            raise Unsupported(f"its operand of {x.rank} axes makes no result of {len(shape)}")
         out = self._new(shape)
         plain = linear and law is SUM
         more = chosen, tuple(centre), tuple(windows)

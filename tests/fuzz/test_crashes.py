@@ -115,6 +115,17 @@ def test_an_attribute_of_another_type(tmp_path):
             assert check(model, tmp_path)[0] in (0, 1, 4)
 
 
+def test_a_window_over_a_vector(tmp_path):
+    model = own_models.perceptron()
+    model.graph.initializer.append(helper.make_tensor("flat", TensorProto.INT64, [1], [-1]))
+    model.graph.node.append(helper.make_node("Reshape", ["h", "flat"], ["row"]))
+    model.graph.node.append(helper.make_node("MaxPool", ["row"], ["z"], kernel_shape=[2, 2]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 1, 2, 2]))
+    code, said = check(model, tmp_path)
+    assert code in (0, 1, 4)
+    assert "internal error" not in said
+
+
 def test_an_output_that_is_a_sequence(tmp_path):
     assert check(own_models.words(), tmp_path)[0] == 0
 
