@@ -121,6 +121,8 @@ class _Fix:
         """Whether something was refuted that had not been before."""
         self.proof: Proof | None = None
         self.unreached = ""
+        self.unrounded: tuple[Left, ...] = ()
+        """Why the weights were not put where a quantiser rounds them less."""
 
     def run(self) -> Outcome:
         """All that is asked for, done to the model."""
@@ -190,6 +192,10 @@ class _Fix:
     def _read(self, path: Path) -> Model:
         """The network that a stage has made, with the states of the first."""
         return replace(load(path), states=self.model.states)
+
+    def _open(self, path: Path) -> Model:
+        """The same with states as inputs and outputs like others, of which no move changes what they hold."""
+        return replace(self._read(path), states=())
 
     def _spared(self, vain: Collection[Key], tried: Iterable[Repair], worker: Worker) -> None:
         """Leave repairs alone whose units cannot be taken away after all."""
@@ -288,10 +294,15 @@ class _Fix:
     def _rounded(self, plain: _Made, balanced: _Made) -> _Made:
         """The weights where the quantiser of the target rounds them least, if that holds; the balance if it pays."""
         target, others = self.wish.asked.target, {} if balanced[0] == plain[0] else {"balance": balanced[0]}
-        with Quantiser(self._read(plain[0]), target, self.wish.seed, self.wish.given) as judge:
+        with Quantiser(self._open(plain[0]), target, self.wish.seed, self.wish.given) as judge:
             found = sought(plain[0], others, judge, self.folder)
+        where = "rounding-gauge", f"of {target}"
         if found is None:
+            reason = "onnxruntime does not run the network, or its quantised form"
+            self.unrounded = (Left("gauge", *where, reason, refuted=False),)
             return balanced
+        if found.path == plain[0]:
+            self.unrounded = (Left("gauge", *where, found.kept, refuted=False),)
         path, done = balanced if ("balance", True) in [(name, made) for name, _, made in found.tried] else plain
         if found.path != path:
             proof = self._proven(found.path)
@@ -299,12 +310,12 @@ class _Fix:
                 return path, done
             self.proof, path = proof, found.path
             told = "the weights are where the quantiser rounds them less"
-            done = [*done, Done("gauge", "rounding-gauge", f"of {target}", 0, 0, told)]
+            done = [*done, Done("gauge", *where, 0, 0, told)]
         return path, [*done[:-1], replace(done[-1], gains=found.gains)] if path != plain[0] else done
 
     def _reached(self, path: Path, done: list[Done]) -> tuple[Path, list[Done]]:
         """The weights at scales under which float16 holds all values, if that holds and float16 gains by it."""
-        model = self._read(path)
+        model = self._open(path)
         with Halves(model, self.wish.seed, self.wish.given) as halves:
             found = reach(model, halves.largest())
             if found is None:
@@ -456,7 +467,8 @@ class _Fix:
             Left(one.repair.rule.code, one.repair.rule.name, one.repair.where, one.reason, refuted=False, accepted=True)
             for one in self.spared.values()
         )
-        return (*spared, *(told[key] for key in told if key not in partly)), tuple(told[key] for key in partly)
+        left = (*spared, *(told[key] for key in told if key not in partly), *self.unrounded)
+        return left, tuple(told[key] for key in partly)
 
 
 @dataclass

@@ -56,7 +56,7 @@ class Halves:
         self._runner = Runner().__enter__()
         path = self._saved(rewrite(self.model.path, {}), "plain")
         plain = self._runner.load(path)
-        if plain.failure is None and not self.model.states:
+        if plain.failure is None:
             self.trials, _ = collect(self._runner, self.model, plain, plain, self.seed, self.given)
         return self
 

@@ -17,10 +17,13 @@ from threading import Timer
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
+from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
 from symlint.runtime import child_process
 from symlint.runtime.inputs.collection import collect
+from symlint.runtime.inputs.probe import save_lifted
 from symlint.runtime.noise import Trial
 from symlint.runtime.runner import Loaded, Runner
 
@@ -49,7 +52,7 @@ class Quantiser:
         self._folder = TemporaryDirectory(prefix="symlint-")
         self._runner = Runner().__enter__()
         plain = self._runner.load(self.model.path)
-        if plain.failure is None and not self.model.states:
+        if plain.failure is None:
             self.sets = [self._collected(plain, self.seed + k) for k in range(SETS + 1)]
         if self.sets:
             for k, trial in enumerate(self.sets[0]):
@@ -77,6 +80,28 @@ class Quantiser:
         self._runner.drop(loaded)
         told = [one for one in found if one is not None]
         return tuple(told) if len(told) == SETS else None
+
+    def sizes(self, path: Path, values: Mapping[str, int]) -> dict[str, Array]:
+        """The largest sizes of values of a file along an axis each, on the inputs of the calibration.
+
+        Values that it does not have, or not as float32, are left out; all where it does not run.
+        """
+        file, found = rewrite(str(path), {}), dict[str, Array]()
+        there = {v.name: v for v in (*file.graph.inputs, *(v for node in file.graph for v in node.outputs))}
+        told = [n for n in values if n in there and there[n].dtype in (None, ir.DataType.FLOAT)]
+        file.graph.outputs[:] = [there[n] for n in told]
+        for name in told:
+            there[name].type = ir.TensorType(ir.DataType.FLOAT)
+        out = Path(self._folder.name) / "exposed.onnx"
+        save_lifted(file, out)
+        loaded = self._runner.load(out)
+        for trial in self.sets[0] if loaded.failure is None and told else ():
+            answer = self._runner.run(loaded, trial.feeds)
+            for name, y in zip(told, answer.outputs, strict=answer.failure is None):
+                most = np.abs(np.moveaxis(y, values[name], 0)).reshape(y.shape[values[name]], -1).max(1, initial=0)
+                found[name] = np.maximum(found.get(name, most), most)
+        self._runner.drop(loaded)
+        return found
 
     def _collected(self, plain: Loaded, seed: int) -> list[Trial]:
         return collect(self._runner, self.model, plain, plain, seed, self.given)[0]

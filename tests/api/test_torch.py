@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from copy import deepcopy
+from inspect import signature
 from itertools import pairwise
 
 import pytest
@@ -15,6 +16,8 @@ torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 from symlint import torch as remedies  # noqa: E402 - after torch is known to be there
 
 nn = torch.nn
+OLDER = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
+"""Asks for the exporter that every version has: older ones have no other."""
 SURFACES = {
     "sparse": (remedies.sparse, "0.weight"),
     "units": (remedies.sparse_units, "0.weight"),
@@ -193,7 +196,7 @@ def test_a_watch_tells_what_profile_tells_of_exported_checkpoints(tmp_path):
     for step in range(5):
         if step % 2 == 0:
             files.append(tmp_path / f"{step}.onnx")
-            torch.onnx.export(remedies.bake(module), (x,), files[-1], dynamo=False)
+            torch.onnx.export(remedies.bake(module), (x,), str(files[-1]), **OLDER)
         with torch.no_grad():
             module[0].weight[step], module[0].bias[step] = 0, 0
             module[2].parametrizations.weight.original.mul_(0.5)

@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_graph
+from stateful_networks import STATEFUL
 
 from symlint.cli.main import cli
 from symlint.model.load import load
-from symlint.repair.gauges.rounding import _descended, _hadamard, _noise, sought
+from symlint.repair.gauges.rounding import _descended, _hadamard, _noise, _smoothed, sought
 from symlint.runtime.proof import prove
 from symlint.runtime.quantiser import BITS, Quantiser
+from symlint.symmetry.inference import examine
 
 WIDTH = 64
 
@@ -64,6 +66,9 @@ class Weights:
         weights = [numpy_helper.to_array(t).astype(float) for t in onnx.load(path).graph.initializer]
         worst = min(_noise(weight, self.target) for weight in weights)
         return (worst, -self.count if self.spoils else worst)
+
+    def sizes(self, path: Path, values: Mapping[str, int]) -> dict[str, np.ndarray]:
+        return {}
 
 
 @pytest.mark.parametrize("target", BITS)
@@ -117,3 +122,48 @@ def test_rotations_are_orthogonal_and_descend(n):
     for turn in (start, there):
         assert np.allclose(turn.T @ turn, np.eye(n))
     assert ((rows @ there) ** 4).sum() <= ((rows @ start) ** 4).sum()
+
+
+class Seen(Weights):
+    """A judge that has seen some channels to be large."""
+
+    def sizes(self, path: Path, values: Mapping[str, int]) -> dict[str, np.ndarray]:
+        return {name: np.where(np.arange(WIDTH) % 16 == 3, 25.0, 1.0) for name in values}
+
+
+def test_large_channels_of_a_normalisation_go_into_the_weights_that_read_them(tmp_path):
+    weights = {**drawn(1, "a", "b"), "g": np.ones(WIDTH), "h": np.zeros(WIDTH)}
+    text = "n = LayerNormalization(x, g, h) u = MatMul(n, a) r = Sigmoid(u) y = MatMul(r, b)"
+    structure = examine(load(str(network(tmp_path / "m.onnx", text, weights))))[1]
+    moved = _smoothed(structure, Seen("int8"))
+    assert set(moved) == {"g", "a"}
+    assert np.allclose(moved["g"][:, None] * moved["a"], weights["a"], rtol=1e-5)
+    ratio = np.sqrt(np.abs(weights["a"]).max(1) / np.where(np.arange(WIDTH) % 16 == 3, 25.0, 1.0))
+    assert np.allclose(moved["g"] / moved["g"][0], ratio / ratio[0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_channels_are_scaled_where_given_inputs_show_that_it_pays(tmp_path):
+    weights = {**drawn(1, "a", "b"), "g": np.ones(WIDTH), "h": np.zeros(WIDTH)}
+    text = "n = LayerNormalization(x, g, h) u = MatMul(n, a) r = Relu(u) y = MatMul(r, b)"
+    path = network(tmp_path / "model.onnx", text, weights)
+    sizes = np.where(np.arange(WIDTH) % 16 == 3, 30.0, 1.0)
+    one, other = ((np.random.default_rng(k).normal(size=(256, WIDTH)) * sizes).astype(np.float32) for k in (0, 1))
+    with Quantiser(load(str(path)), "int4", 0, {"x": one}) as judge:
+        found = sought(path, {}, judge, tmp_path)
+    assert {name for name, _, made in found.tried if made} == {"channels"}
+    with Quantiser(load(str(path)), "int4", 77, {"x": other}) as judge:
+        assert min(judge.decibels(found.path)) > max(judge.decibels(path)) + 1
+
+
+@pytest.mark.slow
+def test_a_network_with_closed_loops_is_judged_with_its_states_as_inputs(tmp_path):
+    """What is left alone is told, with the figures."""
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    onnx.save(STATEFUL["rectified"].model(), path)
+    called = CliRunner().invoke(
+        cli, ["fix", str(path), "--states", "auto", "--target", "int8", "-o", str(out), "-f", "json"]
+    )
+    told = json.loads(called.output)
+    (row,) = (one for one in (*told["left"], *told["repairs"]) if one["name"] == "rounding-gauge")
+    assert "dB of signal to noise" in (row["reason"] if "gains" not in row else row["gains"][0])

@@ -221,3 +221,39 @@ def test_what_cannot_be_run(tmp_path, arguments, code):
     called = CliRunner().invoke(cli, ["equivariance", str(tmp_path / arguments[0]), "-f", "json"])
     assert called.exit_code == code
     assert json.loads(called.stdout)["transformations"] == []
+
+
+SET = "h = Add(x, p) q = MatMul(h, w) r = Tanh(q) f = Flatten(r) y = MatMul(f, u) z = MatMul(r, v)"
+
+
+@pytest.mark.parametrize("batch", ["batch", 2])
+@pytest.mark.parametrize(("group", "axis"), [("permutation:x:1", 1), ("shift:x:1", 1), ("sign:x", None)])
+def test_behind_a_frame_a_network_goes_along_with_a_large_group(tmp_path, group, axis, batch):
+    stored = {"p": (12, 5), "w": (5, 6), "u": (72, 3), "v": (6, 4)}
+    path = saved(tmp_path / "m.onnx", SET, stored, {"x": (batch, 12, 5)}, {"y": (batch, 3), "z": (batch, 12, 4)})
+    out = tmp_path / "out.onnx"
+    done = CliRunner().invoke(cli, ["symmetrise", str(path), "-o", str(out), "--group", group, "--frame"])
+    assert done.exit_code == 0, done.output
+    name = group.split(":")[0]
+    assert answers(rows(path, names=(name,), axis=axis))[name, "x", axis, "z"] == "broken"
+    told = answers(rows(out, names=(name,), axis=axis))
+    assert told[name, "x", axis, "y"] == "invariant"
+    assert told[name, "x", axis, "z"] == ("equivariant" if axis else "invariant")
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (["permutation:x:1"], "--frame does"),
+        (["flip:x:1", "--frame"], "leave --frame out"),
+        (["permutation:x:0", "--frame"], "one fixed size"),
+        (["sign:x", "--frame", "--group", "shift:x:1"], "of one --group"),
+    ],
+)
+def test_where_there_is_no_frame(tmp_path, groups, told):
+    stored = {"p": (12, 5), "w": (5, 6), "u": (72, 3), "v": (6, 4)}
+    ends = {"x": ("batch", 12, 5)}, {"y": ("batch", 3), "z": ("batch", 12, 4)}
+    path = saved(tmp_path / "m.onnx", SET, stored, *ends)
+    done = CliRunner().invoke(cli, ["symmetrise", str(path), "-o", str(tmp_path / "o.onnx"), "--group", *groups])
+    assert done.exit_code == 2
+    assert told in done.output

@@ -3,9 +3,10 @@
 Scales: the balance of units. Order: units of like size stand in one block. Rotations: of what lies between linear maps,
 such as values and outputs of heads, and of normalised streams, whose gains go into their readers; no weight is then
 much larger than the others. A rotation starts as a Hadamard matrix and descends on the fourth powers of the weights.
+Channels: what is read is made smaller where the calibration inputs make it large, and the weights that read it larger.
 
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (ICCV 2019); Ashkboos et
-al., QuaRot (NeurIPS 2024); Liu et al., SpinQuant (ICLR 2025).
+al., QuaRot (NeurIPS 2024); Liu et al., SpinQuant (ICLR 2025); Xiao et al., SmoothQuant (ICML 2023), Equation 4.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,10 +23,13 @@ from symlint.model.file.edit import write
 from symlint.model.graph import Array
 from symlint.model.load import load
 from symlint.model.naming import Names
+from symlint.program.steps import Einsum, Mix
+from symlint.program.translate import lowered
 from symlint.repair.gauges.canonical import Form
-from symlint.runtime.quantiser import BITS, BLOCK, Quantiser
+from symlint.runtime.quantiser import BITS, BLOCK
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, Rotation
+from symlint.symmetry.actions.scaling import Rescaling, TensorRescaling
 from symlint.symmetry.gauge.balance import balanced, quantised
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.elements import across_ones
@@ -38,7 +43,23 @@ ROWS = 4096
 """Rows of weights that a rotation is chosen by, at most."""
 WIDEST = 2048
 """Units that are rotated, at most."""
-Moves = Callable[[Structure], Mapping[str, Array]]
+SMOOTH = 0.5
+"""The share of what channels differ in that goes from the values into the weights."""
+MOST = 1e4
+"""How much one channel may be scaled against the others."""
+Move = Callable[[Structure, "Judge"], Mapping[str, Array]]
+
+
+class Judge(Protocol):
+    """What runs quantised files, as `Quantiser` does."""
+
+    target: str
+
+    def decibels(self, path: Path) -> tuple[float, ...] | None:
+        """Signal to noise on each set of inputs."""
+
+    def sizes(self, path: Path, values: Mapping[str, int]) -> Mapping[str, Array]:
+        """The largest sizes of values of a file along one axis each."""
 
 
 @dataclass
@@ -55,6 +76,15 @@ class Sought:
     """Layer, and signal to noise of its weights before and after, the one that gains most first."""
 
     @property
+    def kept(self) -> str:
+        """Why the weights stay where they are."""
+        told = ", ".join(f"{name} {gain:+.1f}" for name, gain, _ in self.tried) or "none that changes anything"
+        return (
+            f"quantised, the outputs have {self.before:.1f} dB of signal to noise, and no move gains {GAIN} on each set"
+            f" of inputs: {told}"
+        )
+
+    @property
     def gains(self) -> tuple[str, ...]:
         """It in lines."""
         told = [f"{name} {gain:+.1f} dB{'' if made else ' (not made)'}" for name, gain, made in self.tried]
@@ -63,7 +93,7 @@ class Sought:
         return (*lines, *(f"  weights of {n}: {a:.1f} dB before, {b:.1f} dB after" for n, a, b in self.layers[:8]))
 
 
-def sought(start: Path, others: Mapping[str, Path], judge: Quantiser, folder: Path) -> Sought | None:
+def sought(start: Path, others: Mapping[str, Path], judge: Judge, folder: Path) -> Sought | None:
     """The file that the quantiser rounds least; None where it cannot be told.
 
     Args:
@@ -76,9 +106,9 @@ def sought(start: Path, others: Mapping[str, Path], judge: Quantiser, folder: Pa
     if first is None:
         return None
     found, least = Sought(start, float(np.mean(first)), float(np.mean(first))), first
-    moves: list[tuple[str, Path | Moves]] = [*others.items(), *MOVES[judge.target]]
+    moves: list[tuple[str, Path | Move]] = [*others.items(), *MOVES[judge.target]]
     for number, (name, move) in enumerate(moves):
-        path = move if isinstance(move, Path) else _moved(found.path, move, folder / f"gauge{number}.onnx")
+        path = move if isinstance(move, Path) else _moved(found.path, move, judge, folder / f"gauge{number}.onnx")
         now = None if path is None else judge.decibels(path)
         if path is None or now is None:
             continue
@@ -90,17 +120,17 @@ def sought(start: Path, others: Mapping[str, Path], judge: Quantiser, folder: Pa
     return found
 
 
-def _moved(path: Path, move: Moves, out: Path) -> Path | None:
+def _moved(path: Path, move: Move, judge: Judge, out: Path) -> Path | None:
     """A file in another gauge; None where the move does nothing."""
     structure = examine(load(str(path)))[1]
-    values = {} if quantised(structure.program.model.graph) else move(structure)
+    values = {} if quantised(structure.program.model.graph) else move(structure, judge)
     if not values:
         return None
     write(path, values, out)
     return out
 
 
-def _ordered(structure: Structure) -> Mapping[str, Array]:
+def _ordered(structure: Structure, _judge: Judge) -> Mapping[str, Array]:
     """Units in the order of the size of what reads them, where that stands in blocks along them."""
     form = Form(structure)
     for action in form.all(UnitPermutation):
@@ -112,7 +142,7 @@ def _ordered(structure: Structure) -> Mapping[str, Array]:
     return form.values()
 
 
-def _between(structure: Structure) -> Mapping[str, Array]:
+def _between(structure: Structure, _judge: Judge) -> Mapping[str, Array]:
     """What lies between linear maps, as large on both sides, and rotated."""
     form = Form(structure)
     for action in form.all(InvertibleMap):
@@ -122,7 +152,7 @@ def _between(structure: Structure) -> Mapping[str, Array]:
     return form.values()
 
 
-def _streams(structure: Structure) -> Mapping[str, Array]:
+def _streams(structure: Structure, _judge: Judge) -> Mapping[str, Array]:
     """Normalised streams rotated, their gains in what reads them."""
     form = Form(structure)
     if not form.all(OrthogonalMap):
@@ -134,18 +164,83 @@ def _streams(structure: Structure) -> Mapping[str, Array]:
     return form.values()
 
 
-def _scaled(structure: Structure) -> Mapping[str, Array]:
+def _scaled(structure: Structure, _judge: Judge) -> Mapping[str, Array]:
     return balanced(structure)
 
 
-def _least(structure: Structure) -> Mapping[str, Array]:
+def _least(structure: Structure, _judge: Judge) -> Mapping[str, Array]:
     return balanced(structure, "norm")
 
 
-MOVES: Mapping[str, tuple[tuple[str, Moves], ...]] = {
-    "int8": (("scales", _scaled), ("rotations between layers", _between), ("rotations of streams", _streams)),
+def _smoothed(structure: Structure, judge: Judge) -> Mapping[str, Array]:
+    """What matrices and kernels read, channel by channel nearer to their own size."""
+    form, left = Form(structure), set[Reading]()
+    free = [action for action in structure.rescalings if not isinstance(action, TensorRescaling)]
+    met = [(action, _readings(form, action)) for action in free]
+    values = {one.value: one.axis for _, those in met for one in those}
+    sizes = judge.sizes(Path(structure.program.model.path), values)
+    for action, readings in met:
+        *copies, n = action.shape(structure)
+        if (
+            not readings
+            or prod(copies) > 1
+            or left & {*readings}
+            or any(len(sizes.get(r.value, ())) != n for r in readings)
+        ):
+            continue
+        left.update(readings)
+        rows = {one.name: one for one in form.met(action)}
+        large = np.max([sizes[one.value] for one in readings], 0)
+        weights = np.max([np.abs(rows[one.weight].rows).max(0) for one in readings], 0)
+        live = (large > 0) & (weights > 0)
+        if live.any():
+            ratio = np.where(live, large**SMOOTH / np.where(live, weights, 1) ** (1 - SMOOTH), 1)
+            middle = float(np.exp(np.log(ratio[live]).mean()))
+            by = np.where(live, np.clip(ratio / middle, 1 / MOST, MOST), 1)
+            power = rows[readings[0].weight].power
+            action.move(form.weights, by.reshape(action.shape(structure)) ** (1 / power))
+    return form.values()
+
+
+class Reading(NamedTuple):
+    """A weight that reads the units of a space, and where they come from."""
+
+    weight: str
+    value: str
+    """Of the model."""
+    axis: int
+
+
+def _readings(form: Form, action: Rescaling) -> list[Reading]:
+    """The weights that read what an action scales, each with the value that it reads."""
+    program, found = form.structure.program, list[Reading]()
+    names = {ref.name: value for value, ref in lowered(program).values.items()}
+    for one in form.met(action):
+        for step in program.reading([one.name]):
+            if not isinstance(step, Einsum) or len(step.operands) != 2:
+                continue
+            mine = step.operands.index(one.name)
+            label = step.specs[mine][one.stand.axis]
+            other, spec = step.operands[1 - mine], step.specs[1 - mine]
+            if label in spec and not step.kept & {*label} and len(label) == 1:
+                axis: int | None = spec.index(label)
+                while other not in names and axis is not None and isinstance(make := program.producers.get(other), Mix):
+                    other, axis = make.x, make.keep[axis]
+                if other in names and axis is not None:
+                    found.append(Reading(one.name, names[other], axis))
+    return found
+
+
+MOVES: Mapping[str, tuple[tuple[str, Move], ...]] = {
+    "int8": (
+        ("scales", _scaled),
+        ("channels", _smoothed),
+        ("rotations between layers", _between),
+        ("rotations of streams", _streams),
+    ),
     "int4": (
         ("scales", _least),
+        ("channels", _smoothed),
         ("rotations between layers", _between),
         ("rotations of streams", _streams),
         ("order of units", _ordered),

@@ -6,6 +6,7 @@ of invariant maps by neural networks, 2018, Section 2; Puny et al., Frame Averag
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,48 +35,49 @@ def averaged(model: Model, elements: Sequence[Element]) -> ir.Model:
 
     Raises UsageProblem for outputs that have no average.
     """
-    made = rewrite(model.path, {})
-    made.metadata_props["symlint.average"] = f"over {len(elements)} transformations of the inputs"
-    _Averaging(made).run(elements)
-    InlinePass(criteria=lambda function: function.domain == _DOMAIN)(made)
-    return made
+    return _Averaging(model, elements).written(f"over {len(elements)} transformations of the inputs")
 
 
-class _Averaging:
+class Surrounded(ABC):
     """A graph around calls of the original, which is a function until it is written out."""
 
-    def __init__(self, model: ir.Model) -> None:
-        self.model = model
-        self.old = model.graph
+    def __init__(self, model: Model) -> None:
+        self.model = rewrite(model.path, {})
+        self.old = self.model.graph
         self.old.sort()
         self.opset = self.old.opset_imports.get("", 1)
         self.nodes: list[ir.Node] = []
         self.weights: list[ir.Value] = []
-        for output in self.old.outputs:
-            if output.dtype is None or not output.dtype.is_floating_point():
-                kind = "of no known type" if output.dtype is None else f"of type {output.dtype.name.lower()}"
-                raise UsageProblem(f"output {output.name!r} is {kind} and has no average: only floating numbers have")
+        self.shown: list[ir.Value] = []
+        """Outputs beside those of the original."""
 
-    def run(self, elements: Sequence[Element]) -> None:
-        """Put the average in the place of the model's graph."""
+    @abstractmethod
+    def made(self, inputs: Mapping[str, ir.Value], weights: Sequence[ir.Value]) -> list[ir.Value]:
+        """The outputs of the graph, made of inputs and weights."""
+
+    def written(self, told: str) -> ir.Model:
+        """The whole as one graph; what it is stands in its metadata."""
         old = self.old
         stored = list(old.initializers.values())
         inputs = [x for x in old.inputs if x not in stored]
         outer = {x.name or "": _like(x) for x in inputs}
         weights = [_like(x) for x in stored]
-        calls = [self._call(outer, weights, element) for element in elements]
-        results = [self._average(k, [call[k] for call in calls]) for k in range(len(old.outputs))]
+        results = self.made(outer, weights)
+        for result, before in zip(results, old.outputs, strict=True):
+            result.name, before.name = before.name, f"{before.name}/symlint"
         self._set_apart([*inputs, *stored])
         imports = {**old.opset_imports, _DOMAIN: 1}
-        graph = ir.Graph(
+        self.model.graph = ir.Graph(
             list(outer.values()),
-            results,
+            [*results, *self.shown],
             nodes=self.nodes,
             initializers=[*weights, *self.weights],
             opset_imports=imports,
             name=old.name,
         )
-        self.model.graph = graph
+        self.model.metadata_props["symlint.average"] = told
+        InlinePass(criteria=lambda function: function.domain == _DOMAIN)(self.model)
+        return self.model
 
     def _set_apart(self, inputs: Sequence[ir.Value]) -> None:
         """Make the nodes of the model a function."""
@@ -92,18 +94,61 @@ class _Averaging:
         function = ir.Function(_DOMAIN, _NAME, graph=body, attributes=[])
         self.model.functions[function.identifier()] = function
 
+    def called(self, inputs: Mapping[str, ir.Value], weights: Sequence[ir.Value]) -> list[ir.Value]:
+        """The outputs of the original."""
+        node = ir.Node(_DOMAIN, _NAME, [*inputs.values(), *weights], num_outputs=len(self.old.outputs))
+        self.nodes.append(node)
+        for made, like in zip(node.outputs, self.old.outputs, strict=True):
+            made.shape, made.type = like.shape, like.type
+        return list(node.outputs)
+
+    def stored(self, values: Array) -> ir.Value:
+        """A constant."""
+        name = f"symlint.{len(self.weights)}"
+        value = ir.Value(name=name, const_value=ir.Tensor(values, name=name))
+        value.shape, value.dtype = ir.Shape(values.shape), ir.DataType.from_numpy(values.dtype)
+        self.weights.append(value)
+        return value
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value],
+        attributes: Sequence[ir.Attr] = (),
+        *,
+        like: ir.Value | None = None,
+        outputs: int = 1,
+    ) -> ir.Value:
+        """The last output of a new node."""
+        node = ir.Node("", op, inputs, attributes, num_outputs=outputs)
+        self.nodes.append(node)
+        if like is not None:
+            node.outputs[-1].shape, node.outputs[-1].type = like.shape, like.type
+        return node.outputs[-1]
+
+
+class _Averaging(Surrounded):
+    def __init__(self, model: Model, elements: Sequence[Element]) -> None:
+        super().__init__(model)
+        self.elements = elements
+        for output in self.old.outputs:
+            if output.dtype is None or not output.dtype.is_floating_point():
+                kind = "of no known type" if output.dtype is None else f"of type {output.dtype.name.lower()}"
+                raise UsageProblem(f"output {output.name!r} is {kind} and has no average: only floating numbers have")
+
+    def made(self, inputs: Mapping[str, ir.Value], weights: Sequence[ir.Value]) -> list[ir.Value]:
+        """The averages."""
+        calls = [self._call(inputs, weights, element) for element in self.elements]
+        return [self._average(k, [call[k] for call in calls]) for k in range(len(self.old.outputs))]
+
     def _call(self, inputs: Mapping[str, ir.Value], weights: Sequence[ir.Value], element: Element) -> list[ir.Value]:
         """The outputs of the original for moved inputs, moved back."""
         moved = dict(inputs)
         for move in element:
             for place in move.generator.moved:
                 moved[place.tensor] = self._moved(moved[place.tensor], place, move.element)
-        count = len(self.old.outputs)
-        node = ir.Node(_DOMAIN, _NAME, [*moved.values(), *weights], num_outputs=count)
-        self.nodes.append(node)
         outputs = []
-        for k, (made, like) in enumerate(zip(node.outputs, self.old.outputs, strict=True)):
-            made.shape, made.type = like.shape, like.type
+        for k, made in enumerate(self.called(moved, weights)):
             back = made
             for move in reversed(element):
                 for place in move.generator.answers[k]:
@@ -114,15 +159,13 @@ class _Averaging:
     def _average(self, k: int, values: Sequence[ir.Value]) -> ir.Value:
         old = self.old.outputs[k]
         assert old.dtype is not None
-        total = self._node("Sum", values, like=old)
-        share = self._stored(np.asarray(1 / len(values), old.dtype.numpy()))
-        result = self._node("Mul", [total, share], like=old)
-        result.name, old.name = old.name, f"{old.name}/symlint"
-        return result
+        total = self.node("Sum", values, like=old)
+        share = self.stored(np.asarray(1 / len(values), old.dtype.numpy()))
+        return self.node("Mul", [total, share], like=old)
 
     def _moved(self, x: ir.Value, place: Place, element: Transformation) -> ir.Value:
         if element.name == "sign":
-            return self._node("Neg", [x], like=x)
+            return self.node("Neg", [x], like=x)
         if element.name != "turn":
             return self._ordered(x, place.axes[0], element)
         a, b = place.axes
@@ -132,7 +175,7 @@ class _Averaging:
         order = list(range(len(x.shape or ())))
         order[a], order[b] = b, a
         before = self._ordered(x, b, flip) if element.step == 1 else x
-        turned = self._node("Transpose", [before], [ir.AttrInt64s("perm", order)], like=x)
+        turned = self.node("Transpose", [before], [ir.AttrInt64s("perm", order)], like=x)
         return turned if element.step == 1 else self._ordered(turned, b, flip)
 
     def _ordered(self, x: ir.Value, axis: int, element: Transformation) -> ir.Value:
@@ -141,27 +184,12 @@ class _Averaging:
         if isinstance(size, int):
             order = element.along(size)
             assert order is not None
-            indices = self._stored(np.ascontiguousarray(order, np.int64))
-            return self._node("Gather", [x, indices], [ir.AttrInt64("axis", axis)], like=x)
+            indices = self.stored(np.ascontiguousarray(order, np.int64))
+            return self.node("Gather", [x, indices], [ir.AttrInt64("axis", axis)], like=x)
         if element.name != "flip" or self.opset < _SLICES:
             raise UsageProblem(f"axis {axis} of {x.name!r} has no fixed size, so it cannot be moved in this graph")
         bounds = ([-1], [np.iinfo(np.int64).min], [axis], [-1])
-        return self._node("Slice", [x, *(self._stored(np.array(n, np.int64)) for n in bounds)], like=x)
-
-    def _stored(self, values: Array) -> ir.Value:
-        name = f"symlint.{len(self.weights)}"
-        value = ir.Value(name=name, const_value=ir.Tensor(values, name=name))
-        value.shape, value.dtype = ir.Shape(values.shape), ir.DataType.from_numpy(values.dtype)
-        self.weights.append(value)
-        return value
-
-    def _node(
-        self, op: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = (), *, like: ir.Value
-    ) -> ir.Value:
-        node = ir.Node("", op, inputs, attributes, num_outputs=1)
-        self.nodes.append(node)
-        node.outputs[0].shape, node.outputs[0].type = like.shape, like.type
-        return node.outputs[0]
+        return self.node("Slice", [x, *(self.stored(np.array(n, np.int64)) for n in bounds)], like=x)
 
 
 def _like(value: ir.Value) -> ir.Value:

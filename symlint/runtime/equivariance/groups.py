@@ -18,6 +18,7 @@ from symlint.runtime.equivariance.transformations import Place, Places, Transfor
 MOST = 64
 """Elements of a group, since each is a copy of the network."""
 _FORM = "NAME:INPUT:AXIS, such as flip:image:3, or NAME:INPUT:AXIS+INPUT:AXIS where several move at once"
+_OTHERWISE = " (--frame does with one, of one permutation, shift or sign)"
 Action = Literal["", "invariant", "equivariant"]
 
 
@@ -51,11 +52,19 @@ def group(model: Model, texts: Sequence[str], action: Action = "") -> tuple[Mode
     An output that has the same axis goes along, unless another action is asked for. Raises UsageProblem for what the
     model does not have, and for groups that are too large.
     """
+    model, made = generators(model, texts, action)
+    return model, _elements(model, made)
+
+
+def generators(model: Model, texts: Sequence[str], action: Action = "") -> tuple[Model, list[Generator]]:
+    """What ``flip:image:3`` and others name, and the model at sizes that it may turn.
+
+    Raises UsageProblem for what the model does not have.
+    """
     named = [_named(model, text) for text in texts]
     for name, moved in named:
         model = (squared(model, moved[0]) if name == "turn" else None) or model
-    generators = [_generator(model, *each, action) for each in named]
-    return model, _elements(model, generators)
+    return model, [_generator(model, *each, action) for each in named]
 
 
 def _named(model: Model, text: str) -> tuple[Transform, Places]:
@@ -160,7 +169,9 @@ def _elements(model: Model, generators: Sequence[Generator]) -> list[Element]:
                 found[effect] = longer
                 waiting.append(longer)
         if len(found) > MOST:
-            raise UsageProblem(f"the group has more than {MOST} elements, and each is a copy of the network")
+            raise UsageProblem(
+                f"the group has more than {MOST} elements, and each is a copy of the network{_OTHERWISE}"
+            )
     return list(found.values())
 
 
@@ -178,7 +189,7 @@ def _moves(model: Model, generator: Generator) -> list[Move]:
         least = lcm(*(size // np.gcd(size, n) for n in others))
         return [Move(generator, Transformation(name, size, step)) for step in range(least, size, least)]
     if factorial(min(size, 10)) > MOST:
-        raise UsageProblem(f"{size} places have more than {MOST} orders, and each is a copy of the network")
+        raise UsageProblem(f"{size} places have more than {MOST} orders, and each is a copy of the network{_OTHERWISE}")
     return [Move(generator, Transformation(name, size, 1, order)) for order in list(permutations(range(size)))[1:]]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +13,10 @@ from symlint.cli.commands.destinations import write
 from symlint.cli.commands.terminal import waiting
 from symlint.cli.report.words import count, printable
 from symlint.model.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from symlint.model.graph import Model
+    from symlint.runtime.proof import Proof
 
 FAILED, UNRUN = 5, 4
 """Exit codes of a result that is not what it should be, and of a model that onnxruntime does not run."""
@@ -32,10 +38,11 @@ FAILED, UNRUN = 5, 4
     type=click.Choice(["invariant", "equivariant"]),
     help="What the outputs are to do.  [default: go along where they have the same axis, else stay]",
 )
+@click.option("--frame", is_flag=True, help="Run the network once, behind a frame: of one permutation, shift or sign.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
 @click.pass_context
 def command(
-    ctx: click.Context, model: str, output: str, groups: tuple[str, ...], action: str | None, seed: int
+    ctx: click.Context, model: str, output: str, groups: tuple[str, ...], action: str | None, frame: bool, seed: int
 ) -> None:
     """Write the average of a network over a group of moves.
 
@@ -44,34 +51,54 @@ def command(
     whatever the network is. The copies share their weights. Inputs that move together are joined by a plus:
     permutation:x:0+edges:0+edges:1. The result is compared in onnxruntime with a loop over the original.
 
+    With --frame the inputs are brought to one of all that the group makes of them instead: places in the order of a
+    key of their numbers, or shifted until the largest key is the first, or the sign that makes a sum positive; and the
+    outputs are moved back. That is exact too, costs one run however large the group is, and jumps where keys are equal.
+
     Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when the model cannot be
     read or run, 5 when the result is not the same as the loop; then nothing is written.
     """
-    from symlint.model.file.saving import save
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
-    from symlint.runtime.equivariance.averaging import averaged, prove
-    from symlint.runtime.equivariance.groups import Action, group
 
     if Path(output).resolve() == Path(model).resolve():
         raise UsageProblem(f"{output} is the model itself: name another file for the result")
     if not Path(output).absolute().parent.is_dir():
         raise UsageProblem(f"{output}: its folder does not exist")
-    wanted: Action = "invariant" if action == "invariant" else "equivariant" if action else ""
     loaded = load(model, budget=FEW)
-    loaded, elements = group(loaded, groups, wanted)
-    with TemporaryDirectory(prefix="symlint-") as folder, waiting(f"{model}: averaging it and proving that it is that"):
-        made = Path(folder) / "average.onnx"
-        save(averaged(loaded, elements), made)
-        proof = prove(loaded, made, elements, seed)
+    with TemporaryDirectory(prefix="symlint-") as folder, waiting(f"{model}: making it and proving that it is that"):
+        made = Path(folder) / "made.onnx"
+        proof, told, beside = (_framed if frame else _averaged)(loaded, groups, action, made, seed)
         if proof.outcome == "held":
             write(made, Path(model), Path(output), keep=False)
     if proof.outcome != "held":
         click.echo(f"symlint: {printable(model)}: nothing is written: {printable(proof.reason)}", err=True)
         ctx.exit(UNRUN if proof.outcome == "not runnable" else FAILED)
     click.echo(
-        f"{printable(output)}: written, the average over {count(len(elements), 'transformation')}\n"
-        f"in onnxruntime it differs from a loop over the original by {proof.difference:.1e} of the largest\n"
-        f"number that is averaged, on {count(proof.trials, 'set')} of inputs; rounding alone moves the original\n"
+        f"{printable(output)}: written, {told}\n"
+        f"in onnxruntime it differs from {beside} by {proof.difference:.1e} of the largest\n"
+        f"number, on {count(proof.trials, 'set')} of inputs; rounding alone moves the original\n"
         f"by {proof.noise:.1e}"
     )
+
+
+def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
+    """The proof of what was made, what that is, and what it was compared with."""
+    from symlint.model.file.saving import save
+    from symlint.runtime.equivariance.averaging import averaged, prove
+    from symlint.runtime.equivariance.groups import group
+
+    model, elements = group(model, groups, action or "")
+    save(averaged(model, elements), out)
+    told = f"the average over {count(len(elements), 'transformation')}"
+    return prove(model, out, elements, seed), told, "a loop over the original"
+
+
+def _framed(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
+    from symlint.model.file.saving import save
+    from symlint.runtime.equivariance.framing import framed, proven
+    from symlint.runtime.equivariance.groups import generators
+
+    model, chosen = generators(model, groups, action or "")
+    save(framed(model, chosen), out)
+    return proven(model, out, chosen, seed), "behind a frame", "the original there, and from itself when inputs move,"
