@@ -23,7 +23,6 @@ from symlint.model.file.edit import write
 from symlint.model.graph import Array
 from symlint.model.load import load
 from symlint.model.naming import Names
-from symlint.program.steps import Einsum, Mix
 from symlint.program.translate import lowered
 from symlint.repair.gauges.canonical import Form
 from symlint.runtime.quantiser import BITS, BLOCK
@@ -215,17 +214,16 @@ def _readings(form: Form, action: Rescaling) -> list[Reading]:
     """The weights that read what an action scales, each with the value that it reads."""
     program, found = form.structure.program, list[Reading]()
     names = {ref.name: value for value, ref in lowered(program).values.items()}
+    windows = {step.out: step for step in program.mixes}
     for one in form.met(action):
-        for step in program.reading([one.name]):
-            if not isinstance(step, Einsum) or len(step.operands) != 2:
-                continue
+        for step in (s for s in program.contractions if one.name in s.operands and s.product and len(s.operands) == 2):
             mine = step.operands.index(one.name)
             label = step.specs[mine][one.stand.axis]
             other, spec = step.operands[1 - mine], step.specs[1 - mine]
             if label in spec and not step.kept & {*label} and len(label) == 1:
                 axis: int | None = spec.index(label)
-                while other not in names and axis is not None and isinstance(make := program.producers.get(other), Mix):
-                    other, axis = make.x, make.keep[axis]
+                while other not in names and axis is not None and other in windows:
+                    other, axis = windows[other].x, windows[other].keep[axis]
                 if other in names and axis is not None:
                     found.append(Reading(one.name, names[other], axis))
     return found
