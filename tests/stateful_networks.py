@@ -7,7 +7,7 @@ grows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -33,6 +33,7 @@ class Stateful:
     constants: dict[str, object] = field(default_factory=dict)
     given: dict[str, Shape] = field(default_factory=dict)
     """What another network supplies, the same at every step; it leaves as it came."""
+    opset: int = 17
 
     def values(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Random weights."""
@@ -54,7 +55,7 @@ class Stateful:
         nodes = parse_graph(f"small () => () {{ {self.text} }}").node
         tensors = [numpy_helper.from_array(v, n) for n, v in stored.items()]
         graph = helper.make_graph(nodes, "small", inputs, outputs, tensors)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
 
 
 def recurrence() -> Stateful:
@@ -191,6 +192,61 @@ def llama() -> Stateful:
     )
 
 
+def operator() -> Stateful:
+    """The same with ONNX's operator for the turns, whose tables have a row for each sequence."""
+    net = llama()
+    start, end = net.text.index("shape = Shape"), net.text.index("present_0 = Concat")
+    turned = """length = Shape<start = 2, end = 3>(past_0) place = CastLike(length, x) angle = Mul(place, speeds)
+    count = Shape<end = 1>(x) rows = Concat<axis = 0>(count, one, planes) angles = Expand(angle, rows)
+    c = Cos(angles) s = Sin(angles)
+    q_r = RotaryEmbedding(q_3, c, s) k_r = RotaryEmbedding(k_3, c, s)"""
+    turned = net.text[:start] + turned + " " + net.text[end:]
+    sizes = {"one": np.array([1]), "planes": np.array([2])}
+    return replace(net, text=turned, constants={**net.constants, **sizes}, opset=23)
+
+
+def layers() -> Stateful:
+    """Two layers of two heads, turned by angles that both layers read: each head has planes of its own."""
+
+    def turned(n: str) -> str:
+        return f"""{n}_a, {n}_b = Split<axis = -1>({n}_3) {n}_c = Mul({n}_a, c) {n}_d = Mul({n}_b, s)
+            {n}_e = Sub({n}_c, {n}_d) {n}_f = Mul({n}_b, c) {n}_g = Mul({n}_a, s) {n}_h = Add({n}_f, {n}_g)
+            {n}_r = Concat<axis = -1>({n}_e, {n}_h)"""
+
+    def layer(k: int, x: str, y: str) -> str:
+        projected = " ".join(
+            f"{n}{k}_0 = MatMul({x}, w{n}{k}) {n}{k}_2 = Reshape({n}{k}_0, split{n}) "
+            f"{n}{k}_3 = Transpose<perm = [0, 2, 1, 3]>({n}{k}_2)"
+            for n in "qkv"
+        )
+        return f"""{projected} {turned(f"q{k}")} {turned(f"k{k}")}
+            present_key_{k} = Concat<axis = 2>(past_key_{k}, k{k}_r)
+            present_value_{k} = Concat<axis = 2>(past_value_{k}, v{k}_3)
+            t{k} = Transpose<perm = [0, 1, 3, 2]>(present_key_{k}) z{k} = MatMul(q{k}_r, t{k})
+            p{k} = Softmax<axis = -1>(z{k}) m{k} = MatMul(p{k}, present_value_{k})
+            h{k} = Transpose<perm = [0, 2, 1, 3]>(m{k}) f{k} = Reshape(h{k}, flat) {y} = MatMul(f{k}, wo{k})"""
+
+    return Stateful(
+        f"""shape = Shape(past_key_0) length = Gather(shape, two) place = CastLike(length, x)
+        angle = Mul(place, speeds) c = Cos(angle) s = Sin(angle)
+        {layer(0, "x", "between")} {layer(1, "between", "y")}""",
+        {f"w{n}{k}": {"v": (2, 2), "o": (2, 2)}.get(n, (2, 8)) for k in (0, 1) for n in "qkvo"},
+        ("batch", 1, 2),
+        {
+            f"past_{n}_{k}": (f"present_{n}_{k}", ("batch", 2, "past", size))
+            for k in (0, 1)
+            for n, size in (("key", 4), ("value", 1))
+        },
+        24,
+        {
+            **{f"split{n}": np.array([0, 0, 2, 1 if n == "v" else 4]) for n in "qkv"},
+            "two": np.array(2),
+            "flat": np.array([0, 0, 2]),
+            "speeds": np.array([0.9, 0.3]),
+        },
+    )
+
+
 def zipformer() -> Stateful:
     """A streaming encoder: attention to the last frames and a convolution over them, in caches of one length."""
     window = " ".join(
@@ -241,17 +297,23 @@ STATEFUL = {
     "attention with biases": attention(bias=True),
     "convolutions": convolutions(),
     "llama": llama(),
+    "operator": operator(),
+    "layers": layers(),
     "zipformer": zipformer(),
     "whisper": whisper(),
 }
 
 
-def grouped_queries() -> onnx.ModelProto:
-    """A decoder as onnxruntime-genai has it: grouped queries in one operator, rotated by position, over a cache."""
+def grouped_queries(size: int = 16) -> onnx.ModelProto:
+    """A decoder as onnxruntime-genai has it: grouped queries in one operator, rotated by position, over a cache.
+
+    Four heads of `size` numbers look up the keys and values of two.
+    """
     rng, info = np.random.default_rng(0), helper.make_tensor_value_info
-    sizes = {"emb": (32, 16), "wq": (16, 64), "wk": (16, 32), "wv": (16, 32), "wo": (64, 16), "head": (16, 32)}
+    sizes = {"emb": (32, 16), "wq": (16, 4 * size), "wk": (16, 2 * size), "wv": (16, 2 * size), "wo": (4 * size, 16)}
+    sizes |= {"head": (16, 32)}
     stored = {name: (0.3 * rng.normal(size=shape)).astype(np.float32) for name, shape in sizes.items()}
-    angles = np.outer(np.arange(128), 0.1 ** np.arange(0, 2, 0.25))
+    angles = np.outer(np.arange(128), 0.1 ** np.linspace(0, 2, size // 2, endpoint=False))
     stored |= {"cos": np.cos(angles).astype(np.float32), "sin": np.sin(angles).astype(np.float32)}
     stored |= {"one": np.array([1]), "last": np.array(1)}
     text = """x = Gather(emb, input_ids) q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
@@ -263,9 +325,9 @@ def grouped_queries() -> onnx.ModelProto:
     token, number = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
     inputs = [info("input_ids", token, ("batch", "sequence_length"))]
     inputs += [info("attention_mask", token, ("batch", "total_sequence_length"))]
-    inputs += [info(f"past_{n}", number, ("batch", 2, "past_sequence_length", 16)) for n in "kv"]
+    inputs += [info(f"past_{n}", number, ("batch", 2, "past_sequence_length", size)) for n in "kv"]
     outputs = [info("logits", number, ("batch", "sequence_length", 32))]
-    outputs += [info(f"present_{n}", number, ("batch", 2, "total_sequence_length", 16)) for n in "kv"]
+    outputs += [info(f"present_{n}", number, ("batch", 2, "total_sequence_length", size)) for n in "kv"]
     nodes = parse_graph(f"small () => () {{ {text} }}").node
     tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
     graph = helper.make_graph(nodes, "small", inputs, outputs, tensors)

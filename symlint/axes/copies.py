@@ -28,13 +28,10 @@ def copies(
             common = set(beside) if common is None else common & set(beside)
         if common is not None and not common:
             return ()
-    if common and leaf not in axes.company:
-        kept = [
-            set(b) for context in axes.contexts_of.get(leaf, ()) for _, b in _beside(axes, expansion, context, leaf)
-        ]
-        axes.company[leaf] = frozenset.intersection(*map(frozenset, kept)) if kept else None
-    if common and (company := axes.company[leaf]) is not None:
-        common &= company
+    moved = None if places is None else set(names)
+    for context, tensors in axes.contexts_of.get(leaf, {}).items() if common else ():
+        if common and (moved is None or not moved.isdisjoint(tensors)):
+            common = common.intersection(*(beside for _, beside in _beside(axes, expansion, context, leaf)))
     return tuple(c for c in dict.fromkeys(order) if c in (common or ()))
 
 

@@ -195,6 +195,19 @@ def _instance(
             factors.become(leaf, factors.family(root, cuts, members))
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Factors that stand beside each other in a tensor less the axes that a step mixes or meets with others."""
+
+    axes: tuple[int, ...]
+    tensors: frozenset[str]
+    """What the step reads and makes: only what moves one of them has to do with it."""
+
+
+def _company(step: Step, axes: Iterable[int]) -> Company:
+    return Company(tuple(axes), frozenset((*step.operands, *step.results)))
+
+
 @dataclass(frozen=True)
 class Axes:
     """What the walk found."""
@@ -202,12 +215,10 @@ class Axes:
     factors: Factors
     of: dict[str, tuple[int, ...]]
     """Tensor of the program -> the factor of each of its axes."""
-    contexts: tuple[tuple[int, ...], ...]
-    """Tensors less the axes that a step mixes or meets with others: what a unit's gauge may depend on there."""
+    contexts: tuple[Company, ...]
+    """What a unit's gauge may depend on in each step."""
     choices: tuple[tuple[tuple[int, ...], int], ...] = ()
     """Factors whose indices together choose one unit of another: a token and a place in the ranking its expert."""
-    company: dict[int, frozenset[int] | None] = field(default_factory=dict, compare=False)
-    """Leaf -> what stands beside it in all contexts that hold it, as far as it was asked for; None for anything."""
     neighbours: dict[tuple[tuple[int, ...], int], list[tuple[tuple[int, int], list[int]]]] = field(
         default_factory=dict, compare=False
     )
@@ -230,12 +241,16 @@ class Axes:
         return found
 
     @cached_property
-    def contexts_of(self) -> dict[int, list[tuple[int, ...]]]:
-        """Leaf -> the contexts that hold it."""
-        found: dict[int, list[tuple[int, ...]]] = {}
-        for context in dict.fromkeys(tuple(map(self.factors.find, c)) for c in self.contexts):
-            for leaf in {x for f in context for x in self.factors.leaves(f)}:
-                found.setdefault(leaf, []).append(context)
+    def contexts_of(self) -> dict[int, dict[tuple[int, ...], frozenset[str]]]:
+        """Leaf -> the contexts that hold it, with the tensors of all their steps."""
+        known: dict[tuple[int, ...], frozenset[str]] = {}
+        for context in self.contexts:
+            axes = tuple(map(self.factors.find, context.axes))
+            known[axes] = known.get(axes, frozenset()) | context.tensors
+        found: dict[int, dict[tuple[int, ...], frozenset[str]]] = {}
+        for axes, tensors in known.items():
+            for leaf in {x for f in axes for x in self.factors.leaves(f)}:
+                found.setdefault(leaf, {})[axes] = tensors
         return found
 
 
@@ -252,7 +267,7 @@ def walk(program: Program) -> Axes:
             walker.close(loop)
     while True:
         walker.settle()
-        tensors = [*walker.of.values(), *walker.contexts, *walker.joint]
+        tensors = [*walker.of.values(), *(context.axes for context in walker.contexts), *walker.joint]
         collapse(walker.factors, tensors)
         if not walker.settle():
             break
@@ -265,8 +280,8 @@ class _Walker:
         self.program = program
         self.factors = Factors()
         self.of: dict[str, tuple[int, ...]] = {}
-        self.contexts: list[tuple[int, ...]] = []
-        self.apart: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
+        self.contexts: list[Company] = []
+        self.apart: list[tuple[Company, tuple[int, ...], tuple[int, ...]]] = []
         """What would be a context if of two groups of axes one held a factor of the other."""
         self.choices: list[tuple[tuple[int, ...], int]] = []
         self.chosen: list[int] = []
@@ -333,10 +348,11 @@ class _Walker:
         self._unify(pairs, reason)
         for met in meetings(step):
             axes, lost, others = (tuple(labels[n] for n in names) for names in (met.labels, met.lost, met.others))
+            company = _company(step, axes)
             if lost:
-                self.apart.append((axes, lost, others))
+                self.apart.append((company, lost, others))
             else:
-                self.contexts.append(axes)
+                self.contexts.append(company)
         if len(step.operands) > 1:
             self.joint.append(tuple(labels.values()))
         for axis in step.result:
@@ -348,11 +364,11 @@ class _Walker:
     def settle(self) -> bool:
         """Make contexts of what has turned out to be one; whether there was anything."""
         before, waiting = len(self.contexts), []
-        for axes, lost, others in self.apart:
+        for company, lost, others in self.apart:
             if self._leaves(lost).isdisjoint(self._leaves(others)):
-                waiting.append((axes, lost, others))
+                waiting.append((company, lost, others))
             else:
-                self.contexts.append(axes)
+                self.contexts.append(company)
         self.apart = waiting
         return len(self.contexts) > before
 
@@ -416,7 +432,7 @@ class _Walker:
         axes = self.of[step.x]
         if step.chosen is not None and self._chosen(step, *step.chosen):
             return
-        self.contexts.append(tuple(axes[k] for k in step.keep if k is not None))
+        self.contexts.append(_company(step, [axes[k] for k in step.keep if k is not None]))
         reason = _pin(step, PinKind.ORDER, step.kind.value)
         for k, f in enumerate(axes):
             if k not in step.keep:
@@ -457,9 +473,10 @@ class _Walker:
     @step.register
     def _(self, step: Normalise) -> None:
         axes = self.of[step.x]
-        self.contexts.append(tuple(f for k, f in enumerate(axes) if k not in step.axes))
+        beside = tuple(f for k, f in enumerate(axes) if k not in step.axes)
+        self.contexts.append(_company(step, beside))
         if step.known.picks and len(step.axes) == 1:
-            self.choices.append((self.contexts[-1], axes[step.axes[0]]))
+            self.choices.append((beside, axes[step.axes[0]]))
         self._set(step.out, axes)
 
     @step.register

@@ -33,7 +33,7 @@ class Overlaps:
     def apart(self, actions: Iterable[Action]) -> list[Action]:
         """The actions less those on a factor as a whole that are part of acting on what is nested in it, unit by unit.
 
-        So may be several together; of those that contain each other one less stays.
+        So may be several together; of those that contain each other one less stays, that on the factor within.
         """
         left = {action.id: action for action in actions}
         nested: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
@@ -43,13 +43,22 @@ class Overlaps:
         before: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
         for action in list(left.values()):
             key = action.kind, action.leaf
-            inner = [self._places(left[name]) for name in nested[key] if name in left]
+            others = [left[name] for name in nested[key] if name in left]
+            inner = [self._places(other) for other in others if not self._within(action, other)]
             mine = self._places(action) if inner else {}
             if inner and not list(independent([mine], [*inner, *before[key]])):
                 del left[action.id]
             elif inner:
                 before[key].append(mine)
         return list(left.values())
+
+    def _within(self, action: Action, other: Action) -> bool:
+        """Whether each has gauges by the index of the other's factor, and an action's is the inner one of a product."""
+        if other.leaf not in action.copies:
+            return False
+        o = next(o for o in action.charge if o.tensor in self.stored)
+        leaves = self.expansion.terms(self.axes.of[o.tensor][o.axis])[o.term].leaves if o.axis >= 0 else ()
+        return other.leaf in leaves and leaves.index(other.leaf) < leaves.index(action.leaf)
 
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
         """Those scalings of whole weights that are no part of what scales the units of all spaces."""

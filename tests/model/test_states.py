@@ -18,6 +18,7 @@ from symlint.model.states.state import Declaration, State
 NAMES = {
     "past_key_values.0.key": "present.0.key",
     "past_key_values.11.decoder.value": "present.11.decoder.value",
+    "past_key_values.1.value": "present_key_values.1.value",
     "past_3": "present_3",
     "past_key_self_2": "present_key_self_2",
     "past_conv.4": "present_conv.4",

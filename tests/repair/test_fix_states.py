@@ -98,6 +98,7 @@ PLANTED |= {
     "convolutions": ("convolutions", unread_frame, {"cache_in_1": "4 x 2 -> 3 x 2 numbers per sequence"}),
     "llama values": ("llama", narrow_value, {"past_1": "1 x 4 -> 1 x 3 numbers per token"}),
     "llama planes": ("llama", lost_plane, {"past_0": "1 x 4 -> 1 x 2 numbers per token"}),
+    "turned planes": ("operator", lost_plane, {"past_0": "1 x 4 -> 1 x 2 numbers per token"}),
     "zipformer keys": ("zipformer", narrow_key, {"cached_k": "2 x 3 -> 2 x 2 numbers per sequence"}),
     "zipformer values": ("zipformer", narrow_value, {"cached_v": "2 x 3 -> 2 x 2 numbers per sequence"}),
     "zipformer channels": ("zipformer", unseen_channel, {"cached_conv": "4 x 2 -> 3 x 2 numbers per sequence"}),
@@ -105,7 +106,7 @@ PLANTED |= {
 }
 
 
-FAST = {"lstm", "repeated", "keys", "convolutions", "llama planes", "whisper"}
+FAST = {"lstm", "repeated", "keys", "convolutions", "turned planes", "whisper"}
 """One of each kind; the others are for the slow suite."""
 CASES = [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in PLANTED]
 
@@ -241,6 +242,24 @@ def test_keys_and_values_of_one_size_stay_so_in_grouped_queries(tmp_path):
     found = fix(str(tmp_path / "step.onnx"), tmp_path, SHRINK)
     assert not found.shrunk
     assert "keys and values of one size" in found.left[0].reason
+
+
+def test_grouped_queries_keep_as_much_as_their_operator_wants(tmp_path):
+    """Eight planes of keys are left, which is a size of 16; values of rank 12 take as much."""
+    model = grouped_queries(32)
+    stored = {t.name: t for t in model.graph.initializer}
+    keys, values = (numpy_helper.to_array(stored[n]).copy() for n in ("wk", "wv"))
+    keys.reshape(16, 2, 2, 16)[..., ::2] = 0
+    for head in range(2):
+        basis, _ = np.linalg.qr(np.random.default_rng(head).normal(size=(32, 12)))
+        values[:, 32 * head : 32 * head + 32] @= basis @ basis.T
+    for name, value in (("wk", keys), ("wv", values)):
+        stored[name].CopyFrom(numpy_helper.from_array(value, name))
+    onnx.save(model, tmp_path / "step.onnx")
+    found = fix(str(tmp_path / "step.onnx"), tmp_path, SHRINK)
+    assert [str(one) for one in found.shrunk] == [f"past_{n}: 2 x 32 -> 2 x 16 numbers per token" for n in "kv"]
+    assert found.proof is not None
+    assert found.proof.outcome == "held"
 
 
 def test_half_of_the_keys_of_a_decoder_go_from_its_cache(shared, tmp_path):

@@ -35,10 +35,10 @@ def test_every_generator_holds_for_whole_sequences(name, tmp_path):
 
 
 def test_grouped_queries_over_a_cache(tmp_path):
-    """A matrix for the values of each head that queries share, and a scale for each plane of the keys."""
+    """A matrix for the values of each head that queries share, an angle and a scale for each plane of its keys."""
     onnx.save(grouped_queries(), tmp_path / "step.onnx")
     symmetry, structure = examine(closed(load(str(tmp_path / "step.onnx"))))
-    assert {g.group for g in symmetry.generators} >= {"GL(16)^2", "R_{>0}^8"}
+    assert {g.group for g in symmetry.generators} >= {"GL(16)^2", "SO(2)^16", "R_{>0}^16"}
     assert symmetry.coverage.understood == 1.0
     assert {t.outcome for t in verify(structure, list(structure.actions))} == {"held"}
 

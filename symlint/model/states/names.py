@@ -34,8 +34,7 @@ def words(name: str) -> Key:
 def coming(name: str) -> Iterator[Key]:
     """What is left of the name of an input without the words of its side, the surest first."""
     parts = words(name)
-    plain = parts[:1] + parts[3:] if parts[:3] == ("past", "key", "values") else parts
-    yield _without(plain, _COMING)
+    yield _without(parts, _COMING)
     if parts[-1:] == ("0",):  # h0, the state before the first step
         yield parts[:-1]
 
@@ -63,4 +62,5 @@ def foreign(name: str) -> bool:
 
 
 def _without(parts: Key, side: frozenset[str]) -> Key:
-    return tuple(part for part in parts if part not in side)
+    both = parts[1:3] == ("key", "values") and parts[0] in ("past", "present")
+    return tuple(part for part in (parts[3:] if both else parts) if part not in side)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from symlint.evidence.context import Context
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.repair.plan import Key, Pending, Repair, ordinal
-from symlint.repair.surgery.narrowing import Immovable, Narrowing, Whole, agreed
+from symlint.repair.surgery.narrowing import Immovable, Narrowing, Uneven, Whole, agreed
 from symlint.repair.surgery.planned import Cuts
 from symlint.repair.surgery.planned import plan as planned
 from symlint.repair.units.factoring import narrowest
@@ -185,22 +185,35 @@ class Forecast:
     def feasible(self, widths: Mapping[int, int]) -> tuple[dict[int, int], dict[int, str]]:
         """The widths that the file can be given, and why not the others; all at once mostly, else one by one."""
         refused: dict[int, str] = {}
-        if not widths or self._refusal(widths) is None:
+        problem = self._problem(widths)
+        while isinstance(problem, Uneven) and (more := self._more(widths, problem)) not in ({}, widths):
+            widths, problem = more, self._problem(more)
+        if problem is None:
             return dict(widths), refused
         kept: dict[int, int] = {}
         for leaf, width in widths.items():
-            reason = self._refusal({**kept, leaf: width})
+            reason = self._problem({**kept, leaf: width})
             if reason is None:
                 kept[leaf] = width
             else:
-                refused[leaf] = reason
+                refused[leaf] = str(reason)
         return kept, refused
 
-    def _refusal(self, widths: Mapping[int, int]) -> str | None:
+    def _more(self, widths: Mapping[int, int], asked: Uneven) -> dict[int, int]:
+        """The widths with as many units more as an operator wants."""
+        factors, of = self.structure.axes.factors, self.structure.axes.of
+        least = dict(widths)
+        for (name, axis), share in asked.wanted.items():
+            for leaf in widths.keys() & set(factors.leaves(of[name][axis]) if name in of else ()):
+                least[leaf] = max(least[leaf], ceil(factors.size(leaf) * share))
+        return agreed(self.structure, least)
+
+    def _problem(self, widths: Mapping[int, int]) -> Immovable | None:
         try:
-            self.attempt(widths)
+            if widths:
+                self.attempt(widths)
         except Immovable as reason:
-            return str(reason)
+            return reason
         return None
 
     def attempt(self, widths: Mapping[int, int]) -> Cuts:

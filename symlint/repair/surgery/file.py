@@ -126,7 +126,8 @@ class _FileSurgery(Surgery):
         """The nodes of the file, bodies included, in order, each with a number of its own."""
         for number, node in enumerate(self._called):
             inputs = ["" if value is None else source_of(value).name or "" for value in node.inputs]
-            yield number, Call(node.op_type, inputs, [out.name or "" for out in node.outputs])
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            yield number, Call(node.op_type, inputs, [out.name or "" for out in node.outputs], attributes)
 
     def fix(self, number: int, k: int, name: str, known: Array) -> None:
         """Let operand `k` of a call be stored, which the file computes so far."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 
 from symlint.model.operators import resize
-from symlint.repair.surgery.narrowing import Immovable
+from symlint.repair.surgery.narrowing import Immovable, Kept, Uneven
 from symlint.repair.surgery.site import Site
 
 PACKED = (
     *("MatMulNBitsMlp", "MatMulNBitsQkv", "MatMulBnb4", "MatMulFpQ4", "QMoE", "MoE", "GatherBlockQuantized"),
     *("QAttention", "PackedAttention", "PackedMultiHeadAttention", "DecoderMaskedMultiHeadAttention"),
-    *("SparseAttention", "PagedAttention", "RotaryEmbedding", "MRotaryEmbedding", "LongformerAttention"),
+    *("SparseAttention", "PagedAttention", "MRotaryEmbedding", "LongformerAttention"),
     *("GatedRelativePositionBias",),
 )
 """Operators of com.microsoft whose operands are laid out in their own way."""
@@ -39,10 +41,31 @@ def _attention(site: Site) -> None:
             site.place.set(name, _heads(site, k, int(old[name])))
     heads = next((int(old[n]) for n in ("num_heads", "q_num_heads") if n in old), 0)
     width = site.before(0)[-1] // heads if heads and len(site.before(0)) == 3 else site.before(0)[-1]
-    if site.node.op.endswith("GroupQueryAttention") and site.place.reads(2) and site.after(1)[-1] != site.after(2)[-1]:
-        raise Immovable(f"{site.node.op} {site.node.name!r} takes keys and values of one size only")
+    if site.node.op.endswith("GroupQueryAttention") and site.place.reads(2):
+        _grouped(site, [int(old[name]) for name in ("num_heads", "kv_num_heads")])
     if site.read(0)[-1] is not None and not old.get("scale"):
         site.place.set("scale", float(width) ** -0.5)
+
+
+def _grouped(site: Site, counts: Sequence[int]) -> None:
+    """Check that heads have a size that onnxruntime takes, and lose whole planes where positions turn them.
+
+    https://github.com/microsoft/onnxruntime, group_query_attention_helper.h and group_query_attention.cc
+    """
+    node, whole = site.node, site.before(1)[-1] // counts[1]
+    turns = bool(node.attributes.get("do_rotary", 0)) and site.place.reads(8)
+    keys, values = (site.after(k)[-1] // _heads(site, k, counts[1]) for k in (1, 2))
+    multiple = 16 if turns else 8
+    size = min(whole, -(-max(keys, values) // multiple) * multiple)
+    if (keys, values) != (size, size):
+        one = f"{node.op} {node.name!r} takes keys and values of one size only, a multiple of {multiple}"
+        wanted = {ref.name: Fraction(size, whole) for k in (1, 2) if (ref := site.ref(k)) is not None}
+        raise Uneven(one, {(name, -1): share for name, share in wanted.items()})
+    for k, count in enumerate(counts):
+        kept = site.read(k)[-1]
+        if turns and kept is not None:
+            heads = [head for head in kept.reshape(count, -1) if head.any()]
+            _turned(site, heads, 7, interleaved=bool(node.attributes.get("rotary_interleaved", 0)))
 
 
 @resize("LinearAttention", "com.microsoft.LinearAttention")
@@ -52,18 +75,32 @@ def _linear_attention(site: Site) -> None:
             site.place.set(name, _heads(site, k, int(site.node.attributes[name])))
 
 
-@resize("RotaryEmbedding")
+@resize("RotaryEmbedding", "com.microsoft.RotaryEmbedding")
 def _rotary(site: Site) -> None:
-    """Whole heads may go; planes are told by where they stand in a head."""
-    count, kept = int(site.node.attributes.get("num_heads", 0)), site.read(0)[-1]
+    """Whole heads may go, and whole planes of all of them, whose angles go from the tables."""
+    node, kept = site.node, site.read(0)[-1]
+    table = 2 if node.op.startswith("com.") else 1
+    planes, left = site.before(table)[-1], site.after(table)[-1]
     if kept is None:
         return
-    if len(site.read(0)) == 4 or not count:
-        raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
-    left = _heads(site, 0, count)
-    if site.after(0)[-1] * count != left * site.before(0)[-1]:
-        raise Immovable(f"RotaryEmbedding {site.node.name!r} turns them by where they stand")
-    site.place.set("num_heads", left)
+    told = int(node.attributes.get("num_heads", 0))
+    count = 1 if len(site.read(0)) == 4 else told or len(kept) // (2 * planes)
+    heads = [head for head in kept.reshape(count, -1) if head.any()]
+    _turned(site, heads, table, interleaved=bool(node.attributes.get("interleaved", 0)))
+    if told and count > 1:
+        site.place.set("num_heads", len(heads))
+    if node.attributes.get("rotary_embedding_dim", 0):
+        site.place.set("rotary_embedding_dim", 2 * left)
+
+
+def _turned(site: Site, heads: Sequence[Kept], table: int, *, interleaved: bool) -> None:
+    """Check that heads lose the same planes, and the tables, operands `table` and the next, the same angles."""
+    planes = site.before(table)[-1]
+    angles = [kept if (kept := site.read(k)[-1]) is not None else np.ones(planes, bool) for k in (table, table + 1)]
+    pairs = [head[: 2 * planes].reshape((planes, 2) if interleaved else (2, planes)) for head in heads]
+    halves = [half for pair in pairs for half in (pair.T if interleaved else pair)]
+    if not all(np.array_equal(half, angles[0]) for half in (*halves, angles[1])):
+        raise Immovable(f"{site.node.op} {site.node.name!r} turns them by where they stand")
 
 
 @resize("com.microsoft.MatMulNBits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,15 @@ CALLERS = "callers of the network know the size of its states; --shrink-states m
 
 class Immovable(Exception):
     """Units that cannot be taken away, because something depends on how many there are."""
+
+
+class Uneven(Immovable):
+    """The same, where the operator takes a few more of them."""
+
+    def __init__(self, reason: str, wanted: Mapping[tuple[str, int], Fraction]) -> None:
+        super().__init__(reason)
+        self.wanted = wanted
+        """Tensor and axis -> which share of its length is to stay."""
 
 
 class Whole:

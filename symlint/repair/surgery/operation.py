@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class Call:
     inputs: Sequence[str]
     """Behind Identity nodes; empty for what is omitted."""
     outputs: Sequence[str]
+    attributes: Mapping[str, Any]
 
 
 class Surgery(ABC):
@@ -135,10 +137,13 @@ class Surgery(ABC):
         for number, call in self.calls():
             if call.op in ("Shape", "Size") and call.inputs and call.inputs[0]:
                 ref = self.narrowing.whole.lowering.values.get(call.inputs[0])
-                if ref is not None and ref.items is None and any(k is not None for k in self.narrowing.of(ref.name)):
+                kept = () if ref is None or ref.items is not None else self.narrowing.of(ref.name)
+                told = slice(call.attributes.get("start"), call.attributes.get("end"))
+                narrowed = np.array([k is not None for k in kept], bool)[told]
+                if narrowed.any():
                     self.tainted.update(filter(None, call.outputs))
-                    if call.op == "Shape" and len(self.model.constants.get(call.outputs[0], ())) == len(ref.shape):
-                        sizes[call.outputs[0]] = np.array([k is not None for k in self.narrowing.of(ref.name)])
+                    if call.op == "Shape" and len(self.model.constants.get(call.outputs[0], ())) == len(narrowed):
+                        sizes[call.outputs[0]] = narrowed
             elif not self.tainted.isdisjoint(call.inputs):
                 if (chosen := self._chosen(call, sizes)) is not None:
                     sizes[call.outputs[0]] = chosen

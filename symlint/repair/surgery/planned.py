@@ -45,7 +45,7 @@ class _PlannedSurgery(Surgery):
     def calls(self) -> Iterator[tuple[int, Call]]:
         """The nodes of the network, bodies included, in order, each with a number of its own."""
         for number, node in enumerate(self.left):
-            yield number, Call(node.op.rpartition(".")[2], node.inputs, node.outputs)
+            yield number, Call(node.op.rpartition(".")[2], node.inputs, node.outputs, node.attributes)
 
     def fix(self, number: int, k: int, name: str, known: Array) -> None:
         """Let operand `k` of a call be stored, which the file computes so far."""

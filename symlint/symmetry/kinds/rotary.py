@@ -222,7 +222,7 @@ def turns(program: Program) -> Iterator[Turn]:
     places = {id(step): k for k, step in enumerate(program.steps)}
     keys = Keys(program)
     for name, shape in program.shapes.items():
-        if name in program.weights or name in program.tables or len(readers.get(name, ())) < 2:
+        if name in program.weights or name in program.tables or name not in readers:
             continue
         for axis in (k for k, n in enumerate(shape) if n >= 4 and _parted(readers[name], k)):
             turn = _Search(program, readers, places, keys, name, axis).turn()
@@ -231,9 +231,11 @@ def turns(program: Program) -> Iterator[Turn]:
 
 
 def _parted(readers: Sequence[Step], axis: int) -> bool:
-    """Whether something reads a part of an axis, or reads it as several."""
+    """Whether something else beside a reader of parts of an axis reads it, or one reads it as pairs."""
     cut = any(isinstance(s, Slice) and s.axis == axis for s in readers)
-    return cut or any(rearranges(s) and len(s.specs[0][axis]) > 1 for s in readers)
+    split = [s for s in readers if rearranges(s) and len(s.specs[0][axis]) > 1]
+    paired = any(s.sizes[label] == 2 for s in split for label in s.specs[0][axis])
+    return paired or (len(readers) > 1 and (cut or bool(split)))
 
 
 class _Search:

@@ -68,19 +68,29 @@ class Stand:
 
 
 def stands(expansion: Expansion, axes: Sequence[int], leaf: int, copies: Sequence[int]) -> Iterator[Stand]:
-    """Every occurrence of `leaf` in a tensor with these axes; `copies` are the factors its gauge depends on."""
+    """Every occurrence of `leaf` in a tensor with these axes; `copies` are the factors its gauge depends on.
+
+    Where these do not stand beside it, as in another layer that only shares a table, it is not what the gauge is of.
+    """
     terms = [expansion.terms(f) for f in axes]
     for k, row in enumerate(terms):
         for t, term in enumerate(row):
             for place, mine in enumerate(term.leaves):
-                if mine == leaf:
-                    yield _stand(terms, k, t, place, copies)
+                found = _stand(terms, k, t, place, copies) if mine == leaf else None
+                if found is not None:
+                    yield found
 
 
-def _stand(terms: Sequence[Sequence[Term]], k: int, t: int, place: int, copies: Sequence[int]) -> Stand:
+def _stand(terms: Sequence[Sequence[Term]], k: int, t: int, place: int, copies: Sequence[int]) -> Stand | None:
     term = terms[k][t]
+    outside: dict[int, tuple[int, Index]] = {}
+    for c in copies:
+        if c not in term.leaves:
+            beside = _elsewhere(terms, k, term, c)
+            if beside is None:
+                return None
+            outside[c] = beside
     masks = {axis: mask for axis, row in enumerate(terms) if axis != k and not (mask := _compatible(row, term)).all()}
-    outside = {c: _elsewhere(terms, k, term, c) for c in copies if c not in term.leaves}
     others = tuple(sorted({*masks, *(axis for axis, _ in outside.values())}))
     rank = len(others) + term.positions.ndim
 
@@ -114,8 +124,8 @@ def _length(row: Sequence[Term]) -> int:
     return max(int(t.positions.max()) for t in row) + 1
 
 
-def _elsewhere(terms: Sequence[Sequence[Term]], k: int, term: Term, leaf: int) -> tuple[int, Index]:
-    """The other axis that holds a copy factor, and its unit at each index there."""
+def _elsewhere(terms: Sequence[Sequence[Term]], k: int, term: Term, leaf: int) -> tuple[int, Index] | None:
+    """The other axis that holds a copy factor, and its unit at each index there; None where none does."""
     for axis, row in enumerate(terms):
         met = [t for t in row if leaf in t.leaves and together(t, term) is not None]
         if axis == k or not met:
@@ -128,7 +138,7 @@ def _elsewhere(terms: Sequence[Sequence[Term]], k: int, term: Term, leaf: int) -
             )
             values[t.positions] = np.broadcast_to(units, t.positions.shape)
         return axis, values
-    raise ValueError(f"factor {leaf} is no copy of this occurrence")
+    return None
 
 
 def permute(values: Array, found: Sequence[Stand], order: Index) -> Array:
