@@ -14,6 +14,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from symlint.analysis.values.lattice import Value
+from symlint.analysis.values.rows import Verdicts
+from symlint.analysis.values.valuation import valuate
 from symlint.evidence.context import Context
 from symlint.model.load import load
 from symlint.program.translate import lower
@@ -116,6 +118,25 @@ def test_values_are_so_on_random_inputs(name, tmp_path):
             base = mine[first] / factors[first] if label and first.size else 1.0
             expected = np.broadcast_to(factors * base, mine.shape)
             assert close(mine, expected), f"{v}: elements of label {label}"
+
+
+@pytest.mark.parametrize("name", list(NETS)[::4])
+def test_a_run_that_continues_another_tells_what_one_of_its_own_does(name, tmp_path):
+    """Bases may have other names, but one has one name in all tensors, whatever axes the other run wrote out."""
+    _, context, _ = judged(NETS[name], tmp_path / "model.onnx")
+    verdicts = Verdicts()
+    shapes = context.structure.program.shapes
+    for program in (context.structure.program, context.ends.generic.structure.program):
+        with np.errstate(all="ignore"):
+            valuate(program, {n: (True,) * len(shape) for n, shape in shapes.items()}, {}, verdicts)
+            alone, continued = (valuate(program, context.carried, {}, known)[0] for known in (None, verdicts))
+        there, back = {0: 0}, {0: 0}
+        for tensor, value in alone.items():
+            other = continued[tensor]
+            assert value.shape == other.shape
+            assert np.array_equal(value.scale, other.scale, equal_nan=True)
+            for a, b in zip(value.numbers.reshape(-1).tolist(), other.numbers.reshape(-1).tolist(), strict=True):
+                assert (there.setdefault(a, b), back.setdefault(b, a)) == (b, a), tensor
 
 
 @pytest.mark.parametrize("name", NETS)

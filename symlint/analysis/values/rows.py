@@ -26,7 +26,7 @@ from symlint.model.clusters import (
     strips,
 )
 from symlint.model.digest import blocks
-from symlint.model.graph import Array, Tensor
+from symlint.model.graph import Array, Shape, Tensor
 from symlint.program.steps import Program
 
 EVERY = slice(None)
@@ -58,6 +58,8 @@ class Verdicts:
         """The same -> whether none is zero or a multiple of another, where what they read is apart."""
         self.before: Run | None = None
         """The first run, which others continue."""
+        self.restless: Mapping[str, Shape] = {}
+        """States, as they are written, of which no run found in time what holds at every step: nothing is assumed."""
         self._full: dict[Hashable, bool] = {}
         self._tensors: dict[int, Tensor] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from math import prod
 
 import numpy as np
@@ -62,15 +62,20 @@ def valuate(
     known = Verdicts() if verdicts is None else verdicts
     loops = [loop for loop in program.loops if not loop.flows and loop.begun]
     states = {loop.input: np.zeros((), np.int64) for loop in loops}
-    for last in (*[False] * PASSES, True):
+    shapes = {name: _shape(program, carried, name) for name in states}
+    restless = bool(states) and known.restless == shapes
+    for last in (*[False] * (0 if restless else PASSES), True):
         forward = _Forward(program, carried, silent, known, {} if last else states)
         for step in program.steps:
             forward.take(step)
+        if last:
+            known.restless = shapes
+            break
         after = {loop.input: _classes(states[loop.input], forward.values[loop.output]) for loop in loops}
         if all(np.array_equal(after[name], states[name]) for name in after):
             break
         states = after
-    if known.before is None and not states:
+    if known.before is None and (last or not states):
         known.before = Run(program, carried, forward.values, forward.names, forward.births)
     return forward.values, forward.names
 
@@ -79,9 +84,18 @@ def _classes(before: Classes, value: Value) -> Classes:
     """The elements of a state that leaves: 0 for zero as before, equal numbers for what is equal, now and before."""
     old = np.broadcast_to(before, value.shape)
     gone = value.zero & (old == 0)
-    rows = np.stack([old.reshape(-1), value.numbers.reshape(-1), value.scale.reshape(-1)]).astype(np.float64)
-    _, told = np.unique(rows, axis=1, return_inverse=True)
+    columns = [old, value.numbers, *([value.scale] if value.slim.size > 1 else [])]
+    order = np.lexsort([c.reshape(-1) for c in reversed(columns)])
+    rows = [c.reshape(-1)[order] for c in columns]
+    told = np.zeros(len(order), np.int64)
+    told[order[1:]] = np.cumsum(reduce(np.logical_or, [row[1:] != row[:-1] for row in rows]))
     return np.where(gone, 0, told.reshape(value.shape) + 1)
+
+
+def _shape(program: Program, carried: Carried, name: str) -> Shape:
+    """The shape in which a tensor's value is written."""
+    shape = tuple(n if kept else 1 for n, kept in zip(program.shapes[name], carried[name], strict=True))
+    return shape if prod(shape) <= LIMIT else tuple(1 for _ in shape)
 
 
 class _Forward:
@@ -163,9 +177,7 @@ class _Forward:
         """The shape in which a tensor's value is written."""
         found = self.shapes.get(name)
         if found is None:
-            pairs = zip(self.program.shapes[name], self.carried[name], strict=True)
-            shape = tuple(n if kept else 1 for n, kept in pairs)
-            found = self.shapes[name] = shape if prod(shape) <= LIMIT else tuple(1 for _ in shape)
+            found = self.shapes[name] = _shape(self.program, self.carried, name)
         return found
 
     def fits(self, name: str, value: Value) -> Value:

@@ -112,6 +112,7 @@ class Factors:
         tensors = {program.weights[o.tensor] for o in self.charge}
         self._layouts: dict[tuple[object, ...], _Layout] = {}
         self._places: dict[Fraction, list[tuple[str, Stand]]] = {}
+        self._changes: list[Elements] | None = None
         self.unit = max((precision(program.model.tensors[t].dtype) for t in tensors), default=0.0)
 
     def product(self, passages: Passages, freedom: Freedom, settled: Callable[[], Structure]) -> Product | None:
@@ -156,7 +157,9 @@ class Factors:
         The same rows of weights of the same shape.
         """
         axes, leaves = self.structure.axes.of, self.structure.axes.factors.leaves
-        changes, found = list(freedom.factors(self._standing())), list[Matrix]()
+        if self._changes is None:
+            self._changes = list(freedom.factors(self._standing()))
+        changes, found = self._changes, list[Matrix]()
         for name, stand in self._found(side):
             layout = self._layout(name, stand, most)
             if not layout.even or len(layout.index[0]) < 2:
