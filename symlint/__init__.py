@@ -1,8 +1,8 @@
 """symlint: a linter for trained ONNX models.
 
-`check`, `inspect`, `profile`, `fix`, `equivariance`, `diff`, `align` and `trace` are the commands of these names as
-functions. They, what they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can be taken from
-here. They are imported when first asked for, so that ``import symlint`` costs nothing.
+`check`, `inspect`, `profile`, `fix`, `equivariance`, `diff`, `align`, `trace` and `fingerprint` are the commands of
+these names as functions. They, what they answer, and `Finding`, `Level`, `Rule`, `Settings`, `Model` and `Symmetry` can
+be taken from here. They are imported when first asked for, so that ``import symlint`` costs nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from symlint.api.calls import check as check
     from symlint.api.calls import diff as diff
     from symlint.api.calls import equivariance as equivariance
+    from symlint.api.calls import fingerprint as fingerprint
     from symlint.api.calls import fix as fix
     from symlint.api.calls import inspect as inspect
     from symlint.api.calls import profile as profile
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from symlint.comparison.alignment.align import Alignment as Alignment
     from symlint.comparison.compare import Comparison as Comparison
     from symlint.comparison.lineage.lineage import Lineage as Lineage
+    from symlint.comparison.lineage.sketch import Sketch as Sketch
     from symlint.lint.finding import Finding as Finding
     from symlint.lint.finding import Level as Level
     from symlint.lint.rule import Rule as Rule
@@ -46,6 +48,7 @@ _HOMES = {
     "align": "symlint.api.calls",
     "check": "symlint.api.calls",
     "diff": "symlint.api.calls",
+    "fingerprint": "symlint.api.calls",
     "fix": "symlint.api.calls",
     "equivariance": "symlint.api.calls",
     "inspect": "symlint.api.calls",
@@ -63,6 +66,7 @@ _HOMES = {
     "Model": "symlint.model.graph",
     "Rule": "symlint.lint.rule",
     "Settings": "symlint.lint.settings",
+    "Sketch": "symlint.comparison.lineage.sketch",
     "Symmetry": "symlint.symmetry.spaces",
     "UnreadableModel": "symlint.model.errors",
     "UsageProblem": "symlint.model.errors",

@@ -24,7 +24,9 @@ from symlint.audit.outcome import Report as Audited
 from symlint.audit.outcome import Run
 from symlint.comparison.alignment.align import Alignment, aligned
 from symlint.comparison.compare import Comparison, compare
-from symlint.comparison.lineage.lineage import Lineage, lineage
+from symlint.comparison.lineage.lineage import Lineage, lineage, weights
+from symlint.comparison.lineage.sketch import Sketch, sketched
+from symlint.comparison.lineage.storage import write
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
 from symlint.lint.settings import COMMAND, Settings
@@ -226,7 +228,7 @@ def trace(model: Source, against: Sequence[Source]) -> Lineage:
 
     Args:
         model: a path, bytes or a parsed model.
-        against: the same, and folders of models.
+        against: the same, sketches as `fingerprint` writes them, and folders of both.
 
     Raises `UsageProblem` without scipy.
     """
@@ -235,6 +237,18 @@ def trace(model: Source, against: Sequence[Source]) -> Lineage:
         names = {other.path: other.name for other in (file, *others)}
         traces = tuple(replace(one, path=names.get(one.path, one.path)) for one in found.found)
         return Lineage(file.name, traces)
+
+
+def fingerprint(model: Source, output: str | PathLike[str] | None = None) -> Sketch:
+    """The sketch of a model, with which `trace` compares others; saved where a file (``.npz``) is named.
+
+    Raises `UsageProblem` where the model is quantised, or a weight is NaN or infinite.
+    """
+    with stored(model) as (file,):
+        sketch = replace(sketched(weights(load(file.path)), file.path), path=file.name)
+    if output is not None:
+        write(sketch, Path(output))
+    return sketch
 
 
 def _words(selectors: Selectors) -> tuple[str, ...]:

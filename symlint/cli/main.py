@@ -40,6 +40,7 @@ COMMANDS = {
         "Move a network along its symmetries, as close to another as they allow.",
     ),
     "trace": ("symlint.cli.commands.lineage.trace", "Tell whether a network is derived from one of others."),
+    "fingerprint": ("symlint.cli.commands.lineage.fingerprint", "Write a sketch of a network for symlint trace."),
     "rule": ("symlint.cli.commands.show_rules", "List the rules, or print the manual page of one."),
     "config": ("symlint.cli.commands.show_config", "Show the settings in force and where each comes from."),
     "doctor": ("symlint.cli.commands.show_versions", "Show versions and installed packages of rules."),

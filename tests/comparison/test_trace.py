@@ -131,6 +131,38 @@ def test_from_python_models_may_be_bytes():
     assert found.best.score == 1
 
 
+def test_a_sketch_stands_for_a_network(tmp_path):
+    folder = tmp_path / "sketches"
+    folder.mkdir()
+    for model in (HEALTHY, DECAYED):
+        result = call("fingerprint", model, "-o", folder / f"{model.stem}.npz")
+        assert (result.exit_code, "104 units of 4 spaces" in result.stdout) == (0, True)
+    moved = teleported(changed(HEALTHY, tmp_path / "pruned.onnx", pruned), tmp_path / "moved.onnx")
+    first, second = trace(renamed(moved, tmp_path / "copy.onnx"), folder)
+    assert (first["path"], first["verdict"], first["sketched"]) == (str(folder / "healthy_cnn.npz"), "derived", True)
+    assert (second["verdict"], second["compared"]) == ("unrelated", 1)
+    same = symlint.trace(moved, [folder / "healthy_cnn.npz", HEALTHY])
+    assert [one.sketched for one in same.found] == [False, True]
+
+
+def test_what_a_symmetry_moves_has_the_same_sketch(tmp_path):
+    one = symlint.fingerprint(HEALTHY)
+    two = symlint.fingerprint(teleported(HEALTHY, tmp_path / "moved.onnx"), tmp_path / "moved.npz")
+    for mine, other in zip(one.spaces, two.spaces, strict=True):
+        for a, b in ((mine.upward, other.upward), (mine.downward, other.downward)):
+            np.testing.assert_allclose(a[np.argsort(a[:, 0])], b[np.argsort(b[:, 0])], atol=1e-4)
+
+
+def test_what_is_no_sketch_is_told_in_a_line(tmp_path):
+    assert call("fingerprint", HEALTHY, "-o", tmp_path / "a.json").exit_code == 2
+    assert call("fingerprint", HEALTHY, "-o", tmp_path / "no" / "a.npz").exit_code == 2
+    assert call("fingerprint", tmp_path / "no.onnx", "-o", tmp_path / "a.npz").exit_code == 3
+    (tmp_path / "a.npz").write_bytes(b"no archive")
+    np.savez(tmp_path / "b.npz", weights=np.zeros(3))
+    found = trace(HEALTHY, tmp_path / "a.npz", tmp_path / "b.npz", code=4)
+    assert all("no sketch" in one["problem"] for one in found)
+
+
 # A stream that is rotated with heads within, a tied embedding, a recurrence.
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", ["vit_timm", "gpt2", "lstm"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
+from symlint.comparison.lineage.sketch import Sketch, compared, sketched
+from symlint.comparison.lineage.storage import SUFFIX, read
 from symlint.comparison.lineage.trace import Trace, traced
 from symlint.comparison.matching.weights import Weights
 from symlint.evidence.context import Context
@@ -43,7 +45,7 @@ def lineage(path: str, paths: Iterable[str]) -> Lineage:
 
     Args:
         path: a model.
-        paths: models, and folders of models, in which the first itself is left out.
+        paths: models, sketches, and folders of both, in which the first itself is left out.
 
     Raises `UnreadableModel` where the first cannot be read or there is nothing to compare it with, and `UsageProblem`
     where scipy is missing or a weight of it is NaN or infinite.
@@ -56,27 +58,42 @@ def lineage(path: str, paths: Iterable[str]) -> Lineage:
     mine = weights(load(path))
     if mine.broken:
         raise UsageProblem(f"{path}: {mine.broken} holds NaN or infinity, which tells nothing (see symlint check)")
-    found = [_beside(mine, other) for other in others]
+    sketch = sketched(mine, path) if any(map(_is_sketch, others)) and not mine.quantised else None
+    found = [_beside_sketch(sketch, other) if _is_sketch(other) else _beside(mine, other) for other in others]
     return Lineage(path, tuple(sorted(found, key=lambda t: (t.score is None, -(t.score or 0.0), t.path))))
 
 
 def candidates(path: str, paths: Iterable[str]) -> Iterator[str]:
-    """The files that some paths name; in folders all models but one."""
+    """The files that some paths name; in folders all models but one, and all sketches."""
     for other in paths:
         if not Path(other).is_dir():
             if not Path(other).exists():
                 raise MissingModel(other)
             yield other
             continue
-        inside = [p for p in sorted(Path(other).rglob("*.onnx")) if p.resolve() != Path(path).resolve()]
+        files = sorted((*Path(other).rglob("*.onnx"), *Path(other).rglob(f"*{SUFFIX}")))
+        inside = [file for file in files if file.resolve() != Path(path).resolve()]
         if not inside:
-            raise MissingModel(other, "no other *.onnx in this folder")
+            raise MissingModel(other, f"no other *.onnx and no *{SUFFIX} in this folder")
         yield from map(str, inside)
 
 
 def weights(model: Model) -> Weights:
     """The weights of a network."""
     return Weights(Context(*examine(model)))
+
+
+def _is_sketch(path: str) -> bool:
+    return Path(path).suffix == SUFFIX
+
+
+def _beside_sketch(mine: Sketch | None, path: str) -> Trace:
+    if mine is None:
+        return Trace(path, sketched=True, problem="a quantised network has no sketch to compare with this one")
+    try:
+        return replace(compared(mine, read(path)), path=path)
+    except UnreadableModel as problem:
+        return Trace(path, sketched=True, problem=problem.reason)
 
 
 def _beside(mine: Weights, path: str) -> Trace:

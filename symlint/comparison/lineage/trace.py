@@ -24,6 +24,8 @@ from symlint.comparison.matching.weights import Weights
 Verdict = Literal["derived", "unclear", "unrelated", "not comparable"]
 RELATED, STRANGE = 0.5, 0.25
 """Scores from which on a network counts as derived, and below which as unrelated; between them nothing is said."""
+SKETCHED = 0.6, 0.55
+"""The same for sketches."""
 DEVIATIONS = 4.0
 """Chance reaches no further than so many standard deviations."""
 
@@ -78,9 +80,10 @@ class Trace:
         """What the score says."""
         if self.score is None:
             return "not comparable"
-        if self.score >= max(RELATED, self.chance):
+        related, strange = SKETCHED if self.sketched else (RELATED, STRANGE)
+        if self.score >= max(related, self.chance):
             return "derived"
-        return "unrelated" if self.score < max(STRANGE, self.chance) else "unclear"
+        return "unrelated" if self.score < max(strange, self.chance) else "unclear"
 
 
 def traced(model: Weights, other: Weights, path: str) -> Trace:

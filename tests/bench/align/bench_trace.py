@@ -8,7 +8,8 @@ four more learn other images. Every one of the twelve is changed: fine-tuned for
 seen, half pruned, quantised to eight bits, given a new head (of five classes, and an epoch of training), moved along
 all its symmetries, and several of these at once: pruned, given a new head, trained, moved, renamed, reordered. Related
 pairs are each of these and its own origin; unrelated ones are each and the origin of the next seed, which was trained
-on the same data, and each and the network of the other images. Networks are kept in FOLDER.
+on the same data, and each and the network of the other images. All of it twice: with files, and
+with sketches of the origins. Networks are kept in FOLDER.
 """
 
 # ruff: noqa: T201  (a script talks)
@@ -27,6 +28,8 @@ from trace_networks import ARCHITECTURES, copied, digits, exported, pruned, quan
 import symlint
 
 SEEDS = 3
+Scores = dict[tuple[str, str], list[float]]
+"""Of relatives by architecture and change, of others by what they have learned and architecture."""
 
 
 def moved(path: Path, out: Path, seed: int) -> Path:
@@ -62,23 +65,7 @@ def made(folder: Path) -> None:
             draft.rename(base)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    folder.mkdir(exist_ok=True)
-    torch.set_num_threads(1)
-    made(folder)
-    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    start = time.process_time()
-    for kind in ARCHITECTURES:
-        for seed in range(SEEDS):
-            for path in sorted(folder.glob(f"{kind}-{seed}.*.onnx")):
-                change = path.name.split(".")[1]
-                for word, name in (("related", seed), ("same data", (seed + 1) % SEEDS), ("other data", "other")):
-                    found = symlint.trace(path, [folder / f"{kind}-{name}.onnx"]).found[0]
-                    where = (kind, change) if word == "related" else (word, kind)
-                    scores[where].append(found.score or 0.0)
-                    print(f"{kind:12s}{change:9s}{word:12s}{scores[where][-1]:7.3f}", flush=True)
-    print(f"{sum(map(len, scores.values()))} pairs, {time.process_time() - start:.0f} s of processor time")
+def told(scores: Scores) -> None:
     for (row, column), values in scores.items():
         print(f"{row:12s} {column:12s} {len(values):3d} pairs: {min(values):.3f} to {max(values):.3f}")
     strange = [v for (row, _), values in scores.items() if row in ("same data", "other data") for v in values]
@@ -86,6 +73,35 @@ def main() -> None:
     wins = sum((a > b) + 0.5 * (a == b) for a in related for b in strange)
     print(f"{len(related)} related, least {min(related):.3f}; {len(strange)} unrelated, most {max(strange):.3f}")
     print(f"AUC {wins / len(related) / len(strange):.4f}")
+
+
+def scored(folder: Path, suffix: str, kind: str, seed: int, scores: Scores) -> None:
+    """The scores of all changes of a network beside their origin, and beside two networks that have another one."""
+    for path in sorted(folder.glob(f"{kind}-{seed}.*.onnx")):
+        change = path.name.split(".")[1]
+        if suffix == "npz" and change == "int8":  # of which there are no sketches
+            continue
+        for word, name in (("related", seed), ("same data", (seed + 1) % SEEDS), ("other data", "other")):
+            found = symlint.trace(path, [folder / f"{kind}-{name}.{suffix}"]).best
+            scores[(kind, change) if word == "related" else (word, kind)].append(found.score or 0.0)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
+    made(folder)
+    for path in folder.glob("*.onnx"):
+        if path.name.count(".") == 1:
+            symlint.fingerprint(path, path.with_suffix(".npz"))
+    for suffix in ("onnx", "npz"):
+        scores: Scores = defaultdict(list)
+        start = time.process_time()
+        for kind in ARCHITECTURES:
+            for seed in range(SEEDS):
+                scored(folder, suffix, kind, seed, scores)
+        print(f"*.{suffix}: {sum(map(len, scores.values()))} pairs, {time.process_time() - start:.0f} s on one core")
+        told(scores)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from symlint.model.errors import UnreadableModel, exit_code
     required=True,
     type=click.Path(),
     metavar="FILES|FOLDER",
-    help="The networks that MODEL may come from; what a pattern of the shell adds behind it counts as well.",
+    help="The networks that MODEL may come from, or sketches of them; what a pattern of the shell adds counts as well.",
 )
 @click.option("-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True)
 @color_option
