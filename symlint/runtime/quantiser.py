@@ -30,7 +30,7 @@ from symlint.runtime.runner import Loaded, Runner
 BITS = {"int8": 8, "int4": 4}
 BLOCK = 32
 """Weights that share a step of int4."""
-SETS = 2
+SETS = 6
 """Sets of inputs, apart from those of the calibration, on each of which a gauge has to be better."""
 LIMIT = 300
 """Seconds that one quantisation may take."""

@@ -34,6 +34,9 @@ SIGMA, MATRIX_SIGMA = 0.01, 0.05
 STRENGTHS = (0.06, 0.1, 0.15)
 NEAR = 0.05
 """How near to its threshold, relative to the strength, something may be that has not got to zero yet."""
+TINY = 1e-9
+SWEEP = tuple(0.04 * 1.1**k for k in range(20))
+"""Strengths among which the baselines have their choice."""
 INPUTS, OUTPUTS, EXAMPLES, STEPS = 20, 12, 80, 8_000
 LINEAR = f"linear (float[n, {INPUTS}] x) => (float[n, {OUTPUTS}] y) {{ y = MatMul(x, W) }}"
 CHAIN = f"chain (float[n, {INPUTS}] x) => (float[n, {OUTPUTS}] y) {{ h = MatMul(x, W) y = MatMul(h, T) }}"
@@ -129,6 +132,10 @@ class Constraint:
     """Of a weight on the surface, what is constrained."""
     told: Callable[[Array, Array], int]
     """The same as symlint tells it of the file with that weight."""
+    nearest: Callable[[Tensor, int], Tensor]
+    """The weight nearest to one of which so much is constrained."""
+    held: Callable[[Tensor, Tensor], Tensor]
+    """The weight nearest to one that is on the surface which another is on."""
 
 
 def _shorter(rows: Tensor, by: float) -> Tensor:
@@ -151,6 +158,19 @@ def _fused(w: Tensor, by: float) -> Tensor:
     made[0] += change
     made[1] -= change
     return made
+
+
+def _fewer(w: Tensor, count: int) -> Tensor:
+    return w * (w.norm(dim=0).argsort().argsort() >= count)
+
+
+def _lower(w: Tensor, count: int) -> Tensor:
+    u, s, v = torch.linalg.svd(w, full_matrices=False)
+    return (u * s * (torch.arange(len(s)) < len(s) - count)) @ v
+
+
+def _equal(w: Tensor, count: int) -> Tensor:
+    return _fused(w, 1e9) if count else w
 
 
 def _findings(file: onnx.ModelProto, code: str) -> list[Finding]:
@@ -184,6 +204,8 @@ CONSTRAINTS = (
         lambda w: float(w.norm(dim=0).sum()),
         lambda w: int((np.abs(w).max(0) == 0).sum()),
         _ignored,
+        _fewer,
+        lambda w, on: w * (on.abs().amax(0) > TINY),
     ),
     Constraint(
         "ranks that are lost (SYM301), low_rank",
@@ -192,6 +214,8 @@ CONSTRAINTS = (
         lambda w: float(torch.linalg.svdvals(w).sum()),
         lambda w: OUTPUTS - int(np.linalg.matrix_rank(w, tol=1e-9)),
         _lost_rank,
+        _lower,
+        lambda w, on: _lower(w, OUTPUTS - int(torch.linalg.matrix_rank(on, atol=TINY))),
     ),
     Constraint(
         "units that are equal (SYM201), tied",
@@ -200,6 +224,8 @@ CONSTRAINTS = (
         lambda w: float((w[0] - w[1]).norm() / 2**0.5),
         lambda w: int(np.array_equal(w[0], w[1]) or bool(np.abs(w[0] - w[1]).max() < 1e-9)),
         _alike,
+        _equal,
+        lambda w, on: _equal(w, int((on[0] - on[1]).abs().max() < TINY)),
     ),
 )
 
@@ -209,7 +235,7 @@ def constrained(seeds: int, strengths: tuple[float, ...]) -> list[Series]:
     series: list[Series] = []
     turn = orthogonal(1, OUTPUTS, first=1300)[0].numpy()
     for constraint in CONSTRAINTS:
-        exact, told, ratios, outside = (np.zeros((len(strengths), seeds)) for _ in range(4))
+        exact, told, ratios, outside, beside = (np.zeros((len(strengths), seeds)) for _ in range(5))
         for seed in range(seeds):
             x, y = _data(seed)
             for k, strength in enumerate(strengths):
@@ -220,6 +246,7 @@ def constrained(seeds: int, strengths: tuple[float, ...]) -> list[Series]:
                     for side in (1 - NEAR, 1 + NEAR)
                 )
                 outside[k, seed] = float(not low <= told[k, seed] <= high)
+                beside[k, seed] = _beside(x, y, constraint, found)
                 ratios[k, seed] = _objective(found, x, y, constraint, strength)
                 ratios[k, seed] /= _objective(least, x, y, constraint, strength)
         expected = np.median(exact, axis=1).tolist()
@@ -232,6 +259,10 @@ def constrained(seeds: int, strengths: tuple[float, ...]) -> list[Series]:
             Series(
                 f"objective over the least, {constraint.name.rpartition(' ')[2]}",
                 *("value", "strength", [*strengths], [1.0] * len(strengths), ratios.tolist()),
+            ),
+            Series(
+                f"loss over that of lasso and projection, {constraint.name.rpartition(' ')[2]}",
+                *("value", "strength", [*strengths], [1.0] * len(strengths), beside.tolist()),
             ),
         ]
     return series
@@ -259,6 +290,28 @@ def _proximal(x: Tensor, y: Tensor, constraint: Constraint, strength: float) -> 
     w = torch.zeros(OUTPUTS, INPUTS)
     for _ in range(500):
         w = constraint.shrunk(w - (x @ w.T - y).T @ x / len(x), strength)
+    return w
+
+
+def _beside(x: Tensor, y: Tensor, constraint: Constraint, found: Tensor) -> float:
+    """The loss of a weight over the best of baselines of which as much is constrained, all fitted on their surfaces.
+
+    The baselines are the minima of the proximal method at a sweep of strengths, and projected gradient descent.
+    """
+    count = constraint.count(constraint.held(found, found).numpy())
+    sparse = [constraint.nearest(torch.zeros_like(found), count)]
+    for _ in range(300):
+        sparse[0] = constraint.nearest(sparse[0] - (x @ sparse[0].T - y).T @ x / len(x), count)
+    sparse += [w for s in SWEEP if constraint.count((w := _proximal(x, y, constraint, s)).numpy()) == count]
+    best = min(float(_error(_fitted(w, x, y, constraint), x, y)) for w in sparse)
+    return float(_error(_fitted(found, x, y, constraint), x, y)) / best
+
+
+def _fitted(w: Tensor, x: Tensor, y: Tensor, constraint: Constraint) -> Tensor:
+    """The least loss on the surface that a weight is on."""
+    on = constraint.held(w, w)
+    for _ in range(300):
+        w = constraint.held(w - (x @ w.T - y).T @ x / len(x), on)
     return w
 
 
