@@ -72,7 +72,7 @@ def starts(model: Model, feeds: Feeds) -> Iterator[Feeds]:
     for single, new in ((set[int](), after - past), (tokens, 1), (tokens | (free & batch), 1)):
         for cache, total in ((empty, new), (zeros, new + past)):
             small = {n: _one(x, model.shapes[n], single) for n, x in {**feeds, **zeros, **cache}.items()}
-            yield _begun(small, total)
+            yield _begun(small, total, used=cache is zeros)
 
 
 def batched(model: Model, feeds: Feeds, count: int) -> Feeds | None:
@@ -114,13 +114,15 @@ def rolled_out(
             feeds = _following(feeds, {name: outputs[output] for name, output in inputs.items()})
 
 
-def _begun(feeds: Feeds, total: int) -> Feeds:
-    """Inputs with masks over so many tokens, and positions that count up to the last."""
+def _begun(feeds: Feeds, total: int, *, used: bool) -> Feeds:
+    """Inputs with masks over so many tokens, positions that count up to the last, and whether a cache is `used`."""
     made: dict[str, Array] = {}
     for name, x in feeds.items():
         if _masks(name) and x.ndim:
             wide = np.take(x, np.minimum(np.arange(total), x.shape[-1] - 1), axis=-1)
             made[name] = wide if x.dtype.kind == "f" else np.ones_like(wide)  # all that came before is seen
+        elif _chooses(name, x):
+            made[name] = np.full_like(x, used)
         elif _counts(name, x) and x.ndim:
             made[name] = np.broadcast_to(np.arange(total - x.shape[-1], total), x.shape).astype(x.dtype)
         else:
@@ -137,6 +139,8 @@ def _following(feeds: Feeds, states: Feeds) -> Feeds:
     for name, x in feeds.items():
         if grown and _masks(name) and x.ndim:
             made[name] = np.concatenate([x, x[..., -1:].repeat(grown, axis=-1)], axis=-1)
+        elif _chooses(name, x):
+            made[name] = np.ones_like(x)
         elif grown and _counts(name, x):
             made[name] = x + np.asarray(grown, x.dtype)
         else:
@@ -146,6 +150,11 @@ def _following(feeds: Feeds, states: Feeds) -> Feeds:
 
 def _masks(name: str) -> bool:
     return "mask" in words(name)
+
+
+def _chooses(name: str, values: Array) -> bool:
+    """Whether an input says that a decoder with and without a cache in one file is to read it: ``use_cache_branch``."""
+    return values.dtype.kind == "b" and {"use", "cache"} <= set(words(name))
 
 
 def _counts(name: str, values: Array) -> bool:

@@ -30,6 +30,15 @@ def test_a_cache_is_empty_at_first_then_zero():
     assert (empty["position_ids"].tolist(), zero["position_ids"].tolist()) == ([[0], [0]], [[5], [5]])
 
 
+def test_a_decoder_reads_its_cache_from_the_second_step_on():
+    seen.clear()
+    model = SimpleNamespace(**{**vars(MODEL), "shapes": {**SHAPES, "use_cache_branch": (1,)}})
+    first, zero, *_ = starts(model, {**FEEDS, "use_cache_branch": np.array([True])})
+    list(rolled_out(step, ["y", "present"], first, Rollout((("past", "present"),), 3)))
+    assert [f["use_cache_branch"].tolist() for f in seen] == [[False], [True], [True]]
+    assert zero["use_cache_branch"].tolist() == [True]
+
+
 def test_then_one_token_and_one_sequence_is_tried():
     *_, last = starts(MODEL, FEEDS)
     assert {name: x.shape[0] for name, x in last.items()} == dict.fromkeys(FEEDS, 1)
