@@ -159,6 +159,17 @@ MENDED: tuple[Mended, ...] = (
         '["flat", 5175, "float32", 23, [], [["call Dropout", 56089]]]',
     ),
     Mended(
+        "what readers do not see, by their rounding",
+        "every gauge",
+        '["tokens", 12312, "float16", 17, ["transposed"], [["experts", 39174]]]',
+    ),
+    Mended(
+        "what readers see little of, by their rounding",
+        "every gauge",
+        '["signal", 5, "float32", 17, ["bias to conv", "decomposed", "noise", "transposed", "two outputs"], '
+        '[["regrouped", 5], ["perceptron", 5]]]',
+    ),
+    Mended(
         "constants that a table of rotations turns",
         "sound",
         '["steps", 56242, "float32", 23, [], [["call RotaryEmbedding", 57475]]]',

@@ -243,7 +243,8 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
                 size = weights.held(action.translation, logits)
                 moves += list(factors(action.translation, weights.numbers, -size)) if size.any() else ()
             elif isinstance(action, UnseenChange) and action.weight in names:
-                found = action.changes(structure, -weights.get(action.weight), weights.get)
+                rounding = ROUNDING * precision(weights.now(action.weight).tensor.dtype)
+                found = action.changes(structure, -weights.get(action.weight), weights.get, rounding)
                 moves += [(name, (part,)) for name, part in found]
         # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.
         if all(np.isfinite(part).all() for _, parts in moves for part in parts):

@@ -158,9 +158,11 @@ class UnseenChange(Action):
         ends = {way.weight for translation in self.freed for way in translation.absorbers}
         return super().tensors(bearers, stored).union(*(stored[name] for name in ends))
 
-    def changes(self, structure: Structure, change: Array, read: Callable[[str], Array]) -> Iterator[tuple[str, Array]]:
-        """What of a change of the weight is not seen, and what takes back what it makes of biases."""
-        part = self.hidden(structure, change, read)
+    def changes(
+        self, structure: Structure, change: Array, read: Callable[[str], Array], rounding: float = 0.0
+    ) -> Iterator[tuple[str, Array]]:
+        """What of a change of the weight is not seen but by `rounding`, and what takes back what it makes of biases."""
+        part = self.hidden(structure, change, read, rounding)
         yield self.weight, part
         program = structure.program
         stored = program.weights[self.weight]
@@ -174,8 +176,11 @@ class UnseenChange(Action):
                 if name != translation.weight:
                     yield name, after - before
 
-    def hidden(self, structure: Structure, change: Array, read: Callable[[str], Array]) -> Array:
-        """The part of any change of the weight that the other side does not see."""
+    def hidden(self, structure: Structure, change: Array, read: Callable[[str], Array], rounding: float = 0.0) -> Array:
+        """The part of any change of the weight that the other side does not see.
+
+        That is all of it along a line of which no more than a share of `rounding` is seen, of the most that can be.
+        """
         size = structure.axes.factors.size
         read = self._without(structure, read)
         sizes, n = [size(c) for c in self.copies], size(self.leaf)
@@ -193,10 +198,23 @@ class UnseenChange(Action):
                 part = rows[owner == copy] / (largest or 1.0)
                 gram[copy] += part.T @ part
         length, basis = np.linalg.eigh(gram)
-        kept = (length <= NOTHING * length.max(axis=-1, keepdims=True)).astype(float)
-        apart = np.einsum("cik,ck,cjk->cij", basis, kept, basis).reshape(*sizes, n, n)
+        most = length.max(axis=-1, keepdims=True)
+        kept = (length <= NOTHING * most).astype(float)
         stood, powers = self._met(structure, self.weight, self.charge), self.powers(self.weight)
-        return transform(self._masked(structure, change), stood, apart, powers)
+        whole = self._masked(structure, change)
+
+        def turned(values: Array, along: Array) -> Array:
+            matrix = np.einsum("cik,ck,cjk->cij", basis, along, basis).reshape(*sizes, n, n)
+            return transform(values, stood, matrix, powers)
+
+        part = turned(whole, kept)
+        if not rounding:
+            return part
+        # Where the other side sees some directions little, rounding turns what it does not see towards them.
+        sight = turned(whole, np.sqrt(np.maximum(length, 0.0) / np.where(most > 0, most, 1.0)))
+        summed = np.ones((*sizes, n, n))
+        seen, there = (transform(x**2, stood, summed, powers) for x in (sight, whole))
+        return np.where(seen <= rounding**2 * there, whole, part)
 
     def _without(self, structure: Structure, read: Callable[[str], Array]) -> Callable[[str], Array]:
         """The weights after those changes that take what is gone to zero."""
