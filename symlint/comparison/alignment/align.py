@@ -27,6 +27,12 @@ from symlint.runtime.verify import Trial, same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import Moved
 
+KIN = 0.5
+"""Networks nearer than this in the canonical gauge, as a share of how far apart strangers are, are one, changed a little.
+
+Of others the least distance is a poor place: a scale that is fitted to what two units do not share shrinks one against
+the other, and an average of the two computes neither. The gauge of the first network is kept.
+"""
 UNSOLVED, REFUTED = 4, 5
 """Exit codes: too little was matched; what was moved was not proven to compute the same."""
 
@@ -126,7 +132,8 @@ def align(first: Model, second: Model) -> Alignment:
     search.inwards()
     search.refine()
     _move(pair, [*away, *search.moves], home)
-    approach(pair)
+    if _distance(bare).spread < KIN:
+        approach(pair)
     after = _distance(pair)
     if not after.absolute < before.absolute:
         pair, after = start, before

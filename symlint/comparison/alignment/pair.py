@@ -42,13 +42,17 @@ class Pair:
 
     @cached_property
     def weigh(self) -> Mapping[str, float]:
-        """Stored tensor -> one over the mean square of its elements: so much a square of it counts."""
+        """Stored tensor -> so much a square of one of its elements counts.
+
+        Every matrix counts alike in all, whatever its size, and a vector as one of as many rows: in the canonical gauge
+        what writes a unit and what reads it are as large, and by the number of elements the widest would decide.
+        """
         made = {}
         for stored, name in self.uses.items():
-            squares = [
-                float(np.mean(np.square(side.get(name), dtype=np.float64))) for side in (self.target, self.current)
-            ]
-            made[stored] = 1.0 / (sum(squares) / 2) if sum(squares) else 0.0
+            sides = [side.get(name) for side in (self.target, self.current)]
+            square = sum(float(np.sum(np.square(side, dtype=np.float64))) for side in sides) / 2
+            rows = sides[0].size if max(sides[0].shape, default=1) == sides[0].size else 1
+            made[stored] = 1.0 / (square * rows) if square else 0.0
         return made
 
     def apart(self, only: Collection[str] | None = None) -> float:
