@@ -27,8 +27,9 @@ from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
 from symlint.symmetry.translation.null import direction
 
-ROUNDS = 12
-"""Rounds of balancing, after which those that still move each other are left."""
+ROUNDS, WORK = (12, 400), 1 << 29
+"""Rounds of balancing, after which those that still move each other are left: more than the least as long as they visit
+less than this many elements in all."""
 PASSES = 6
 CLOSE, STILL = 1e-9, 1e-10
 TINY = 1e-30
@@ -48,7 +49,8 @@ def canonise(weights: Weights, *, bare: bool = False) -> list[Move]:
     gained = [a for a in free if _gains(structure, a)]
     balanced = [a for a in two_sided(structure) if a in free and a not in gained]
     alone = [a for a in free if a not in gained and a not in balanced]
-    for _ in range(ROUNDS):
+    size = sum(tensor.size for tensor in structure.program.model.tensors.values())
+    for _ in range(min(max(WORK // max(size, 1), ROUNDS[0]), ROUNDS[1])):
         made = [move for a in gained for move in _to_one(weights, a)]
         done += [move for a in structure.actions.values() if isinstance(a, SignFlip) for move in _positive(weights, a)]
         made += [move for a in alone for move in _to_length_one(weights, a)]

@@ -188,7 +188,9 @@ class _Matcher:
                 names = self._names(x, y)
                 if not sure and near < ALIKE and not (support and names > ALIKE) and support < len(x.dims):
                     continue
-                told = (round(value, 1) if value > ALIKE else 0.0 for value in (near, names))
+                told = tuple(round(value, 1) if value > ALIKE else 0.0 for value in (near, names))
+                # Of so few elements some are alike by chance: name and place tell more.
+                told = (told[1], x.lies_as(y), told[0]) if x.size < CHANCE**2 else told
                 score = (support, *told, -abs(i - j))
                 if best is None or score > best:
                     best, chosen = score, y
