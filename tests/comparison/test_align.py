@@ -17,6 +17,7 @@ from written import written
 
 import symlint
 from symlint.cli.main import cli
+from symlint.comparison.alignment.fits import parities
 from symlint.runtime.verify import Trial
 
 HEALTHY = ROOT / "fixtures" / "healthy_cnn.onnx"
@@ -56,9 +57,10 @@ def test_a_moved_network_comes_back_and_is_proven(tmp_path):
 
 
 # A residual stream that is rotated with heads within, a norm over groups, rank below width, two-sided signs, a bent
-# shift, a recurrence and scales of batch normalisations.
+# shift, a recurrence, scales of batch normalisations and many signs of one stream.
 NETWORKS = (
     "vit_timm", "gpt2", "lora_linear", "mlp_tanh", "lstm", "mlp_batchnorm.raw", "convnext_v2", "densenet.raw",
+    "olmo2_mha",
 )  # fmt: skip
 
 
@@ -90,6 +92,35 @@ def test_another_network_comes_nearer_and_stays_itself(tmp_path):
     before, after = (found["distance"][when]["relative"] for when in ("before", "after"))
     assert after < before
     assert call("verify", decayed, out).exit_code == 0
+
+
+def _stranger(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A ReLU network with scales of its own: how large what writes each unit is, beside what reads it."""
+    rng = np.random.default_rng(seed)
+    scale = np.exp(rng.normal(size=16))
+    into, out = rng.normal(size=(32, 16)) * scale, rng.normal(size=(16, 8)) / scale[:, None]
+    text = "h = MatMul(x, a) u = Relu(h) y = MatMul(u, b)"
+    written(path, text, {"a": into, "b": out}, x=(None, 32))
+    return into, out
+
+
+def test_two_trainings_keep_the_gauge_of_the_first(tmp_path):
+    paths = [tmp_path / f"{k}.onnx" for k in range(2)]
+    (into, out), _ = map(_stranger, paths, range(2))
+    ratio = np.linalg.norm(into, axis=0) / np.linalg.norm(out, axis=1)
+    align(*paths, "-o", tmp_path / "out.onnx")
+    a, b = weights(tmp_path / "out.onnx").values()
+    np.testing.assert_allclose(np.linalg.norm(a, axis=0) / np.linalg.norm(b, axis=1), ratio, rtol=1e-4)
+
+
+def test_many_signs_are_those_that_the_largest_products_agree_on():
+    rng = np.random.default_rng(0)
+    patterns = [tuple(map(bool, row)) for row in rng.integers(0, 2, (20, 9))]
+    flips = rng.integers(0, 2, (9, 6)).astype(bool)
+    wrong = {p: np.logical_xor.reduce(flips[list(p)], axis=0) if any(p) else np.zeros(6, bool) for p in patterns}
+    found = parities({p: np.where(wrong[p], -1.0, 1.0) for p in patterns})
+    for p in patterns:
+        np.testing.assert_array_equal(np.logical_xor.reduce(found[list(p)], axis=0), wrong[p])
 
 
 def test_networks_of_two_kinds_are_not_aligned(tmp_path):

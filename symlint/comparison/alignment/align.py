@@ -28,7 +28,7 @@ from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import Moved
 
 KIN = 0.5
-"""Networks nearer than this in the canonical gauge, as a share of how far apart strangers are, are one, changed a little.
+"""Networks nearer in the canonical gauge than this share of how far strangers are apart are one, changed a little.
 
 Of others the least distance is a poor place: a scale that is fitted to what two units do not share shrinks one against
 the other, and an average of the two computes neither. The gauge of the first network is kept.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -18,7 +18,7 @@ from symlint.symmetry.motion.elements import across_ones
 from symlint.symmetry.structure import Action
 
 MANY = 5
-"""Signs of one space of which all choices are tried."""
+"""Signs of one space of which all choices are tried; of more the largest products are made positive."""
 
 
 def assignment(scores: Array) -> Array:
@@ -97,6 +97,33 @@ def signed(evidence: Evidence, signs: Sequence[SignFlip], settled: Settled) -> d
             found = piece.weight * np.sum(piece.one * piece.two, axis=1)
             tables[odd] = tables.get(odd, np.zeros(form)) + found.reshape(form)
     return tables
+
+
+def parities(tables: Mapping[tuple[bool, ...], Array]) -> Array:
+    """Which signs to flip, (signs, ...), so that the largest products are positive, as many as agree with each other.
+
+    Every product is an equation over GF(2) in the signs that change it; of equations that contradict larger ones there
+    is no solution, and they are left. What no equation tells stays as it is.
+    """
+    count = len(next(iter(tables)))
+    form = next(iter(tables.values())).shape
+    masks = [sum(1 << k for k, there in enumerate(odd) if there) for odd in tables]
+    values = np.stack([table.reshape(-1) for table in tables.values()])
+    made = np.zeros((count, values.shape[1]), bool)
+    for unit, column in enumerate(values.T):
+        led: dict[int, tuple[int, bool]] = {}
+        for k in np.argsort(-np.abs(column), kind="stable"):
+            mask, wrong = masks[k], bool(column[k] < 0)
+            while mask and (lead := mask.bit_length() - 1) in led:
+                mask, wrong = mask ^ led[lead][0], wrong ^ led[lead][1]
+            if mask and column[k]:
+                led[mask.bit_length() - 1] = mask, wrong
+        flips = 0
+        for lead in sorted(led):
+            mask, wrong = led[lead]
+            flips |= (wrong ^ bool((mask & flips).bit_count() % 2)) << lead
+        made[:, unit] = [flips >> k & 1 for k in range(count)]
+    return made.reshape(count, *form)
 
 
 def fitted(evidence: Evidence, action: Action, settled: Settled, signs: Sequence[SignFlip]) -> Iterator[Move]:

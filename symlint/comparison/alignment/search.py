@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from symlint.comparison.alignment.evidence import Evidence, Piece, Settled, sizes_of
-from symlint.comparison.alignment.fits import MANY, assignment, fitted, likeness, rotated, signed
+from symlint.comparison.alignment.fits import MANY, assignment, fitted, likeness, parities, rotated, signed
 from symlint.comparison.alignment.moves import Move
 from symlint.comparison.alignment.pair import Pair
 from symlint.model.graph import Array
@@ -253,8 +253,11 @@ class Search:
         """The best signs of units, those of a space together; they may have a gauge of their own within."""
         form, outside = action.shape(self.pair.structure), self._outside(action, inner)
         signs = self.spaces.signs(action)
-        signs = signs if len(signs) <= MANY else [action]
         tables = signed(self.evidence, signs, outside)
+        if len(signs) > MANY:
+            chosen = parities(tables) if tables else np.zeros((len(signs), *form), bool)
+            yield from _flips(signs, chosen)
+            return
         best, chosen = np.full(form, -np.inf), np.zeros((len(signs), *form), bool)
         for flips in _choices(signs):
             total, names = np.zeros(form), {sign.id for sign in flips}
@@ -268,9 +271,7 @@ class Search:
             best = np.where(better, total, best)
             for k, sign in enumerate(signs):
                 chosen[k] = np.where(better, sign.id in names, chosen[k])
-        for sign, flipped in zip(signs, chosen, strict=True):
-            if flipped.any():
-                yield Move(sign, np.where(flipped, -1.0, 1.0))
+        yield from _flips(signs, chosen)
 
     def _within(
         self, action: Action, leaf: int, other: Action, outside: Settled, flipped: Collection[SignFlip] = ()
@@ -304,6 +305,12 @@ class Search:
 
         made = _Pairs(other, pieces, signs, apart).scores()
         return np.asarray(made.sum(axis=1))
+
+
+def _flips(signs: Sequence[SignFlip], chosen: Array) -> Iterator[Move]:
+    for sign, flipped in zip(signs, chosen, strict=True):
+        if flipped.any():
+            yield Move(sign, np.where(flipped, -1.0, 1.0))
 
 
 def _choices(signs: Sequence[SignFlip]) -> Iterator[tuple[SignFlip, ...]]:
