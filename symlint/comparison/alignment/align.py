@@ -128,11 +128,9 @@ def align(first: Model, second: Model) -> Alignment:
     start, before = pair.again(), _distance(pair)
     bare = pair.again()
     home, away = canonise(bare.target, bare=True), canonise(bare.current, bare=True)
-    search = Search(bare)
-    search.inwards()
-    search.refine()
+    search, kin = _searched(bare)
     _move(pair, [*away, *search.moves], home)
-    if _distance(bare).spread < KIN:
+    if kin:
         approach(pair)
     after = _distance(pair)
     if not after.absolute < before.absolute:
@@ -151,6 +149,19 @@ def align(first: Model, second: Model) -> Alignment:
         tuple(action.id for action in search.left),
     )
     return replace(found, pair=pair)
+
+
+def _searched(bare: Pair) -> tuple[Search, bool]:
+    """Which units of a pair in the canonical gauge are which, and whether the two are one network."""
+    apart = bare.again(even=True)
+    for pair in (bare, apart):
+        search = Search(pair)
+        search.inwards()
+        search.refine()
+        kin = _distance(pair).spread < KIN
+        if kin:
+            break
+    return search, kin
 
 
 def _move(pair: Pair, moves: Sequence[Move], home: Sequence[Move]) -> None:

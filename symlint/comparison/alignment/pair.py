@@ -29,6 +29,8 @@ class Pair:
     """Those of the second."""
     known: frozenset[str]
     """The stored tensors that have a counterpart."""
+    even: bool = False
+    """Whether every matrix counts alike, and not every element: what two trainings share is no element of one."""
 
     @cached_property
     def uses(self) -> Mapping[str, str]:
@@ -44,15 +46,17 @@ class Pair:
     def weigh(self) -> Mapping[str, float]:
         """Stored tensor -> so much a square of one of its elements counts.
 
-        Every matrix counts alike in all, whatever its size, and a vector as one of as many rows: in the canonical gauge
-        what writes a unit and what reads it are as large, and by the number of elements the widest would decide.
+        In units of the mean square of its elements, so that each says as much; `even` in those of the whole square, so
+        that the widest matrix does not decide, with a vector as one of as many rows.
         """
         made = {}
         for stored, name in self.uses.items():
             sides = [side.get(name) for side in (self.target, self.current)]
-            square = sum(float(np.sum(np.square(side, dtype=np.float64))) for side in sides) / 2
-            rows = sides[0].size if max(sides[0].shape, default=1) == sides[0].size else 1
-            made[stored] = 1.0 / (square * rows) if square else 0.0
+            square = sum(float(np.mean(np.square(side, dtype=np.float64))) for side in sides) / 2
+            count = sides[0].size
+            if self.even and max(sides[0].shape, default=1) == count:
+                count *= count
+            made[stored] = 1.0 / (square * (count if self.even else 1)) if square else 0.0
         return made
 
     def apart(self, only: Collection[str] | None = None) -> float:
@@ -84,12 +88,12 @@ class Pair:
         for stored, name in self.uses.items():
             yield stored, float(np.linalg.norm(self._difference(stored))), float(np.linalg.norm(self.target.get(name)))
 
-    def again(self) -> Pair:
+    def again(self, *, even: bool = False) -> Pair:
         """The same pair where it is, to be moved elsewhere."""
         sides = [Weights(self.structure, side.start) for side in (self.target, self.current)]
         for mine, side in zip(sides, (self.target, self.current), strict=True):
             mine.now = dict(side.now)
-        return Pair(self.structure, sides[0], sides[1], self.known)
+        return Pair(self.structure, sides[0], sides[1], self.known, even)
 
 
 def paired(matching: Matching) -> Pair:
