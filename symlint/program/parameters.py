@@ -91,11 +91,15 @@ FAR = -1000.0
 """A score that a softmax does not see beside others."""
 LOWEST = {"float16": -65504.0, "bfloat16": -3.38e38, "float32": -3.40e38, "float64": -1.79e308}
 """The number types of masks, and their lowest numbers."""
+LARGE = 1 << 14
+"""Elements from which on a digest, which others read too, is cheaper than another reading."""
 
 
 def mask(model: Model, tensor: Tensor) -> bool:
     """Whether a floating tensor is a mask: it holds the lowest number of its type, or 0 and one number far below."""
-    if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in LOWEST or model.digests.of(tensor).most < -FAR:
+    if not 1 < tensor.size <= 1 << 24 or tensor.dtype not in LOWEST:
+        return False
+    if tensor.size > LARGE and model.digests.of(tensor).most < -FAR:
         return False
     values = tensor.read().reshape(-1)
     least = float(values[:: max(1, values.size // 4096)].min())
