@@ -13,6 +13,7 @@ from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.actions.scaling import Rescaling, Scaling, TensorRescaling, UnitRescaling
 from symlint.symmetry.actions.translation import Shift
+from symlint.symmetry.charges.offsets import Offset
 
 __all__ = ["Action", "Structure"]
 
@@ -44,8 +45,16 @@ class Structure:
     @cached_property
     def unsettled(self) -> frozenset[str]:
         """The tensors between a bias and a constant that it takes along: only the sum says what their units are."""
-        offsets = (o for a in self.actions.values() if isinstance(a, Scaling) for o in a.offsets)
-        return frozenset(name for o in offsets for back in o.way.steps for name in back.step.results)
+        return frozenset(name for o in self._offsets for back in o.way.steps for name in back.step.results)
+
+    @cached_property
+    def compensated(self) -> frozenset[str]:
+        """The sums with a constant that a bias takes along, so that it is no more than a bias itself."""
+        return frozenset(offset.step.out for offset in self._offsets)
+
+    @cached_property
+    def _offsets(self) -> tuple[Offset, ...]:
+        return tuple(o for a in self.actions.values() if isinstance(a, Scaling) for o in a.offsets)
 
     @cached_property
     def rotations(self) -> tuple[Rotation, ...]:

@@ -30,6 +30,7 @@ OWN = sorted(FIXTURES.glob("*.onnx"))
 ZOO = [  # one of each kind of architecture: convolutions, normalisations, attention, rotary planes, experts, recurrence
     *("resnet18", "densenet", "mobilenet_v2", "gpt2", "bert", "llama", "mixtral", "lstm", "gated_reglu", "deep_linear"),
     *("resnest", "stylegan_synthesis", "llama.int4_blocks"),  # split attention, computed constants, blocks
+    *("hubert", "pit.dynamo", "pvt_v2", "swin_torchvision"),  # means over groups and over parts, gains between norms
 ]
 CLOSE = 3e-3
 """What float32 weights in a gauge of condition number 1,000 leave of a number."""

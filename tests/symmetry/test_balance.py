@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import SHARED
+from numpy.testing import assert_allclose
 
 from symlint.model.errors import UnreadableModel
 from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.verify import _Verification, same_function
+from symlint.symmetry.gauge import convex
 from symlint.symmetry.gauge.balance import balanced
+from symlint.symmetry.gauge.coarse import Coarse
 from symlint.symmetry.gauge.scales import Scales, two_sided
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport
@@ -179,3 +182,36 @@ def test_the_function_of_every_network_stays(path, tmp_path):
         assert trials._begin() is None
         allowed = 50 * trials._noise(1, 1)
     assert trial.difference <= allowed
+
+
+def test_groups_are_solved_as_a_dense_matrix_is():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 30):
+        root = np.where(rng.random((count, count)) < 0.1, rng.normal(size=(count, count)), 0.0) + np.eye(count)
+        matrix, right = root @ root.T, rng.normal(size=count)
+        entries = [(int(i), int(j), float(matrix[i, j])) for i, j in np.argwhere(matrix)]
+        assert_allclose(Coarse(entries, count).solve(right), np.linalg.solve(matrix, right), rtol=1e-8)
+    assert Coarse([(1, 1, 2.0)], 3).solve(np.ones(3)).tolist() == [0.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("logarithms", [False, True])
+def test_a_long_chain_takes_as_many_products_as_a_short_one(monkeypatch, logarithms):
+    products = []
+    real = convex._Model._bent
+    monkeypatch.setattr(convex._Model, "_bent", lambda self, step: products.append(1) or real(self, step))
+    rng, units, needed = np.random.default_rng(0), 4, []
+    for layers in (20, 160):
+        count = units * (layers - 1)
+        tables = []
+        for k in range(layers):
+            written = np.arange(k * units, (k + 1) * units)[None, :] if k < layers - 1 else None
+            read = np.arange((k - 1) * units, k * units)[:, None] if k else None
+            holds = [convex.Hold(h, p) for h, p in ((written, 1.0), (read, -1.0)) if h is not None]
+            tables.append(convex.table(rng.uniform(0.5, 1.0, (units, units)) * 10.0 ** rng.normal(), holds, count, 2))
+        products.clear()
+        logs = convex.minimum(tables, np.repeat(np.arange(layers - 1), units), logarithms=logarithms, pin=1e-4)
+        needed.append(len(products))
+        grows, shrinks = convex.pulls([t.moved(logs) for t in tables], count)
+        if not logarithms:
+            assert_allclose(grows + 2e-4 * logs, shrinks, rtol=1e-4)
+    assert needed[1] < 2.5 * needed[0]

@@ -105,7 +105,7 @@ class Elements:
         if self.bound(step):
             return self.slope(step)
         added = [n for n in step.operands if n in self.program.tables and self.program.tables[n].size == 1]
-        if step.function in SUMS and added:
+        if step.function in SUMS and added and step.out not in self.layout.structure.compensated:
             more = sum(float(self.program.tables[n].reshape(-1)[0].astype(np.float64)) ** 2 for n in added)
             return np.where(squares > 0, (1.0 + more * root(squares, -2.0)) ** 0.5, 0.0)
         return np.ones(())

@@ -90,12 +90,18 @@ class Layout:
         """For every index of an axis the first of those that differ from it in mixed leaves alone.
 
         What is mixed itself is left out where units have a gauge of their own per index of it: no two of these are one.
+        What is mixed as a whole is mixed across groups and the parts of a sum, since a mean may be taken of all.
         """
         first = np.arange(size)
+        whole: list[NDArray[np.int64]] = []
         for term in terms:
             owned = {c for leaf in term.leaves for c in self._copies.get(leaf, ())}
             axes = tuple(k for k, leaf in enumerate(term.leaves) if leaf in mixed and leaf not in owned)
             first[term.positions] = term.positions.min(axis=axes, keepdims=True)
+            if term.leaves and self.mixed.issuperset(term.leaves):
+                whole.append(term.positions.reshape(-1))
+        if whole:
+            first[np.concatenate(whole)] = min(int(positions.min()) for positions in whole)
         return first
 
     @cached_property

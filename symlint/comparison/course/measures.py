@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -158,11 +159,19 @@ class _Measured:
 
     def _mingled(self, space: Space) -> bool:
         """Whether units of another space, that signs and scales may tell apart, share an axis with these."""
-        structure, action = self.context.structure, self.context.structure.permutation(space.id)
-        others = {a.leaf for a in structure.actions.values()} - {action.leaf, *action.copies}
-        axes = {f for name in structure.program.weights for f in structure.axes.of[name]}
-        terms = (set(term.leaves) for f in axes for term in structure.expansion.terms(f))
-        return any(action.leaf in leaves and others & leaves for leaves in terms)
+        action = self.context.structure.permutation(space.id)
+        return not self._beside[action.leaf] <= {action.leaf, *action.copies}
+
+    @cached_property
+    def _beside(self) -> Mapping[int, set[int]]:
+        """Leaf -> those of spaces that are on an axis of a weight together with it."""
+        structure, found = self.context.structure, defaultdict[int, set[int]](set)
+        acting = {a.leaf for a in structure.actions.values()}
+        for f in {f for name in structure.program.weights for f in structure.axes.of[name]}:
+            for term in structure.expansion.terms(f):
+                for leaf in term.leaves:
+                    found[leaf] |= acting.intersection(term.leaves)
+        return found
 
     def _unit(self, space: Space) -> float:
         """Half a unit in the last place of the coarsest numbers that hold its units."""

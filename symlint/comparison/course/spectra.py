@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -18,9 +19,12 @@ from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
+from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import OrthogonalMap
+from symlint.symmetry.actions.translation import Shift
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.structure import Action
+from symlint.symmetry.translation.element import unseen
 
 WIDEST = 1024
 """Spectra of wider spaces are left alone: the cost grows with the cube of the width."""
@@ -65,6 +69,14 @@ class Spectra:
         self._energies: dict[str, Sequence[Array] | None] = {}
         self._metrics: dict[tuple[int, bool], Array | None] = {}
         self.frames: dict[tuple[str, int, int, int], Array] = {}
+        self.unseen: dict[str, list[Array]] = defaultdict(list)
+        """Weight -> arrays along one axis of it, of which what it is read with sees no multiple."""
+        shifts = (a for a in self.structure.actions.values() if isinstance(a, Shift))
+        for nowhere in (n for shift in shifts for n in shift.translation.nulls):
+            with np.errstate(all="ignore"), suppress(Unvalued):
+                along = unseen(nowhere, weights.numbers)
+                if along is not None and np.isfinite(along).all() and along.all():
+                    self.unseen[nowhere.way.weight].append(along)
         for action in (a for a in turns if isinstance(a, OrthogonalMap)):
             for o, gains in action.frames.items():
                 found = [(weights.number(gain), float(power)) for gain, power in gains]
@@ -161,6 +173,11 @@ class Spectra:
 
         The dimension of `leaf` is left as it is.
         """
+        mine = {d.axis for d in block.dims if d.leaf == leaf}
+        for along in self.unseen.get(name, ()):
+            axes = tuple(k for k, n in enumerate(along.shape) if n > 1)
+            if len(axes) == 1 and mine.isdisjoint(axes):
+                values = values - along * np.mean(values / along, axis=axes, keepdims=True)
         cut = block.cut(values).astype(np.float64)
         for k, d in enumerate(block.dims):
             frame = self.frames.get((name, d.axis, d.term, d.leaf))

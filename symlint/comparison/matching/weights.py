@@ -69,7 +69,7 @@ class Weights:
         """The same weights where some stored tensors have other values."""
         other = copy(self)
         other.moved = values
-        other.__dict__.pop("_numbers", None)
+        other.__dict__.pop("numbers", None)
         return other
 
     @property
@@ -80,12 +80,13 @@ class Weights:
     def number(self, name: str) -> Array | None:
         """The value of a constant tensor in float64; None where it cannot be told."""
         try:
-            return self._numbers.value(name)
+            return self.numbers.value(name)
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError):  # a step that is not followed
             return None
 
     @cached_property
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
+        """The constant tensors that they make."""
         tensors, moved = self.program.model.tensors, self.moved
         return Numbers(self.program, lambda n: moved[n] if n in moved else tensors[n].read().astype(np.float64))
 

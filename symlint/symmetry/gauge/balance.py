@@ -120,7 +120,7 @@ def _gauge(scales: Scales, aim: Aim, close: float) -> tuple[Array, Array, NDArra
         errors.append(table((size > 0).astype(np.float64), met, count, -2))
     live = [t.without(dead) for t in errors]
     there = [t.moved(least) if t.p > 0 else t for t in live]
-    return least + minimum(there, count, logarithms=True, pin=PIN, close=close), least, dead
+    return least + minimum(there, scales.groups, logarithms=True, pin=PIN, close=close), least, dead
 
 
 def _least_norm(scales: Scales, squares: list[Table], close: float) -> tuple[NDArray[np.bool_], Array]:
@@ -135,7 +135,7 @@ def _least_norm(scales: Scales, squares: list[Table], close: float) -> tuple[NDA
         while (fresh := _one_sided(squares, count) & ~dead).any():
             dead |= fresh
             squares = [t.without(dead) for t in squares]
-        logs = minimum(squares, count, close=close)
+        logs = minimum(squares, scales.groups, close=close)
         grows, _ = pulls([t.moved(logs) for t in squares], count)
         fresh = np.zeros(count, bool)
         for numbers in scales.numbers:

@@ -6,7 +6,7 @@ logarithms of these sums, are convex in the logarithms t of the scales.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
+from symlint.symmetry.gauge.coarse import Coarse
 from symlint.symmetry.motion.action import Index
 
 STEPS, TURNS = 600, 2000
@@ -106,20 +107,22 @@ def pulls(tables: Sequence[Table], count: int) -> tuple[Array, Array]:
 
 
 def minimum(
-    tables: Sequence[Table], count: int, *, logarithms: bool = False, pin: float = 0.0, close: float = CLOSE
+    tables: Sequence[Table], groups: Index, *, logarithms: bool = False, pin: float = 0.0, close: float = CLOSE
 ) -> Array:
     """The logarithms of the scales, shape (count,), at which the sum of all tables is least.
 
-    Newton's method with conjugate gradients. A step in which no logarithm of a sum changes by more than M is taken
-    log(1 + M) / M of the way, which lowers any sum of exponentials; for logarithms of such sums the same holds with
-    twice the M. It is then doubled for as long as that lowers the sum further.
+    Newton's method with conjugate gradients, which whole groups of scales precondition. A step in which no logarithm
+    of a sum changes by more than M is taken log(1 + M) / M of the way, which lowers any sum of exponentials; for
+    logarithms of such sums the same holds with twice the M. It is then doubled for as long as that lowers the sum.
 
     Args:
+        tables: of which the sum is to be least.
+        groups: scale -> the group that it is of, shape (count,): those of one space.
         logarithms: whether the weighted logarithms of the tables are added up instead of the tables.
         pin: how much the square of each logarithm counts, so that directions without any effect stay where they are.
         close: a step in the logarithms after which the search ends.
     """
-    logs, far = np.zeros(count + 1), 1.0
+    logs, far = np.zeros(len(groups) + 1), 1.0
     tables = [t for t in tables if t.sums.any()]
 
     def value(at: Array) -> float:
@@ -128,7 +131,8 @@ def minimum(
             return pin * float(at @ at) + sum(w * float(np.log(s) if logarithms else s) for w, s in sums)
 
     for _ in range(STEPS):
-        step = _Model([t.moved(logs[:-1]) for t in tables], logs, logarithms, pin).step(float(np.clip(far, 1e-3, 0.1)))
+        model = _Model([t.moved(logs[:-1]) for t in tables], groups, logs, logarithms, pin)
+        step = model.step(float(np.clip(far, 1e-3, 0.1)))
         change = max((float(np.abs(t.exponent(step)).max(initial=0)) for t in tables), default=0.0)
         change = max(change, float(np.abs(step).max(initial=0)))
         far = change * (2 if logarithms else 1)
@@ -148,8 +152,9 @@ def minimum(
 class _Model:
     """The second-order model of the function at some scales."""
 
-    def __init__(self, tables: Sequence[Table], logs: Array, logarithms: bool, pin: float) -> None:
+    def __init__(self, tables: Sequence[Table], groups: Index, logs: Array, logarithms: bool, pin: float) -> None:
         self.count, self.pin = len(logs) - 1, pin
+        self.groups = np.append(groups, groups.max(initial=-1) + 1)
         self.tables = [t for t in tables if t.sums.any()]
         self.factors = [t.weight / float(t.sums.sum()) if logarithms else t.weight for t in self.tables]
         self.sums = [{h.scales.shape: onto(t.sums, h.scales.shape) for h in t.holds} for t in self.tables]
@@ -165,12 +170,36 @@ class _Model:
             self.slopes.append([s / np.sqrt(t.weight) for s in shares] if logarithms else [])
         self.free = self.curve > 0
         self.free[-1] = False
+        self.inverse = np.divide(1.0, self.curve, out=np.zeros_like(self.curve), where=self.free)
+        order = np.argsort(self.groups, kind="stable")
+        self.members = np.split(order, np.searchsorted(self.groups[order], np.arange(1, self.groups[-1] + 1)))
+        self.coarse = Coarse(self._entries(), int(self.groups[-1]))
+
+    def _entries(self) -> Iterator[tuple[int, int, float]]:
+        """The second derivative along whole groups: a pair of groups, and what a table or the pin adds to it."""
+        along = np.zeros(len(self.groups))
+        for k, t in enumerate(self.tables):
+            met = {int(g) for h in t.holds for g in np.unique(self.groups[h.here[self.free[h.here]]])}
+            for group in met:
+                mine = self.members[group]
+                along[mine] = self.free[mine]
+                for here, bent in self._part(k, along):
+                    labels, places = np.unique(self.groups[here], return_inverse=True)
+                    sums = np.bincount(places.ravel(), (bent * self.free[here]).ravel())
+                    yield from ((int(g), group, float(x)) for g, x in zip(labels, sums, strict=True) if g in met)
+                along[mine] = 0.0
+        for group, mine in enumerate(self.members[:-1] if self.pin else ()):
+            yield group, group, 2 * self.pin * float(self.free[mine].sum())
+
+    def _turned(self, slope: Array) -> Array:
+        """The slope where scales one by one, and groups as a whole, count as much as they curve."""
+        whole = self.coarse.solve(np.bincount(self.groups, slope * self.free, self.coarse.count + 1)[:-1])
+        return np.asarray(self.inverse * slope + np.append(whole, 0.0)[self.groups] * self.free)
 
     def step(self, care: float) -> Array:
         """The step to the model's minimum, solved until what is left of the slope has shrunk to a share `care`."""
-        inverse = np.divide(1.0, self.curve, out=np.zeros_like(self.curve), where=self.free)
         step, left = np.zeros_like(self.slope), -self.slope * self.free
-        ahead = inverse * left
+        ahead = self._turned(left)
         size = left @ ahead
         goal = size * care**2
         for _ in range(min(TURNS, 4 * self.count + 10)):
@@ -182,7 +211,7 @@ class _Model:
                 break
             step += size / bend * ahead
             left -= size / bend * bent
-            turned = inverse * left
+            turned = self._turned(left)
             before, size = size, left @ turned
             ahead = turned + size / before * ahead
         return step
@@ -190,21 +219,26 @@ class _Model:
     def _bent(self, step: Array) -> Array:
         """The second derivative along a step."""
         bent = 2 * self.pin * step
-        for t, factor, sums in zip(self.tables, self.factors, self.sums, strict=True):
-            moved: dict[tuple[int, ...], Array] = {}
-            for h in t.holds:
-                moved[h.scales.shape] = moved.get(h.scales.shape, 0.0) + step[h.scales] * (h.power * t.p)
-            met = {
-                form: sum(_meet(t.sums, sums[form], sums[other], change) for other, change in moved.items())
-                for form in moved
-            }
-            for h in t.holds:
-                bent[h.here] += factor * h.power * t.p * h.gather(np.asarray(met[h.scales.shape]))
-        for t, slopes in zip(self.tables, self.slopes, strict=True):
-            along = sum(float(slope @ step[h.here]) for h, slope in zip(t.holds, slopes, strict=False))
-            for h, slope in zip(t.holds, slopes, strict=False):
-                bent[h.here] -= slope * along
+        for k in range(len(self.tables)):
+            for here, part in self._part(k, step):
+                bent[here] += part
         return bent
+
+    def _part(self, k: int, step: Array) -> Iterator[tuple[Index, Array]]:
+        """What one table adds to that, hold by hold: the scales that are here, and their parts."""
+        t, factor, sums, slopes = self.tables[k], self.factors[k], self.sums[k], self.slopes[k]
+        moved: dict[tuple[int, ...], Array] = {}
+        for h in t.holds:
+            moved[h.scales.shape] = moved.get(h.scales.shape, 0.0) + step[h.scales] * (h.power * t.p)
+        met = {
+            form: sum(_meet(t.sums, sums[form], sums[other], change) for other, change in moved.items())
+            for form in moved
+        }
+        for h in t.holds:
+            yield h.here, factor * h.power * t.p * h.gather(np.asarray(met[h.scales.shape]))
+        along = sum(float(slope @ step[h.here]) for h, slope in zip(t.holds, slopes, strict=False))
+        for h, slope in zip(t.holds, slopes, strict=False):
+            yield h.here, -slope * along
 
 
 def onto(values: Array, shape: tuple[int, ...]) -> Array:

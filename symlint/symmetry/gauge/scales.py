@@ -37,6 +37,11 @@ class Scales:
         """How many there are."""
         return sum(n.size for n in self.numbers)
 
+    @cached_property
+    def groups(self) -> Index:
+        """For every scale the action that it is of, shape (count,)."""
+        return np.repeat(np.arange(len(self.numbers)), [n.size for n in self.numbers])
+
     def tensors(self) -> list[str]:
         """The weights of the program that scales move, and the scales of its batch normalisations, without biases.
 

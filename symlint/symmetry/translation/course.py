@@ -79,6 +79,12 @@ class Translation:
         return (*(way for visit in self.visits for _, way in visit.ways), *bent)
 
     @property
+    def nulls(self) -> tuple[Nowhere, ...]:
+        """Where weights change along the null of what they read."""
+        bent = (visit.bent for visit in self.visits)
+        return tuple(nowhere for nowhere in (self.nowhere, *bent) if nowhere is not None)
+
+    @property
     def bent(self) -> bool:
         """Whether what takes the change back depends on its size, so that it must not be of any size."""
         return any(visit.bent is not None for visit in self.visits)

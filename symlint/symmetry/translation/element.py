@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 import numpy as np
@@ -138,6 +138,28 @@ class _Backwards:
         return regroup(part, spec, step.sizes)
 
 
+def unseen(nowhere: Nowhere, numbers: Numbers) -> Array | None:
+    """The direction along one axis of a weight that nothing sees, of its rank; None where it is no such array."""
+    step, size = nowhere.step, nowhere.step.sizes
+    k = step.operands.index(nowhere.tensor)
+    (label,) = alone(step.specs[k][nowhere.axis], size)
+    spec = step.specs[1 - k]
+    if any(len(axis) > 1 for axis in spec) or not _rearranged_alone(nowhere):
+        return None
+    return _Backwards(numbers).back(_expanded(direction(nowhere.null, numbers, size[label]), spec, label), nowhere.way)
+
+
+def _rearranged_alone(nowhere: Nowhere) -> bool:
+    """Whether from a weight to where it is read no more than the order of its elements changes."""
+    ways = [back.step for back in nowhere.way.steps]
+    return all(isinstance(way, Einsum) and len(way.operands) == 1 for way in ways)
+
+
+def _expanded(values: Array, spec: Sequence[tuple[str, ...]], label: str) -> Array:
+    """Values along a label, of size 1 along all other axes."""
+    return np.expand_dims(values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
+
+
 class _Element(_Backwards):
     def __init__(self, translation: Translation, numbers: Numbers) -> None:
         super().__init__(numbers)
@@ -181,9 +203,8 @@ class _Element(_Backwards):
                 self.arrays[use.out] = regroup(made, step.result, step.sizes) * total(null, self.numbers, n)
                 self.waves[use.out] = Wave(Kind.CONSTANT, tuple(map(same, self.program.shapes[use.out])))
         if part.values.shape[part.labels.index(label)] == 1 and all(len(axis) == 1 for axis in spec):
-            apart = np.expand_dims(along.values, tuple(a for a, axis in enumerate(spec) if axis != (label,)))
-            ways = [back.step for back in nowhere.way.steps]
-            if all(isinstance(way, Einsum) and len(way.operands) == 1 for way in ways):  # each may be turned alone
+            apart = _expanded(along.values, spec, label)
+            if _rearranged_alone(nowhere):  # each may be turned alone
                 return self.back(regroup(part, spec, step.sizes), nowhere.way), self.back(apart, nowhere.way)
         made = multiply([part, along], part.labels, step.sizes)
         return (self.back(regroup(made, spec, step.sizes), nowhere.way),)
