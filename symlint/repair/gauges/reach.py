@@ -28,6 +28,8 @@ ROOM = 13
 """The logarithm of two of what nothing should be above: inputs that were not tried may be eight times as large."""
 DEEP = -6
 """The same of what the largest element of nothing should be below, so that digits are left."""
+LOST = 1e4
+"""How much worse an infinite number is than digits that are lost: it takes all of them."""
 STEPS = (1, 2, 4, 8)
 TURNS = 400
 
@@ -140,7 +142,8 @@ def _descended(matrix: Array, logs: Array) -> Array:
     def cost(at: Array) -> float:
         now = logs + matrix @ at
         low = np.minimum(logs, DEEP)  # what was small already is not to be made smaller
-        return float(np.square(np.maximum(now - ROOM, 0)).sum() + np.square(np.maximum(low - now, 0)).sum())
+        infinite = LOST * np.square(np.maximum(now - np.log2(BEYOND), 0)).sum()
+        return float(infinite + np.square(np.maximum(now - ROOM, 0)).sum() + np.square(np.maximum(low - now, 0)).sum())
 
     least = cost(there)
     for _ in range(TURNS):
