@@ -50,6 +50,8 @@ name, in every later check of the model.
 
 A constraint that was wanted and built in, a constant or copied initialisation, pruning. The finding does not tell these
 apart. A mirror that is not shown may still be a symmetry, if an operator that symlint does not know is in the way.
+One that turns kernels around is none of the weights alone, since inputs are not turned with them; weights on its
+surface make the network go along with flips, which ``symlint equivariance`` proves and SYM802 watches.
 
 ## Evidence
 

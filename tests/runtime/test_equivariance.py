@@ -15,6 +15,7 @@ from onnx.parser import parse_graph
 
 import symlint
 from symlint.cli.main import cli
+from symlint.lint.configuration import read
 from symlint.model.load import load
 from symlint.runtime.equivariance.measure import Measured, Wanted, measure
 
@@ -143,6 +144,23 @@ def test_what_follows_from_the_weights_is_proven(tmp_path):
     assert of(turned + turned[..., ::-1], uneven) == set()
     odd = "c = Conv<pads=[1,1,1,1]>(x, w) a = AveragePool<kernel_shape=[2,2],strides=[2,2]>(c) y = Tanh(a)"
     assert of(KERNEL, odd) == {("sign", None)}
+
+
+def test_weights_on_the_surface_of_a_declared_mirror_are_proven_equivariant(tmp_path):
+    """O is what a flip of kernels turns around: where O^T theta is zero, and only there, the network goes along."""
+    surface = np.concatenate([np.eye(9) - np.eye(9).reshape(9, 3, 3)[..., ::-1].reshape(9, 9)], axis=1)
+    np.save(tmp_path / "flip.npy", np.kron(np.eye(4), surface))
+    mirror = '[[mirrors]]\nname = "flip"\ntensors = ["w"]\nsurface = "flip.npy"\n'
+    (tmp_path / "symlint.toml").write_text(mirror)
+    declared = read(tmp_path).mirrors[0]
+    directions, length, _ = np.linalg.svd(np.load(declared.surface))
+    o = directions[:, length > 1e-9]
+    for name, w in {"off": KERNEL, "on": (KERNEL.ravel() - o @ o.T @ KERNEL.ravel()).reshape(KERNEL.shape)}.items():
+        path = tmp_path / f"{name}.onnx"
+        saved(path, IMAGES, {"w": w, "b": (4,)}, {"x": (1, 1, 8, 8)}, {"y": (1, 4, 4, 4)})
+        called = CliRunner().invoke(cli, ["equivariance", str(path), "--only", "flip", "-f", "json"])
+        told = json.loads(called.stdout)["transformations"]
+        assert {row["axis"] for row in told if row["proven"]} == ({3} if name == "on" else set())
 
 
 def test_a_set_under_attention_is_proven_and_positions_are_not(tmp_path):
