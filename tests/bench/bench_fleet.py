@@ -63,10 +63,10 @@ class Bench:
         process.returncode = 0
         return lines, time.perf_counter() - begun, used.ru_utime + used.ru_stime
 
-    def kept(self, cache: str) -> dict[str, tuple[int, int]]:
-        """Every report that is kept, and what changes when it is written again."""
+    def kept(self, cache: str) -> dict[str, int]:
+        """Every report that is kept, and the file that it is: another one when it is written again."""
         files = (self.folder / cache).glob("*.json")
-        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+        return {file.name: file.stat().st_ino for file in files}
 
 
 def read(process: subprocess.Popen[bytes], lines: int) -> None:
@@ -102,7 +102,7 @@ def resumed(bench: Bench, number: int, expected: bytes) -> None:
     print(f"killed with {len(kept)} of {number} reports kept; the rest {clock:.1f} s: nothing lost, nothing done twice")
 
 
-def unchanged(bench: Bench, cache: str, before: dict[str, tuple[int, int]], number: int) -> None:
+def unchanged(bench: Bench, cache: str, before: dict[str, int], number: int) -> None:
     """Every report is there, and none of those that were has been written again."""
     now = bench.kept(cache)
     assert len(now) == number, f"{len(now)} reports of {number}"

@@ -15,7 +15,7 @@ from rich.text import Text
 from symlint.cli.report import Style
 from symlint.cli.report.full import Hanging, typeset
 from symlint.cli.report.json import dump
-from symlint.cli.report.words import count, printable
+from symlint.cli.report.words import count, end, printable
 from symlint.runtime.equivariance.measure import Measured, Table
 from symlint.runtime.equivariance.transformations import Place
 
@@ -128,9 +128,5 @@ def _grid(rows: Sequence[Sequence[str]], width: int) -> Grid:
         grid.add_column(justify="right" if k > 3 else "left", no_wrap=True)
     for row in rows:
         style = "dim" if row[0] == "" else ""
-        grid.add_row(*(Text(_cut(printable(cell), most.get(k, width)), style=style) for k, cell in enumerate(row)))
+        grid.add_row(*(Text(end(printable(cell), most.get(k, width)), style=style) for k, cell in enumerate(row)))
     return grid
-
-
-def _cut(name: str, most: int) -> str:
-    return name if cell_len(name) <= most else f"…{name[len(name) - most + 1 :]}"

@@ -12,12 +12,15 @@ from symlint.cli.report import Style
 from symlint.cli.report.differences.weights import ROWS, table
 from symlint.cli.report.full import typeset
 from symlint.cli.report.json import dump
-from symlint.cli.report.words import printable
+from symlint.cli.report.words import end, printable
 from symlint.comparison.lineage.lineage import Lineage
 from symlint.comparison.lineage.trace import SpaceTrace, Trace
 from symlint.model.errors import UnreadableModel
 
 COLOURS = {"derived": "bold green", "unclear": "yellow", "unrelated": "", "not comparable": "dim"}
+
+_FIGURES, _SHORTEST = 42, 24
+"""Columns that the numbers and the verdict of a row take, and those that a name has at least."""
 
 
 def as_json(found: Lineage) -> str:
@@ -69,13 +72,14 @@ def as_text(found: Lineage, style: Style) -> str:
 
 def _blocks(found: Lineage, style: Style) -> Iterator[RenderableType]:
     yield Text(f"{printable(found.path)}\n", style="bold")
+    most = max(style.width - _FIGURES, _SHORTEST)
     rows = table("may be derived from", "score", "chance", "compared", "verdict")
     for trace in found.found:
         if trace.problem is None:
             verdict = Text(trace.verdict, style=COLOURS[trace.verdict])
             score = "" if trace.score is None else f"{trace.score:.3f}"
             chance = "" if trace.score is None else f"{trace.chance:.3f}"
-            rows.add_row(Text(printable(trace.path)), score, chance, f"{trace.compared:.0%}", verdict)
+            rows.add_row(Text(end(printable(trace.path), most)), score, chance, f"{trace.compared:.0%}", verdict)
     yield rows
     for trace in found.found:
         if trace.problem is not None:

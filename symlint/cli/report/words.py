@@ -30,6 +30,15 @@ def printable(text: str) -> str:
     )
 
 
+def end(name: str, most: int) -> str:
+    """A name of at most so many characters; its end tells more than its beginning.
+
+    >>> end("models/network.onnx", 13)
+    '…network.onnx'
+    """
+    return name if len(name) <= most else f"…{name[len(name) - most + 1 :]}"
+
+
 _FORMULA = ("=", "+", "-", "@")
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from symlint.cli.report import Style
 from symlint.cli.report.full import typeset
-from symlint.cli.report.words import count, printable, share
+from symlint.cli.report.words import count, end, printable, share
 from symlint.comparison.course.measures import Measures
 from symlint.comparison.trajectory import Portrait, Trajectory
 
@@ -95,14 +95,9 @@ def _fitted(blocks: Iterator[Text | list[Row]], width: int) -> Iterator[Renderab
         for k, title in enumerate(block[0]):
             table.add_column(justify="left" if k < 2 or not title else "right", no_wrap=True)
         for k, (name, *cells) in enumerate(block):
-            shown = _cut(printable(name), max(width - rest, _SHORTEST))
+            shown = end(printable(name), max(width - rest, _SHORTEST))
             table.add_row(*(Text(cell, style="" if k else "bold") for cell in (shown, *cells)))
         yield table
-
-
-def _cut(name: str, most: int) -> str:
-    """A name of at most so many characters; its end tells more than its beginning."""
-    return name if len(name) <= most else f"…{name[len(name) - most + 1 :]}"
 
 
 def _prefix(names: Sequence[str]) -> str:
