@@ -298,7 +298,8 @@ class _Fix:
             found = sought(plain[0], others, judge, self.folder)
         where = "rounding-gauge", f"of {target}"
         if found is None:
-            reason = "onnxruntime does not run the network, or its quantised form"
+            only = " (it rounds weights of MatMul alone)" if target == "int4" else ""
+            reason = f"onnxruntime quantises nothing of the network{only}, or does not run it"
             self.unrounded = (Left("gauge", *where, reason, refuted=False),)
             return balanced
         if found.path == plain[0]:

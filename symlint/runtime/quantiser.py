@@ -70,7 +70,7 @@ class Quantiser:
     def decibels(self, path: Path) -> tuple[float, ...] | None:
         """Signal to noise of the outputs of a file once it is quantised, on each set of inputs, averaged over outputs.
 
-        None where it cannot be quantised, does not run then, or is not changed.
+        None where it cannot be quantised, has nothing that is, or does not run then.
         """
         out = Path(self._folder.name) / "quantised.onnx"
         if not all(self.sets) or not self.sets or not self._made(path, out):
@@ -174,6 +174,9 @@ def _blocks(source: str, target: str) -> None:
 
     made = MatMulNBitsQuantizer(source, bits=BITS["int4"], block_size=BLOCK, is_symmetric=True)
     made.process()
+    if not any(node.op_type == "MatMulNBits" for node in made.model.model.graph.node):
+        message = "no matrix product with stored weights"
+        raise ValueError(message)
     made.model.save_model_to_file(target)
 
 

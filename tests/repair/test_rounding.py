@@ -107,6 +107,15 @@ def test_where_nothing_can_be_gained_nothing_is_moved(tmp_path):
         assert "(not made)" not in told["repairs"][-1]["gains"][1].split(", ")[-1]
 
 
+@pytest.mark.slow
+def test_a_network_of_which_int4_rounds_nothing_is_told(tmp_path):
+    path = network(tmp_path / "model.onnx", "u = Gemm(x, a) y = Relu(u)", drawn(5, "a"))
+    done = CliRunner().invoke(cli, ["fix", str(path), "--target", "int4", "--dry-run"])
+    assert "onnxruntime quantises nothing of the network (it rounds weights of MatMul alone)" in " ".join(
+        done.output.split()
+    )
+
+
 def test_check_takes_the_target_and_judges_nothing_by_it(tmp_path):
     path = uneven(tmp_path / "model.onnx")
     done = CliRunner().invoke(cli, ["check", str(path), "--target", "int4"])
