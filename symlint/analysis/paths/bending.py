@@ -70,19 +70,18 @@ class Elements:
 
     def put(self, name: str, square: Array) -> None:
         """Remember the moments of a tensor."""
-        self.found[name] = self.layout.masked(name, square)
+        self.found[name] = self.layout.levelled(name, self.layout.masked(name, square))
 
     # -- functions of elements ---------------------------------------------------------------------------------------
     def lanes(self, step: Pointwise) -> list[int]:
         """The operands through which paths lead; of a constant without a known value, all that it is made of."""
         degrees = step.law.degrees or (None,) * len(step.operands)
         summed = step.law.kind != "product"
-        where = 1 if step.function == "Where" else 0
         return [
             k
             for k, name in enumerate(step.operands)
             if (name in self.moving or step.out not in self.moving)
-            and k >= where
+            and k >= _conditions(step)
             and (summed or degrees[k] is not None)
         ]
 
@@ -104,7 +103,8 @@ class Elements:
             return root(squares, -1.0)
         if self.bound(step):
             return self.slope(step)
-        added = [n for n in step.operands if n in self.program.tables and self.program.tables[n].size == 1]
+        values = step.operands[_conditions(step) :]
+        added = [n for n in values if n in self.program.tables and self.program.tables[n].size == 1]
         if step.function in SUMS and added and step.out not in self.layout.structure.compensated:
             more = sum(float(self.program.tables[n].reshape(-1)[0].astype(np.float64)) ** 2 for n in added)
             return np.where(squares > 0, (1.0 + more * root(squares, -2.0)) ** 0.5, 0.0)
@@ -154,6 +154,11 @@ class Elements:
             return self.wide(step, k)
         bent = self.layout.scaled(name, self.of(name), root(self.squares(name), float(degree) - 1.0))
         return self.layout.carry(name, step.out, bent, self.keep(step, k))
+
+
+def _conditions(step: Pointwise) -> int:
+    """How many operands say which of the others is taken."""
+    return 1 if step.function == "Where" else 0
 
 
 def root(squares: Array, power: float) -> Array:

@@ -42,7 +42,7 @@ class Backward:
     def give(self, name: str, asked: Array) -> None:
         """Add what one use asks of a tensor."""
         if name in self.forward.moving:
-            asked = self.layout.masked(name, asked)
+            asked = self.layout.levelled(name, self.layout.masked(name, asked))
             self.found[name] = self.found[name] + asked if name in self.found else asked
 
     @dispatched

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from symlint.axes.terms import Term
 from symlint.model.graph import Array, Shape
+from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.structure import Structure
 
 WIDEST = 2048
@@ -110,6 +111,38 @@ class Layout:
         found: dict[int, set[int]] = {}
         for action in self.structure.actions.values():
             found.setdefault(action.leaf, set()).update(action.copies)
+        return found
+
+    def levelled(self, name: str, square: Array) -> Array:
+        """Moments where both elements of a plane have the mean of the two: that is the same however it is turned.
+
+        Positions turn it too, by angles of their own.
+        """
+        shape, twice = self.shape(name), self.doubled(name)
+        for action in self._planes.get(name, ()):
+            found = action.stands(self.structure, name)
+            for first, second in zip(found[::2], found[1::2], strict=True):
+                k = first.axis
+                if k in twice or shape[k] == 1:
+                    continue
+                partner = np.arange(shape[k])
+                partner[first.grid], partner[second.grid] = second.grid, first.grid
+                here: NDArray[np.bool_] = np.zeros((), bool)
+                for stand in (first, second):
+                    held = np.broadcast_to(stand.here, np.broadcast_shapes(stand.here.shape, stand.grid.shape))
+                    here = here | stand.along(shape, held, np.zeros(shape[k], bool))
+                if all(n in (1, m) for n, m in zip(here.shape, shape, strict=True)):
+                    mean = (square + square.take(partner, axis=k)) / 2
+                    square = np.where(here.reshape(here.shape + (1,) * len(twice)), mean, square)
+        return square
+
+    @cached_property
+    def _planes(self) -> dict[str, list[PlaneRotation]]:
+        """Tensor -> the rotations that turn pairs of its elements."""
+        found: dict[str, list[PlaneRotation]] = {}
+        for action in (a for a in self.structure.rotations if isinstance(a, PlaneRotation)):
+            for name in {o.tensor for o in action.charge}:
+                found.setdefault(name, []).append(action)
         return found
 
     @cached_property
