@@ -19,6 +19,7 @@ from symlint.model.file.edit import write
 from symlint.model.graph import Node
 from symlint.model.load import load
 from symlint.model.states.pairs import closed
+from symlint.program.arithmetic import compute
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
 from symlint.symmetry.actions.rotation import OrthogonalMap
@@ -330,6 +331,26 @@ class Network:
         """Weights beside others that take over whatever they become, as a layer does from its adapter."""
         moved = (action.translation for action in self.structure.shifts)
         return {found.weight for found in moved if found.full}
+
+    @cached_property
+    def _lifted(self) -> set[str]:
+        """Weights that a function reads which makes another number of zero, as Exp and Softplus do."""
+        found: set[str] = set()
+        for step in self.program.steps:
+            if isinstance(step, Pointwise) and len(step.operands) == 1 and not step.linear:
+                made = compute(step, [np.zeros(1)])
+                if made is None or made.any():
+                    found.update(name for name, _ in self.sources.get(step.operands[0], ()))
+        return found
+
+    def zero(self, places: Iterable[Place]) -> bool:
+        """Whether zeros at these places are zeros where they are used."""
+        return self._lifted.isdisjoint(name for name, _ in places)
+
+    @cached_property
+    def taken_back(self) -> set[str]:
+        """Weights of which every element is taken back by what comes after it: no difference of two counts."""
+        return {action.translation.weight for action in self.structure.shifts if action.translation.free}
 
     def _others(self, action: Action, side: int) -> list[tuple[Action, int]]:
         every = [(a, s) for a in self.structure.actions.values() if invertible(a) for s in (1, -1)]
@@ -676,6 +697,8 @@ def _zeroed(roles: Roles) -> set[Place]:
 
 def _unread(value: float) -> Flaw:
     def fits(network: Network, site: Site) -> bool:
+        if not network.zero(site.roles.readers):
+            return False
         return not site.roles.met and abs(value) < UNSEEN * LARGEST ** (1 - network.steepness(site))
 
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
@@ -688,7 +711,8 @@ def _unread(value: float) -> Flaw:
 
 def _unwritten(value: float) -> Flaw:
     def fits(network: Network, site: Site) -> bool:
-        return network.reads(site, _zeroed(site.roles)) == {State.ZERO}
+        zeroed = _zeroed(site.roles)
+        return network.zero(zeroed) and network.reads(site, zeroed) == {State.ZERO}
 
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
         units = _some(planting.site, rng)
@@ -703,8 +727,11 @@ def _constant(value: float) -> Flaw:
 
     def fits(network: Network, site: Site) -> bool:
         shifted = site.roles.adders or "bias" in site.roles.statistics.values()
-        found = network.reads(site, _kernels(network, site))
-        return bool(shifted) and not site.roles.met and found <= {State.CONSTANT, State.BORDERED}
+        kernels = _kernels(network, site)
+        found = network.reads(site, kernels)
+        return (
+            bool(shifted) and network.zero(kernels) and not site.roles.met and found <= {State.CONSTANT, State.BORDERED}
+        )
 
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
         units = _some(planting.site, rng)
@@ -838,7 +865,8 @@ def _signed(functions: set[str], factor: float, *, homogeneous: bool) -> Flaw:
 
 def _shifted() -> Flaw:
     def fits(network: Network, site: Site) -> bool:
-        return bool(site.roles.adders) and _wide(network, site) and not site.roles.met
+        told = site.roles.adders and not {name for name, _ in site.roles.adders} & network.taken_back
+        return bool(told) and _wide(network, site) and not site.roles.met
 
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
         one, other = _pair(planting.site, rng)
