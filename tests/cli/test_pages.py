@@ -194,6 +194,7 @@ def test_a_map_of_many_blocks_keeps_those_of_findings_and_the_largest():
     assert [row.name for row in largest(every, 3)] == ["l3", "l48", "l49"]
     wide = report(invented(1500, "net"), Style())
     assert "500 blocks more" in wide
+    assert ">To what is below<" in wide
     assert len(wide) < 2 << 20
 
 
