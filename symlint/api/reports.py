@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
@@ -20,6 +20,16 @@ from symlint.repair.states import Shrunk
 from symlint.runtime.equivariance.measure import Measured, Table
 from symlint.runtime.proof import Proof
 from symlint.symmetry.spaces import Coverage
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> Any:
+    try:
+        return import_module("pandas").DataFrame(rows)
+    except ModuleNotFoundError as error:
+        if error.name != "pandas":
+            raise
+        needed = "a data frame needs pandas, which is not installed: pip install pandas, or take to_dicts()"
+        raise ModuleNotFoundError(needed, name=error.name) from None
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Report:
 
     def to_frame(self) -> Any:
         """A `pandas.DataFrame` with a row per finding; raises ImportError where pandas is not installed."""
-        return import_module("pandas").DataFrame(self.to_dicts())
+        return _frame(self.to_dicts())
 
     def assert_clean(self, fail_on: str | None = None) -> None:
         """Raise AssertionError unless the audit is complete and finds nothing at or above a level.
@@ -116,7 +126,7 @@ class Profile:
 
     def to_frame(self) -> Any:
         """A `pandas.DataFrame` of the rows; raises ImportError where pandas is not installed."""
-        return import_module("pandas").DataFrame(self.to_dicts())
+        return _frame(self.to_dicts())
 
     def to_html(self) -> str:
         """The page of ``symlint profile -f html``."""
@@ -149,7 +159,7 @@ class Equivariance:
 
     def to_frame(self) -> Any:
         """A `pandas.DataFrame` of the rows; raises ImportError where pandas is not installed."""
-        return import_module("pandas").DataFrame(self.to_dicts())
+        return _frame(self.to_dicts())
 
     def __str__(self) -> str:
         from symlint.cli.report.equivariances import as_text

@@ -127,6 +127,12 @@ def test_a_frame_has_a_row_for_each_finding():
     assert list(frame["rule"]) == ["SYM101"] * 4
 
 
+def test_a_frame_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        symlint.check(DECAYED).to_frame()
+
+
 def test_symmetries_are_those_of_the_command_and_their_weights_can_be_read():
     for model in sources(DECAYED):
         symmetry = symlint.inspect(model)
