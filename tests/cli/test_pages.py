@@ -27,6 +27,7 @@ from symlint.cli.report import Style
 from symlint.cli.report.formats.html import report
 from symlint.cli.report.page.blocks import blocks, largest
 from symlint.cli.report.page.figures import strip
+from symlint.cli.report.profiles import page
 from symlint.evidence.ranks.spectrum import CLEAR, few
 from symlint.lint.finding import Finding, Level, Spectrum
 from symlint.lint.rule import rules
@@ -196,6 +197,13 @@ def test_a_map_of_many_blocks_keeps_those_of_findings_and_the_largest():
     assert "500 blocks more" in wide
     assert ">To what is below<" in wide
     assert len(wide) < 2 << 20
+
+
+def test_a_profile_of_many_spaces_keeps_those_with_savings_and_the_largest(monkeypatch):
+    monkeypatch.setattr(page, "_ROWS", 2)
+    text = words(profiled(FIXTURES / "decayed_cnn.onnx"))
+    assert re.findall(r'<td class="name mono">(\w+)<', text) == ["conv2", "conv3"]
+    assert "2 spaces more" in text
 
 
 def test_a_card_of_a_rank_draws_what_it_is_counted_by(monkeypatch):
