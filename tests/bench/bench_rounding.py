@@ -3,7 +3,7 @@
     python tests/bench/bench_rounding.py int8|int4 MODELS [--json FILE]
 
 Each network is brought where onnxruntime's quantiser rounds it least, as `fix` does it, with all moves and without
-rotations, and quantised then and before on other inputs than the search had: twice two sets, each calibrated on a set
+rotations, and quantised then and before on other inputs than the search had: twice six sets, each calibrated on a set
 of its own. All is in decibels of the outputs; 6 dB are one bit. Where no move is made the file is the same.
 """
 
