@@ -114,7 +114,9 @@ def sought(start: Path, others: Mapping[str, Path], judge: Judge, folder: Path) 
         if path is None or now is None:
             continue
         gains = np.subtract(now, least)
-        made = bool(gains.min() >= 0 and gains.mean() >= max(GAIN, SURE * float(gains.std(ddof=1))))
+        # What is there already mends a finding of the weights; of the others nothing speaks for them but these inputs.
+        sure = 0.0 if isinstance(move, Path) else SURE * float(gains.std(ddof=1))
+        made = bool(gains.min() >= 0 and gains.mean() >= max(GAIN, sure))
         found.tried.append((name, float(gains.mean()), made))
         if made:
             found.path, found.after, least = path, float(np.mean(now)), now
