@@ -9,8 +9,8 @@ from typing import Any
 
 from symlint.audit.outcome import Run
 from symlint.cli.report import Style, reporter
-from symlint.cli.report.json import plain, written
-from symlint.cli.report.profiles.records import records
+from symlint.cli.report.data import plain, written
+from symlint.cli.report.profile_records import records
 from symlint.cli.report.words import printable, told
 from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
@@ -130,12 +130,12 @@ class Profile:
 
     def to_html(self) -> str:
         """The page of ``symlint profile -f html``."""
-        from symlint.cli.report.profiles.page import as_html
+        from symlint.cli.report.profile_tables import as_html
 
         return as_html(self.trajectory)
 
     def __str__(self) -> str:
-        from symlint.cli.report.profiles.table import as_text
+        from symlint.cli.report.profile_tables import as_text
 
         return as_text(self.trajectory, Style()).rstrip("\n")
 

@@ -21,29 +21,23 @@ from symlint import __version__
 from symlint.cli.report.words import printable
 from symlint.model.errors import SymlintError, exit_code, raised
 
-# name -> (module that holds it as `command`, one line of help): shown without importing the module.
+# name -> (module that holds it as `NAME_command`, one line of help): shown without importing the module.
 COMMANDS = {
-    "check": ("symlint.cli.commands.check_models", "Audit models: find the capacity that they do not use."),
-    "inspect": ("symlint.cli.commands.inspect_model", "Show the symmetries of a model's parameters."),
-    "profile": ("symlint.cli.commands.profile_models", "Show what every space of a network has come to."),
-    "fix": ("symlint.cli.commands.fix_model", "Write smaller networks that compute the same functions."),
-    "teleport": ("symlint.cli.commands.teleport_model", "Move the weights along the symmetries; the function stays."),
-    "verify": ("symlint.cli.commands.verify_claims", "Try every claimed symmetry against onnxruntime."),
-    "equivariance": ("symlint.cli.commands.functions.equivariance", "Show how invariant or equivariant a network is."),
-    "symmetrise": (
-        "symlint.cli.commands.functions.symmetrise",
-        "Write the average of a network over a group of moves.",
-    ),
-    "diff": ("symlint.cli.commands.diff_files", "Compare two files of one network: findings, weights, spaces."),
-    "align": (
-        "symlint.cli.commands.align_files",
-        "Move a network along its symmetries, as close to another as they allow.",
-    ),
-    "trace": ("symlint.cli.commands.lineage.trace", "Tell whether a network is derived from one of others."),
-    "fingerprint": ("symlint.cli.commands.lineage.fingerprint", "Write a sketch of a network for symlint trace."),
-    "rule": ("symlint.cli.commands.show_rules", "List the rules, or print the manual page of one."),
-    "config": ("symlint.cli.commands.show_config", "Show the settings in force and where each comes from."),
-    "doctor": ("symlint.cli.commands.show_versions", "Show versions and installed packages of rules."),
+    "check": ("check_models", "Audit models: find the capacity that they do not use."),
+    "inspect": ("spaces", "Show the symmetries of a model's parameters."),
+    "profile": ("spaces", "Show what every space of a network has come to."),
+    "fix": ("fix_model", "Write smaller networks that compute the same functions."),
+    "teleport": ("spaces", "Move the weights along the symmetries; the function stays."),
+    "verify": ("spaces", "Try every claimed symmetry against onnxruntime."),
+    "equivariance": ("functions", "Show how invariant or equivariant a network is."),
+    "symmetrise": ("functions", "Write the average of a network over a group of moves."),
+    "diff": ("comparing", "Compare two files of one network: findings, weights, spaces."),
+    "align": ("comparing", "Move a network along its symmetries, as close to another as they allow."),
+    "trace": ("comparing", "Tell whether a network is derived from one of others."),
+    "fingerprint": ("comparing", "Write a sketch of a network for symlint trace."),
+    "rule": ("about", "List the rules, or print the manual page of one."),
+    "config": ("about", "Show the settings in force and where each comes from."),
+    "doctor": ("about", "Show versions and installed packages of rules."),
 }
 
 
@@ -58,7 +52,7 @@ class LazyGroup(click.Group):
         """The command itself, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(COMMANDS[cmd_name][0]).command
+        command = getattr(import_module(f"symlint.cli.commands.{COMMANDS[cmd_name][0]}"), f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
 

@@ -159,7 +159,7 @@ def test_the_command_says_with_jobs_what_it_says_without(form, models, tmp_path)
 def test_lines_are_written_as_models_end(models, tmp_path):
     """Of the file that is written, a line is there before the next model is done."""
     file, seen = tmp_path / "lines.jsonl", []
-    from symlint.cli.commands.lines import lines
+    from symlint.cli.commands.check_models import lines
 
     with lines([file], stdout=False) as told:
         assert told
@@ -184,11 +184,11 @@ def test_a_baseline_has_its_say_in_every_line(models, tmp_path):
 
 
 def test_as_many_jobs_as_cores(models, tmp_path, monkeypatch):
-    from symlint.cli.commands import fleets
+    from symlint.cli.commands import check_models
 
-    monkeypatch.setattr(fleets.os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
-    assert fleets._cores() == 3
-    monkeypatch.setattr("symlint.cli.commands.fleets._cores", lambda: 1)
+    monkeypatch.setattr(check_models.os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    assert check_models._cores() == 3
+    monkeypatch.setattr("symlint.cli.commands.check_models._cores", lambda: 1)
     assert call("check", models[3], "--jobs", 0, home=tmp_path)[0] == 0
     assert not (tmp_path / "symlint").exists()
 

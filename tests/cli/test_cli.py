@@ -394,7 +394,7 @@ def test_colours_are_forced_by_the_environment_and_by_the_option(monkeypatch, he
 
 
 def test_codes_and_names_are_completed():
-    from symlint.cli.commands.selecting import codes
+    from symlint.cli.commands.options import codes
 
     assert [item.value for item in codes(None, None, "SYM005,SYM10")][:2] == ["SYM005,SYM101", "SYM005,SYM102"]
     assert [item.value for item in codes(None, None, "dead-u")] == ["dead-unit"]

@@ -23,11 +23,8 @@ from symlint.audit.engine import audit
 from symlint.audit.fleet.record import plain, value
 from symlint.audit.outcome import Report, Run
 from symlint.cli.main import cli
-from symlint.cli.report import Style
-from symlint.cli.report.formats.html import report
-from symlint.cli.report.page.blocks import blocks, largest
-from symlint.cli.report.page.figures import strip
-from symlint.cli.report.profiles import page
+from symlint.cli.report import Style, profile_tables
+from symlint.cli.report.page import blocks, html_report, largest, strip
 from symlint.evidence.ranks.spectrum import CLEAR, few
 from symlint.lint.finding import Finding, Level, Spectrum
 from symlint.lint.rule import rules
@@ -90,8 +87,8 @@ def profiled(*paths):
 
 def pages():
     own = sorted(FIXTURES.glob("*.onnx"))
-    yield "audit", report(audited(*own), Style())
-    yield "deep", report(invented(1000, "net.layer"), Style())
+    yield "audit", html_report(audited(*own), Style())
+    yield "deep", html_report(invented(1000, "net.layer"), Style())
     yield "profile", profiled(FIXTURES / "decayed_cnn.onnx")
     yield "course", profiled(FIXTURES / "healthy_cnn.onnx", FIXTURES / "decayed_cnn.onnx")
 
@@ -147,7 +144,7 @@ def test_what_could_not_be_audited_is_told(tmp_path):
 
 
 def test_names_are_text():
-    text = report(invented(3, EVIL), Style())
+    text = html_report(invented(3, EVIL), Style())
     assert text.count("<script") == 1
     assert not {"\x1b", "\u202e"} & set(text)
     assert "&lt;script&gt;alert(1)" in text
@@ -173,13 +170,13 @@ def test_names_of_a_model_are_text_in_a_profile(tmp_path):
 
 
 def test_a_narrow_page_breaks_names_and_commands_where_they_part():
-    text = report(invented(1, "net.layer"), Style())
+    text = html_report(invented(1, "net.layer"), Style())
     assert "net.<wbr>layer.<wbr>0.<wbr>weight" in text
     assert '<wbr>onnx <span class="whole">-o OUT</span> <span class="whole">--select SYM101</span></code>' in text
 
 
 def test_findings_that_are_not_shown_are_counted():
-    assert "600 findings more" in report(invented(1000, "net"), Style())
+    assert "600 findings more" in html_report(invented(1000, "net"), Style())
 
 
 def test_the_map_has_a_row_for_each_block():
@@ -193,14 +190,14 @@ def test_the_map_has_a_row_for_each_block():
 def test_a_map_of_many_blocks_keeps_those_of_findings_and_the_largest():
     every = blocks([(f"l{k}", k) for k in range(50)], {"l3": (Level.ERROR, "m0f0")})
     assert [row.name for row in largest(every, 3)] == ["l3", "l48", "l49"]
-    wide = report(invented(1500, "net"), Style())
+    wide = html_report(invented(1500, "net"), Style())
     assert "500 blocks more" in wide
     assert ">To what is below<" in wide
     assert len(wide) < 2 << 20
 
 
 def test_a_profile_of_many_spaces_keeps_those_with_savings_and_the_largest(monkeypatch):
-    monkeypatch.setattr(page, "_ROWS", 2)
+    monkeypatch.setattr(profile_tables, "_ROWS", 2)
     text = words(profiled(FIXTURES / "decayed_cnn.onnx"))
     assert re.findall(r'<td class="name mono">(\w+)<', text) == ["conv2", "conv3"]
     assert "2 spaces more" in text
@@ -216,7 +213,7 @@ def test_a_card_of_a_rank_draws_what_it_is_counted_by(monkeypatch):
     assert one.values == tuple(sorted(one.values, reverse=True))
     assert (one.values[0], one.values[4]) == (1.0, pytest.approx(finding.facts["kept"][0], rel=0.1))
     assert one.values[5] <= one.noise * CLEAR < one.values[4]
-    text = report(run, Style())
+    text = html_report(run, Style())
     assert text.count("<figure>") == text.count("<figcaption") == 1
     assert "rank 5 of 16</figcaption>" in text
     assert value(Report, plain(replace(run.reports[0], settings=None))).findings == run.reports[0].findings
@@ -237,7 +234,7 @@ def test_pages_of_many_spectra_stay_small():
     lines = tuple(Spectrum(k, 3, 64, 1e-8, few([10.0 ** (-j / 9) for j in range(64)])) for k in range(16))
     (one,) = run.reports
     one = replace(one, findings=tuple(replace(finding, spectra=lines) for finding in one.findings))
-    text = report(replace(run, reports=(one,)), Style())
+    text = html_report(replace(run, reports=(one,)), Style())
     assert "and 13 more" in text
     assert len(text) < 2e6
 

@@ -14,8 +14,8 @@ from written import written
 
 from symlint.cli.main import cli
 from symlint.cli.report import Style
-from symlint.cli.report.profiles.records import COLUMNS, as_csv, as_json, records
-from symlint.cli.report.profiles.table import as_text
+from symlint.cli.report.profile_records import COLUMNS, as_csv, as_json, records
+from symlint.cli.report.profile_tables import as_text
 from symlint.comparison.compare import compare
 from symlint.comparison.trajectory import trajectory
 from symlint.evidence.context import Context

@@ -1,21 +1,21 @@
-"""`symlint check`: audit models."""
+"""`symlint check`: audit models, alone or by means of processes, a cluster and a cache."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from symlint.cli.commands.fleets import Means, means_options
-from symlint.cli.commands.lines import FORM, lines
-from symlint.cli.commands.selecting import rules_option
-from symlint.cli.commands.states import Loops, states_options
+from symlint.audit.addresses import elsewhere
+from symlint.cli.commands.options import Loops, rules_option, states_options, writable
 from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
@@ -29,7 +29,146 @@ from symlint.model.errors import UsageProblem
 if TYPE_CHECKING:
     from symlint.audit.acceptance import Accepting
     from symlint.audit.baseline import Baseline
+    from symlint.audit.engine import Auditor
+    from symlint.audit.fleet.cache import Cache
     from symlint.audit.outcome import Report, Run
+
+_Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the flags say of how jobs are done."""
+
+    jobs: int = 1
+    folder: str | None = None
+    cached: bool = True
+    cluster: str | None = None
+    """The address of its scheduler."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process does them, one after another."""
+        return self.jobs == 1 and self.cluster is None
+
+    def auditor(self, files: Iterable[str]) -> Auditor | None:
+        """Who does the jobs; None for this process alone, without a cache. Raises `UsageProblem`."""
+        if self.alone and self.folder is None and not any(map(elsewhere, files)):
+            return None
+        # Imported here, since most checks are of a few files.
+        if self.alone:
+            from symlint.audit.fleet.execution import InTurn
+
+            return InTurn(self._cache() if self.folder is not None else None)
+        from symlint.audit.fleet.fleet import Fleet
+
+        if self.cluster is not None:
+            from symlint.audit.fleet.cluster import Cluster
+
+            return Fleet(Cluster(self.cluster, self._cache()))
+        from symlint.audit.fleet.processes import Processes
+
+        return Fleet(Processes(self.jobs, self._cache()))
+
+    def _cache(self) -> Cache | None:
+        from symlint.audit.fleet.cache import Cache, default_folder
+
+        if not self.cached:
+            return None
+        if self.folder is not None:
+            return Cache.made(Path(self.folder))
+        try:
+            return Cache.made(default_folder())
+        except UsageProblem as problem:  # nobody has asked for it
+            click.echo(f"symlint: without a cache: {printable(str(problem))}", err=True)
+            return None
+
+
+def means_options(command: _Command) -> _Command:
+    """``--jobs``, ``--dask``, ``--cache`` and ``--no-cache``, as one argument `means` of a command."""
+
+    @wraps(command)
+    def told(
+        *arguments: Any, jobs: int | None, dask: str | None, cache: str | None, no_cache: bool, **others: Any
+    ) -> Any:
+        if cache is not None and no_cache:
+            raise UsageProblem("choose one of --cache and --no-cache")
+        if jobs is not None and dask is not None:
+            raise UsageProblem("choose one of --jobs and --dask, whose cluster has workers of its own")
+        number = 1 if jobs is None else jobs or _cores()
+        return command(*arguments, means=Means(number, cache, not no_cache, dask), **others)
+
+    options = (
+        click.option("--no-cache", is_flag=True, help="Audit all models anew."),
+        click.option(
+            "--cache",
+            type=click.Path(file_okay=False),
+            help="Keep reports in this folder, and audit no model twice.  [default: with --jobs or --dask, "
+            "$XDG_CACHE_HOME/symlint or ~/.cache/symlint; else none]",
+        ),
+        click.option("--dask", metavar="ADDRESS", help="Have the workers of this cluster audit: tcp://HOST:8786."),
+        click.option(
+            "--jobs",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Audit so many models at once, each in a process of its own; 0 for one per core.  [default: 1]",
+        ),
+    )
+    made: _Command = told
+    for option in options:
+        made = option(made)
+    return made
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+FORM = "jsonl"
+
+
+@contextmanager
+def lines(files: Sequence[Path], *, stdout: bool) -> Iterator[Callable[[Report], None] | None]:
+    """Takes reports in their order and writes a line for each; None where there is nothing to write to.
+
+    Args:
+        files: to write.
+        stdout: whether to print them as well.
+
+    Raises `UsageProblem` for a file that cannot be written.
+    """
+    if not files and not stdout:
+        yield None
+        return
+    from symlint.audit.acceptance import accepting
+    from symlint.cli.report.data import line
+    from symlint.lint.rule import rules
+
+    accepts = accepting((), rules(), dt.date.today().isoformat())
+    with ExitStack() as stack:
+        try:
+            # By lines, so that whoever follows a file sees whole ones.
+            opened = [stack.enter_context(file.open("w", encoding="utf-8", buffering=1)) for file in files]
+        except OSError as error:
+            raise _unwritten(error.filename, error) from error
+
+        def write(report: Report) -> None:
+            text = line(accepts(report))
+            for file in opened:
+                try:
+                    file.write(text)
+                except OSError as error:
+                    raise _unwritten(file.name, error) from error
+            if stdout:
+                click.echo(text, nl=False)
+
+        yield write
+
+
+def _unwritten(file: str, error: OSError) -> UsageProblem:
+    return UsageProblem(f"{file}: cannot write the {FORM} report: {error.strerror}")
 
 
 def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
@@ -43,6 +182,8 @@ def _amount(read: Callable[[object], float]) -> Callable[[click.Context, click.P
 
 
 STDOUT = Path("-")
+SETTINGS = ("select", "ignore", "fail_on", "target", "max_memory", "time_budget", "min_understood", "runs")
+"""Options that win over the configuration."""
 
 
 def _outputs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
@@ -112,29 +253,19 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
 @click.option("--notes", is_flag=True, help="Put notes into SARIF and annotations as well.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing but findings.")
 @click.pass_context
-def command(
+def check_command(
     ctx: click.Context,
+    /,
     paths: tuple[str, ...],
-    select: tuple[str, ...] | None,
-    ignore: tuple[str, ...] | None,
-    fail_on: str | None,
-    target: str | None,
-    max_memory: int | None,
-    time_budget: float | None,
-    min_understood: float | None,
-    runs: bool | None,
     form: str,
     output: tuple[tuple[str, Path], ...],
-    config: str | None,
     loops: Loops,
     means: Means,
-    baseline: str | None,
-    write_baseline: str | None,
-    prune_baseline: bool,
     color: str,
     verbose: bool,
     notes: bool,
     quiet: bool,
+    **asked: Any,
 ) -> None:
     """Audit models: find the capacity that they do not use.
 
@@ -145,12 +276,10 @@ def command(
     shows what was found by then.
     """
     form = _stdout(ctx, form, output)
-    accepted = _Acceptance(baseline, write_baseline, prune_baseline)
+    accepted = _Acceptance(asked["baseline"], asked["write_baseline"], asked["prune_baseline"])
     status = _Status(quiet)
     with Watch(status if means.alone else status.of_many) as watch:
-        flags = {"select": select, "ignore": ignore, "fail_on": fail_on, "target": target}
-        limits = {"max_memory": max_memory, "time_budget": time_budget, "min_understood": min_understood}
-        settings = Configurations(config, **flags, **limits, runs=runs, **loops.settings)
+        settings = Configurations(asked["config"], **{name: asked[name] for name in SETTINGS}, **loops.settings)
         shown = {form, *(kind for kind, _ in output)}
         saved = "html" in shown or (not quiet and "full" in shown)
         # What a baseline accepts of one model depends on all of them.
@@ -213,8 +342,8 @@ class _Acceptance:
         """Whether there is a baseline."""
         self._prune = prune
         self._write = Path(write) if write is not None else None
-        if self._write and not self._write.absolute().parent.is_dir():
-            raise UsageProblem(f"{write}: its folder does not exist")
+        if write is not None:
+            writable(write)
         old = self._write if self._write and self._write.exists() else Path(read) if read is not None else None
         self._old = baseline.read(old) if old else None
 

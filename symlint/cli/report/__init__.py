@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from symlint.audit.outcome import Run
 
-# format -> module; imported when it is asked for, since rich takes its time
+# format -> module that holds it as `FORMAT_report`; imported when it is asked for, since rich takes its time
 FORMATS = {
-    "full": "symlint.cli.report.full",
-    "concise": "symlint.cli.report.formats.concise",
-    "json": "symlint.cli.report.json",
-    "jsonl": "symlint.cli.report.formats.jsonl",
-    "csv": "symlint.cli.report.formats.csv",
-    "sarif": "symlint.cli.report.formats.sarif",
-    "github": "symlint.cli.report.formats.github",
-    "junit": "symlint.cli.report.formats.junit",
-    "markdown": "symlint.cli.report.formats.markdown",
-    "html": "symlint.cli.report.formats.html",
+    "full": "full",
+    "concise": "full",
+    "json": "data",
+    "jsonl": "data",
+    "csv": "data",
+    "sarif": "sarif",
+    "github": "pipelines",
+    "junit": "pipelines",
+    "markdown": "pipelines",
+    "html": "page",
 }
 MACHINE = ("json", "jsonl", "csv", "sarif", "junit")
 """Formats of which nobody may read that there was no model."""
@@ -39,7 +39,7 @@ class Style:
 
 
 class Reporter(Protocol):
-    """What a report module's ``report`` is."""
+    """What ``FORMAT_report`` of a module is."""
 
     def __call__(self, run: Run, style: Style) -> str:
         """The document, ending in a newline unless it is empty."""
@@ -47,4 +47,4 @@ class Reporter(Protocol):
 
 def reporter(name: str) -> Reporter:
     """The reporter of a format in `FORMATS`."""
-    return cast("Reporter", import_module(FORMATS[name]).report)
+    return cast("Reporter", getattr(import_module(f"{__name__}.{FORMATS[name]}"), f"{name}_report"))

@@ -10,12 +10,12 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from symlint.cli.report import Style
-from symlint.cli.report.differences.weights import ROWS, table
+from symlint.cli.report.data import dump
+from symlint.cli.report.differences import ROWS, table
 from symlint.cli.report.full import typeset
-from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable, share
 from symlint.comparison.alignment.align import Alignment, TensorGap
-from symlint.model.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel, exit_code
 
 LARGEST = 5
 """Tensors that are told one by one."""
@@ -66,12 +66,12 @@ def _document(found: Alignment) -> dict[str, Any]:
     }
 
 
-def unread(first: str, second: str, problem: UnreadableModel, code: int) -> str:
+def unread(first: str, second: str, problem: UnreadableModel) -> str:
     """The document where one of the files could not be read."""
     return dump(
         {
             "schema_version": "1",
-            "exit_code": code,
+            "exit_code": exit_code(problem),
             "first": {"path": first},
             "second": {"path": second},
             "distance": None,

@@ -13,9 +13,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from symlint.cli.report import Style
+from symlint.cli.report.data import dump
 from symlint.cli.report.full import Hanging, typeset
-from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, end, printable
+from symlint.model.errors import UnreadableModel
 from symlint.runtime.equivariance.measure import Measured, Table
 from symlint.runtime.equivariance.transformations import Place
 
@@ -31,6 +32,11 @@ def as_json(table: Table) -> str:
     if table.failure:
         document["reason"] = table.failure
     return dump({**document, "transformations": [record(row) for row in table.rows]})
+
+
+def unread(problem: UnreadableModel) -> str:
+    """The document where the file could not be read."""
+    return as_json(Table(problem.path, (), problem.reason))
 
 
 def record(row: Measured) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The report for people: one block per finding, in words about consequences."""
+"""The reports for people: one block per finding, in words about consequences; or a line for each."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from rich.text import Text
 from symlint.audit.outcome import Report, Run
 from symlint.audit.savings import reparable, safety
 from symlint.cli.report import Style
-from symlint.cli.report.acceptances import acceptance, standing
-from symlint.cli.report.words import count, listed, number, printable, ranges, share
+from symlint.cli.report.words import acceptance, count, listed, number, printable, ranges, share, standing
 from symlint.lint.finding import Finding, Level
 from symlint.lint.settings import COMMAND
 from symlint.symmetry.spaces import Coverage
@@ -48,7 +47,7 @@ class Unbroken(Text):
     """A line that is made to be copied, such as a command: it goes over the width rather than being broken."""
 
 
-def report(run: Run, style: Style) -> str:
+def full_report(run: Run, style: Style) -> str:
     """The text, with control sequences when the style has colours."""
     return typeset(_blocks(run, style), style)
 
@@ -413,3 +412,28 @@ def _totals(run: Run, *, every: bool) -> tuple[dict[Level, int], dict[Level, int
 
 def _told(levels: dict[Level, int]) -> str:
     return listed(count(number, str(level)) for level, number in levels.items())
+
+
+def concise_report(run: Run, style: Style) -> str:
+    """The lines, as long as they come: nothing is wrapped."""
+    return typeset(_concise(run, style), style, wrap=False)
+
+
+def _concise(run: Run, style: Style) -> Iterator[Text]:
+    for item in run.reports:
+        for finding in shown(item, run, style):
+            yield Text.assemble(
+                (printable(item.path), "bold"),
+                f": {finding.rule} ",
+                (f"[{finding.level}]", COLOR[finding.level]),
+                f" {printable(finding.message)}",
+                f" ({acceptance(finding)})" if finding.accepted else "",
+                f" (the baseline has accepted {finding.worse_than})" if finding.worse_than else "",
+            )
+        if item.incomplete and not any(finding.message == item.incomplete for finding in item.findings):
+            yield Text(f"{printable(item.path)}: incomplete: {printable(item.incomplete)}")
+        for line in left_out(item):
+            yield Text(f"{printable(item.path)}: {line}")
+    if not style.quiet:
+        yield from map(Text, standing(run))
+        yield summary(run, every=style.verbose)

@@ -9,13 +9,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from symlint.cli.report import Style
-from symlint.cli.report.differences.weights import ROWS, table
+from symlint.cli.report.data import dump
+from symlint.cli.report.differences import ROWS, table
 from symlint.cli.report.full import typeset
-from symlint.cli.report.json import dump
 from symlint.cli.report.words import end, printable
 from symlint.comparison.lineage.lineage import Lineage
 from symlint.comparison.lineage.trace import SpaceTrace, Trace
-from symlint.model.errors import UnreadableModel
+from symlint.model.errors import UnreadableModel, exit_code
 
 COLOURS = {"derived": "bold green", "unclear": "yellow", "unrelated": "", "not comparable": "dim"}
 
@@ -52,12 +52,12 @@ def _document(trace: Trace) -> dict[str, Any]:
     }
 
 
-def unread(path: str, problem: UnreadableModel, code: int) -> str:
+def unread(path: str, problem: UnreadableModel) -> str:
     """The document where a file could not be read."""
     return dump(
         {
             "schema_version": "1",
-            "exit_code": code,
+            "exit_code": exit_code(problem),
             "model": {"path": path},
             "against": [],
             "problem": {"rule": problem.code, "message": str(problem)},

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from symlint.cli.report import Style
+from symlint.cli.report.data import dump
 from symlint.cli.report.full import Hanging, typeset
-from symlint.cli.report.json import dump
 from symlint.cli.report.words import count, listed, printable
 from symlint.evidence.options import InputRange
 from symlint.model.errors import UnreadableModel

@@ -1,12 +1,14 @@
-"""Which axes of which stored tensors write the units of their spaces, and which read them."""
+"""Which axes of which stored tensors write the units of their spaces, which read them, and which stay in place."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from symlint.program.steps import Einsum, Mix, Step
+from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure
 
 Role = Literal["writes", "reads"]
@@ -67,3 +69,33 @@ class _Walk:
         kept = step.kept
         labels = step.specs[slot][axis]
         return {"writes" if label in kept else "reads" for label in labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A stored tensor all of whose axes are pinned."""
+
+    tensor: str
+    parameters: int
+    reason: str
+    """Why its units stay where they are, axis by axis, without the nodes."""
+
+
+def pinned(symmetry: Symmetry, structure: Structure) -> tuple[Pinned, ...]:
+    """What the coverage counts as pinned, tensor by tensor."""
+    program, axes = structure.program, structure.axes
+    moved = {name for generator in symmetry.generators if generator.exact for name in generator.tensors}
+    elsewhere = moved | {item.tensor for item in symmetry.opaque}
+    held: dict[str, list[str]] = {}
+    for name, stored in program.weights.items():
+        held.setdefault(stored, []).append(name)
+    found = []
+    for stored, size in program.parameters.items():
+        if stored in elsewhere or stored not in held:
+            continue
+        leaves = [x for name in held[stored] for f in axes.of[name] for x in axes.factors.leaves(f)]
+        pins = [axes.factors.pins.get(x) for x in leaves if axes.factors.size(x) > 1]
+        words = [pin.text for pin in pins if pin is not None]
+        if len(words) == len(pins):
+            found.append(Pinned(stored, size, ", ".join(dict.fromkeys(words)) or "a single number"))
+    return tuple(found)

@@ -12,13 +12,9 @@ from rich.text import Text
 
 from symlint.cli.report import Style
 from symlint.cli.report.full import coverage, typeset
-from symlint.cli.report.inspection.alike import merged
-from symlint.cli.report.inspection.flow import Flow
-from symlint.cli.report.inspection.layouts import layouts
-from symlint.cli.report.inspection.pinned import Pinned
-from symlint.cli.report.inspection.stored import MARK, readable
-from symlint.cli.report.inspection.symbols import MEANING, Row, rows
-from symlint.cli.report.words import count, listed, printable, share
+from symlint.cli.report.inspection.flow import Flow, Pinned
+from symlint.cli.report.inspection.symbols import MARK, MEANING, Row, layouts, readable, rows
+from symlint.cli.report.words import count, listed, merged, printable, share
 from symlint.model.states.pairs import doubtful
 from symlint.model.states.state import grows
 from symlint.symmetry.spaces import Generator, Symmetry

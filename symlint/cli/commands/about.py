@@ -1,18 +1,28 @@
-"""`symlint rule`: the list of rules and their manual pages."""
+"""What symlint is here: its rules (`rule`), the settings in force (`config`) and what is installed (`doctor`)."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, entry_points, version
 
 import click
 
-from symlint.cli.commands.selecting import codes
-from symlint.cli.commands.terminal import color_option, style_for
+from symlint import __version__
+from symlint.cli.commands.options import codes
+from symlint.cli.commands.terminal import color_option, config_option, style_for
 from symlint.cli.report import Style
+from symlint.cli.report.words import printable
+from symlint.evidence.options import Equivariance, InputRange, Mirror
+from symlint.lint.acceptance import Acceptance
+from symlint.lint.configuration import Configurations
 from symlint.lint.rule import Rule, rules
 from symlint.lint.severity import SHARES
-from symlint.model.errors import UsageProblem, suggestion
+from symlint.model.errors import MissingModel, UsageProblem, suggestion
 
 HOW = """Where nothing above says otherwise, a finding is a warning. It is an error where all three are reached:
 error-share of the units of the space, error-units as a number of units, and error-model of the model's parameters,
@@ -25,7 +35,7 @@ removes parameters, the last two do not count."""
 @click.argument("which", metavar="[CODE|NAME|PREFIX]", required=False, shell_complete=codes)
 @click.option("-f", "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text")
 @color_option
-def command(which: str | None, form: str, color: str) -> None:
+def rule_command(which: str | None, form: str, color: str) -> None:
     """List the rules, or print the manual page of one.
 
     Exits with 2 when there is no such rule.
@@ -125,3 +135,78 @@ def _settings(rule: Rule) -> str:
     if rule.options.keys() >= SHARES.keys():
         lines.append(HOW)
     return "\n\n## Settings\n\n" + "\n\n".join(lines) if lines else ""
+
+
+@click.command("config")
+@click.argument("model", required=False, type=click.Path())
+@config_option
+def config_command(model: str | None, config: str | None) -> None:
+    """Show the settings in force and where each comes from.
+
+    They are those of MODEL, from the configuration nearest to it, or those of the working directory. Exits with 2 when
+    a configuration cannot be followed, 3 when there is no such file.
+    """
+    if model is not None and not os.path.lexists(model):
+        raise MissingModel(model)
+    found = Configurations(config)
+    settings = found.run if model is None else found.of(model)
+    chosen = settings.chosen(rules())
+    for item in fields(settings):
+        if item.name in ("origins", "file", "silent"):
+            continue
+        value = getattr(settings, item.name)
+        origin = settings.origins.get(item.name, "default")
+        click.echo(f"{item.name.replace('_', '-'):8} = {_toml(value)}  # {printable(origin)}")
+    click.echo(f"# {len(chosen)} rules: {', '.join(rule.code for rule in chosen)}")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, (Mirror, Equivariance, InputRange, Acceptance)):
+        said = ((item, getattr(value, item.name)) for item in fields(value))
+        return _toml({item.name: each for item, each in said if each != item.default})
+    if isinstance(value, (int, float)):
+        return str(value)
+    return f'"{printable(str(value))}"'
+
+
+_REQUIRED = ("onnx", "onnx_ir", "onnxruntime", "numpy", "click", "rich")
+
+
+@click.command("doctor")
+@click.pass_context
+def doctor_command(ctx: click.Context) -> None:
+    """Show versions and installed packages of rules and operators.
+
+    Exits with 2 when the installation is not complete.
+    """
+    rows = [("symlint", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
+    missing = []
+    for name in _REQUIRED:
+        try:
+            rows.append((name, version(name)))
+        except PackageNotFoundError:
+            rows.append((name, "missing"))
+            missing.append(name)
+    packages = sorted(entry_points(group="symlint.rules"), key=lambda entry: entry.value)
+    rows += [("rules", f"{entry.name} = {entry.value}") for entry in packages]
+    packages = sorted(entry_points(group="symlint.operators"), key=lambda entry: entry.value)
+    rows += [("operators", f"{entry.name} = {entry.value}") for entry in packages]
+    for name, value in rows:
+        click.echo(f"{name:12} {printable(value)}")
+    try:
+        found = rules()
+    except (ImportError, UsageProblem) as error:
+        raise UsageProblem(f"the rules cannot be loaded: {error}") from error
+    click.echo(f"{'':12} {len(found)} rules")
+    if missing or not found:
+        problem = f"missing: {', '.join(missing)}" if missing else "no rules are installed"
+        click.echo(
+            f"symlint: {problem}; install again with: {sys.executable} -m pip install --force-reinstall symlint",
+            err=True,
+        )
+        ctx.exit(2)

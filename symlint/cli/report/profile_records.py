@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
-from io import StringIO
 from typing import Any
 
-from symlint.cli.report.json import dump, shares
+from symlint.cli.report.data import comma_separated, dump, shares
 from symlint.cli.report.words import cell, printable
 from symlint.comparison.course.measures import Measures
 from symlint.comparison.trajectory import Portrait, Trajectory
@@ -49,12 +47,7 @@ def points(one: Measures) -> tuple[float, ...]:
 
 def as_csv(found: Trajectory) -> str:
     """One line per row under the names of the columns; the ranks of copies with blanks between them."""
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in records(found):
-        writer.writerow([_written(value) for value in record.values()])
-    return text.getvalue()
+    return comma_separated(COLUMNS, (map(_written, record.values()) for record in records(found)))
 
 
 def _written(value: object) -> object:

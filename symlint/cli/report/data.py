@@ -1,22 +1,25 @@
-"""The report as one JSON document, the same shape whatever happened."""
+"""The report as data: one JSON document, JSON Lines, comma-separated values."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from io import StringIO
 from typing import Any
 
 from symlint import __version__
 from symlint.audit.outcome import Report, Run, Standing
 from symlint.cli.report import Style
+from symlint.cli.report.words import acceptance, cell, printable, ranges
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Finding, Skipped
 from symlint.symmetry.spaces import Coverage
 
 
-def report(run: Run, style: Style) -> str:  # noqa: ARG001 - a document for machines has no style
+def json_report(run: Run, style: Style) -> str:
     """The document; a model that could not be read is in it with zeros and its SYM00x finding."""
     document = {
         "schema_version": "1",
@@ -116,3 +119,41 @@ def _accepted(finding: Finding) -> dict[str, Any] | None:
         if accepted
         else None
     )
+
+
+def jsonl_report(run: Run, style: Style) -> str:
+    """The lines; none where there is no model."""
+    return "".join(map(line, run.reports))
+
+
+def line(report: Report) -> str:
+    """The line of one model."""
+    return f"{json.dumps(plain(model(report)), allow_nan=False)}\n"
+
+
+COLUMNS = (
+    *("path", "rule", "name", "level", "evidence", "layer", "op", "node", "message", "units", "which"),
+    *("saves", "share", "fixable", "accepted", "fingerprint"),
+)
+
+
+def csv_report(run: Run, style: Style) -> str:
+    """The lines under the names of the columns."""
+    return comma_separated(COLUMNS, (_row(finding, item) for item in run.reports for finding in item.findings))
+
+
+def comma_separated(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """The rows as lines under the names of the columns."""
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _row(finding: Finding, item: Report) -> Iterator[object]:
+    words = (item.path, finding.rule, finding.name, str(finding.level), finding.evidence, finding.layer, finding.op)
+    yield from (cell(printable(word)) for word in (*words, finding.node, finding.message))
+    yield from (len(finding.units), cell(ranges(finding.units)), finding.saves)
+    yield f"{finding.saves / item.coverage.total:.6g}" if item.coverage.total else "0"
+    yield from (str(finding.fixable).lower(), cell(acceptance(finding)), finding.fingerprint)

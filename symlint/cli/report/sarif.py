@@ -8,21 +8,44 @@ the command that makes the true one.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from symlint import __version__
+from symlint.audit.addresses import elsewhere
 from symlint.audit.outcome import Report, Run
 from symlint.cli.report import Style
-from symlint.cli.report.acceptances import acceptance, standing
-from symlint.cli.report.json import dump, plain
-from symlint.cli.report.location import repository, uri
-from symlint.cli.report.words import count, printable, ranges, told
+from symlint.cli.report.data import dump, plain
+from symlint.cli.report.words import acceptance, count, printable, ranges, standing, told
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.rule import Rule
+
+
+def repository() -> Path:
+    """The nearest folder at or above the working directory that holds a repository, else that directory itself."""
+    folder = Path.cwd()
+    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
+
+
+def relative(path: str, root: Path) -> str:
+    """The path from the root, with forward slashes; a file outside it keeps its absolute one."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the repository
+    return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
+
+
+def uri(path: str, root: Path) -> str:
+    """The same as a URI."""
+    if elsewhere(path):
+        return quote(path, safe="/:")
+    place = relative(path, root)
+    return Path(place).as_uri() if Path(place).is_absolute() else quote(place)
+
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _PRECISION = {"exact": "very-high", "bounded": "high", "gauge": "high", "heuristic": "medium"}
@@ -40,7 +63,7 @@ _LONGEST = 1_000
 """Characters of a message."""
 
 
-def report(run: Run, style: Style) -> str:
+def sarif_report(run: Run, style: Style) -> str:
     """The document; ``results`` is empty for clean models, which closes their old alerts."""
     root = repository()
     uris = [uri(item.path, root) for item in run.reports]

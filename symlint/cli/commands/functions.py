@@ -1,4 +1,4 @@
-"""`symlint symmetrise`: the average of a network over a group of transformations, as one network."""
+"""What a network computes under transformations of its inputs: `symlint equivariance`, `symlint symmetrise`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,76 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from symlint.cli.commands.destinations import write
-from symlint.cli.commands.terminal import waiting
+from symlint.cli.commands.fix_model import write
+from symlint.cli.commands.options import (
+    Loops,
+    form_option,
+    inputs_option,
+    read_array,
+    states_options,
+    unread_too,
+    writable,
+)
+from symlint.cli.commands.terminal import color_option, listed, style_for, waiting
 from symlint.cli.report.words import count, printable
-from symlint.model.errors import UsageProblem
 
 if TYPE_CHECKING:
     from symlint.model.graph import Model
     from symlint.runtime.proof import Proof
+
+
+@click.command("equivariance")
+@click.argument("model", type=click.Path())
+@form_option
+@click.option(
+    "--only",
+    callback=listed,
+    metavar="NAMES",
+    help="Transformations, separated by commas: flip, turn, shift, permutation, sign.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws all that is random.")
+@inputs_option("Try on this instead.")
+@states_options("auto")
+@click.option("-v", "--verbose", is_flag=True, help="Show all that does not hold or could not be tried.")
+@color_option
+@click.pass_context
+def equivariance_command(
+    ctx: click.Context,
+    model: str,
+    form: str,
+    only: frozenset[str] | None,
+    seed: int,
+    inputs: dict[str, Path],
+    loops: Loops,
+    verbose: bool,
+    color: str,
+) -> None:
+    """Show how invariant or equivariant a network is.
+
+    Inputs are flipped, turned by a quarter, shifted in a circle, permuted along each of their axes, and change their
+    sign; onnxruntime runs the network before and after. Each output is compared as it is (invariant) and after the same
+    was done to its own axes (equivariant), and the better of both is told, beside what rounding does and what another
+    draw of the same inputs does. Where an axis alone does not do, axes of the same size in all inputs move with it, as
+    the nodes of a graph do. What does not answer to an input could not be tried. What holds is also followed through
+    the network step by step: where structure and weights show that it holds for all inputs, it is told as proven.
+
+    Exits with 0 when the model ran, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read or
+    run.
+    """
+    from symlint.cli.report.equivariances import as_json, as_text, unread
+    from symlint.model.file.stored import FEW
+    from symlint.model.load import load
+    from symlint.runtime.equivariance.measure import Wanted, measure
+    from symlint.runtime.equivariance.transformations import known
+
+    given = {name: read_array(file) for name, file in inputs.items()}
+    wanted = Wanted(known(only or ()))
+    with unread_too(form, unread), waiting(f"{model}: trying in onnxruntime"):
+        table = measure(loops.closed(load(model, budget=FEW)), wanted, seed=seed, given=given)
+    style = style_for(color, verbose=verbose)
+    click.echo(as_json(table) if form == "json" else as_text(table, style), nl=False, color=style.color)
+    ctx.exit(UNRUN if table.failure else 0)
+
 
 FAILED, UNRUN = 5, 4
 """Exit codes of a result that is not what it should be, and of a model that onnxruntime does not run."""
@@ -41,7 +103,7 @@ FAILED, UNRUN = 5, 4
 @click.option("--frame", is_flag=True, help="Run the network once, behind a frame: of one permutation, shift or sign.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the inputs of the proof.")
 @click.pass_context
-def command(
+def symmetrise_command(
     ctx: click.Context, model: str, output: str, groups: tuple[str, ...], action: str | None, frame: bool, seed: int
 ) -> None:
     """Write the average of a network over a group of moves.
@@ -61,10 +123,7 @@ def command(
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
 
-    if Path(output).resolve() == Path(model).resolve():
-        raise UsageProblem(f"{output} is the model itself: name another file for the result")
-    if not Path(output).absolute().parent.is_dir():
-        raise UsageProblem(f"{output}: its folder does not exist")
+    writable(output, model)
     loaded = load(model, budget=FEW)
     with TemporaryDirectory(prefix="symlint-") as folder, waiting(f"{model}: making it and proving that it is that"):
         made = Path(folder) / "made.onnx"

@@ -1,1 +1,0 @@
-"""Commands that ask where a network comes from."""

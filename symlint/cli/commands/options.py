@@ -1,0 +1,166 @@
+"""Options that several commands have, and what these do with them: rules, states, inputs, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from symlint.model.errors import UnreadableModel, UsageProblem
+from symlint.model.states.state import Declaration
+
+if TYPE_CHECKING:
+    from symlint.model.graph import Array, Model
+
+
+form_option: Callable[[Any], Any] = click.option(
+    "-f", "--format", "form", type=click.Choice(["full", "json"]), default="full", show_default=True
+)
+
+
+@contextmanager
+def unread_too(form: str, document: Callable[[UnreadableModel], str]) -> Iterator[None]:
+    """Where a file cannot be read machines are given this document, too."""
+    try:
+        yield
+    except UnreadableModel as problem:
+        if form == "json":
+            click.echo(document(problem), nl=False)
+        raise
+
+
+def writable(output: str, *models: str) -> None:
+    """Refuse to write over a model or into a folder that does not exist. Raises UsageProblem."""
+    if Path(output).resolve() in {Path(model).resolve() for model in models}:
+        which = "the model itself" if len(models) == 1 else "one of the models"
+        raise UsageProblem(f"{output} is {which}: name another file for the result")
+    if not Path(output).absolute().parent.is_dir():
+        raise UsageProblem(f"{output}: its folder does not exist")
+
+
+def rules_option(flag: str, words: str) -> Callable[[Any], Any]:
+    """An option that takes codes, beginnings of codes and names, separated by commas, as often as you like."""
+    return click.option(flag, multiple=True, callback=_selectors, shell_complete=codes, metavar="RULES", help=words)
+
+
+def codes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The codes and names of rules that begin like the last word of a list."""
+    from symlint.lint.rule import rules
+
+    before, comma, word = incomplete.rpartition(",")
+    found = [(rule.code, rule.name) for rule in rules() if rule.code.startswith(word.upper())]
+    found += [(rule.name, rule.code) for rule in rules() if word and rule.name.startswith(word)]
+    return [CompletionItem(f"{before}{comma}{name}", help=other) for name, other in found]
+
+
+def _selectors(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    return names or None
+
+
+def inputs_option(words: str) -> Callable[[Any], Any]:
+    """``--input``, as often as there are inputs: input -> file."""
+    return click.option("--input", "inputs", multiple=True, callback=_named_arrays, metavar="NAME:FILE.npy", help=words)
+
+
+def _named_arrays(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """The values of an option, each ``NAME:FILE.npy``, as input -> file."""
+    found = {}
+    for value in values:
+        name, colon, file = value.rpartition(":")
+        if not colon or not name or not Path(file).is_file():
+            raise click.BadParameter(f"{value!r} is not NAME:FILE.npy with a file that exists")
+        found[name] = Path(file)
+    return found
+
+
+def read_array(file: Path) -> Array:
+    """The array of a file. Raises UsageProblem where it holds none that could be tried."""
+    import numpy as np
+
+    try:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageProblem(f"{file}: is no array saved by numpy: {error}") from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
+        raise UsageProblem(f"{file}: expected one array of numbers, as numpy.save writes it")
+    if not found.size or not np.isfinite(found).all():
+        raise UsageProblem(f"{file}: proves nothing: it is empty, or not all of its numbers are finite")
+    return found
+
+
+_Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """What the flags say of states."""
+
+    find: bool | None
+    """Whether pairs are looked for; None where no flag says so."""
+    declared: tuple[Declaration, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of `Settings` that the flags win over; None where they say nothing."""
+        asked = self.declared or (() if self.find is False else None)
+        return {"states": asked, "find_states": self.find}
+
+    def closed(self, model: Model, *, default: bool = True) -> Model:
+        """The model with its states, by the flags, and else by the configuration nearest to it.
+
+        Args:
+            model: as it was read.
+            default: whether states count where no flag says so.
+        """
+        from symlint.lint.configuration import Configurations
+
+        if not self.declared and not (default if self.find is None else self.find):
+            return model
+        settings = Configurations(**self.settings).of(model.path)
+        return settings.with_states(model, strict=bool(self.declared))
+
+
+def states_options(default: str) -> Callable[[_Command], _Command]:
+    """``--states``, ``--state`` and ``--state-is-output``, as one argument `loops` of a command.
+
+    ``default`` is what happens without the first.
+    """
+    words = "Close the loop of what leaves and comes back at the next step, as its callers do."
+    options = (
+        click.option("--state-is-output", "seen", multiple=True, metavar="OUT", help="The caller reads it as well."),
+        click.option("--state", "declared", multiple=True, callback=_pairs, metavar="IN=OUT", help="Such a pair."),
+        click.option("--states", type=click.Choice(["auto", "none"]), help=f"{words}  [default: {default}]"),
+    )
+
+    def add(command: _Command) -> _Command:
+        @wraps(command)
+        def told(
+            *arguments: Any, states: str | None, declared: tuple[Declaration, ...], seen: tuple[str, ...], **others: Any
+        ) -> Any:
+            find = None if states is None else states == "auto"
+            read = tuple(Declaration("", name) for name in seen)
+            return command(*arguments, loops=Loops(find, (*declared, *read)), **others)
+
+        made: _Command = told
+        for option in options:
+            made = option(made)
+        return made
+
+    return add
+
+
+def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Declaration, ...]:
+    made = []
+    for value in values:
+        one, equals, other = value.partition("=")
+        if not (one and equals and other):
+            raise click.BadParameter(f"{value!r} is not IN=OUT")
+        made.append(Declaration(one, other))
+    return tuple(made)

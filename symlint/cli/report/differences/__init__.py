@@ -1,1 +1,0 @@
-"""What `symlint diff` tells, for people and for machines."""

@@ -1,1 +1,0 @@
-"""Profiles: the measures of every space as a table, CSV, JSON and a page."""
