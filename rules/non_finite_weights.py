@@ -45,13 +45,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 from symlint.model.graph import Graph, Node
 from symlint.model.naming import Names
+from symlint.model.records import dataclass
 
 _SHOWN = 3
 # Operators that hand values on, so that the next one decides what they are used for.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from symlint.analysis.substitutes import LARGEST, folded, normalised, pointwise, wide
 from symlint.model.clusters import precision
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import (

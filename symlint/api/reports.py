@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +15,7 @@ from symlint.cli.report.words import printable, told
 from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
+from symlint.model.records import dataclass
 from symlint.repair.result import Cost, Done, Left
 from symlint.repair.states import Shrunk
 from symlint.runtime.equivariance.measure import Measured, Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from os import PathLike, fspath, path
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from symlint.model.errors import MissingModel
+from symlint.model.records import dataclass
 
 Source = str | PathLike[str] | bytes | onnx.ModelProto
 """A path, the bytes of a file, or a parsed model."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from symlint.audit.addresses import elsewhere
 from symlint.audit.baseline import Baseline, Entry, Match, match
@@ -17,6 +17,7 @@ from symlint.lint.finding import Accepted, Finding
 from symlint.lint.fingerprint import structure
 from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND
+from symlint.model.records import dataclass
 
 BASELINE, CONFIGURATION = "baseline", "configuration"
 

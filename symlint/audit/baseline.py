@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from symlint.audit.outcome import Report
 from symlint.lint.finding import Finding, Level
 from symlint.lint.fingerprint import structure
 from symlint.model.errors import UsageProblem
+from symlint.model.records import dataclass
 
 _VERSION = 1
 _LEVELS = {str(level): level for level in Level}

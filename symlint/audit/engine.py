@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -34,6 +34,7 @@ from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped,
 from symlint.model.errors import UnreadableModel, UsageProblem, raised
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Coverage
 

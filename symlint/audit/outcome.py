@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
+from symlint.model.records import dataclass
 from symlint.symmetry.spaces import Coverage, Space
 
 _NOTHING = Coverage(0, 0, 0, 0)

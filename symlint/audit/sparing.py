@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
@@ -13,6 +13,7 @@ from symlint.lint.repairs import Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.repair.plan import Spared, repairable, storing
 from symlint.symmetry.inference import examine
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from symlint.axes.arena import Form
 from symlint.axes.factor import Factors
+from symlint.model.records import dataclass
 
 Positions = NDArray[np.int64]
 Condition = Mapping[int, tuple[int, int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from symlint.axes.arena import Form
 from symlint.axes.factor import Factors, Span
 from symlint.axes.pins import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Pin, PinKind
 from symlint.axes.unify import collapse, unify
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.flow import meetings
 from symlint.program.mixing import MixKind

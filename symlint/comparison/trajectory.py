@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
@@ -15,6 +15,7 @@ from symlint.evidence.context import Context
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.symmetry.inference import examine
 
 

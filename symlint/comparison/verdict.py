@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from symlint.lint.finding import Finding
+from symlint.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

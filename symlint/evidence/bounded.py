@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from symlint.analysis.values.valuation import valuate
 from symlint.evidence.context import Context
 from symlint.evidence.level import Level
 from symlint.evidence.options import InputRange
+from symlint.model.records import dataclass
 from symlint.program.rewriting.recognise import PRODUCT
 from symlint.program.steps import SUM, Law, Pointwise, Program, Step
 from symlint.symmetry.motion.membership import members

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import cached_property
 from math import prod
 from typing import Protocol
@@ -27,6 +27,7 @@ from symlint.evidence.units import Sight, Units, spread
 from symlint.model.budget import Budget
 from symlint.model.graph import Shape
 from symlint.model.naming import Names as Named
+from symlint.model.records import dataclass
 from symlint.program.flow import Passages
 from symlint.program.steps import RANGE
 from symlint.symmetry.actions.permutation import UnitPermutation

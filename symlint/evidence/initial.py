@@ -7,7 +7,6 @@ an operator of ONNX demands where the layer has no gain or shift of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 from symlint.evidence.ends.pinned import standardising
 from symlint.model.digest import Digest
 from symlint.model.graph import Array, Node
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Program, Step
 from symlint.program.translate import Lowering, lowered

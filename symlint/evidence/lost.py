@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.spaces import Space

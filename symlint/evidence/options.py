@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import Literal, get_args
+
+from symlint.model.records import dataclass
 
 TARGETS = ("int8", "int4", "float16")
 """What a model may be meant for: static quantisation with one scale per tensor, weights of 4 bits in blocks of 32 that

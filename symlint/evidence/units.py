@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.analysis.values.lattice import distinct
 from symlint.axes.factor import Factors
+from symlint.model.records import dataclass
 from symlint.symmetry.structure import Action
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from symlint.lint.finding import Finding
+from symlint.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

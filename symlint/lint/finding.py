@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from symlint.evidence.level import Level
 from symlint.lint.repairs import Remedy
+from symlint.model.records import dataclass
 
 __all__ = ["Accepted", "Evidence", "Finding", "Level", "Skipped", "Spectrum"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import Product
@@ -13,6 +12,7 @@ from symlint.lint.repairs import Factor
 from symlint.lint.rule import Rule
 from symlint.lint.severity import by_share
 from symlint.lint.state_cost import width
+from symlint.model.records import dataclass
 from symlint.program.flow import Passage
 from symlint.symmetry.spaces import Space
 

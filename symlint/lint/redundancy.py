@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
 from symlint.lint.repairs import Drop
 from symlint.lint.rule import Rule
+from symlint.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from symlint.model.records import dataclass
 
 Groups = tuple[tuple[Any, ...], ...]
 Verb = Literal["", "remove", "fold", "merge", "factor", "drop", "balance", "discard", "share"]

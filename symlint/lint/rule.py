@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -20,6 +20,7 @@ from symlint.evidence.options import TARGETS
 from symlint.lint.finding import Evidence, Finding, Level
 from symlint.lint.repairs import Verb, remedy
 from symlint.model.errors import UsageProblem, raised, suggestion
+from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
     from symlint.evidence.context import Context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from symlint.lint.file_patterns import named
 from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
 from symlint.model.errors import UsageProblem, suggestion
+from symlint.model.records import dataclass
 from symlint.model.states.state import Declaration
 
 if TYPE_CHECKING:

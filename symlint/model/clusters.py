@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 
 ROUNDING = 8.0
 """How many roundings of its dtype an element of a row may have gone through."""

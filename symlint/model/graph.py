@@ -7,13 +7,14 @@ only reads them. Names identify values, as in ONNX itself; an omitted input is t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.digest import Digests
+from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
     from symlint.model.file.stored import Place, StoredFile, Weights

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import walk_packages
 from types import ModuleType
 from typing import Any, TypeVar
+
+from symlint.model.records import dataclass
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

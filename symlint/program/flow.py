@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Program, Unknown
 
 Passage = Literal["linear", "scores", "values"]

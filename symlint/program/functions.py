@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Any
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 
 Attributes = Mapping[str, Any]
 

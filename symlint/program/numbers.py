@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.arithmetic import compute
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Pointwise, Program, Slice, Spec, Step

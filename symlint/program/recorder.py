@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
 import numpy as np
 
 from symlint.model.graph import Array, Graph, Node, Shape
+from symlint.model.records import dataclass
 from symlint.program.mixing import MixKind
 from symlint.program.notation import measure, parse, spread
 from symlint.program.steps import (

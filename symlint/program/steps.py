@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeGuard, TypeVar
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeGuard, Type
 import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
+from symlint.model.records import dataclass
 from symlint.model.shapes.evaluate import listed
 from symlint.program.functions import Function, function, standard
 from symlint.program.mixing import MixKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from symlint.model.errors import raised
 from symlint.model.graph import Graph, Model, Node, Shape
 from symlint.model.operators import known
+from symlint.model.records import dataclass
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.parameters import buffers, mask, settles
 from symlint.program.registry import call

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from symlint.model.graph import Model
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.repair.measure import LASTING, Timing, latency, measure
 from symlint.repair.plan import Key
 from symlint.repair.promises.intent import multiples

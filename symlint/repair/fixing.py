@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from symlint.model.file.edit import write
 from symlint.model.file.saving import opened
 from symlint.model.graph import Model
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.model.redundant_tensors import spare
 from symlint.repair.alignment import aligned
 from symlint.repair.gauges.balancing import balancing

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod, sqrt
 from pathlib import Path
 from statistics import quantiles
 
 from symlint.model.file import saving
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.records import dataclass
 from symlint.model.shapes.concrete import Skeleton, make_concrete
 from symlint.program.steps import Program
 from symlint.program.translate import translate

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
 from symlint.lint.repairs import Remedy, Storing
 from symlint.lint.rule import Rule
+from symlint.model.records import dataclass
 from symlint.symmetry.spaces import Space
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from symlint.model.graph import Model, Shape
+from symlint.model.records import dataclass
 from symlint.model.states.sidecar import NAME, pairs
 from symlint.model.states.state import grows
 

@@ -8,7 +8,6 @@ does not show what a file of float16 does on other devices. Here each result of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +16,7 @@ import onnx_ir as ir
 
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.runtime.inputs.collection import collect
 from symlint.runtime.inputs.probe import save_lifted
 from symlint.runtime.noise import Trial

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL
 from symlint.runtime.rollout import Rollout

@@ -8,7 +8,7 @@ optimisation, and when every weight moves by one unit in the last place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ import numpy as np
 
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.collection import Within, collect
 from symlint.runtime.inputs.probe import save_lifted

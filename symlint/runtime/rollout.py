@@ -7,12 +7,12 @@ mask grows along and positions count on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.records import dataclass
 from symlint.model.states.names import words
 
 Feeds = Mapping[str, Array]

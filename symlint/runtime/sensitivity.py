@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known
+from symlint.model.records import dataclass
 from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
 from symlint.runtime.rollout import BATCHES, batched, rollout, starts
 from symlint.runtime.runner import Run

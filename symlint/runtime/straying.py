@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.runtime.difference import difference
 from symlint.runtime.runner import Run
 from symlint.symmetry.motion.teleport import Journey, journey

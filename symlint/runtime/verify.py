@@ -8,7 +8,7 @@ the same size moves them 100 times more than the right one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -19,6 +19,7 @@ import numpy as np
 from symlint.model.digest import BLOCK
 from symlint.model.file.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
+from symlint.model.records import dataclass
 from symlint.program.numbers import Unvalued
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted

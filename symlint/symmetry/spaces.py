@@ -6,11 +6,11 @@ that must be transformed together, a *generator* one kind of symmetry on one spa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from symlint.axes.pins import Pin
 from symlint.model.graph import Model
+from symlint.model.records import dataclass
 
 Kind = Literal["permutation", "rescaling", "sign", "rotation", "translation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
+from symlint.model.records import dataclass
 from symlint.program.steps import Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import UnitPermutation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from symlint.analysis.bounds.interval import Interval, point
 from symlint.analysis.bounds.ranges import ranged
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.steps import Pointwise
 from symlint.symmetry.structure import Structure
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 
 UNIT = 2.0**-24
 """Half a unit in the last place of float32, in which networks run."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod, sqrt
 
 import numpy as np
 
 from symlint.analysis.bounds.radius import radii
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Einsum, Normalise, Program, Slice, Step
 from symlint.program.true_values import NORMS, Truth, exactly

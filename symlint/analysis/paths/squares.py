@@ -7,7 +7,6 @@ its elements: then the array has the axis once more behind all others, and holds
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from symlint.axes.terms import Term
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.structure import Structure
 

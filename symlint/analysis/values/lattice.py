@@ -12,7 +12,7 @@ other arrays here, have size 1 along axes along which they do not change.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache, lru_cache, reduce
 from math import gcd, prod
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from symlint.analysis.values.weights import Mask, Weight, absent, slim
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 
 Labels = NDArray[np.int64]
 FEW = 4

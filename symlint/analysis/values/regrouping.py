@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, tidy
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Spec
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -27,6 +26,7 @@ from symlint.model.clusters import (
 )
 from symlint.model.digest import blocks
 from symlint.model.graph import Array, Shape, Tensor
+from symlint.model.records import dataclass
 from symlint.program.steps import Program
 
 EVERY = slice(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from symlint.model.clusters import ABSENT, BLOCK, Cut, Off, Strip, strips
 from symlint.model.graph import Array, Shape, Tensor
+from symlint.model.records import dataclass
 
 Mask = NDArray[np.bool_]
 Change = Callable[[Array], Array]

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -32,6 +32,7 @@ from symlint.lint.settings import COMMAND, Settings
 from symlint.model.errors import UnreadableModel, UsageProblem
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import files
+from symlint.model.records import dataclass
 from symlint.model.states import sidecar
 
 _FORM = 1

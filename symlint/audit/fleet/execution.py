@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from symlint.audit.addresses import elsewhere
 from symlint.audit.engine import Job, carried_out, unbegun, unread
@@ -15,6 +15,7 @@ from symlint.audit.outcome import Report
 from symlint.lint.rule import Rule
 from symlint.model.budget import LOAD, Interrupted, Watch
 from symlint.model.errors import UnreadableModel
+from symlint.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

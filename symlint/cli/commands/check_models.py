@@ -6,7 +6,7 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from symlint.lint.settings import THRESHOLDS
 from symlint.model import amounts
 from symlint.model.budget import DONE, Watch
 from symlint.model.errors import UsageProblem
+from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
     from symlint.audit.acceptance import Accepting

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,6 +18,7 @@ from symlint.cli.commands.terminal import color_option, config_option, style_for
 from symlint.cli.report.words import printable
 from symlint.evidence.options import TARGETS
 from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem, exit_code
+from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
     from symlint.audit.acceptance import Accepting

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from symlint.model.errors import UnreadableModel, UsageProblem
+from symlint.model.records import dataclass
 from symlint.model.states.state import Declaration
 
 if TYPE_CHECKING:

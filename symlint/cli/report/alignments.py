@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
@@ -16,6 +16,7 @@ from symlint.cli.report.full import typeset
 from symlint.cli.report.words import count, listed, printable, share
 from symlint.comparison.alignment.align import Alignment, TensorGap
 from symlint.model.errors import UnreadableModel, exit_code
+from symlint.model.records import dataclass
 
 LARGEST = 5
 """Tensors that are told one by one."""

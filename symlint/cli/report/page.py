@@ -10,7 +10,6 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from symlint.cli.report import Style
 from symlint.cli.report.full import architectural, consequences, node
 from symlint.cli.report.words import count, listed, number, printable, ranges, share
 from symlint.lint.finding import Finding, Level
+from symlint.model.records import dataclass
 from symlint.symmetry.spaces import Space
 
 

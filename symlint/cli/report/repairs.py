@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import inf
 from typing import Any
 
@@ -18,6 +18,7 @@ from symlint.cli.report.full import Hanging, typeset
 from symlint.cli.report.words import count, listed, printable
 from symlint.evidence.options import InputRange
 from symlint.model.errors import UnreadableModel
+from symlint.model.records import dataclass
 from symlint.repair.result import Cost, Fixed, Left
 from symlint.repair.states import Shrunk
 

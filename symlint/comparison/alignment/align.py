@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import write
 from symlint.model.graph import Model
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.runtime.verify import Trial, same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import Moved

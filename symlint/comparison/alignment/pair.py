@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from symlint.comparison.alignment.moves import Move
 from symlint.comparison.matching.units import Matching
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 

@@ -8,7 +8,7 @@ first. Then every space is fitted again to all weights, until nothing comes near
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
 
@@ -19,6 +19,7 @@ from symlint.comparison.alignment.fits import MANY, assignment, fitted, likeness
 from symlint.comparison.alignment.moves import Move
 from symlint.comparison.alignment.pair import Pair
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
 from symlint.symmetry.actions.scaling import SignFlip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from symlint.comparison.alignment.search import Search
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Action

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from symlint.evidence.estimates.width import participation
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 
 PROBES = 72
 """Directions that a first look draws; up to a rank below this no singular values of a wide matrix are needed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from symlint.comparison.change.weights import SAME, Change
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.repair.surgery.tensors import overwrite, source_of, store, stored_value
 from symlint.repair.surgery.waste import discard, idle
 

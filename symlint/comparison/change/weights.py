@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Literal
 
@@ -17,6 +17,7 @@ from symlint.comparison.matching.units import Matching
 from symlint.comparison.matching.weights import Weights
 from symlint.model.digest import BLOCK
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 
 Status = Literal["identical", "rounded", "folded", "rescaled", "moved", "cut", "merged", "changed", "not compared"]
 """``rounded``: as near as the coarser number type allows. ``rescaled``: the same but for one factor per unit of an

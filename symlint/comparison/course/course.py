@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from symlint.comparison.course.state import State, states
 from symlint.comparison.matching.units import Matching
 from symlint.evidence.context import Context
 from symlint.model.graph import Array, Tensor
+from symlint.model.records import dataclass
 
 VISIBLE = 0.01
 """By how much an effective width has to change, relative, to be told."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +20,7 @@ from symlint.evidence.ranks.invariant import general_linear
 from symlint.lint.repairs import Drop
 from symlint.model.clusters import precision
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.flow import Passages
 from symlint.symmetry.spaces import Space
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from symlint.comparison.course.state import States
 from symlint.comparison.matching.readings import READS, WRITES
 from symlint.comparison.matching.weights import VECTORS
+from symlint.model.records import dataclass
 from symlint.symmetry.gauge.scales import two_sided
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Structure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -19,6 +18,7 @@ from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.actions.translation import Shift

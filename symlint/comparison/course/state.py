@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from symlint.comparison.course.spectra import Spectra, holders
@@ -14,6 +13,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.estimates.width import effective_width
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Action

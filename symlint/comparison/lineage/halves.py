@@ -7,7 +7,6 @@ inputs or outputs pin is not cut: it is where a search starts, or it is kept fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from symlint.comparison.alignment.pair import Pair
 from symlint.comparison.alignment.search import Spaces
 from symlint.comparison.matching.readings import READS, WRITES, Reading
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 

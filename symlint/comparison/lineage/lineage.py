@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from symlint.evidence.context import Context
 from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem
 from symlint.model.graph import Model
 from symlint.model.load import load
+from symlint.model.records import dataclass
 from symlint.symmetry.inference import examine
 
 UNSOLVED = 4

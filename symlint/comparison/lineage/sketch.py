@@ -9,7 +9,6 @@ out, and of rotated spaces nothing is kept, though paths lead through them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
@@ -24,6 +23,7 @@ from symlint.comparison.matching.readings import READS, WRITES
 from symlint.comparison.matching.weights import Weights
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.scaling import SignFlip
 from symlint.symmetry.charges.unknowns import Occurrence

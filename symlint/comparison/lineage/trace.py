@@ -8,7 +8,6 @@ match the units in the same way: it has no reason to, unless both networks have 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from symlint.comparison.lineage.agreement import Matched, agreement
 from symlint.comparison.lineage.halves import Halves, halves
 from symlint.comparison.matching.units import match
 from symlint.comparison.matching.weights import Weights
+from symlint.model.records import dataclass
 
 Verdict = Literal["derived", "unclear", "unrelated", "not comparable"]
 RELATED, STRANGE = 0.5, 0.25

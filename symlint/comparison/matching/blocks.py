@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 
 
 class Dim(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -13,6 +12,7 @@ import onnx
 
 from symlint.model.graph import Array, Graph, Model, Node
 from symlint.model.operators import known
+from symlint.model.records import dataclass
 
 IMPLIED = frozenset(("kernel_shape",))
 """Attributes that a weight's shape says as well."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Step
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from symlint.comparison.matching.blocks import Block
 from symlint.comparison.matching.weights import Weights
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 
 # One side of a matching: the blocks of a network as a coloured graph, and samples of their numbers.
 

@@ -7,13 +7,14 @@ read counts as unknown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from symlint.analysis.values.lattice import Value, alike, distinct
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
+from symlint.model.records import dataclass
 from symlint.program.steps import Program, Step
 from symlint.symmetry.structure import Structure
 

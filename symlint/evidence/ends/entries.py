@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from symlint.analysis.need import Mask
 from symlint.evidence.ends.pinned import Ends, compares
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known as operator
+from symlint.model.records import dataclass
 from symlint.program.translate import reads
 
 

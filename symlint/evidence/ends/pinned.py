@@ -6,7 +6,7 @@ The axes of inputs and outputs stay in place, so they carry no units; here those
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property, partial
 from typing import TypeGuard
 
@@ -19,6 +19,7 @@ from symlint.analysis.values.valuation import valuate
 from symlint.analysis.values.weights import Drawn
 from symlint.evidence.ends.settled import reread
 from symlint.model.graph import Array, Tensor
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Normalise, Program, Step, Unknown
 from symlint.program.translate import lowered
 from symlint.symmetry.structure import Structure

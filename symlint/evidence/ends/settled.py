@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial, reduce
 from math import prod
 
@@ -21,6 +21,7 @@ from symlint.analysis.values.weights import Blockwise, Mask
 from symlint.model.clusters import ABSENT, ROUNDING, Cut, Off, Strip, precision
 from symlint.model.digest import BLOCK
 from symlint.model.graph import Array, Shape, Tensor
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers, Unvalued
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.structure import Structure

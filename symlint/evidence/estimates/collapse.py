@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from symlint.analysis.paths.paths import Forward
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, rearranges
 
 FEWEST = 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -18,6 +17,7 @@ from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.evidence.estimates.chance import letters, nearest, weights
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.steps import Pointwise
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.spaces import Generator, Symmetry

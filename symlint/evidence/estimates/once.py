@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +12,7 @@ from symlint.analysis.paths.shares import Shares, mixed
 from symlint.analysis.paths.squares import Layout
 from symlint.evidence.context import Context
 from symlint.evidence.estimates.likeness import Likeness
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Action

@@ -7,7 +7,6 @@ computed with one expert chosen everywhere, and compared from expert to expert.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from symlint.evidence.heads.twins import Group, close, same_rows
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.side import orthonormal
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Einsum, Mix, Normalise, Step, Unknown

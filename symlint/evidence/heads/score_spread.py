@@ -8,7 +8,6 @@ basis of the head, and gains are part of A and B.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod, sqrt
 
 import numpy as np
@@ -17,6 +16,7 @@ from symlint.analysis.bounds.normalised import Normalised
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.invariant import general_linear
 from symlint.model.graph import Array, Tensor
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers, ungroup
 from symlint.program.steps import Einsum, Mix, Program, Step, Unknown, rearranges
 from symlint.program.true_values import exactly

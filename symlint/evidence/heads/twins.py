@@ -8,13 +8,13 @@ measured: by what a rounding of every weight changes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from symlint.analysis.rehearsal import Unrehearsed
 from symlint.evidence.heads.contribution import Contributions
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.structure import Action, Structure
 
 LOOSE = 0.02

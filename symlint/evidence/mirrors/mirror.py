@@ -7,7 +7,6 @@ were inferred, on all places of a space at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from symlint.evidence.ranks.side import orthonormal
 from symlint.model.clusters import ABSENT, ROUNDING, precision
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 

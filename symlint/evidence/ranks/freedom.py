@@ -9,7 +9,6 @@ keys which have a weight for each position, has a column for each place of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import product
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.motion.action import Stand
 from symlint.symmetry.structure import Action, Structure

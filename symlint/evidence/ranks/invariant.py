@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
@@ -24,6 +23,7 @@ from symlint.evidence.ranks.side import SAME, Side, Stack, columns, orthonormal
 from symlint.evidence.ranks.spectrum import Rank, rank, surely_full, surely_full_each
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 from symlint.program.flow import Passage, Passages
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import Rotation

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.clusters import ABSENT
+from symlint.model.records import dataclass
 
 Matrix = NDArray[np.float64]
 SAME = 1e-9

@@ -8,12 +8,12 @@ through the product. Rows are brought to one size first, whereby scales outside 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.evidence.ranks.side import Matrix, Side, Stack
+from symlint.model.records import dataclass
 
 CLEAR = 4.0
 """Singular values above this many times the noise are real."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from symlint.evidence.ranks.freedom import Freedom
 from symlint.evidence.ranks.invariant import READS, WIDEST, WRITES, Factors, Matrix, general_linear
 from symlint.evidence.ranks.side import orthonormal
+from symlint.model.records import dataclass
 from symlint.program.flow import Passages
 from symlint.symmetry.structure import Action, Structure
 

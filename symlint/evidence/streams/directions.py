@@ -8,7 +8,7 @@ where a norm subtracts it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from symlint.evidence.ranks.spectrum import Rank, rank, surely_full
 from symlint.evidence.streams.roles import roles
 from symlint.model.clusters import ABSENT, precision
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.charges.unknowns import Occurrence

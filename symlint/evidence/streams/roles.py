@@ -9,8 +9,9 @@ all that comes to such a meeting.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step
 from symlint.symmetry.charges.unknowns import Occurrence

@@ -10,7 +10,6 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from symlint.model.errors import UnreadableModel
 from symlint.model.file.element_types import BITS, decode
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
     from symlint.model.graph import Model

@@ -7,12 +7,12 @@ external data of the file itself, by a name that no other file can have; everyth
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 
 import onnx
 
 from symlint.model.file.element_types import STRING
 from symlint.model.file.stored import Reader, StoredFile
+from symlint.model.records import dataclass
 
 LARGE = 1024
 """Bytes from which on the numbers of a tensor stay in the file."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from onnx import defs
 
 from symlint.model.graph import Array, Node, Shape
+from symlint.model.records import dataclass
 
 Partial = tuple[int | None, ...]
 

@@ -14,11 +14,11 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from symlint.model.graph import Array, Graph, Shape, Tensor
+from symlint.model.records import dataclass
 from symlint.model.shapes.call import Call, Kind
 from symlint.model.shapes.forward import Conflict, Pass
 from symlint.model.shapes.inference import RECURRENT, WINDOWED, Inference, contracted

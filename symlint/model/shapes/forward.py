@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from symlint.model.errors import UnreadableModel, raised
 from symlint.model.graph import Graph, Node, Shape
 from symlint.model.operators import known
+from symlint.model.records import dataclass
 from symlint.model.shapes.call import Call, Found, Kind, Refused
 from symlint.model.shapes.control import HANDLERS, made
 from symlint.model.shapes.inference import Inference, shrunk

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from symlint.model.graph import Array, Graph, Node, Shape, Tensor, plausible
+from symlint.model.records import dataclass
 from symlint.model.shapes.call import Found, Kind
 from symlint.model.shapes.evaluate import evaluate, listed
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from symlint.model.records import dataclass
 
 Source = Literal["declared", "sidecar", "name", "structure"]
 Start = Literal["zero", "given", "file"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 
 import numpy as np
 
 from symlint.model.operators import enter, op
+from symlint.model.records import dataclass
 from symlint.operators.quantised.grids import lift
 from symlint.program.lower import Ref, Tracer
 from symlint.program.mixing import MixKind

@@ -6,9 +6,10 @@ That is closed under what exporters do to a normalisation, gain and bias include
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
+from symlint.model.records import dataclass
 from symlint.program.rewriting.polynomial import Polynomial, absolute, centred, is_number, plus, scaled, times
 
 ONE: Polynomial = {"": 1.0}

@@ -8,11 +8,12 @@ was whole comes after it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import nan, prod
 
 from symlint.model.graph import Shape
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.rewriting.expression import ONE, Expression, Norm, combined, square, stranger
 from symlint.program.rewriting.polynomial import scaled, spread, summed

@@ -7,11 +7,11 @@ its mean square or of its variance. A tensor may be seen relative to several sou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 from symlint.program.rewriting.expression import Expression
 from symlint.program.steps import Program
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from symlint.evidence.context import Context
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.repair.plan import Repair, repairs
 from symlint.repair.result import Done, Wish
 from symlint.symmetry.gauge.balance import Aim, balanced

@@ -9,7 +9,7 @@ weights. Each is told from what is settled already: from inputs, whose units sta
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TypeVar
@@ -19,6 +19,7 @@ import numpy as np
 from symlint.evidence.ends.settled import reread, settled
 from symlint.model.file.element_types import CODES, numpy_type
 from symlint.model.graph import Array, Tensor
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation, Rotation

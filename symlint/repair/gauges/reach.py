@@ -10,7 +10,6 @@ Source: Micikevicius et al., Mixed Precision Training (ICLR 2018), on the range 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +17,7 @@ import onnx_ir as ir
 
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.program.steps import Program
 from symlint.program.translate import Lowering, lower
 from symlint.symmetry.kinds.whole import LENGTHS, powers

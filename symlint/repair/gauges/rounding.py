@@ -12,7 +12,7 @@ al., QuaRot (NeurIPS 2024); Liu et al., SpinQuant (ICLR 2025); Xiao et al., Smoo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -23,6 +23,7 @@ from symlint.model.file.edit import write
 from symlint.model.graph import Array
 from symlint.model.load import load
 from symlint.model.naming import Names
+from symlint.model.records import dataclass
 from symlint.program.translate import lowered
 from symlint.repair.gauges.canonical import Form
 from symlint.runtime.quantiser import BITS, BLOCK

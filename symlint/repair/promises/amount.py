@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -16,6 +15,7 @@ from symlint.lint.repairs import Fold
 from symlint.model.file.wire import LARGE
 from symlint.model.graph import Model, Node, Shape, Tensor
 from symlint.model.operators import known
+from symlint.model.records import dataclass
 from symlint.program.parameters import FAR
 from symlint.repair.plan import Repair
 from symlint.repair.promises.intent import Forecast, Intent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import ceil, prod
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from symlint.evidence.context import Context
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
+from symlint.model.records import dataclass
 from symlint.repair.plan import Key, Pending, Repair, ordinal
 from symlint.repair.surgery.narrowing import Immovable, Narrowing, Uneven, Whole, agreed
 from symlint.repair.surgery.planned import Cuts

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.lint.rule import Rule
+from symlint.model.records import dataclass
 from symlint.repair.plan import Key, Repair, Spared
 from symlint.repair.promises.amount import amount
 from symlint.repair.promises.intent import Forecast, Intent

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from symlint.model.graph import Array, Model, Node
+from symlint.model.records import dataclass
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
 from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
 from symlint.repair.surgery.site import Place

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from symlint.model.graph import Array, Model, Node
 from symlint.model.operators import known
+from symlint.model.records import dataclass
 from symlint.program.recorder import Ref
 from symlint.repair.surgery import heads, layouts, places  # noqa: F401 - the others enter their operators
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, same

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from symlint.model.graph import Array, Model, Node, Shape
+from symlint.model.records import dataclass
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
 from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
 from symlint.repair.surgery.reached import nested, reached

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
+from symlint.model.records import dataclass
 from symlint.program.recorder import Ref
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import onnx_ir as ir
+
+from symlint.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

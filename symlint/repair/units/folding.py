@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from symlint.evidence.context import Context
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum
 from symlint.repair.units.merging import multiples
 from symlint.repair.units.readings import Reading, readings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Set
-from dataclasses import dataclass
 
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Mix, Program, Slice, rearranges
 from symlint.symmetry.structure import Structure
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.evidence.context import Context
+from symlint.model.records import dataclass
 from symlint.repair.surgery.narrowing import agreed
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from symlint.evidence.context import Context
 from symlint.lint.repairs import Drop, Fold
+from symlint.model.records import dataclass
 from symlint.repair.plan import Key, Pending, Repair, Stage
 from symlint.repair.promises.intent import Forecast
 from symlint.repair.stage import narrowed, stored

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from onnx_ir.passes.common import InlinePass
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.runtime.equivariance.groups import Element, taken_back, transformed
 from symlint.runtime.equivariance.transformations import Place, Transformation
 from symlint.runtime.noise import Trial, noise

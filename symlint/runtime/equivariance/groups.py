@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from math import factorial, lcm
 from typing import Literal
@@ -13,6 +12,7 @@ import numpy as np
 from symlint.evidence.options import Transform
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.records import dataclass
 from symlint.runtime.equivariance.transformations import Place, Places, Transformation, known, squared
 
 MOST = 64

@@ -8,7 +8,7 @@ same was done to axes of the output (*equivariant*); the better of both counts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import combinations
 from math import prod
 from operator import itemgetter
@@ -23,6 +23,7 @@ from symlint.evidence.options import TRANSFORMATIONS, Transform
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.records import dataclass
 from symlint.runtime.difference import difference
 from symlint.runtime.equivariance.proofs import Proofs
 from symlint.runtime.equivariance.transformations import (

@@ -12,12 +12,12 @@ Equivariance Through Parameter-Sharing (ICML 2017): a layer is equivariant where
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from symlint.model.graph import Array, Model
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.functions import Parity
 from symlint.program.numbers import Numbers, Unvalued

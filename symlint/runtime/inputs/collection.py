@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from time import perf_counter
 
 import numpy as np
 
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.records import dataclass
 from symlint.runtime.inputs.probe import feeds
 from symlint.runtime.noise import SLOW, Trial
 from symlint.runtime.rollout import BATCHES, Rollout, batched, rollout, starts

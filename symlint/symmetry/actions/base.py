@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +13,7 @@ import numpy as np
 
 from symlint.axes.factor import Factors
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.motion.action import Stand, stands

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from symlint.axes.factor import Factors
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, additive, power
 from symlint.symmetry.charges.unknowns import Occurrence

@@ -7,8 +7,8 @@ is scaled is affine in it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from symlint.model.records import dataclass
 from symlint.program.steps import Pointwise, Program
 from symlint.symmetry.translation.absorption import Absorbers, Way
 from symlint.symmetry.translation.wave import Kind, Wave, each, same

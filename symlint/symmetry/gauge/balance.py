@@ -10,7 +10,6 @@ wherever rescalings have taken the weights, they come back to the same place.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from symlint.model.clusters import median
 from symlint.model.graph import Array, Graph
+from symlint.model.records import dataclass
 from symlint.symmetry.gauge.convex import CLOSE, Table, minimum, pulls, table
 from symlint.symmetry.gauge.scales import Scales, two_sided
 from symlint.symmetry.structure import Structure

@@ -7,13 +7,14 @@ logarithms of these sums, are convex in the logarithms t of the scales.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.gauge.coarse import Coarse
 from symlint.symmetry.motion.action import Index
 

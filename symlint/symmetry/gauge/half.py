@@ -8,13 +8,13 @@ are not negligible beside those of the other units.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.clusters import median
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.steps import Program
 from symlint.symmetry.gauge.balance import Place, behind, place
 from symlint.symmetry.gauge.convex import Hold, onto

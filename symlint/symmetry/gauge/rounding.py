@@ -7,11 +7,11 @@ care how large they are. Errors are therefore seen from the minimum-norm gauge, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Program, rearranges
 from symlint.symmetry.gauge.balance import Place, place
 from symlint.symmetry.gauge.convex import Hold

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.scaling import Rescaling, TensorRescaling
 from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.gauge.convex import Hold

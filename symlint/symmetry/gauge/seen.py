@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.gauge.convex import Hold
 from symlint.symmetry.gauge.scales import Scales
 from symlint.symmetry.kinds.components import components

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from symlint.axes.arena import Form
 from symlint.axes.factor import Factors
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.flow import Passages
 from symlint.program.steps import Program
 from symlint.symmetry.kinds.coloured import Coloured, Vertex

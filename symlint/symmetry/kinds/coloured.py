@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
@@ -14,6 +13,7 @@ import numpy as np
 from symlint.axes.arena import Form
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Graph, Node
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import (
     Affine,

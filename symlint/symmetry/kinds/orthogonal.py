@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import NONE, SUM, Fold, Law, Normalise, Pointwise, Step
 from symlint.symmetry.charges.charge import Linear

@@ -8,13 +8,13 @@ same tensor's values, known by what computes them. Such a step commutes with eve
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Concat, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
 

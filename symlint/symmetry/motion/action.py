@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from symlint.axes.terms import Expansion, Term, together
 from symlint.model.graph import Array, Shape
+from symlint.model.records import dataclass
 
 Index = NDArray[np.int64]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.file.edit import Lazy
 from symlint.model.file.element_types import CODES, numpy_type
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.motion.motion import Weights, fresh_weights
 from symlint.symmetry.spaces import KINDS

@@ -7,10 +7,10 @@ cuts, lookups of something constant, and a contraction with the tensor in which 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
 from symlint.symmetry.translation.alike import layout

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Normalise, Step
 from symlint.symmetry.translation.absorption import Way
 from symlint.symmetry.translation.null import Null

@@ -7,12 +7,13 @@ a shift changes the sum by a number. ``n . x = total`` holds with ``n = 1 / prod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.mixing import MixKind
 from symlint.program.numbers import Numbers

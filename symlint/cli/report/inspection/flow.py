@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Mix, Step
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -15,6 +15,7 @@ from symlint.cli.report.full import coverage, typeset
 from symlint.cli.report.inspection.flow import Flow, Pinned
 from symlint.cli.report.inspection.symbols import MARK, MEANING, Row, layouts, readable, rows
 from symlint.cli.report.words import count, listed, merged, printable, share
+from symlint.model.records import dataclass
 from symlint.model.states.pairs import doubtful
 from symlint.model.states.state import grows
 from symlint.symmetry.spaces import Generator, Symmetry

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from symlint.cli.report.inspection.flow import Flow, Role
 from symlint.cli.report.words import listed, merged, printable, template
 from symlint.model.graph import Model
 from symlint.model.naming import Names
+from symlint.model.records import dataclass
 from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
 
 MARK = "*"
