@@ -22,6 +22,7 @@ from symlint.symmetry.charges.span import independent
 from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence, Variables
 from symlint.symmetry.kinds.branches import branches
 from symlint.symmetry.kinds.early import early
+from symlint.symmetry.kinds.narrow import Narrow
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
 from symlint.symmetry.kinds.planes import alike, planes
 from symlint.symmetry.kinds.positions import positions
@@ -30,7 +31,9 @@ from symlint.symmetry.kinds.whole import LENGTHS, whole
 from symlint.symmetry.overlap import rows, widths
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.translation.course import Translation
-from symlint.symmetry.translation.search import translations
+from symlint.symmetry.translation.patterns import anything
+from symlint.symmetry.translation.search import Search
+from symlint.symmetry.translation.wave import covers
 
 # Unseen changes: what a reader does with directions that no writer reaches, and a writer in those that none reads.
 #
@@ -115,7 +118,7 @@ def unwritten_yet(
                     {o: ONE},
                     across=across,
                     freed=tuple(freed),
-                    early=True,
+                    pattern=anything(program, o.tensor),
                 )
 
 
@@ -191,8 +194,10 @@ class Generators:
             for kind, by_leaf in solved.items()
         }
         self.translations: dict[int, list[Translation]] = {}
-        for translation in translations(program, axes, expansion):
+        search = Search(program, axes, expansion)
+        for translation in search.translations():
             self.translations.setdefault(self._bearing(translation), []).append(translation)
+        self.narrow = Narrow(program, axes, expansion, search.following)
         charged = {x for by_leaf in self.charges.values() for x, found in by_leaf.items() if found}
         charged |= set(self.translations)
         held = [leaf for leaf in self.bearers if leaf not in self.factors.pins or leaf in charged]
@@ -203,6 +208,7 @@ class Generators:
         """All generators, those of one leaf together."""
         full = {t.weight: t for found in self.translations.values() for t in found if t.full}
         for leaf, space in self.names.items():
+            mixing = list[InvertibleMap]()
             if leaf >= 0 and leaf not in self.factors.pins:
                 beside = copies(self.axes, self.expansion, leaf, None, self.bearers[leaf][0])
                 yield UnitPermutation(f"{space}.permutation", space, leaf, beside)
@@ -218,6 +224,7 @@ class Generators:
                     made = self._charged(kind, f"{space}.{kind}{suffix}", leaf, charge)
                     yield made
                     if isinstance(made, InvertibleMap):
+                        mixing.append(made)
                         yield from unseen(made, self.program, self.axes, self.expansion, full)
                         yield from unwritten_yet(made, self.program, self.axes, self.expansion, full)
                 for turn, suffix in zip(turns if kind == "rotation" else (), suffixes[len(found) :], strict=True):
@@ -225,6 +232,47 @@ class Generators:
             shifts = self.translations.get(leaf, [])
             for shift, suffix in zip(shifts, _suffixes(len(shifts)), strict=True):
                 yield Shift(f"{space}.translation{suffix}", space, leaf, translation=shift)
+            yield from self._hidden(leaf, space, mixing)
+
+    def _hidden(self, leaf: int, space: str, mixing: Sequence[InvertibleMap]) -> Iterator[UnseenChange]:
+        """The changes of single weights that those who read them in the end do not see, where no matrices have them."""
+        size = self.factors.size(leaf) if leaf >= 0 else 0
+        few = any(
+            0 < self._rows(leaf, [Occurrence(name, k, t, 0)]) < size
+            for name in self.bearers.get(leaf, ())
+            for k, f in enumerate(self.axes.of[name])
+            for t, term in enumerate(self.expansion.terms(f))
+            if term.leaves == (leaf,)
+        )
+        stored = Counter(self.program.weights.values())
+        shifts = [t for found in self.translations.values() for t in found if t.nowhere is None] if few else []
+        number = 0
+        for name in self.bearers.get(leaf, ()) if few else ():
+            tensor = self.program.model.tensors[self.program.weights[name]]
+            mine = [shift for shift in shifts if shift.weight == name]
+            if name in self.program.statistics or not tensor.floating or stored[tensor.name] > 1:
+                continue
+            for found in self.narrow.hidden(name, leaf) if not any(t.full for t in mine) else ():
+                sides = [
+                    widths(a, self.program, self.axes, self.expansion)[-a.charge[found.written]]
+                    for a in mixing
+                    if found.written in a.charge
+                ]
+                known = any(side < size for side in sides) or any(covers(t.wave, found.wave) for t in mine)
+                if not known and self._rows(leaf, found.read) < size:
+                    number += 1
+                    yield UnseenChange(
+                        f"{space}.translation.unread.{number}",
+                        space,
+                        leaf,
+                        (),
+                        {found.written: ONE},
+                        across=dict.fromkeys(found.read, ONE),
+                        pattern=found.wave,
+                    )
+
+    def _rows(self, leaf: int, places: Sequence[Occurrence]) -> int:
+        return rows(leaf, (), dict.fromkeys(places, ONE), self.program, self.axes, self.expansion)
 
     def nearly(self) -> Iterator[Action]:
         """Rescalings of units that only an epsilon breaks."""

@@ -130,11 +130,10 @@ class Overlaps:
         side = [a for a in actions if isinstance(a, UnseenChange) and a.across == action.across]
         size, beside = self.factors.size(action.leaf), action.copies
         across = rows(action.leaf, beside, action.across, self.program, self.axes, self.expansion)
-        if action.early:
+        if action.pattern is not None:
             shifts = [a.translation for a in actions if isinstance(a, Shift)]
             known = sum(t.dimension for t in shifts if t.weight == action.weight)
-            mine = rows(action.leaf, beside, action.charge, self.program, self.axes, self.expansion)
-            return (size - across) * (mine - known // size)
+            return (size - across) * (prod(action.pattern.shape) // size - known // size)
         mine = sum(rows(action.leaf, beside, a.charge, self.program, self.axes, self.expansion) for a in side)
         return (size - across) * (mine - size) if action is side[0] else 0
 

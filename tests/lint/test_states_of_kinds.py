@@ -55,6 +55,15 @@ def low(name: str) -> Change:
     return change
 
 
+def hidden(name: str, reader: str) -> Change:
+    """What the second unit writes is none of what a reader reads."""
+
+    def change(values: Arrays) -> None:
+        values[name][1] -= values[name][1] @ values[reader] @ np.linalg.pinv(values[reader])
+
+    return change
+
+
 ROW, COLUMN = (1, 0), (SECOND, FIRST)
 STATES: dict[str, tuple[str, Change, str, tuple[int, ...]]] = {
     "plane of stored angles that is not written": ("rotary_stored", nought(wq=np.s_[:, ::2]), "SYM101", (0,)),
@@ -84,6 +93,7 @@ STATES: dict[str, tuple[str, Change, str, tuple[int, ...]]] = {
     "equal units whose difference is read": ("difference", again(a=COLUMN, p=ROW), "SYM201", (0, 1)),
     "unit before positive weights": ("softplus_of_weights", nought(a=SECOND, p=1), "SYM101", (1,)),
     "multiple before positive weights": ("softplus_of_weights", again(2.0, a=COLUMN, p=ROW), "SYM201", (0, 1)),
+    "unit that is written where a narrow head does not read": ("narrow_head", hidden("b", "c"), "SYM101", (1,)),
     "capsule that is not written": ("capsules", nought(a=np.s_[:, :2], p=np.s_[:2]), "SYM104", (0,)),
 }  # fmt: skip
 """What is wrong -> network, change of its weights, rule, and units."""

@@ -264,6 +264,23 @@ def registers(b: Builder, x: Value, inside: Inside) -> Value:
     return x.of(b.slice(b.add(both.name, made.name), 0, long, 1))
 
 
+# -- readers of few rows ----------------------------------------------------------------------------------------------
+@block(*LAST)
+def narrow(b: Builder, x: Value, inside: Inside) -> Value:
+    """Units of which a branch writes some alone, that are added to others and read by fewer rows than they are."""
+    n, way = width(b), str(b.pick("sum", "largest", "modulated"))
+    one, other = b.linear(x, n, bias=b.chance(0.5)), activate(b, b.linear(x, n))
+    if way == "largest":
+        one = b.linear(x, 2 * n, bias=b.chance(0.5))
+        wide = b.reshape(one.name, (*x.shape[:-1], 2, n), source=one.shape)
+        both = b.reduce("ReduceMax", wide, [len(x.shape) - 1], keep=False)
+        return b.linear(x.of(both, n), 3, bias=b.chance(0.5))
+    scale = b.linear(x, n).name
+    if way == "modulated":
+        other = other.of(b.node("Mul", other.name, b.add(scale, b.numbers(1.0))))
+    return b.linear(other.of(b.add(other.name, one.name)), 3, bias=b.chance(0.5))
+
+
 # -- shifts -----------------------------------------------------------------------------------------------------------
 @block("tokens", "flat")
 def largest(b: Builder, x: Value, inside: Inside) -> Value:

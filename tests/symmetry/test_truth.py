@@ -60,7 +60,7 @@ MISSING: dict[str, tuple[int, str]] = {
     "exponential": (4, "a bias before Exp is a factor, which the reader divides out"),
     "post_norm_block": (4, "shears s -> s + (s . b) 1 of a stream that a norm reads, and a layer that undoes them"),
     "norm_then_padded_conv": (7, "the mean direction in the middle, 3; the shift, which that of all places undoes, 4"),
-    "narrow_head": (7, "what a branch and a bias write where the narrow head does not read, although others do"),
+    "narrow_head": (1, "a bias where a narrow layer does not read, which another behind that takes back"),
     "dueling": (2, "the mean direction of a weight, which comes to a difference on two ways"),
     "dense_concat": (8, "any change of what is linear in a tensor beside it in a Concat, taken back by their reader"),
     "routed_hit_experts": (4, "units of single experts, which NonZero tells apart at run time"),

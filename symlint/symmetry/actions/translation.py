@@ -20,7 +20,8 @@ from symlint.symmetry.motion.elements import on_a_grid
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.translation.course import Translation
-from symlint.symmetry.translation.element import changes, steepness
+from symlint.symmetry.translation.element import averaged, changes, steepness, written
+from symlint.symmetry.translation.wave import Wave
 
 # Lines: a weight as rows over the units of a space, each with the copy that it belongs to.
 
@@ -117,7 +118,7 @@ class Shift(Action):
 
 @dataclass(frozen=True)
 class UnseenChange(Action):
-    """One weight is changed where the other side of a space under all invertible matrices does not see it."""
+    """One weight is changed where the other side of a space, or what reads it in the end, does not see it."""
 
     kind: ClassVar[Kind] = "translation"
 
@@ -125,8 +126,8 @@ class UnseenChange(Action):
     """Where what would see it meets the units, which need not reach all of them."""
     freed: tuple[Translation, ...] = field(default=(), kw_only=True)
     """Of what else meets them: changes that others take back, as if it were zero."""
-    early: bool = field(default=False, kw_only=True)
-    """Whether the space has what the weight does not see, which is written behind it."""
+    pattern: Wave | None = field(default=None, kw_only=True)
+    """What the changes are the same along; None where it is not the weight alone of which the other side sees less."""
     gone: tuple[Translation, ...] = field(default=(), kw_only=True)
     """Of what else meets them: changes that the rest of it takes back, which then has all that was in them."""
 
@@ -237,7 +238,9 @@ class UnseenChange(Action):
             shape = np.broadcast_shapes(stand.here.shape, (1,) * len(stand.others) + stand.grid.shape)
             length = change.shape[stand.axis]
             here = here | stand.along(change.shape, np.broadcast_to(stand.here, shape), np.zeros(length, bool))
-        return np.where(here, change, 0.0)
+        if self.pattern is None:
+            return np.where(here, change, 0.0)
+        return written(averaged(change, self.pattern), self.pattern)
 
     def _met(self, structure: Structure, name: str, charge: Charge) -> list[Stand]:
         wanted = {(o.axis, o.term, o.place) for o in charge if o.tensor == name}

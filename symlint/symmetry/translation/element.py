@@ -348,6 +348,17 @@ def written(size: Array, wave: Wave) -> Array:
     return size
 
 
+def averaged(array: Array, wave: Wave) -> Array:
+    """The number of each class that is nearest to an array: what `written` writes out, as far as that can be."""
+    for axis, classes in enumerate(wave.classes):
+        there = np.flatnonzero(classes >= 0)
+        _, ranks, counts = np.unique(classes[there], return_inverse=True, return_counts=True)
+        if len(counts) < len(classes):
+            shares = np.equal.outer(np.arange(len(counts)), ranks) / counts[:, None]
+            array = np.moveaxis(np.tensordot(shares, array.take(there, axis=axis), (1, axis)), 0, axis)
+    return array
+
+
 def _rearranged(step: Einsum, array: Array, lead: int) -> Array:
     front = tuple((f"~{a}",) for a in range(lead))
     part = ungroup(array, (*front, *step.result), step.sizes)

@@ -19,6 +19,8 @@ LONG = 24
 """Steps after which a change is taken to be on its way through many layers."""
 Closed = Callable[[Way], bool]
 Bending = Callable[[Step, tuple[int, ...], Mapping[str, Wave], Closed], Nowhere | None]
+Reading = Callable[[Step, tuple[int, ...], Mapping[str, Wave]], bool]
+"""Whether a step, which the change enters by some operands, reads it to its end, whatever it makes of it."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class _Trail:
     """The way of a change by now."""
 
     bending: Bending | None = None
+    reading: Reading | None = None
     barred: frozenset[str] = frozenset()
     """Weights that take nothing back."""
     visits: list[Visit] = field(default_factory=list)
@@ -87,31 +90,39 @@ class Following:
         """Whether what would take a change back was left out, as it is taken back by the change itself."""
 
     def follow(
-        self, waves: Mapping[str, Wave], closed: Closed, start: int = 0, *, bending: Bending | None = None
+        self,
+        waves: Mapping[str, Wave],
+        closed: Closed,
+        start: int = 0,
+        *,
+        bending: Bending | None = None,
+        reading: Reading | None = None,
     ) -> tuple[Visit, ...] | None:
         """The steps through which a change goes to its end; None where it comes out somewhere.
 
         `closed` says of what would take the change back that it is, in the end, taken back by the change itself;
-        `bending` what at a contraction takes a change back, along the null of what is read there.
+        `bending` what at a contraction takes a change back, along the null of what is read there; `reading` of a step
+        whether the change ends there, and raises Blocked where it may not go on.
         """
         barred = frozenset[str]()
         while True:
-            found, uneven = self._followed(dict(waves), closed, start, bending, barred)
+            trail = _Trail(bending, reading, barred, sources=frozenset(waves))
+            found, uneven = self._followed(dict(waves), closed, start, trail)
             if not uneven:
                 return found
             barred |= uneven
 
     def _followed(
-        self, waves: dict[str, Wave], closed: Closed, start: int, bending: Bending | None, barred: frozenset[str]
+        self, waves: dict[str, Wave], closed: Closed, start: int, trail: _Trail
     ) -> tuple[tuple[Visit, ...] | None, frozenset[str]]:
-        """The same where the `barred` weights take nothing back; and those that would in some of their uses alone."""
+        """The same where barred weights take nothing back; and those that would in some of their uses alone."""
         front = _Front(self.program, start)
         if not all(front.push(name) for name in waves):
             return None, frozenset()
-        trail = _Trail(bending, barred, sources=frozenset(waves))
         self.refused = False
+        alone = trail.bending is None and trail.reading is None
         while front.waiting and trail.ends:
-            if bending is None and len(front.waiting) == 1 and self._ended(trail, front.waiting[0], waves, closed):
+            if alone and len(front.waiting) == 1 and self._ended(trail, front.waiting[0], waves, closed):
                 break
             self._visit(trail, front, waves, closed)
         mine = trail.visits[: trail.own]  # what is known of the way on takes nothing back
@@ -128,8 +139,11 @@ class Following:
         entering = tuple(k for k, n in enumerate(self.reads[place]) if n in waves)
         try:
             made = self._through(step, entering, waves, trail)
+            read = trail.reading is not None and trail.reading(step, entering, made)
         except Blocked:
             trail.ends = False
+            return
+        if read:
             return
         if not trail.sources.isdisjoint(made):
             trail.ends = False

@@ -176,8 +176,3 @@ class Search:
             visits = self.following.follow(after, partial(self._circular, name, way.wave))
             if visits is not None:
                 yield self._found(Translation(name, way.wave, visits, Nowhere(step, way, x, axis, null, tuple(others))))
-
-
-def translations(program: Program, axes: Axes, expansion: Expansion) -> Sequence[Translation]:
-    """All translations of a program."""
-    return tuple(Search(program, axes, expansion).translations())

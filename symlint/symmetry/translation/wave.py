@@ -121,6 +121,11 @@ class Wave(NamedTuple):
         return tuple(p.values for p in self.partitions)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of classes of each axis: a change is given by one number for each choice of them."""
+        return tuple(len(set(c[c >= 0].tolist())) for c in self.classes)
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Equal for waves that behave alike."""
         return self[:-1]
