@@ -131,11 +131,16 @@ class Overlaps:
         size, beside = self.factors.size(action.leaf), action.copies
         across = rows(action.leaf, beside, action.across, self.program, self.axes, self.expansion)
         if action.pattern is not None:
-            shifts = [a.translation for a in actions if isinstance(a, Shift)]
-            known = sum(t.dimension for t in shifts if t.weight == action.weight)
-            return (size - across) * (prod(action.pattern.shape) // size - known // size)
+            return (size - across) * (prod(action.pattern.shape) - self._shifted(action, actions)) // size
         mine = sum(rows(action.leaf, beside, a.charge, self.program, self.axes, self.expansion) for a in side)
-        return (size - across) * (mine - size) if action is side[0] else 0
+        known = sum(self._shifted(a, actions) for a in side) // size // action.count(self.factors)
+        return (size - across) * (mine - size - known) if action is side[0] else 0
+
+    def _shifted(self, action: UnseenChange, actions: Sequence[Action]) -> int:
+        """The directions of translations of the weight of an action that have any change of its units."""
+        axes = {o.axis for o in action.charge}
+        found = (a.translation for a in actions if isinstance(a, Shift) and a.translation.weight == action.weight)
+        return sum(t.dimension for t in found if all(t.shape[k] == len(t.wave.partitions[k]) for k in axes))
 
 
 def widths(

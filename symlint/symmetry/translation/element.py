@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from math import prod
 
 import numpy as np
 
@@ -218,6 +219,8 @@ class _Element(_Backwards):
         lead = len(self.waves[names[0]].taken)
         if isinstance(step, Einsum):
             made = {step.out: self._contracted(step, visit.entering[0], after, visit.average)}
+        elif step.elementwise and visit.average is not None:
+            made = self._averaged(step.results[0], names[0], next(iter(visit.made)), lead)
         elif step.elementwise:
             made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
         else:
@@ -262,6 +265,13 @@ class _Element(_Backwards):
         """A change with as many axes behind the leading ones as the output has."""
         x, rank = self.arrays[name], len(self.program.shapes[out])
         return x.reshape((*x.shape[:lead], *[1] * (rank + lead - x.ndim), *x.shape[lead:]))
+
+    def _averaged(self, product: str, name: str, out: str, lead: int) -> dict[str, Array]:
+        """What a sum makes of a product in which the other factor sums to one."""
+        shapes, total = self.program.shapes, self.program.producers[out]
+        places = prod(shapes[product]) // prod(shapes[out])
+        made = self.numbers.apply(total, {product: self._ranked(name, product, lead)}, lead)
+        return {out: made[out] / places}
 
     def _contracted(self, step: Einsum, k: int, after: Wave, average: Null | None) -> Array:
         """A contraction; the axes of the base that are summed over stay, in front."""

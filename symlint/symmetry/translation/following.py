@@ -151,7 +151,9 @@ class Following:
         ways = self._ways(step, entering, made, closed, trail.barred)
         for k, way in ways:
             self._share(trail, step, entering, k, way, waves)
-        average = self._average(step, entering, made, waves) if isinstance(step, Einsum) and step.product else None
+        # A product that a sum behind it makes an average of is left out on the way.
+        behind = step.elementwise and made.keys().isdisjoint(step.results)
+        average = self._average(step, entering, made, waves) if step.product or behind else None
         bent = trail.bending(step, entering, waves, closed) if trail.bending and made else None
         trail.visits.append(Visit(step, entering, made, ways, average, bent))
         for name, wave in made.items() if not ways and bent is None else ():
@@ -206,14 +208,16 @@ class Following:
         )
 
     def _average(
-        self, step: Einsum, entering: tuple[int, ...], made: Mapping[str, Wave], waves: Mapping[str, Wave]
+        self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], waves: Mapping[str, Wave]
     ) -> Null | None:
         """What a change is averaged by where it stays what it is: the same for all inputs, or linear in one tensor."""
         before = waves[step.operands[entering[0]]]
-        if before.kind is Kind.ANY or any(w.kind is not before.kind for w in made.values()):
+        if not made or before.kind is Kind.ANY or any(w.kind is not before.kind for w in made.values()):
             return None
         moving = [k for k, n in enumerate(step.operands) if k not in entering and n not in self.fixed]
-        return self.transitions.average(step, moving[0]) if moving else None
+        if isinstance(step, Einsum):
+            return self.transitions.average(step, moving[0]) if moving else None
+        return next(null for null in self.transitions.nulls[step.operands[moving[0]]].values() if null.plain)
 
     def _frontier(self, place: int, waves: Mapping[str, Wave]) -> object:
         """What all that follows depends on, where a change goes through one step alone."""

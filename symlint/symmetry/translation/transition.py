@@ -11,7 +11,20 @@ import numpy as np
 from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.mixing import MixKind
-from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Program, Slice, Step, Unknown
+from symlint.program.steps import (
+    Affine,
+    Concat,
+    Einsum,
+    Fold,
+    Mix,
+    Normalise,
+    Pointwise,
+    Program,
+    Slice,
+    Step,
+    Unknown,
+    rearranges,
+)
 from symlint.symmetry.translation.null import Null, Nulls
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
 
@@ -104,6 +117,23 @@ class Transitions:
         null = self.nulls.get(step.operands[j], {}).get(axes[0]) if len(summed) == len(axes) == 1 else None
         return null if null is not None and null.simple else None
 
+    def averaging(self, step: Pointwise, k: int, wide: Wave) -> Step | None:
+        """The sum behind a product that averages what enters it by operand `k`, with the other as shares; None if none.
+
+        `wide` is the change along the axes of the product; it is the same along the axis of the sum.
+        """
+        readers = self.program.reading([step.out])
+        if len(step.operands) != 2 or step.known.factor < 0 or len(readers) != 1 or step.out in self.program.finals:
+            return None
+        (total,), lead = readers, len(wide.partitions) - len(self.program.shapes[step.operands[1 - k]])
+        for axis, null in self.nulls.get(step.operands[1 - k], {}).items():
+            if null.plain and rearranges(total) and wide.same_along(axis + lead):
+                spec, sizes = total.specs[0], total.sizes
+                summed = {x for labels in spec for x in labels if sizes[x] > 1} - total.kept
+                if summed and summed == set(spec[axis + lead]):
+                    return total
+        return None
+
     def _flat(
         self, step: Einsum, j: int, labels: Mapping[str, Partition], constants: Set[str], wave: Wave, k: int
     ) -> bool:
@@ -156,6 +186,8 @@ class Transitions:
         if step.known.factor > 0 or (step.known.factor and k == 0):
             if step.operands.count(step.operands[k]) > 1:
                 raise Blocked
+            if (total := self.averaging(step, k, wide)) is not None:
+                return self.step(total, 0, wide._replace(exact=False))
             constant = all(n in self.fixed for n in others)
             return {step.out: self._varied(step, others, wide if constant else wide.loose())}
         if step.known.chooses and k > 0 and len(step.operands) == 3:
