@@ -360,6 +360,33 @@ def sliced_heads(b: Builder, x: Value, inside: Inside) -> Value:
     return b.linear(x.of(mixed, 4), x.width, bias=b.chance(0.7))
 
 
+@block()
+def gain_beside(b: Builder, x: Value, inside: Inside) -> Value:
+    """A gain for each channel beside a layer from the same channels, as of a skip that is learned."""
+    if b.chance(0.5):
+        x = activate(b, b.linear(x, width(b)))
+    made = b.linear(x, x.width, bias=b.chance(0.5))
+    gained = b.node("Mul", *((x.name, b.gain(*b.along(x))) if b.chance(0.5) else (b.gain(*b.along(x)), x.name)))
+    if b.chance(0.3):
+        gained = b.node("Neg", gained)
+    return activate(b, x.of(b.add(made.name, gained) if b.chance(0.5) else b.add(gained, made.name)))
+
+
+@block("tokens")
+def shares(b: Builder, x: Value, inside: Inside) -> Value:
+    """A pool over tokens by shares that another layer gives: a product, and a sum behind it."""
+    values, long = b.linear(x, 4, bias=b.chance(0.7)), int(x.shape[1])
+    score = b.linear(activate(b, b.linear(x, 4)), 1, bias=b.chance(0.5))
+    share = b.softmax(b.squeeze(score.name, [2]), 2)
+    pair = b.unsqueeze(share, [2]), values.name
+    keep = b.chance(0.5)
+    made = b.reduce("ReduceSum", b.node("Mul", *(pair if b.chance(0.5) else pair[::-1])), [1], keep=keep)
+    if keep and long > 1:
+        return b.linear(values.of(b.add(values.name, made), 4), width(b), bias=b.chance(0.7))
+    flat = b.squeeze(made, [1]) if keep else made
+    return b.linear(Value(flat, "flat", (BATCH, 4)), width(b), bias=b.chance(0.7))
+
+
 # -- pairs, complex numbers, lengths of groups, and weights that are computed -----------------------------------------
 @block()
 def signs_apart(b: Builder, x: Value, inside: Inside) -> Value:

@@ -241,7 +241,13 @@ class Absorbers:
         made = [axis[0] if axis else None for axis in step.result]
         where = tuple(seats.get(x) if x is not None else None for x in made)
         summed = {a for x, a in seats.items() if x not in made}
-        if where != wave.where or summed != wave.taken or any(x not in mine for x, a in seats.items() if a in summed):
+        # Where an axis goes along with one that is summed over here, the weight changes on its diagonal.
+        turned = [(x, a) for x, a, b in zip(made, wave.where, where, strict=True) if a is not None and b is None]
+        if any(x not in mine or self.program.shapes[other][a] != step.sizes[x] for x, a in turned):
+            return None
+        kept = tuple(b if b is not None or a not in summed else a for a, b in zip(wave.where, where, strict=True))
+        along = wave.taken.union(a for _, a in turned)
+        if kept != wave.where or summed != along or any(x not in mine for x, a in seats.items() if a in summed):
             return None
         if any(x not in mine and not p.steady for x, p in zip(made, wave.partitions, strict=True)):
             return None

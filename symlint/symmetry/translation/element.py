@@ -128,6 +128,8 @@ class _Backwards:
                 part, where = _rebased(maker, part, where, self.numbers)
         if back.window is not None:
             part = _centred(back.window, part, self.program.shapes[back.window.out])
+            places = {a: k for k, a in sources(back.window).items()}
+            where = {k: None if a is None else places.get(a) for k, a in where.items()}
         j = 1 - back.operand
         seats = {a: axis[0] for a, axis in enumerate(step.specs[j]) if axis}
         names = {f"~{a}": label for a, label in seats.items()}
@@ -136,6 +138,10 @@ class _Backwards:
         mine = {x for axis in spec for x in axis}
         part = Labelled(part.values, tuple(names.get(x, x) for x in part.labels))
         part = _first(part, {x for x in part.labels if x not in mine})
+        for k, a in where.items():  # of an axis that goes along with one that is summed over, the diagonal
+            if a is not None and (pair := (*step.result[k], seats[a])) != (seats[a],) * 2:
+                unit = Labelled(np.eye(step.sizes[seats[a]]), pair)
+                part = multiply([part, unit], {*part.labels, *pair}, step.sizes)
         return regroup(part, spec, step.sizes)
 
 
@@ -221,6 +227,10 @@ class _Element(_Backwards):
             made = {step.out: self._contracted(step, visit.entering[0], after, visit.average)}
         elif step.elementwise and visit.average is not None:
             made = self._averaged(step.results[0], names[0], next(iter(visit.made)), lead)
+        elif (
+            step.elementwise and after.kind is not self.waves[names[0]].kind
+        ):  # it is the coefficient of the other factor
+            made = {step.results[0]: self._ranked(names[0], step.results[0], lead)}
         elif step.elementwise:
             made = self.numbers.apply(step, {n: self._ranked(n, step.results[0], lead) for n in names}, lead)
         else:

@@ -189,6 +189,11 @@ class Transitions:
             if (total := self.averaging(step, k, wide)) is not None:
                 return self.step(total, 0, wide._replace(exact=False))
             constant = all(n in self.fixed for n in others)
+            shape = self.program.shapes[step.out]
+            single = len(others) == 1 and step.known.factor > 0 and self.program.shapes[others[0]] == shape
+            if single and not constant and wide.kind is Kind.CONSTANT:
+                where = tuple(range(len(shape)))
+                return {step.out: Wave(Kind.LINEAR, wide.partitions, others[0], where)}
             return {step.out: self._varied(step, others, wide if constant else wide.loose())}
         if step.known.chooses and k > 0 and len(step.operands) == 3:
             other = step.operands[3 - k]
