@@ -134,7 +134,8 @@ def _proof(runner: Runner, model: Model, path: Path, fixed: Path, drawn: _Drawn)
         rough = tuple(map(max, rough, more_noise(runner, model, path, trials, drawn.seed)))
     inner = trials[0].loop.inner if trials[0].loop is not None else frozenset[str]()
     outcome, reason = _judge([name for name, _ in plain.outputs if name not in inner], apart, rough, floor)
-    double = _double(runner, model, path, fixed, trials[0])
+    first = trials[0]
+    double = None if first.loop else apart_in_double(runner, model, path, fixed, first.feeds, first.plain.outputs)
     answered = not floats or any(np.ptp(y) > 0 for y in floats)
     proof = Proof(outcome, max(apart, default=0.0), max(rough, default=0.0), len(trials), reason or failure, double)
     return proof, answered
@@ -183,19 +184,22 @@ def _judge(names: Sequence[str], apart: Sequence[float], rough: Sequence[float],
     return "refuted", f"{what} differs by {apart[worst]:.1e}, rounding explains {rough[worst]:.1e}"
 
 
-def _double(runner: Runner, model: Model, path: Path, fixed: Path, trial: Trial) -> float | None:
-    """The difference in float64; None where the network is large, or the evaluator does not reproduce it or run it."""
-    if trial.loop is not None:
-        return None
+def apart_in_double(
+    runner: Runner, model: Model, path: Path, other: Path, feeds: Mapping[str, Array], outputs: Sequence[Array]
+) -> float | None:
+    """How far two files are apart in float64, of which the first, as it is written, makes `outputs`.
+
+    None where the network is large, or the evaluator does not reproduce it or run it.
+    """
     weights = sum(tensor.size for tensor in model.tensors.values() if tensor.floating)
     if weights > SMALL[0] or len(model.graph.nodes) > SMALL[1]:
         return None
     runner.limit = PATIENCE
-    before = runner.double(path, trial.feeds)
-    after = runner.double(fixed, trial.feeds) if before.failure is None else before
+    before = runner.double(path, feeds)
+    after = runner.double(other, feeds) if before.failure is None else before
     if after.failure is not None:
         return None
-    single = tuple(y.astype("float64") if y.dtype.kind == "f" else y for y in trial.plain.outputs)
+    single = tuple(y.astype("float64") if y.dtype.kind == "f" else y for y in outputs)
     if not max(differences(single, before.outputs), default=0.0) <= CAP:
         return None
     return max(differences(before.outputs, after.outputs), default=0.0)

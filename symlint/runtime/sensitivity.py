@@ -102,21 +102,22 @@ class Asking:
         return bool(self.given) and set(self.model.graph.inputs) <= set(self.given)
 
     def _asked(self, path: Path, pair: tuple[Feeds, Feeds], *, exposed: bool, unusual: bool) -> Question | None:
-        jolt = jolted(self.model, pair[0], self.seed)
-        run, compared = run_each([path], (*pair, jolt), self.rollout)[0], True
+        jolts = tuple(jolted(self.model, each, self.seed) for each in pair)
+        run, compared = run_each([path], (*pair, *jolts), self.rollout)[0], True
         if run.failure is not None and self._alone:
-            run, compared = run_each([path], (pair[0], jolt), self.rollout)[0], False
+            run, compared = run_each([path], (pair[0], jolts[0]), self.rollout)[0], False
         if run.failure is not None:
             self.failure = run.failure
             return None
         if not all(np.isfinite(y).all() for y in run.outputs if y.dtype.kind == "f"):
             self.failure = "its outputs are not finite"
             return None
-        count = len(run.outputs) // (3 if compared else 2)
-        first, moved = run.outputs[:count], run.outputs[-count:]
-        second = run.outputs[count : 2 * count] if compared else ()
+        half = len(run.outputs) // 2
+        count = half // 2 if compared else half
+        first, second = run.outputs[:count], run.outputs[count:half]
         still = self._still() if not exposed else set[int]()
-        noises = [change(x, y) for x, y in zip(first, moved, strict=True)]
+        moved = [change(x, y) for x, y in zip(run.outputs[:half], run.outputs[half:], strict=True)]
+        noises = [max(moved[k::count]) for k in range(count)]
         changes = [
             (c, c > max(FAINT, LOUD * noise))
             for k, (c, noise) in enumerate(zip(map(change, first, second), noises, strict=False))

@@ -24,8 +24,9 @@ from symlint.program.numbers import Unvalued
 from symlint.runtime.difference import differences
 from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
 from symlint.runtime.noise import drowned
+from symlint.runtime.proof import apart_in_double
 from symlint.runtime.rollout import LEAST, rollout
-from symlint.runtime.runner import Run
+from symlint.runtime.runner import Run, Runner
 from symlint.runtime.saturation import expose
 from symlint.runtime.sensitivity import MUTE, Asking, Question
 from symlint.runtime.session import run_each
@@ -362,7 +363,24 @@ class _Verification:
         if faint or (trial.outcome == "held" and (trial.difference or 0.0) > SHARE * self.question.spread):
             reason = f"its outputs change by {self.question.spread:.1e} only with the inputs"
             return replace(trial, difference=None, outcome="not runnable", reason=reason)
+        if trial.outcome == "refuted" and not trial.reason and self._double(trial.id) <= TOLERANCE:
+            reason = f"in float64 it holds, and the runtime's rounding moves the outputs by {trial.difference:.1e}"
+            return replace(trial, difference=None, outcome="not runnable", reason=reason)
         return trial
+
+    def _double(self, generator: str) -> float:
+        """How far a generator moves the outputs of a small network in float64; infinite where that cannot be tried."""
+        question, moved = self.question, teleport(self.structure, [generator], self.seed, lifted=True)
+        assert question is not None
+        one, other = self._file({}, exposed=False), self._file(moved, exposed=False)
+        if one is None or other is None or self.asking.rollout is not None:
+            return float("inf")
+        parts = [question.outputs[k : k + question.count] for k in range(0, len(question.outputs), question.count)]
+        with Runner() as runner:
+            tried = zip(question.feeds, parts, strict=True)
+            found = [apart_in_double(runner, self.model, one, other, *each) for each in tried]
+        self._clear()
+        return max(float("inf") if d is None else d for d in found)
 
     def _blunt(self, generators: Sequence[str]) -> Iterator[tuple[str, float]]:
         """Generators of a small model of which a wrong element alone is hardly seen, and how far the outputs move."""

@@ -224,6 +224,25 @@ MENDED: tuple[Mended, ...] = (
         '[["flattened", 52628], ["linear", 37638], ["beside", 10307, [["gated", 21099]], [["instance_norm", 20853], '
         '["local_response", 5416]]], ["layer", 32345], ["linear_attention", 35134], ["first_token", 5984]]]',
     ),
+    Mended(
+        "places of the largest in a type that came later",
+        "sound",
+        '["tokens", 21370, "bfloat16", 22, ["noise", "symbolic batch", "two outputs"], [["cut_weights", 61576], '
+        '["positive", 22574], ["memory", 10755]]]',
+    ),
+    Mended(
+        "a mean of what was normalised, of inputs that are the same at all places",
+        "sound",
+        '["signal", 12129, "float32", 20, ["bias to conv", "computed shapes", "decomposed", "noise", "transposed", '
+        '"value info"], [["batch_norm", 54599], ["linear_attention", 33760], ["instance_norm", 17749]]]',
+    ),
+    Mended(
+        "a norm of single numbers behind quantised inputs",
+        "sound",
+        '["flat", 10178, "float32", 20, ["decomposed", "gemm", "short", "two outputs", "value info"], '
+        '[["dynamic_levels", 18263], ["rearranged", 28477], ["largest_of_windows", 29262], ["instance_norm", 51061], '
+        '["einsum", 8838]]]',
+    ),
 )
 KNOWN: tuple[Known, ...] = ()
 

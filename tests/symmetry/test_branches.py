@@ -89,6 +89,13 @@ LURES = {
         {},
         {"i": (4,), "j": (4,)},
     ),
+    "values without a shape": Net(
+        "u = MatMul(x, a0) v = MatMul(x, a1) p = acme.Odd(u) q = acme.Odd(v) y = acme.Pair(p, q)",
+        each(2, a=(3, 2)),
+        INPUT,
+        2,
+        0,
+    ),
     "biases that add up": Net("u = Gemm(x, a, p) y = Add(u, q)", {"a": (3, 2), "p": (2,), "q": (2,)}, INPUT, 2, 0),
 }
 

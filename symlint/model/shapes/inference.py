@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from symlint.model.shapes import rules  # noqa: F401 - they enter their operator
 from symlint.model.shapes.call import GRID, Call, Found, Kind, Refused
 
 _SCALED = frozenset({"Resize", "Upsample", "Range"})
+HALVES = frozenset({"float16", "bfloat16"})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WINDOWED = frozenset({"Conv", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "ConvTranspose"})
 
@@ -108,7 +110,7 @@ def _prepare(node: Node) -> tuple[defs.OpSchema, onnx.NodeProto] | None:
 
 def _infer(
     schema: defs.OpSchema, proto: onnx.NodeProto, known: Sequence[tuple[int, Kind, Array | None]]
-) -> list[Found] | None:
+) -> list[Found]:
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
     for index, kind, value in known:
@@ -117,12 +119,17 @@ def _infer(
         if value is not None:
             data[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(kind.shape), name)
     try:
-        made = shape_inference.infer_node_outputs(schema, proto, types, data)
+        inferred = shape_inference.infer_node_outputs(schema, proto, types, data)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        if half := next((kind.dtype for _, kind, _ in known if kind.dtype in HALVES), None):
+            # Some operators learn of half precision late; their shapes do not depend on it.
+            wide = [(k, replace(kind, dtype="float32") if kind.dtype == half else kind, x) for k, kind, x in known]
+            made = _infer(schema, proto, wide)
+            return [item and (half if item[0] == "float32" else item[0], item[1]) for item in made]
         raise Refused(str(error)) from error
     found: list[Found] = []
     for name in proto.output:
-        result = made[name].tensor_type if name in made else None
+        result = inferred[name].tensor_type if name in inferred else None
         if result is None or not result.HasField("shape"):
             found.append(None)
             continue

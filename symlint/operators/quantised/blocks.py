@@ -128,9 +128,11 @@ def matmul_bnb4(
     count = prod(scales.shape)
     if count * block_size != K * N:
         raise Unsupported("a block that is not full")
+    if not transB:  # onnxruntime multiplies by the transpose all the same, whatever lies behind it
+        raise Unsupported("a matrix that is not transposed")
     levels = unpack(t, t.reshape(b, (count, block_size // 2)), block_size, 2)
     w = t.reshape(t.multiply(t.pointwise(NONE, levels), t.reshape(scales, (count, 1))), (N, K))
-    return t.einsum("... k, n k -> ... n" if transB else "... n, n k -> ... k", x, w)
+    return t.einsum("... k, n k -> ... n", x, w)
 
 
 @op("com.microsoft.MatMulFpQ4")

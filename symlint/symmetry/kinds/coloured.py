@@ -28,7 +28,8 @@ from symlint.program.steps import (
 )
 
 Vertex = tuple[str, str | int]
-"""``("tensor", name)``, ``("step", number)``, ``("node", id)``, ``("factor", root)`` or ``("member", ...)`` of one."""
+"""``("tensor", name)``, ``("step", number)``, ``("node", id)``, ``("shapeless", name)`` of a value of the model,
+``("factor", root)`` or ``("member", ...)`` of one."""
 Edge = tuple[Vertex, Vertex, str]
 
 COMMUTATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Xor", "Equal"))
@@ -68,7 +69,7 @@ class Coloured:
                 # One step of a node may read what decides the values of another: the indices of a lookup.
                 node = ("node", id(call.step.node))
                 self.colours[node] = "node"
-                self.edges.append((call.vertex, node, "of"))
+                self.edges += [(call.vertex, node, "of"), *self._shapeless(call.step.node)]
         todo = [root for kind, root in dict.fromkeys(b for _, b, _ in self.edges) if kind == "factor"]
         while todo:
             todo += self._factor(int(todo.pop()))
@@ -114,6 +115,16 @@ class Coloured:
         for name, table in program.tables.items():
             held += [f for k, f in enumerate(of[name]) if table.size and (table != table.take([0], axis=k)).any()]
         return {x for f in held for x in self.factors.below(f)} | set(self.factors.pins)
+
+    def _shapeless(self, node: Node) -> Iterator[Edge]:
+        """What joins a node to others by values that are no tensors of the program, since their shape is unknown."""
+        model = self.program.model
+        for word, names in (("takes", node.inputs), ("gives", node.outputs)):
+            for k, name in enumerate(names):
+                if name and name not in model.shapes:
+                    vertex = ("shapeless", name)
+                    self.colours[vertex] = ("outside", name) if name in model.graph.outputs else "shapeless"
+                    yield ("node", id(node)), vertex, f"{word} {k}"
 
     def _tensor(self, name: str) -> None:
         program, vertex = self.program, ("tensor", name)
