@@ -814,6 +814,11 @@ def _opposite() -> Flaw:
 def _unbroken() -> Flaw:
     """All units of every copy are the first one."""
 
+    def fits(network: Network, site: Site) -> bool:
+        # Units of one weight each are multiples of one another, whatever the weights: a scale is all that they have.
+        told = network.fan_in(site) > 1 or site.roles.adders or site.roles.statistics
+        return bool(told) or network.rescaling(site) is None
+
     def plant(planting: Planting, rng: np.random.Generator) -> list[list[int]]:
         space = planting.site.space
         groups = [list(range(k, k + space.size)) for k in range(0, planting.site.count, space.size)]
@@ -822,7 +827,7 @@ def _unbroken() -> Flaw:
                 planting.copy(planting.site.roles.own, first, other)
         return groups
 
-    return Flaw("SYM203", lambda network, site: True, plant)
+    return Flaw("SYM203", fits, plant)
 
 
 SAME = {"unbroken": _unbroken()}

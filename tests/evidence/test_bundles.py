@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import planting
 import pytest
+import written
 from click.testing import CliRunner
 from test_confirmed import NOISE, Trial
 from test_every_rule import FIXTURES
@@ -122,6 +123,36 @@ def moved(path: Path, spared: str, seed: int, out: Path, kinds: Sequence[str] | 
     structure: Structure = examine(load(str(path)))[1]
     write(path, teleport(structure, [n for n in select(structure, None, kinds) if n != spared], seed), out)
     return out
+
+
+NORMS = {
+    "LayerNormalization": "n{0} = LayerNormalization <axis = -1> (p{0}, gain)",
+    "SimplifiedLayerNormalization": "n{0} = SimplifiedLayerNormalization <axis = -1> (p{0}, gain)",
+    "LpNormalization": "n{0} = LpNormalization <axis = -1, p = 2> (p{0})",
+    "decomposed": "s{0} = Mul (p{0}, p{0}) m{0} = ReduceMean <axes = [-1]> (s{0}) r{0} = Sqrt (m{0}) "
+    "n{0} = Div (p{0}, r{0})",
+    "Softmax": "n{0} = Softmax <axis = -1> (p{0})",
+}
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_over_all_heads_is_no_router(norm, heads, tmp_path):
+    """What is divided among heads are their units, not tokens: no head is an expert."""
+    rng, wide = np.random.default_rng(heads), 8
+    stored = {f"w{name}": rng.normal(size=(wide, wide)) for name in "qkvo"}
+    stored |= {"gain": np.ones(wide), "apart": np.array([0, 0, heads, wide // heads]), "whole": np.array([0, 0, wide])}
+    stored |= {"a": rng.normal(size=(wide, 12)), "b": rng.normal(size=(12, 5))}
+    text = " ".join(f"p{name} = MatMul (x, w{name})" for name in "qkv")
+    text += " ".join(["", *(NORMS[norm].format(name) for name in "qk"), "nv = Identity (pv) "])
+    text += " ".join(f"h{name} = Reshape (n{name}, apart)" for name in "qkv")
+    text += """
+        tq = Transpose <perm = [0, 2, 1, 3]> (hq) tk = Transpose <perm = [0, 2, 3, 1]> (hk)
+        tv = Transpose <perm = [0, 2, 1, 3]> (hv) scores = MatMul (tq, tk) share = Softmax <axis = -1> (scores)
+        mixed = MatMul (share, tv) back = Transpose <perm = [0, 2, 1, 3]> (mixed) flat = Reshape (back, whole)
+        o = MatMul (flat, wo) stream = Add (x, o) u = MatMul (stream, a) g = Relu (u) y = MatMul (g, b)
+    """
+    assert written.told(written.written(tmp_path / "m.onnx", text, stored, ("n", 5, wide), ("n", 5, 5))) == []
 
 
 # -- heads and groups ------------------------------------------------------------------------------------------------

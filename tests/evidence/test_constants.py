@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import written
+from onnx import TensorProto
+
+from symlint.model.load import load
+from symlint.runtime.verify import verify
+from symlint.symmetry.inference import examine
 
 pytestmark = pytest.mark.usefixtures("no_clock")
 
@@ -185,3 +190,54 @@ def test_a_constant_that_cancels_is_zero(tmp_path):
         ("n", 5),
     )
     assert written.units(path) == [("SYM101", [2, 6])]
+
+
+TABLES = {
+    "GatherElements": "t = GatherElements <axis = 0> (c, each)",
+    "GatherND": "t = GatherND (c, which)",
+    "Gather": "t = Gather <axis = 0> (c, places)",
+}
+
+
+@pytest.mark.parametrize("op", TABLES)
+@pytest.mark.parametrize(
+    "waves", ["s = Sin (f) k = Cos (f)", "s = Sin (f) k = Neg (f)", "k = Cos (f) s = Identity (k)"]
+)
+def test_a_table_of_positions_is_no_layer(op, waves, tmp_path):
+    """Distances that come again, and angles that repeat, are equal rows of an architecture, not of what was learned."""
+    places = np.maximum(np.arange(4)[:, None] - np.arange(3), 0).reshape(-1)
+    stored = {
+        "f": np.outer(np.arange(8), np.pi / 2 ** np.arange(4)), "r": RNG.normal(size=(8, 6)),
+        "w": RNG.normal(size=(5, 6)), "o": RNG.normal(size=(12, 3)), "places": places, "which": places[:, None],
+        "each": np.repeat(places[:, None], 8, 1),
+    }  # fmt: skip
+    text = f"{waves} c = Concat <axis = -1> (s, k) {TABLES[op]} m = MatMul (t, r) u = Transpose <perm = [1, 0]> (m)"
+    rest = "q = MatMul (x, w) a = MatMul (q, u) h = Tanh (a) y = MatMul (h, o)"
+    assert written.units(written.written(tmp_path / "m.onnx", f"{text} {rest}", stored, ("n", 5))) == []
+
+
+LABELS = {
+    "looked up": "y = Gather (names, best)",
+    "rearranged": "k = Reshape (names, flat) g = Gather (k, best) v = Unsqueeze (g, one) y = Concat <axis = 1> (v, v)",
+    "one of two": "g = Gather (names, best) z = Equal (best, one) y = Where (z, g, names1)",
+    "written down": 'c = Constant <value_strings = ["cat", "dog", "owl"]> () y = Gather (c, best)',
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_layers_before_names_of_classes_are_repaired(kind, tmp_path):
+    """Text is no number, and stops no rule: dead units are told and go, and the names stay what they are."""
+    stored = {
+        "w1": RNG.normal(size=(6, 10)), "b1": RNG.normal(size=10), "w2": RNG.normal(size=(10, 3)),
+        "b2": RNG.normal(size=3), "names": np.array(["cat", "dog", "owl"], object), "flat": np.array([-1]),
+        "names1": np.array(["none"], object), "one": np.array([1]),
+    }  # fmt: skip
+    stored["w2"][[2, 5]] = 0
+    text = "a = Gemm (x, w1, b1) r = Relu (a) p = Gemm (r, w2, b2) best = ArgMax <axis = 1, keepdims = 0> (p)"
+    kinds = (TensorProto.FLOAT, TensorProto.STRING)
+    shape = ("n",) if kind != "rearranged" else ("n", 2)
+    path = written.written(tmp_path / "m.onnx", f"{text} {LABELS[kind]}", stored, ("n", 6), shape, kinds=kinds)
+    assert written.units(path) == [("SYM101", [2, 5])]
+    assert [one.removed for one in written.repaired(path).done] == [2]
+    symmetry, structure = examine(load(str(path)))
+    assert {t.outcome for t in verify(structure, [g.id for g in symmetry.generators])} == {"held"}

@@ -60,6 +60,7 @@ class _Mixture:
         inner |= {unit for by, unit in structure.axes.chosen if action.leaf in by}
         holding = structure.axes.holding
         mine = holding.get(action.leaf, ())
+        self.inner = inner
         self.inside = moving.intersection(mine) | {n for x in inner for n in holding.get(x, ()) if n in moving}
         # What compares the experts reads or makes a tensor that holds them.
         along = [s for s in self.program.touching(mine) if self._along(s)]
@@ -89,7 +90,9 @@ class _Mixture:
     @_along.register
     def _(self, step: Normalise) -> bool:
         leaves = self.structure.axes.factors.leaves
-        return step.x in self.moving and any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes)
+        along = {x for k in step.axes for x in leaves(self.of[step.x][k])}
+        # What compares units of all experts with each other, as a norm over all heads does, chooses none of these.
+        return step.x in self.moving and self.action.leaf in along and along.isdisjoint(self.inner)
 
     @_along.register
     def _(self, step: Mix) -> bool:
