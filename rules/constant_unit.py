@@ -60,8 +60,7 @@ from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Fold
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 from symlint.symmetry.spaces import Space
 
 

@@ -67,8 +67,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.lost import Branch, Bundles, branches, bundles
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Remove
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 
 @rule("SYM104", "dead-branch", Level.WARNING, "exact", repair="remove", options=SHARES)

@@ -55,8 +55,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.evidence.ends.entries import Entries, Scores, entries, scores
 from symlint.lint.finding import Finding, Level
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 
 @rule("SYM013", "dead-class", Level.WARNING, "exact", options={**SHARES, "few": 0.01})

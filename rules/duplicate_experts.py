@@ -57,8 +57,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.evidence.heads.experts import Experts, experts
 from symlint.lint.finding import Finding, Level
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 
 @rule("SYM205", "duplicate-experts", Level.WARNING, "exact", options=SHARES)

@@ -62,8 +62,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.heads.twins import Twins, twins
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import MergeHeads
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 
 @rule("SYM204", "duplicate-heads", Level.WARNING, "exact", repair="merge", options=SHARES)

@@ -54,8 +54,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.evidence.ends.endings import Ending, endings
 from symlint.lint.finding import Finding, Level
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 FEW = {"few": 0.001}
 

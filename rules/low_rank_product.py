@@ -65,8 +65,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.low_rank import Shortfall, shortfalls
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES
+from symlint.lint.rule import SHARES, rule
 
 
 @rule("SYM301", "low-rank-product", Level.WARNING, "exact", repair="factor", options=SHARES)

@@ -53,8 +53,7 @@ from collections.abc import Iterator
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Merge, grouped
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 
 @rule("SYM203", "unbroken-symmetry", Level.ERROR, "exact", repair="merge", options=SHARES)

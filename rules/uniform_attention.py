@@ -54,8 +54,7 @@ from math import log1p
 from symlint.evidence.context import Context
 from symlint.evidence.heads.score_spread import spreads
 from symlint.lint.finding import Finding, Level
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES, by_share
+from symlint.lint.rule import SHARES, by_share, rule
 
 
 @rule("SYM304", "uniform-attention", Level.WARNING, "bounded", options={**SHARES, "spread": 1e-3})

@@ -56,10 +56,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.lint.directions import missing
 from symlint.lint.finding import Finding, Level
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES
+from symlint.lint.low_rank import missing
+from symlint.lint.rule import SHARES, rule
 
 
 @rule("SYM601", "unread-stream-direction", Level.WARNING, "exact", options=SHARES)

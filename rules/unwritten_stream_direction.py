@@ -59,10 +59,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.lint.directions import missing
 from symlint.lint.finding import Finding, Level
-from symlint.lint.rule import rule
-from symlint.lint.severity import SHARES
+from symlint.lint.low_rank import missing
+from symlint.lint.rule import SHARES, rule
 
 
 @rule("SYM602", "unwritten-stream-direction", Level.WARNING, "exact", options=SHARES)

@@ -88,7 +88,7 @@ _RENAMED = {
     "symlint.bounded": "symlint.evidence.bounded",
     "symlint.chance": "symlint.evidence.estimates.chance",
     "symlint.collapse": "symlint.evidence.estimates.collapse",
-    "symlint.directions": "symlint.lint.directions",
+    "symlint.directions": "symlint.lint.low_rank",
     "symlint.endings": "symlint.evidence.ends.endings",
     "symlint.entries": "symlint.evidence.ends.entries",
     "symlint.errors": "symlint.model.errors",
@@ -105,7 +105,7 @@ _RENAMED = {
     "symlint.redundancy": "symlint.lint.redundancy",
     "symlint.rule": "symlint.lint.rule",
     "symlint.settings": "symlint.lint.settings",
-    "symlint.severity": "symlint.lint.severity",
+    "symlint.severity": "symlint.lint.rule",
     "symlint.structure": "symlint.symmetry.structure",
     "symlint.twins": "symlint.evidence.heads.twins",
 }

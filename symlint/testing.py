@@ -29,7 +29,7 @@ from symlint.program.functions import Dipping, function
 from symlint.program.translate import lowered
 from symlint.repair.fixing import fix
 from symlint.repair.result import Fixed, Wish
-from symlint.runtime.session import run
+from symlint.runtime.runner import run
 from symlint.runtime.verify import verify
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.membership import members

@@ -98,7 +98,7 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **names: object) -> None:
         raise RuntimeError("no time")
 
-    monkeypatch.setattr("symlint.repair.alignment.latency", refuse)
+    monkeypatch.setattr("symlint.repair.cost.latency", refuse)
     monkeypatch.setattr("symlint.cli.commands.fix_model.ROUND", ())
     monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 

@@ -118,13 +118,12 @@ def fix(
 
     What the configuration accepts is left alone. Where nothing is repaired the first is the model as it was read.
     """
-    from symlint.audit.remainder import remainder
-    from symlint.audit.sparing import sparing
+    from symlint.audit.remainder import remainder, sparing
     from symlint.cli.report import Style
     from symlint.cli.report.repairs import Repaired, as_text
     from symlint.model.errors import UsageProblem
-    from symlint.repair.choice import SAFETY, acted_on
     from symlint.repair.fixing import fix as repaired
+    from symlint.repair.plan import SAFETY, acted_on
     from symlint.repair.result import Wish
 
     if safety not in SAFETY:
@@ -195,8 +194,8 @@ def equivariance(
     Raises `UnreadableModel` also for a model that onnxruntime does not run.
     """
     from symlint.model.errors import UnreadableModel
+    from symlint.runtime.equivariance.groups import known
     from symlint.runtime.equivariance.measure import Wanted, measure
-    from symlint.runtime.equivariance.transformations import known
 
     with stored(model) as (file,):
         settings, loaded = _settings(file, config, (), ()), load(file.path)

@@ -4,23 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from html import escape
 from importlib import import_module
+from itertools import starmap
 from typing import Any
 
 from symlint.audit.outcome import Run
 from symlint.cli.report import Style, reporter
 from symlint.cli.report.data import plain, written
 from symlint.cli.report.profile_records import records
-from symlint.cli.report.words import printable, told
+from symlint.cli.report.words import count, printable, ranges, share, told
 from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
 from symlint.model.records import dataclass
-from symlint.repair.result import Cost, Done, Left
-from symlint.repair.states import Shrunk
+from symlint.repair.result import Cost, Done, Left, Shrunk
 from symlint.runtime.equivariance.measure import Measured, Table
 from symlint.runtime.proof import Proof
 from symlint.symmetry.spaces import Coverage
+
+_SHOWN = 50
+"""Findings of a cell; the rest are counted."""
+_UNITS = 12
+
+
+def _page(run: Run) -> str:
+    """A table of the findings under the verdict; names from the model are escaped."""
+    (audited,) = run.reports
+    head = f"<b>{run.verdict}</b> {_text(audited.path)}: {count(len(audited.findings), 'finding')}"
+    if audited.incomplete:
+        return f"<p>{head}; audit incomplete: {_text(audited.incomplete)}</p>"
+    if not audited.findings:
+        return f"<p>{head}</p>"
+    titles = ("rule", "level", "layer", "finding", "units", "saves")
+    rows = [
+        (
+            finding.rule,
+            str(finding.level),
+            finding.layer,
+            finding.message,
+            ranges(finding.units, _UNITS),
+            share(finding.saves, audited.coverage.total) if finding.saves else "",
+        )
+        for finding in audited.findings[:_SHOWN]
+    ]
+    body = "".join(f"<tr>{''.join(_cell('td', word) for word in row)}</tr>" for row in rows)
+    top = "".join(starmap(_cell, (("th", title) for title in titles)))
+    more = len(audited.findings) - _SHOWN
+    left = f"<p>and {more:,} more</p>" if more > 0 else ""
+    return f"<p>{head}</p><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{left}"
+
+
+def _cell(tag: str, word: str) -> str:
+    return f'<{tag} style="text-align:left">{_text(word)}</{tag}>'
+
+
+def _text(word: str) -> str:
+    return escape(printable(word))
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -110,9 +150,8 @@ class Report:
         return reporter("full")(self.run, Style()).rstrip("\n")
 
     def _repr_html_(self) -> str:
-        from symlint.api.notebook import report
 
-        return report(self.run)
+        return _page(self.run)
 
 
 @dataclass(frozen=True)

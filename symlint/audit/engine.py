@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from symlint.audit.acceptance import Accepting
-from symlint.audit.addresses import elsewhere
-from symlint.audit.equivariances import trial
-from symlint.audit.flaws import met, once, unknown_inputs, unmet
-from symlint.audit.outcome import Report, Run
+from symlint.audit.outcome import Report, Run, elsewhere, met, once, unknown_inputs, unmet
 from symlint.audit.savings import savings
 from symlint.evidence.context import Context
+from symlint.evidence.options import Equivariance, Tried
 from symlint.lint.configuration import Configurations
 from symlint.lint.finding import Finding, Level, Skipped
-from symlint.lint.fingerprint import stamp
-from symlint.lint.location import placed
+from symlint.lint.places import placed, stamp
 from symlint.lint.repairs import Balance, Removing, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
@@ -39,7 +36,33 @@ from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Coverage
 
 if TYPE_CHECKING:
-    from symlint.repair.promises.promise import Promise
+    from symlint.model.graph import Model
+    from symlint.repair.promises import Promise
+
+
+def trial(model: Model) -> Callable[[Equivariance], tuple[Tried, ...]]:
+    """What tries a declared equivariance of a model in onnxruntime, output by output.
+
+    Raises UsageProblem where it names an axis or an output that the model does not have.
+    """
+
+    def tried(declared: Equivariance) -> tuple[Tried, ...]:
+        # Imported here, since few audits run a network.
+        from symlint.runtime.equivariance.measure import Wanted, measure
+
+        wanted = Wanted((declared.name,), declared.input, declared.axis, declared.output, declared.action or None)
+        table = measure(model, wanted)
+        if table.failure:
+            return (Tried("", None, "not tried", reason=f"it does not run: {table.failure}"),)
+        rows = []
+        for row in table.rows:
+            within = row.outcome == "broken" and row.error is not None and row.error <= declared.tolerance
+            outcome = "held" if within else row.outcome
+            rows.append(Tried(row.output, row.axis, outcome, row.action or "", row.error, row.noise, row.reason))
+        return tuple(rows)
+
+    return tried
+
 
 _log = logging.getLogger(__name__)
 
@@ -356,7 +379,7 @@ def _promise(
         return None, {}, {}
     # Imported here, since most models have nothing to repair.
     from symlint.repair.plan import repairable, repairs
-    from symlint.repair.promises.promise import Promise
+    from symlint.repair.promises import Promise
 
     try:
         with context.budget.watch.interruptible():

@@ -23,7 +23,7 @@ from symlint.model.load import load
 from symlint.program.translate import translate
 
 if TYPE_CHECKING:
-    from symlint.repair.promises.promise import Promise
+    from symlint.repair.promises import Promise
     from symlint.repair.result import Wish
 
 _log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def savings(
     if not reparable(report) or settings.max_memory or settings.time_budget:
         return None
     # Imported here, since most models have nothing to repair.
-    from symlint.audit.sparing import spared
-    from symlint.repair.choice import SAFETY, acted_on
+    from symlint.audit.remainder import spared
+    from symlint.repair.plan import SAFETY, acted_on
     from symlint.repair.result import Wish
 
     drops = settings.origins.get("select") == COMMAND and bool(settings.select)

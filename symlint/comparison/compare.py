@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +14,15 @@ import numpy as np
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
 from symlint.comparison.alignment.equal import equal
-from symlint.comparison.change.folded_norms import Fold, folded, told
-from symlint.comparison.change.weights import SAME, Change, Status, changes, unmatched
-from symlint.comparison.course.canonical import canonical, moved
-from symlint.comparison.course.course import SpaceChange, counterparts, course
-from symlint.comparison.matching.blocks import Weight
-from symlint.comparison.matching.nodes import Nodes, nodes
-from symlint.comparison.matching.units import Matching, match
-from symlint.comparison.matching.weights import Weights
-from symlint.comparison.verdict import Verdicts, verdicts
+from symlint.comparison.changes import SAME, Change, Status, changes, unmatched
+from symlint.comparison.course import SpaceChange, canonical, counterparts, course, moved
+from symlint.comparison.folded_norms import Fold, folded, told
+from symlint.comparison.matching import Matching, match
+from symlint.comparison.nodes import Nodes, nodes
+from symlint.comparison.weights import Weight, Weights
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
-from symlint.lint.finding import Level
+from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import REMOVING, STORING
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
@@ -37,6 +34,74 @@ from symlint.repair.fixing import foretold
 from symlint.repair.result import Done, Wish
 from symlint.repair.storage import save
 from symlint.symmetry.inference import examine
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A finding of both files that speaks of other units in the new one."""
+
+    old: Finding
+    new: Finding
+    added: tuple[int, ...] = ()
+    """Units of the new file that were not affected before; empty where units cannot be told apart."""
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What became of the findings."""
+
+    new: tuple[Finding, ...]
+    gone: tuple[Finding, ...]
+    worse: tuple[Grown, ...]
+    better: tuple[Grown, ...]
+    kept: int
+
+
+def verdicts(
+    old: Sequence[Finding], new: Sequence[Finding], spaces: Mapping[str, str], placed: Callable[[str], bool]
+) -> Verdicts:
+    """Compare the findings of two files.
+
+    Args:
+        old, new: findings of the two files.
+        spaces: space of the old file -> that of the new one.
+        placed: whether the units of a space of the old file stand where they stood. Where they do not, as after a
+            permutation or another training, their numbers say nothing and only how many there are is compared.
+    """
+    mine: dict[tuple[str, str, str], list[Finding]] = defaultdict(list)
+    for finding in old:
+        mine[_key(finding, spaces.get(finding.space or "", f"old {finding.space}"))].append(finding)
+    fresh, worse, better, kept = [], [], [], 0
+    for finding in new:
+        waiting = mine.get(_key(finding, finding.space or ""))
+        if not waiting:
+            fresh.append(finding)
+            continue
+        before = waiting.pop(0)
+        grown = _grown(before, finding, in_place=placed(before.space or ""))
+        size = finding.amount - before.amount
+        if grown.added or size > 0:
+            worse.append(grown)
+        elif grown.removed or size < 0:
+            better.append(grown)
+        else:
+            kept += 1
+    gone = tuple(finding for waiting in mine.values() for finding in waiting)
+    return Verdicts(tuple(fresh), gone, tuple(worse), tuple(better), kept)
+
+
+def _key(finding: Finding, space: str) -> tuple[str, str, str]:
+    """What two findings share that speak of one thing."""
+    return finding.rule, space if finding.space else "", "" if finding.space else str(finding.facts.get("op", ""))
+
+
+def _grown(before: Finding, after: Finding, *, in_place: bool) -> Grown:
+    if not in_place:
+        return Grown(before, after)
+    one, two = set(before.units), set(after.units)
+    return Grown(before, after, tuple(sorted(two - one)), tuple(sorted(one - two)))
+
 
 # A file that is an older one as `symlint fix` repairs it: which units were removed, folded and merged.
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
-from symlint.comparison.course.course import counterparts
-from symlint.comparison.course.measures import Measures, measures
-from symlint.comparison.matching.units import match
-from symlint.comparison.matching.weights import Weights
+from symlint.comparison.course import counterparts
+from symlint.comparison.matching import match
+from symlint.comparison.measures import Measures, measures
+from symlint.comparison.weights import Weights
 from symlint.evidence.context import Context
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings

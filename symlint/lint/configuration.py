@@ -16,8 +16,7 @@ from typing import Any
 
 from symlint.evidence.options import TARGETS, TRANSFORMATIONS, Equivariance, InputRange, Mirror
 from symlint.evidence.options import surface as parts
-from symlint.lint.acceptance import Acceptance
-from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Settings
+from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Acceptance, Settings
 from symlint.model.amounts import duration, memory, percent
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.states.state import STARTS, Declaration

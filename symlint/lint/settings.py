@@ -1,17 +1,17 @@
-"""What a run is asked to do: which rules, at which levels and thresholds, and when it fails."""
+"""What a run is asked to do: which rules, at which levels and thresholds, when it fails, and what is accepted."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from symlint.evidence.options import Asked, Equivariance, InputRange, Mirror
-from symlint.lint.acceptance import Acceptance
-from symlint.lint.file_patterns import named
-from symlint.lint.finding import Level
+from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.records import dataclass
@@ -19,6 +19,58 @@ from symlint.model.states.state import Declaration
 
 if TYPE_CHECKING:
     from symlint.model.graph import Model
+
+
+def named(path: str | Path, pattern: str, root: Path) -> bool:
+    """Whether a pattern names a file, by its name, by its path below the root, or by one of the folders above it.
+
+    ``*`` stands for any characters, slashes included; ``a/`` and ``a`` name the folder with all that is in it.
+    """
+    try:
+        below = Path(os.path.relpath(path, root))
+    except ValueError:  # another drive
+        below = Path(path)
+    pattern = pattern.rstrip("/").removeprefix("./")
+    heads: list[PurePath] = [below, *below.parents]
+    return any(fnmatchcase(words, pattern) for head in heads for words in (head.as_posix(), head.name) if words != ".")
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """One table ``[[accept]]``: a fingerprint, or a rule and perhaps a layer."""
+
+    reason: str
+    fingerprint: str = ""
+    """With its number among equals or without; see `symlint.lint.places`."""
+    rule: str = ""
+    """A code, the beginning of one, or a name."""
+    layer: str = ""
+    """A pattern of layers' names; empty for every layer."""
+    expires: str = ""
+    """The last day on which it holds, as YYYY-MM-DD; empty for no end."""
+    origin: str = ""
+    """The file that it stands in."""
+
+    def names(self, finding: Finding) -> bool:
+        """Whether it speaks of a finding; a fingerprint names no more than one of its equals exactly."""
+        if self.fingerprint:
+            return self.fingerprint == finding.fingerprint
+        layer = not self.layer or self.layer == finding.layer or fnmatchcase(finding.layer, self.layer)
+        return layer and self.speaks_of(finding.rule, finding.name)
+
+    def speaks_of(self, code: str, name: str) -> bool:
+        """Whether its rule is that one."""
+        return bool(self.rule) and (self.rule == name or code.startswith(self.rule.upper()))
+
+    @property
+    def place(self) -> str:
+        """What it names, in words."""
+        return self.fingerprint or (f"{self.rule} at {self.layer}" if self.layer else self.rule)
+
+    def expired(self, today: str) -> bool:
+        """Whether its last day has passed; both days are written YYYY-MM-DD, so that words compare as days do."""
+        return bool(self.expires) and self.expires < today
+
 
 THRESHOLDS = ("error", "warning", "note", "never")
 COMMAND = "command line"

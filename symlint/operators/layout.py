@@ -9,7 +9,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.model.operators import enter, op
-from symlint.operators.choice import choice, looked_up
+from symlint.operators.indices import choice, looked_up
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.mixing import MixKind
 

@@ -19,21 +19,17 @@ from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.records import dataclass
 from symlint.model.redundant_tensors import spare
-from symlint.repair.alignment import aligned
-from symlint.repair.gauges.balancing import balancing
-from symlint.repair.gauges.canonical import canonical
-from symlint.repair.gauges.reach import reach
-from symlint.repair.gauges.rounding import sought
+from symlint.repair.canonical import canonical
+from symlint.repair.cost import aligned
 from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing
-from symlint.repair.result import Done, Fixed, Left, Outcome, Wish
-from symlint.repair.sharing import shared
-from symlint.repair.states import Shrunk, shrunk
-from symlint.repair.storage import outside, save
-from symlint.repair.units.absorbing import absorbed
+from symlint.repair.result import Done, Fixed, Left, Outcome, Shrunk, Wish, shrunk
+from symlint.repair.rounding import sought
+from symlint.repair.scales import balancing, reach
+from symlint.repair.storage import outside, save, shared
+from symlint.repair.units.biases import absorbed
 from symlint.repair.worker import Worker
-from symlint.runtime.halves import Halves
+from symlint.runtime.precision import Halves, Quantiser
 from symlint.runtime.proof import Proof, prove
-from symlint.runtime.quantiser import Quantiser
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Symmetry
 from symlint.symmetry.structure import Structure

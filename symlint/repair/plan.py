@@ -1,8 +1,8 @@
-"""Plans: what the rules found, as repairs, and what one stage of them makes."""
+"""Plans: which findings a fix acts on, as repairs, and what one stage of them makes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from symlint.evidence.context import Context
 from symlint.lint.finding import Finding
 from symlint.lint.repairs import Remedy, Storing
 from symlint.lint.rule import Rule
+from symlint.lint.settings import Settings
 from symlint.model.records import dataclass
 from symlint.symmetry.spaces import Space
 
@@ -118,3 +119,16 @@ def storing(rule: Rule, finding: Finding, asked: Storing) -> Repair:
 def ordinal(context: Context, space: Space) -> int:
     """The number of a space among those of its name."""
     return [s.id for s in context.symmetry.spaces if s.name == space.name].index(space.id)
+
+
+SAFETY = {"exact": ("exact",), "bounded": ("exact", "bounded"), "all": ("exact", "bounded", "heuristic")}
+"""How much a fix may rely on -> the evidence of findings that it acts on."""
+
+
+def acted_on(settings: Settings, rules: Sequence[Rule], safety: str, *, drops: bool) -> list[Rule]:
+    """The rules whose findings are repaired; what is redundant in every network only where it is asked for.
+
+    What is said of a gauge for a target is always acted on: the function stays.
+    """
+    wanted = [r for r in settings.chosen(rules) if r.repair and r.evidence in (*SAFETY[safety], "gauge")]
+    return [r for r in wanted if drops or r.repair != "drop"]

@@ -1,5 +1,7 @@
 """A proof that a repaired file computes the same function: both run in onnxruntime on random inputs of several sizes.
 
+Equal there is equal behind them; the reverse does not hold, since what they take away may differ.
+
 The difference of each output, relative to its largest value, may be a few units of rounding (`FLOOR`), or `MULTIPLE`
 times the noise, up to `CAP`. The noise is how far the original itself moves between onnxruntime's levels of
 optimisation, and when every weight moves by one unit in the last place.
@@ -7,7 +9,7 @@ optimisation, and when every weight moves by one unit in the last place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -15,16 +17,89 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
-from symlint.runtime.difference import differences
-from symlint.runtime.inputs.collection import Within, collect
-from symlint.runtime.inputs.probe import save_lifted
-from symlint.runtime.noise import Trial, drowned, more_noise, noise
+from symlint.runtime.collection import Within, collect
+from symlint.runtime.noise import Trial, differences, drowned, more_noise, noise
+from symlint.runtime.probe import save_lifted
 from symlint.runtime.runner import Loaded, Run, Runner
-from symlint.runtime.saturation import expose
+
+SQUASHING = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Relu", "Clip", "Round", "Floor", "Ceil", "Sign", "NonZero"})
+"""Operators that hide what they read where it is large, small or between two integers."""
+CHOOSING = frozenset({"Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin", "TopK"})
+"""Operators that do not see a shift along their axis, and hide all but the largest."""
+COMPARING = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "NonMaxSuppression"})
+"""Operators whose first two inputs are numbers, and their output none."""
+CARRYING = frozenset(
+    {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Gather"}
+)
+"""Operators that hand on what they read first."""
+
+
+def expose(model: ir.Model, inner: Collection[str] = ()) -> bool:
+    """Let a model end before the last operators of its outputs, in place; False where it has no such operators.
+
+    ``inner`` are outputs that come back as states, which stay as they are.
+    """
+    graph, kept, made = model.graph, [], []
+    for output in list(graph.outputs):
+        if output.name in inner:
+            kept.append(output)
+            continue
+        ends = list(dict.fromkeys(_ends(output)))
+        if ends and all(end != (output, None) for end in ends):
+            made += ends
+        else:
+            kept.append(output)
+    if not made:
+        return False
+    old = model.opset_imports.get("", 13) < 13
+    added = [_watched(graph, k, value, choice, old=old) for k, (value, choice) in enumerate(dict.fromkeys(made))]
+    graph.outputs.clear()
+    graph.outputs.extend([*kept, *added])
+    return True
+
+
+def _ends(output: ir.Value) -> Iterator[tuple[ir.Value, ir.Node | None]]:
+    """What an output shows, and the operator that chooses among it; the output itself where nothing hides it."""
+    todo: list[tuple[ir.Value, ir.Value]] = [(output, output)]
+    seen: set[ir.Value] = set()
+    while todo:
+        value, end = todo.pop()
+        node = value.producer()
+        if value in seen:
+            continue
+        seen.add(value)
+        op = node.op_type if node is not None and node.domain in ("", "ai.onnx") else ""
+        inputs = [x for x in node.inputs if x is not None] if node is not None else []
+        if op in CHOOSING:
+            yield inputs[0], node
+        elif op in SQUASHING:
+            todo.append((inputs[0], inputs[0]))
+        elif op in COMPARING:
+            todo.extend((x, x) for x in inputs[:2] if x.producer() is not None)
+        elif op in CARRYING:
+            todo.append((inputs[0], end))
+        elif op == "Concat":
+            todo.extend((x, x) for x in inputs if x.producer() is not None)
+        else:
+            yield end, None
+
+
+def _watched(graph: ir.Graph, k: int, value: ir.Value, choice: ir.Node | None, *, old: bool) -> ir.Value:
+    """A new output with these numbers, less a shift that the choice among them does not see."""
+    axis = choice.attributes.get("axis") if choice is not None else None
+    shifted = choice is not None and not (old and choice.op_type in ("ArgMax", "ArgMin", "TopK"))
+    default = 0 if choice is not None and choice.op_type in ("ArgMax", "ArgMin") else 1 if old else -1
+    attributes = [ir.AttrInt64("axis", axis.as_int() if axis is not None else default)] if shifted else []
+    node = ir.Node("", "LogSoftmax" if shifted else "Identity", [value], attributes, num_outputs=1)
+    node.outputs[0].name = f"symlint.before.{k}"
+    graph.append(node)
+    return node.outputs[0]
+
 
 Outcome = Literal["held", "refuted", "not runnable"]
 MULTIPLE = 10.0

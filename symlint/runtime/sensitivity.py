@@ -12,10 +12,9 @@ from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.operators import known
 from symlint.model.records import dataclass
-from symlint.runtime.inputs.probe import STRUCTURAL, feeds, unusual_feeds
+from symlint.runtime.probe import STRUCTURAL, feeds, unusual_feeds
 from symlint.runtime.rollout import BATCHES, batched, rollout, starts
-from symlint.runtime.runner import Run
-from symlint.runtime.session import run_each
+from symlint.runtime.runner import Run, run_each
 
 FAINT = 1e-4
 """An output answers if it changes from one example to another by more than this share of its largest value."""

@@ -7,8 +7,9 @@ the same size moves them 100 times more than the right one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -21,18 +22,61 @@ from symlint.model.file.edit import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
 from symlint.model.records import dataclass
 from symlint.program.numbers import Unvalued
-from symlint.runtime.difference import differences
-from symlint.runtime.inputs.probe import STRUCTURAL, save_lifted
-from symlint.runtime.noise import drowned
-from symlint.runtime.proof import apart_in_double
+from symlint.runtime.noise import difference, differences, drowned
+from symlint.runtime.probe import STRUCTURAL, save_lifted
+from symlint.runtime.proof import apart_in_double, expose
 from symlint.runtime.rollout import LEAST, rollout
-from symlint.runtime.runner import Run, Runner
-from symlint.runtime.saturation import expose
+from symlint.runtime.runner import Run, Runner, run_each
 from symlint.runtime.sensitivity import MUTE, Asking, Question
-from symlint.runtime.session import run_each
-from symlint.runtime.straying import ELSEWHERE, Straying
-from symlint.symmetry.motion.teleport import HALVES, stuck, teleport
+from symlint.symmetry.motion.teleport import HALVES, Journey, journey, stuck, teleport
 from symlint.symmetry.structure import Structure
+
+ELSEWHERE = "its states end elsewhere than it says"
+
+
+@dataclass(frozen=True)
+class Straying:
+    """The states of a network over a few steps, before and after moves."""
+
+    structure: Structure
+    seed: int
+    run: Callable[[Mapping[str, Array]], Run]
+    """All outputs of some steps, those of states among them, with other values of some weights."""
+
+    def found(self, held: Sequence[str], tolerance: float) -> dict[str, float]:
+        """Generators, of those that hold outside, that move states elsewhere than they say, and how far off."""
+        telling = [name for name in held if self.structure.action(name).carries] if self.names else []
+        if not telling or self.before.failure is not None or self._apart(telling) <= tolerance:
+            return {}
+        alone = {name: self._apart([name]) for name in telling}
+        return {name: apart for name, apart in alone.items() if apart > tolerance}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Output of the model -> the tensor of the program that it is, of closed loops."""
+        program = self.structure.program
+        outputs = {state.input: state.output for state in program.model.states}
+        return {outputs[loop.input]: loop.output for loop in program.loops if loop.input in outputs}
+
+    @cached_property
+    def before(self) -> Run:
+        """What the network as it is hands out."""
+        return self.run({})
+
+    def _apart(self, generators: Sequence[str]) -> float:
+        taken = journey(self.structure, generators, self.seed)
+        after = self.run(taken.moved)
+        if after.failure is not None or len(after.outputs) != len(self.before.outputs):
+            return float("inf")
+        pairs = zip(self.before.outputs, after.outputs, strict=True)
+        return max(self._off(taken, k, x, y) for k, (x, y) in enumerate(pairs))
+
+    def _off(self, taken: Journey, k: int, before: Array, after: Array) -> float:
+        """How far one output is off; what others read is compared elsewhere."""
+        outputs = self.structure.program.model.graph.outputs
+        name = self.names.get(outputs[k % len(outputs)])
+        return 0.0 if name is None else difference(taken.carried(name, before).astype(after.dtype), after)
+
 
 Outcome = Literal["held", "refuted", "not runnable"]
 TOLERANCE = 1e-3

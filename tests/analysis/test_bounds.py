@@ -24,7 +24,7 @@ from symlint.model.load import load
 from symlint.program.translate import lower
 from symlint.repair.fixing import fix
 from symlint.repair.result import Wish
-from symlint.runtime.inputs.probe import feeds, save_lifted
+from symlint.runtime.probe import feeds, save_lifted
 from symlint.runtime.runner import Runner
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlint.audit.baseline import Baseline, Entry, match, read
+from symlint.audit.acceptance import Baseline, Entry, match, read
 from symlint.cli.main import cli
 from symlint.lint.finding import Finding, Level
 

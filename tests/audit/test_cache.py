@@ -20,19 +20,18 @@ from corpora import FIXTURES
 from examples import settings as asked_for
 from onnx.external_data_helper import convert_model_to_external_data
 
+from symlint.audit import cache as folder_of_reports
+from symlint.audit import execution, record
 from symlint.audit.acceptance import accepting
+from symlint.audit.cache import Cache
 from symlint.audit.engine import Job, audit, in_turn
-from symlint.audit.fleet import cache as folder_of_reports
-from symlint.audit.fleet import execution, record
-from symlint.audit.fleet.cache import Cache
-from symlint.audit.fleet.execution import InTurn
+from symlint.audit.execution import InTurn
 from symlint.audit.outcome import Report, Run
 from symlint.cli.main import cli
 from symlint.cli.report import FORMATS, Style, reporter
 from symlint.evidence.options import Mirror
-from symlint.lint.acceptance import Acceptance
 from symlint.lint.rule import Rule, rule, rules
-from symlint.lint.settings import COMMAND, Settings
+from symlint.lint.settings import COMMAND, Acceptance, Settings
 from symlint.model.budget import Watch
 from symlint.model.errors import UsageProblem
 

@@ -83,7 +83,7 @@ def test_processes_or_a_cluster():
 
 def test_where_no_scheduler_answers_one_line_says_so(monkeypatch):
     pytest.importorskip("distributed", reason="the extra `dask` is not installed")
-    monkeypatch.setattr("symlint.audit.fleet.cluster._PATIENCE", 0.2)
+    monkeypatch.setattr("symlint.audit.fleet._PATIENCE", 0.2)
     result = call("check", FIXTURES, "--dask", "tcp://127.0.0.1:1", "--no-cache")
     assert result.exit_code == 2
     assert "symlint: --dask tcp://127.0.0.1:1: no scheduler answers: " in result.output

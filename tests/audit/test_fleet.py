@@ -15,10 +15,9 @@ from click.testing import CliRunner
 from corpora import FIXTURES
 
 from symlint.audit.acceptance import accepting
+from symlint.audit.cache import Cache
 from symlint.audit.engine import run
-from symlint.audit.fleet.cache import Cache
-from symlint.audit.fleet.fleet import Fleet
-from symlint.audit.fleet.processes import Processes
+from symlint.audit.fleet import Fleet, Processes
 from symlint.audit.outcome import Report, Run
 from symlint.cli.main import cli
 from symlint.cli.report import FORMATS, Style, reporter

@@ -34,7 +34,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from symlint.runtime.session import run
+from symlint.runtime.runner import run
 
 DECAYS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.012, 0.016, 0.032)
 MOMENTUM, BATCH = 0.9, 32

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from symlint.model.load import load
-from symlint.repair.gauges import rounding
-from symlint.runtime.quantiser import BITS, Quantiser
+from symlint.repair import rounding
+from symlint.runtime.precision import BITS, Quantiser
 
 UNSEEN = (1000, 2000)
 

@@ -20,8 +20,8 @@ from corpora import FIXTURES
 from written import written
 
 from symlint.audit.engine import audit
-from symlint.audit.fleet.record import plain, value
 from symlint.audit.outcome import Report, Run
+from symlint.audit.record import plain, value
 from symlint.cli.main import cli
 from symlint.cli.report import Style, profile_tables
 from symlint.cli.report.page import blocks, html_report, largest, strip

@@ -23,7 +23,7 @@ from symlint.cli.report.inspection.flow import Pinned
 from symlint.cli.report.inspection.symbols import readable
 from symlint.cli.report.words import count, merged, ranges, share
 from symlint.lint.finding import Finding, Level
-from symlint.lint.fingerprint import stamp
+from symlint.lint.places import stamp
 from symlint.lint.rule import rules
 from symlint.model.graph import Graph, Model, Node, Tensor
 from symlint.symmetry.spaces import Coverage, Generator, Opaque, Place, Space, Symmetry

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.cli.main import cli
-from symlint.comparison.change.delta import participation, rank
+from symlint.comparison.changes import participation, rank
 from symlint.evidence.context import Context
 from symlint.model.load import load
 from symlint.symmetry.inference import examine

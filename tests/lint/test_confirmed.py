@@ -18,8 +18,8 @@ from symlint.lint.settings import Settings
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array
 from symlint.program.steps import Einsum
-from symlint.runtime.inputs.probe import feeds, save_lifted
-from symlint.runtime.session import run
+from symlint.runtime.probe import feeds, save_lifted
+from symlint.runtime.runner import run
 from symlint.runtime.verify import compare
 
 MODELS = sorted((SHARED / "models").rglob("*.onnx"))

@@ -16,7 +16,7 @@ from symlint.audit.engine import audit
 from symlint.cli.main import cli
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.repair import alignment
+from symlint.repair import cost
 from symlint.repair.fixing import fix
 from symlint.repair.result import Fixed, Wish
 
@@ -216,7 +216,7 @@ def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **names: object) -> None:
         raise RuntimeError("no time")
 
-    monkeypatch.setattr(alignment, "latency", refuse)
+    monkeypatch.setattr(cost, "latency", refuse)
     monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 
 

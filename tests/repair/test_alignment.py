@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
 from symlint.cli.main import cli
-from symlint.repair.measure import Timing
+from symlint.repair.cost import Timing
 
 DEAD = 13
 SIZE = 40
@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[int, float]], No
             runs = [tuple(seconds[width(Path(path))] + noise) for path in paths]
             return tuple(Timing(float(np.median(r)), 0.005, {"x": (1, 5)}, r) for r in runs)
 
-        monkeypatch.setattr("symlint.repair.alignment.latency", latency)
+        monkeypatch.setattr("symlint.repair.cost.latency", latency)
         monkeypatch.setattr("symlint.runtime.proof.SMALL", (0, 0))
 
     return install

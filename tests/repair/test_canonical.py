@@ -14,7 +14,7 @@ import symlint
 from symlint.cli.main import cli
 from symlint.model.file.edit import write
 from symlint.model.load import load
-from symlint.repair.gauges.canonical import canonical
+from symlint.repair.canonical import canonical
 from symlint.runtime.proof import prove
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport

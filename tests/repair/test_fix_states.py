@@ -19,8 +19,8 @@ from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.load import load
 from symlint.model.states.pairs import closed
-from symlint.repair.choice import acted_on
 from symlint.repair.fixing import fix
+from symlint.repair.plan import acted_on
 from symlint.repair.result import Wish
 from symlint.runtime.verify import same_function
 

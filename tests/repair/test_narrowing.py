@@ -12,9 +12,9 @@ from corpora import SHARED
 from symlint.evidence.context import Context
 from symlint.model.file.edit import write
 from symlint.model.load import load
-from symlint.repair.promises.intent import Forecast
-from symlint.repair.stage import narrowed, stored
+from symlint.repair.promises import Forecast
 from symlint.repair.storage import save
+from symlint.repair.surgery.file import narrowed, stored
 from symlint.repair.units.removal import arrange, plan
 from symlint.runtime.verify import same_function
 from symlint.symmetry.inference import examine

@@ -22,7 +22,7 @@ from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.repair.fixing import Fixed, Wish, fix
-from symlint.repair.promises.promise import Promise
+from symlint.repair.promises import Promise
 
 RULES = [r for r in rules() if r.repair and r.repair not in ("drop", "balance")]
 Weights = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from symlint.cli.main import cli
 from symlint.model.load import load
-from symlint.runtime.halves import Halves
+from symlint.runtime.precision import Halves
 
 Weights = dict[str, np.ndarray]
 WIDTH, HIDDEN = 16, 32

@@ -16,9 +16,9 @@ from stateful_networks import STATEFUL
 
 from symlint.cli.main import cli
 from symlint.model.load import load
-from symlint.repair.gauges.rounding import _descended, _hadamard, _noise, _smoothed, sought
+from symlint.repair.rounding import _descended, _hadamard, _noise, _smoothed, sought
+from symlint.runtime.precision import BITS, Quantiser
 from symlint.runtime.proof import prove
-from symlint.runtime.quantiser import BITS, Quantiser
 from symlint.symmetry.inference import examine
 
 WIDTH = 64

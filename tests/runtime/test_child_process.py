@@ -14,8 +14,7 @@ from click.testing import CliRunner
 
 from symlint.cli.main import cli
 from symlint.runtime import child_process
-from symlint.runtime.runner import Runner
-from symlint.runtime.session import run
+from symlint.runtime.runner import Runner, run
 
 SHADOWS = ("onnxruntime", "numbers", "numpy", "queue", "json", "sitecustomize", "runpy", "symlint")
 

@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from symlint.model.file.edit import write
 from symlint.model.load import load
-from symlint.repair.measure import latency, measure
-from symlint.runtime.difference import difference
-from symlint.runtime.inputs.collection import choices, inputs
+from symlint.repair.cost import latency, measure
+from symlint.runtime.collection import choices, inputs
+from symlint.runtime.noise import difference
 from symlint.runtime.proof import prove
 from symlint.runtime.runner import Run, Runner
 

@@ -15,8 +15,8 @@ from routed_networks import ROUTED
 from symlint.model.errors import UnreadableModel
 from symlint.model.file.edit import write
 from symlint.model.load import load
-from symlint.runtime.inputs.probe import feeds
-from symlint.runtime.session import run
+from symlint.runtime.probe import feeds
+from symlint.runtime.runner import run
 from symlint.runtime.verify import compare, verify
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

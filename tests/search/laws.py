@@ -35,10 +35,10 @@ from symlint.lint.settings import Settings
 from symlint.model.file.edit import write
 from symlint.model.load import load
 from symlint.runtime.child import array_of
-from symlint.runtime.difference import difference as apart
+from symlint.runtime.equivariance.groups import Place, Transformation, matching, permuted
 from symlint.runtime.equivariance.proofs import Proofs
-from symlint.runtime.equivariance.transformations import Place, Transformation, matching, permuted
-from symlint.runtime.inputs.probe import feeds
+from symlint.runtime.noise import difference as apart
+from symlint.runtime.probe import feeds
 from symlint.runtime.rollout import Rollout
 from symlint.runtime.runner import Run
 from symlint.runtime.sensitivity import jolted

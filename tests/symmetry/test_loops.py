@@ -15,8 +15,7 @@ from stateful_networks import STATEFUL, Stateful, grouped_queries
 from symlint.model.load import load
 from symlint.model.states.pairs import closed
 from symlint.model.states.state import Declaration
-from symlint.runtime.straying import ELSEWHERE
-from symlint.runtime.verify import verify
+from symlint.runtime.verify import ELSEWHERE, verify
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import PlaneRotation
 from symlint.symmetry.inference import examine, infer

@@ -18,17 +18,16 @@ from symlint.cli.commands.terminal import color_option, config_option, style_for
 from symlint.cli.report import Style
 from symlint.cli.report.words import printable
 from symlint.evidence.options import Equivariance, InputRange, Mirror
-from symlint.lint.acceptance import Acceptance
 from symlint.lint.configuration import Configurations
-from symlint.lint.rule import Rule, rules
-from symlint.lint.severity import SHARES
+from symlint.lint.rule import SHARES, Rule, rules
+from symlint.lint.settings import Acceptance
 from symlint.model.errors import MissingModel, UsageProblem, suggestion
 
 HOW = """Where nothing above says otherwise, a finding is a warning. It is an error where all three are reached:
 error-share of the units of the space, error-units as a number of units, and error-model of the model's parameters,
 which a repair would remove. It is a note where a repair would remove less than note-model of them. Where no repair
 removes parameters, the last two do not count."""
-"""What the options of `symlint.lint.severity` mean, for the pages of all rules that have them."""
+"""What the options of `symlint.lint.rule` mean, for the pages of all rules that have them."""
 
 
 @click.command("rule")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from symlint.audit.addresses import elsewhere
 from symlint.cli.commands.options import Loops, rules_option, states_options, writable
 from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
@@ -28,10 +27,9 @@ from symlint.model.errors import UsageProblem
 from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
-    from symlint.audit.acceptance import Accepting
-    from symlint.audit.baseline import Baseline
+    from symlint.audit.acceptance import Accepting, Baseline
+    from symlint.audit.cache import Cache
     from symlint.audit.engine import Auditor
-    from symlint.audit.fleet.cache import Cache
     from symlint.audit.outcome import Report, Run
 
 _Command = Callable[..., Any]
@@ -54,25 +52,27 @@ class Means:
 
     def auditor(self, files: Iterable[str]) -> Auditor | None:
         """Who does the jobs; None for this process alone, without a cache. Raises `UsageProblem`."""
+        from symlint.audit.outcome import elsewhere
+
         if self.alone and self.folder is None and not any(map(elsewhere, files)):
             return None
         # Imported here, since most checks are of a few files.
         if self.alone:
-            from symlint.audit.fleet.execution import InTurn
+            from symlint.audit.execution import InTurn
 
             return InTurn(self._cache() if self.folder is not None else None)
-        from symlint.audit.fleet.fleet import Fleet
+        from symlint.audit.fleet import Fleet
 
         if self.cluster is not None:
-            from symlint.audit.fleet.cluster import Cluster
+            from symlint.audit.fleet import Cluster
 
             return Fleet(Cluster(self.cluster, self._cache()))
-        from symlint.audit.fleet.processes import Processes
+        from symlint.audit.fleet import Processes
 
         return Fleet(Processes(self.jobs, self._cache()))
 
     def _cache(self) -> Cache | None:
-        from symlint.audit.fleet.cache import Cache, default_folder
+        from symlint.audit.cache import Cache, default_folder
 
         if not self.cached:
             return None
@@ -324,7 +324,7 @@ def _judged(
 
 def _elsewhere(address: str) -> Sequence[str]:
     """The models at an address."""
-    from symlint.audit.fleet.remote import models
+    from symlint.audit.remote import models
 
     return models(address)
 
@@ -337,7 +337,7 @@ class _Acceptance:
             raise UsageProblem("choose one of --baseline and --write-baseline, which accepts all that stands")
         if prune and read is None:
             raise UsageProblem("--prune-baseline needs --baseline FILE")
-        from symlint.audit import baseline
+        from symlint.audit import acceptance
 
         self.asked = read is not None or write is not None
         """Whether there is a baseline."""
@@ -346,7 +346,7 @@ class _Acceptance:
         if write is not None:
             writable(write)
         old = self._write if self._write and self._write.exists() else Path(read) if read is not None else None
-        self._old = baseline.read(old) if old else None
+        self._old = acceptance.read(old) if old else None
 
     def accepting(self, files: Sequence[str]) -> Accepting:
         """What accepts findings of single models."""
@@ -357,8 +357,7 @@ class _Acceptance:
 
     def of(self, run: Run, *, quiet: bool) -> Run:
         """The run with what is accepted; writes what is asked for."""
-        from symlint.audit.acceptance import settled
-        from symlint.audit.baseline import taken
+        from symlint.audit.acceptance import settled, taken
 
         today = dt.date.today().isoformat()
         if self._write is None:

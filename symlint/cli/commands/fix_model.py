@@ -199,8 +199,7 @@ def fix_command(ctx: click.Context, /, models: tuple[str, ...], form: str, color
     to repair, with 2 when the call is wrong, with 3 when there is no model, with 4 when one cannot be read or no weight
     of it be reached, with 5 when no repair held.
     """
-    from symlint.audit.acceptance import accepting
-    from symlint.audit.baseline import read
+    from symlint.audit.acceptance import accepting, read
     from symlint.audit.engine import absence, find
     from symlint.cli.report.repairs import as_json, as_text, together
     from symlint.lint.configuration import Configurations
@@ -250,8 +249,7 @@ def _repaired(
     model: str, target: Path | None, settings: Configurations, accepts: Accepting, asked: Mapping[str, Any]
 ) -> Repaired:
     """One model repaired, and written where it is wanted. Raises UnreadableModel."""
-    from symlint.audit.remainder import remainder
-    from symlint.audit.sparing import sparing
+    from symlint.audit.remainder import remainder, sparing
     from symlint.cli.report.repairs import Repaired
     from symlint.lint.rule import rules
     from symlint.repair.fixing import fix
@@ -272,7 +270,7 @@ def _repaired(
 
 def _configured(fixed: Fixed, target: Path, *, replaces: bool) -> str:
     """Write the file that tells a runtime the sizes of narrower states, where there is one; what became of it."""
-    from symlint.repair.states import config
+    from symlint.repair.result import config
 
     try:
         text = config(fixed.model, fixed.shrunk, target.name)
@@ -291,7 +289,7 @@ def _acting(model: str, asked: Mapping[str, Any]) -> Settings:
 
 def _wish(settings: Settings, asked: Mapping[str, Any], spared: Sequence[Spared]) -> Wish:
     from symlint.lint.rule import rules
-    from symlint.repair.choice import SAFETY, acted_on
+    from symlint.repair.plan import SAFETY, acted_on
     from symlint.repair.result import Wish
 
     align, loops = asked["align"], asked["loops"]

@@ -68,8 +68,8 @@ def equivariance_command(
     from symlint.cli.report.equivariances import as_json, as_text, unread
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.runtime.equivariance.groups import known
     from symlint.runtime.equivariance.measure import Wanted, measure
-    from symlint.runtime.equivariance.transformations import known
 
     given = {name: read_array(file) for name, file in inputs.items()}
     wanted = Wanted(known(only or ()))
@@ -144,8 +144,8 @@ def symmetrise_command(
 def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
     """The proof of what was made, what that is, and what it was compared with."""
     from symlint.model.file.saving import save
-    from symlint.runtime.equivariance.averaging import averaged, prove
     from symlint.runtime.equivariance.groups import group
+    from symlint.runtime.equivariance.symmetrising import averaged, prove
 
     model, elements = group(model, groups, action or "")
     save(averaged(model, elements), out)
@@ -155,8 +155,8 @@ def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed:
 
 def _framed(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
     from symlint.model.file.saving import save
-    from symlint.runtime.equivariance.framing import framed, proven
     from symlint.runtime.equivariance.groups import generators
+    from symlint.runtime.equivariance.symmetrising import framed, proven
 
     model, chosen = generators(model, groups, action or "")
     save(framed(model, chosen), out)

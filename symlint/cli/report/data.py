@@ -14,8 +14,8 @@ from symlint import __version__
 from symlint.audit.outcome import Report, Run, Standing
 from symlint.cli.report import Style
 from symlint.cli.report.words import acceptance, cell, printable, ranges
-from symlint.lint.acceptance import Acceptance
 from symlint.lint.finding import Finding, Skipped
+from symlint.lint.settings import Acceptance
 from symlint.symmetry.spaces import Coverage
 
 

@@ -15,12 +15,11 @@ from symlint.cli.report import Style
 from symlint.cli.report.data import dump, written
 from symlint.cli.report.full import COLOR, block, typeset
 from symlint.cli.report.words import count, listed, merged, printable, ranges, share, template
-from symlint.comparison.change.weights import SAME, Change, Status
-from symlint.comparison.compare import Comparison
-from symlint.comparison.course.course import SpaceChange
-from symlint.comparison.course.state import State
-from symlint.comparison.matching.blocks import Weight
-from symlint.comparison.verdict import Grown
+from symlint.comparison.changes import SAME, Change, Status
+from symlint.comparison.compare import Comparison, Grown
+from symlint.comparison.course import SpaceChange
+from symlint.comparison.states import State
+from symlint.comparison.weights import Weight
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.model.errors import UnreadableModel, exit_code

@@ -18,8 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from symlint import __version__
-from symlint.audit.addresses import elsewhere
-from symlint.audit.outcome import Report, Run
+from symlint.audit.outcome import Report, Run, elsewhere
 from symlint.cli.report import Style
 from symlint.cli.report.data import dump, plain
 from symlint.cli.report.words import acceptance, count, printable, ranges, standing, told

@@ -16,8 +16,8 @@ from symlint.comparison.alignment.nearer import approach
 from symlint.comparison.alignment.pair import Pair, paired
 from symlint.comparison.alignment.search import Search
 from symlint.comparison.alignment.spaces import SpaceMatch, space_matches
-from symlint.comparison.matching.units import Matching, match
-from symlint.comparison.matching.weights import Weights
+from symlint.comparison.matching import Matching, match
+from symlint.comparison.weights import Weights
 from symlint.evidence.context import Context
 from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import write

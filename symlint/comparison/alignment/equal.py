@@ -7,7 +7,7 @@ from symlint.comparison.alignment.moves import undo
 from symlint.comparison.alignment.nearer import approach
 from symlint.comparison.alignment.pair import paired
 from symlint.comparison.alignment.search import Search
-from symlint.comparison.matching.units import Matching
+from symlint.comparison.matching import Matching
 
 ALIKE = 1e-4
 """Tensors nearer than this, relative to their norms, are the same."""

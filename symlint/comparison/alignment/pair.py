@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from symlint.comparison.alignment.moves import Move
-from symlint.comparison.matching.units import Matching
+from symlint.comparison.matching import Matching
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.symmetry.motion.motion import Weights
@@ -113,7 +113,7 @@ def paired(matching: Matching) -> Pair:
 
 def _counterparts(matching: Matching) -> Iterator[tuple[str, Array]]:
     """Stored tensor of the old network -> what it is in the new one, for those that are matched as a whole."""
-    from symlint.comparison.change.weights import Pairs
+    from symlint.comparison.changes import Pairs
 
     pairs = Pairs(matching)
     for index, weight in enumerate(matching.old.all):

@@ -12,7 +12,7 @@ import numpy as np
 
 from symlint.comparison.alignment.pair import Pair
 from symlint.comparison.alignment.search import Spaces
-from symlint.comparison.matching.readings import READS, WRITES, Reading
+from symlint.comparison.weights import READS, WRITES, Reading
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.symmetry.motion.motion import Weights

@@ -10,7 +10,7 @@ from pathlib import Path
 from symlint.comparison.lineage.sketch import Sketch, compared, sketched
 from symlint.comparison.lineage.storage import SUFFIX, read
 from symlint.comparison.lineage.trace import Trace, traced
-from symlint.comparison.matching.weights import Weights
+from symlint.comparison.weights import Weights
 from symlint.evidence.context import Context
 from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem
 from symlint.model.graph import Model

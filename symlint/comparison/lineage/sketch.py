@@ -19,8 +19,7 @@ from symlint.comparison.alignment.fits import assignment
 from symlint.comparison.alignment.gauge import canonise
 from symlint.comparison.alignment.search import MATRICES, WIDEST, Spaces
 from symlint.comparison.lineage.trace import SpaceTrace, Trace, noise
-from symlint.comparison.matching.readings import READS, WRITES
-from symlint.comparison.matching.weights import Weights
+from symlint.comparison.weights import READS, WRITES, Weights
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array
 from symlint.model.records import dataclass

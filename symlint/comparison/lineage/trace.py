@@ -17,8 +17,8 @@ from symlint.comparison.alignment.gauge import canonise
 from symlint.comparison.alignment.pair import Pair, paired
 from symlint.comparison.lineage.agreement import Matched, agreement
 from symlint.comparison.lineage.halves import Halves, halves
-from symlint.comparison.matching.units import match
-from symlint.comparison.matching.weights import Weights
+from symlint.comparison.matching import match
+from symlint.comparison.weights import Weights
 from symlint.model.records import dataclass
 
 Verdict = Literal["derived", "unclear", "unrelated", "not comparable"]

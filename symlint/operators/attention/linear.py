@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.model.operators import op
-from symlint.operators.attention.heads import heads, merge
+from symlint.operators.attention.standard import heads, merge
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.mixing import MixKind
 from symlint.program.steps import SUM, Law

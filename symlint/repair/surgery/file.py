@@ -1,4 +1,4 @@
-"""Surgery on a file: every stored tensor and every operator that speaks of sizes adapted."""
+"""Surgery on a file: new weights, fewer units, every stored tensor and operator that speaks of sizes adapted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,115 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from symlint.model.graph import Array, Model, Node
+from symlint.evidence.ends.settled import Settled
+from symlint.model.file.edit import Lazy, rewrite
+from symlint.model.file.element_types import CODES, numpy_type
+from symlint.model.graph import Array, Model, Node, Tensor
 from symlint.model.records import dataclass
-from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing
+from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, Whole
 from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
 from symlint.repair.surgery.site import Place
-from symlint.repair.surgery.tensors import free_name, overwrite, replace, source_of, store, stored_value
-from symlint.repair.surgery.waste import Idle, discard, idle
+from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.structure import Structure
+
+
+def store(file: ir.Model, name: str, value: Array) -> ir.Value:
+    """A new stored tensor of the file."""
+    name = free_name(file, name)
+    tensor = ir.Tensor(np.asarray(value, order="C"), name=name)
+    fresh = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    file.graph.register_initializer(fresh)
+    if file.ir_version < 4:  # there every stored tensor is listed as an input
+        file.graph.inputs.append(fresh)
+    return fresh
+
+
+def replace(value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    """Give an initializer another tensor."""
+    value = source_of(value)
+    value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
+
+
+def overwrite(value: ir.Value, array: Array) -> None:
+    """Give a stored tensor another value, wherever the file keeps it."""
+    value = source_of(value)
+    maker = value.producer()
+    old = value.const_value if maker is None else maker.attributes["value"].as_tensor()
+    same = old is not None and old.dtype.itemsize == array.dtype.itemsize
+    tensor = ir.Tensor(array, dtype=old.dtype if old is not None and same else None, name=value.name)
+    if maker is None:
+        value.const_value = tensor
+    else:
+        for name in list(maker.attributes):
+            del maker.attributes[name]
+        maker.attributes["value"] = ir.AttrTensor("value", tensor)
+    value.shape = ir.Shape(array.shape)
+
+
+def source_of(value: ir.Value) -> ir.Value:
+    """What a value is an Identity of."""
+    while (maker := value.producer()) is not None and maker.op_type == "Identity" and maker.inputs[0] is not None:
+        value = maker.inputs[0]
+    return value
+
+
+def stored_value(value: ir.Value) -> Array | None:
+    """The numbers of a stored tensor; None for a computed value."""
+    value = source_of(value)
+    maker = value.producer()
+    if maker is None:
+        return None if value.const_value is None else value.const_value.numpy()
+    if maker.op_type != "Constant":
+        return None
+    if "value" in maker.attributes:
+        return maker.attributes["value"].as_tensor().numpy()
+    key, attribute = next(iter(maker.attributes.items()))
+    return np.asarray(attribute.value, np.int64 if "int" in key else np.float32)
+
+
+def free_name(file: ir.Model, name: str) -> str:
+    """A name that no value of the file has yet."""
+    taken = {*file.graph.initializers}
+    taken.update(v.name for node in file.graph.all_nodes() for v in node.outputs if v.name)
+    taken.update(v.name for v in file.graph.inputs if v.name)
+    count, found = 1, name
+    while found in taken:
+        count += 1
+        found = f"{name}_{count}"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What had no reader before a change, and is left as it was."""
+
+    nodes: frozenset[ir.Node]
+    tensors: frozenset[str]
+
+
+def idle(file: ir.Model) -> Idle:
+    """The nodes and stored tensors that nothing reads."""
+    return Idle(frozenset(_unread_nodes(file)), frozenset(_unread_tensors(file)))
+
+
+def discard(file: ir.Model, spared: Idle) -> None:
+    """Remove what nothing reads any more, in place, but for what nothing had read before."""
+    while gone := [node for node in _unread_nodes(file) if node not in spared.nodes]:
+        for node in gone:
+            assert node.graph is not None
+            node.graph.remove(node, safe=True)
+    for name in [name for name in _unread_tensors(file) if name not in spared.tensors]:
+        del file.graph.initializers[name]
+
+
+def _unread_nodes(file: ir.Model) -> Iterator[ir.Node]:
+    outputs = {out for graph in file.graphs() for out in graph.outputs}  # a body may hand out a value of an outer graph
+    return (node for node in file.graph if not any(o.uses() or o in outputs for o in node.outputs))
+
+
+def _unread_tensors(file: ir.Model) -> Iterator[str]:
+    ends = {*file.graph.outputs, *file.graph.inputs}
+    return (name for name, value in file.graph.initializers.items() if not value.uses() and value not in ends)
 
 
 def narrow(file: ir.Model, model: Model, narrowing: Narrowing) -> None:
@@ -233,3 +335,53 @@ def _cut(values: Array, way: Left) -> Array:
         if kept is not None and values.shape[axis] == len(kept):
             values = values.compress(kept, axis=axis)
     return np.asarray(values, order="C")
+
+
+def stored(weights: Weights) -> dict[str, Array]:
+    """The present values of all weights that have moved, in the types of the file."""
+    tensors = weights.structure.program.model.tensors
+    return {name: _rounded(tensors[name], value) for name, value in weights.now.items()}
+
+
+def _rounded(tensor: Tensor, values: Array) -> Array:
+    return values.astype(numpy_type(CODES[tensor.dtype]))
+
+
+def _settled(model: Model) -> list[str]:
+    return [name for name, tensor in model.tensors.items() if isinstance(tensor.read, Settled)]
+
+
+class _Written(Lazy):
+    """The values of a file: some that are given, and those of settled tensors, each made when it is asked for."""
+
+    def __init__(self, model: Model, values: Mapping[str, Array]) -> None:
+        self.tensors, self.given = model.tensors, values
+        self.names = tuple(dict.fromkeys((*values, *_settled(model))))
+
+    def __getitem__(self, name: str) -> Array:
+        tensor = self.tensors[name]
+        return self.given[name] if name in self.given else _rounded(tensor, tensor.read())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of the file."""
+        return numpy_type(CODES[self.tensors[name].dtype])
+
+    def forget(self) -> None:
+        """Settled values are not kept."""
+
+
+def narrowed(
+    structure: Structure, values: Mapping[str, Array], widths: Mapping[int, int], whole: Whole | None = None
+) -> ir.Model:
+    """The file of a structure with its settled and with other weights, and with the first units only of some leaves."""
+    model = structure.program.model
+    file = rewrite(model.path, _Written(model, values) if _settled(model) else values)
+    if widths:
+        narrow(file, model, Narrowing(structure, whole or Whole(structure.program), widths))
+    return file

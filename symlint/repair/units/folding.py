@@ -12,8 +12,7 @@ from symlint.evidence.context import Context
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.steps import Einsum
-from symlint.repair.units.merging import multiples
-from symlint.repair.units.readings import Reading, readings
+from symlint.repair.units.merging import Reading, multiples, readings
 from symlint.symmetry.motion.action import scale, stands
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.motion.motion import Weights

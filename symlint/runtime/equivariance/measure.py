@@ -24,9 +24,7 @@ from symlint.model.errors import UsageProblem
 from symlint.model.file.edit import rewrite
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.records import dataclass
-from symlint.runtime.difference import difference
-from symlint.runtime.equivariance.proofs import Proofs
-from symlint.runtime.equivariance.transformations import (
+from symlint.runtime.equivariance.groups import (
     Place,
     Places,
     Transformation,
@@ -36,8 +34,9 @@ from symlint.runtime.equivariance.transformations import (
     steps,
     together,
 )
-from symlint.runtime.inputs.probe import save_lifted
-from symlint.runtime.noise import SLOW, Trial, noise
+from symlint.runtime.equivariance.proofs import Proofs
+from symlint.runtime.noise import SLOW, Trial, difference, noise
+from symlint.runtime.probe import save_lifted
 from symlint.runtime.runner import Loaded, Run, Runner
 from symlint.runtime.sensitivity import FAINT, LOUD, Asking, Feeds, Question, change, jolted
 from symlint.symmetry.motion.teleport import HALVES

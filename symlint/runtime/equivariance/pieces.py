@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.runtime.equivariance.transformations import Transformation
+from symlint.runtime.equivariance.groups import Transformation
 
 Role = Literal["stays", "alike", "moves", "first", "second"]
 """``alike``: nothing changes along it, so that it may be moved or not; ``first`` and ``second`` are turned together."""

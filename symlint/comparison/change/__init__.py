@@ -1,1 +1,0 @@
-"""Change: by how much weights differ, and what a repair explains of it."""

@@ -1,1 +1,0 @@
-"""Course: what became of each space from one file to the other."""

@@ -1,1 +1,0 @@
-"""Matching: which tensor of one file is which of the other, and unit by unit."""

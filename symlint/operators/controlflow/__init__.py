@@ -1,1 +1,0 @@
-"""Control flow and sequences, followed where they stand."""

@@ -1,1 +1,0 @@
-"""Quantised operators: grids, products of levels, and weights of which several share a byte."""

@@ -1,1 +1,0 @@
-"""Recurrent layers, and the cell that is unrolled for them."""

@@ -1,1 +1,0 @@
-"""Promises: what a fix would take away, told before it is done."""
