@@ -13,6 +13,8 @@ from symlint.axes.factor import Factors
 from symlint.model.records import dataclass
 
 Positions = NDArray[np.int64]
+LONGEST = 1 << 28
+"""Units of an axis that are written out at most; positions of more need gigabytes for one axis alone."""
 Condition = Mapping[int, tuple[int, int]]
 """Sum -> the interval of its indices for which a term is there."""
 
@@ -80,10 +82,14 @@ class Expansion:
         self._patterns: dict[tuple[tuple[int, ...], ...], Pattern] = {}
         self._pattern_of: dict[int, Pattern] = {}
         self._groupings: dict[tuple[int, tuple[int, ...]], tuple[int, ...] | None] = {}
-        self._standing: dict[int, dict[int, list[int]]] = {}
+        self._ends: dict[int, Positions] = {}
 
     def terms(self, f: int) -> tuple[Term, ...]:
-        """`f` as a sum of terms, by first position."""
+        """`f` as a sum of terms, by first position.
+
+        Raises:
+            MemoryError: The axis has more than `LONGEST` units.
+        """
         root = self.factors.find(f)
         if (known := self._known.get(root)) is not None:
             return known
@@ -99,15 +105,15 @@ class Expansion:
                     self._known[top] = tuple(sorted(self._expand(top), key=lambda term: term.first))
         return self._known[root]
 
-    def standing(self, f: int) -> Mapping[int, Sequence[int]]:
-        """Position on `f` -> the numbers of the terms that have a unit there."""
+    def standing(self, f: int, place: int) -> Sequence[int]:
+        """The numbers of the terms of `f` that have a unit at `place`."""
         root = self.factors.find(f)
-        if root not in self._standing:
-            found = self._standing[root] = {}
-            for k, term in enumerate(self.terms(root)):
-                for place in dict.fromkeys(term.positions.reshape(-1).tolist()):
-                    found.setdefault(place, []).append(k)
-        return self._standing[root]
+        if root not in self._ends:
+            ends = [(p.min(), p.max()) if p.size else (1, 0) for p in (term.positions for term in self.terms(root))]
+            self._ends[root] = np.array(ends, np.int64).reshape(-1, 2)
+        low, high = self._ends[root].T
+        near = np.flatnonzero((low <= place) & (place <= high)).tolist()
+        return [k for k in near if low[k] == place or (self.terms(root)[k].positions == place).any()]
 
     def pattern(self, f: int) -> Pattern:
         """The leaves of the terms of `f`."""
@@ -139,9 +145,10 @@ class Expansion:
         return (*parts, rest) if sizes else ()
 
     def _expand(self, root: int) -> list[Term]:
-        factors, form = self.factors, self.factors.form(root)
+        factors, form, size = self.factors, self.factors.form(root), self.factors.size(root)
+        if size > LONGEST:
+            raise MemoryError(f"an axis of {size} units; up to {LONGEST} are written out")
         if form is Form.LEAF:
-            size = factors.size(root)
             return [Term({}, (root,), np.arange(size))] if size > 1 else [Term({}, (), np.zeros((), np.int64))]
         if form is Form.SUM:
             return list(self._summed(root))

@@ -204,6 +204,9 @@ class Recorder:
 
     def affine(self, gain: Ref, bias: Ref, mean: Ref, var: Ref, epsilon: float) -> tuple[Ref, Ref]:
         """Scale and shift of a batch normalisation."""
+        shapes = {x.shape for x in (gain, bias, mean, var)}
+        if len(shapes) > 1 or gain.rank != 1:
+            raise Unsupported(f"its gain, bias and moments are no vectors of one length: {sorted(shapes)}")
         scale, shift = self._new(gain.shape), self._new(gain.shape)
         names = (gain.name, bias.name, mean.name, var.name)
         self.steps.append(Affine(scale, shift, *names, epsilon, self.node))

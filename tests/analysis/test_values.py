@@ -171,3 +171,15 @@ def pushed(model: onnx.ModelProto, name: str, change: np.ndarray) -> onnx.ModelP
     other.graph.node.extend(nodes)
     other.graph.initializer.append(numpy_helper.from_array(change, "change"))
     return other
+
+
+def test_labels_do_not_run_out_where_every_layer_reads_all_before_it(tmp_path):
+    blocks = [
+        line
+        for k in range(70)
+        for line in (f"c{k} = MatMul(k{k}, w{k})", f"r{k} = Relu(c{k})", f"k{k + 1} = Concat<axis = 1>(k{k}, r{k})")
+    ]
+    shapes = {f"w{k}": (2 + 2 * k, 2) for k in range(70)} | {"head": (142, 3)}
+    text = "\n".join(["k0 = Identity(x)", *blocks, "y = MatMul(k70, head)"])
+    _, context, names = judged(Net(text, shapes, {"x": (2,)}, 2, 140), tmp_path / "model.onnx")
+    assert context.values[names["k70"]].labels.written.max() < 10**6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import onnx
@@ -121,6 +122,19 @@ def test_a_window_over_a_vector(tmp_path):
     model.graph.node.append(helper.make_node("Reshape", ["h", "flat"], ["row"]))
     model.graph.node.append(helper.make_node("MaxPool", ["row"], ["z"], kernel_shape=[2, 2]))
     model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 1, 2, 2]))
+    code, said = check(model, tmp_path)
+    assert code in (0, 1, 4)
+    assert "internal error" not in said
+
+
+@pytest.mark.parametrize("gain", [[1, 8, 1], [8, 1], [4], []])
+def test_a_gain_that_is_no_vector_of_the_channels(gain, tmp_path):
+    model = own_models.perceptron()
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("gain", TensorProto.FLOAT, gain, [1.0] * math.prod(gain)))
+    graph.initializer.append(helper.make_tensor("ones", TensorProto.FLOAT, [8], [1.0] * 8))
+    graph.node.append(helper.make_node("BatchNormalization", ["ones", "gain", "ones", "ones", "ones"], ["z"]))
+    graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [8]))
     code, said = check(model, tmp_path)
     assert code in (0, 1, 4)
     assert "internal error" not in said

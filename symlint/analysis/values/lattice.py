@@ -341,9 +341,11 @@ class Names:
         if teller is None:
             made = self._paired(shape, bases, codes, clear)
         else:
-            low = int(teller.starts.min())
-            made = Bases(teller.starts - low + self.count, teller.steps, shape)
-            self.count += int(teller.starts.max()) - low + teller.extent
+            starts = teller.starts - int(teller.starts.min())
+            if int(starts.max()) > 2 * starts.size * teller.extent:  # else a span doubles with every concatenation
+                starts = starts.reshape(-1).argsort().argsort().reshape(starts.shape) * teller.extent
+            made = Bases(starts + self.count, teller.steps, shape)
+            self.count += int(starts.max()) + teller.extent
         if steady:
             quiet = reduce(np.logical_and, [self.still(b.starts) for b in bases])
             quiet = quiet if clear is None else quiet & ~clear

@@ -175,13 +175,13 @@ def _path(variables: Variables, f: int, start: int, stop: int) -> Condition:
 def _pair(variables: Variables, ties: Ties, whole: str, k: int, part: str, j: int, shift: int, path: Condition) -> None:
     """Axis j of `part` is axis k of `whole`, at positions from `shift` on and under the condition `path`."""
     terms, of = variables.expansion.terms, variables.axes.of
-    ours, there = terms(of[whole][k]), variables.expansion.standing(of[whole][k])
+    ours, standing = terms(of[whole][k]), variables.expansion.standing
     # The condition is that of another axis: what stands on this one itself is no part of it.
     asked = [{key: span for key, span in term.condition.items() if key not in term.own} for term in ours]
     for t, term in enumerate(terms(of[part][j])):
         met = [
             s
-            for s in there.get(term.first + shift, ())
+            for s in standing(of[whole][k], term.first + shift)
             if ours[s].leaves == term.leaves and meet(asked[s], path) is not None
         ]
         mine = variables.slots(part, j).term(t)
