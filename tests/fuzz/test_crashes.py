@@ -127,6 +127,17 @@ def test_a_window_over_a_vector(tmp_path):
     assert "internal error" not in said
 
 
+@pytest.mark.parametrize("op", ["LeakyRelu", "Elu", "Celu", "ThresholdedRelu", "HardSigmoid", "Selu"])
+def test_a_slope_that_is_a_list(op, tmp_path):
+    model = own_models.perceptron()
+    model.graph.node.append(helper.make_node(op, ["h"], ["bent"], alpha=[1.0, 2.0]))
+    model.graph.node.append(helper.make_node("Relu", ["bent"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 8]))
+    code, said = check(model, tmp_path)
+    assert code in (0, 1, 4)
+    assert "internal error" not in said
+
+
 @pytest.mark.parametrize("gain", [[1, 8, 1], [8, 1], [4], []])
 def test_a_gain_that_is_no_vector_of_the_channels(gain, tmp_path):
     model = own_models.perceptron()

@@ -21,7 +21,8 @@ SLOPES = frozenset({"Relu", "LeakyRelu", "PRelu"})
 def ranged(step: Pointwise, values: Sequence[Interval]) -> Interval | None:
     """What the output of a step lies between; None where nothing is known of its function."""
     name = step.function
-    own = step.node.attributes if name == step.node.op else {}
+    attributes = step.node.attributes if name == step.node.op else {}
+    own = {a: value for a, value in attributes.items() if isinstance(value, int | float | str | bytes)}
     with np.errstate(all="ignore"):
         if len(values) == 1 and name in _CLIPS:
             return _CLIPS[name](values[0], own)

@@ -150,16 +150,13 @@ class Wave(NamedTuple):
 
 def numbered(*columns: Classes) -> Classes:
     """Indices that agree in all columns are of one class; -1 in all of them is no change."""
-    if len(columns) == 1:
-        ranks = _ranked(columns[0])
-        nothing = np.asarray(columns[0] < 0)
-    else:
-        if not any(column.any() for column in columns):
-            return np.zeros_like(columns[0])
-        table = np.stack(columns, axis=-1)
-        nothing = np.asarray((table < 0).all(axis=-1))
-        _, ranks = np.unique(table.reshape(-1, table.shape[-1]), axis=0, return_inverse=True)
-        ranks = ranks.reshape(table.shape[:-1])
+    ranks, nothing = _ranked(columns[0]), columns[0] < 0
+    if len(columns) > 1 and not any(column.any() for column in columns):
+        return np.zeros_like(columns[0])
+    for column in columns[1:]:
+        more = _ranked(column)
+        ranks = _ranked(ranks * (int(more.max(initial=0)) + 1) + more)
+        nothing = nothing & (column < 0)
     # No change in any column sorts before everything else.
     return np.where(nothing, -1, ranks - 1) if nothing.any() else ranks
 
