@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -34,6 +35,23 @@ Mask = NDArray[np.bool_]
 LIMIT = 1 << 26
 
 
+@lru_cache(maxsize=64)
+def _every(rank: int) -> Mask:
+    """All elements of a tensor, whatever its size."""
+    return np.broadcast_to(np.True_, (1,) * rank)
+
+
+@lru_cache(maxsize=512)
+def _everywhere(shape: Shape) -> Mask:
+    """All elements of a tensor of this shape."""
+    return np.broadcast_to(np.True_, shape)
+
+
+def _all(mask: Mask) -> bool:
+    """Whether a mask is that of all elements, written as one."""
+    return mask.size == 1 and bool(mask.item())
+
+
 def needs(program: Program, values: Mapping[str, Value], verdicts: Verdicts | None = None) -> dict[str, Mask]:
     """For every computed tensor, in the shape of its value: whether an element contributes to some output.
 
@@ -55,7 +73,9 @@ def needs(program: Program, values: Mapping[str, Value], verdicts: Verdicts | No
 
 
 def _spread(mask: Mask, shape: Shape) -> Mask:
-    return mask if mask.shape == shape else np.broadcast_to(mask, shape)
+    if mask.shape == shape:
+        return mask
+    return _everywhere(shape) if _all(mask) else np.broadcast_to(mask, shape)
 
 
 class _Backward:
@@ -71,10 +91,10 @@ class _Backward:
         """Which elements of a tensor are not zero for every input."""
         value = self.values[name]
         if value.plain or self.verdicts.whole(value):
-            return np.ones((1,) * len(value.shape), bool)
+            return _every(len(value.shape))
         source: object = value.held.read if isinstance(value.held, Weight) else None
         mask = source.present if isinstance(source, Blockwise) else ~absent(value.slim)
-        return np.ones((1,) * mask.ndim, bool) if mask.size > 1 and mask.all() else mask
+        return _every(mask.ndim) if mask.size > 1 and mask.all() else mask
 
     def give(self, name: str, mask: Mask) -> None:
         """An element is needed wherever one use needs it."""
@@ -82,11 +102,11 @@ class _Backward:
         if value.bases is None:
             return
         before = self.masks.get(name)
-        if before is not None and before.size == 1 and before.all():
+        if before is not None and _all(before):
             return
         shape = value.shape
-        if mask.size == 1 and mask.all():
-            self.masks[name] = np.ones((1,) * len(shape), bool)
+        if _all(mask):
+            self.masks[name] = _every(len(shape))
             return
         extra = tuple(range(mask.ndim - len(shape))) if mask.ndim > len(shape) else ()
         mask = np.asarray(np.any(mask, axis=extra)) if extra else mask
@@ -95,9 +115,9 @@ class _Backward:
             if mask.shape[-k] > 1 and shape[-k] == 1:
                 mask = np.asarray(np.any(mask, axis=mask.ndim - k, keepdims=True))
         if any(n not in (1, m) for n, m in zip(mask.shape, shape, strict=True)):
-            mask = np.ones((1,) * len(shape), bool)
+            mask = _every(len(shape))
         made = mask if before is None else before | mask
-        self.masks[name] = np.ones((1,) * len(shape), bool) if made.all() else made
+        self.masks[name] = _every(len(shape)) if made.all() else made
 
     def closes(self, loop: Loop) -> bool:
         """Need of a state that leaves what is needed when it comes back; whether that is more than before."""
@@ -121,9 +141,9 @@ class _Backward:
         if not moving:
             return
         need, there = self.got(step.out), [self.there(name) for name in step.operands]
-        if all(mask.size == 1 and mask.all() for mask in (need, *there)):
+        if all(map(_all, (need, *there))):
             for name in step.operands:
-                self.give(name, need.reshape(()))
+                self.give(name, need)
             return
         shapes = [self.values[name].shape for name in step.operands]
         made = apart(need, self.values[step.out].shape, step.result, step.sizes)
@@ -151,7 +171,7 @@ class _Backward:
         others = [label for label in sizes if label not in own]
         order = [*own, *others]
         total = np.ones((1,) * len(order), bool)
-        parts = [(mask, labels) for mask, labels in parts if mask.size > 1 or not mask.all()]
+        parts = [(mask, labels) for mask, labels in parts if not _all(mask)]
         for j, (mask, labels) in enumerate(parts):
             met = {*own, *(label for k, (_, other) in enumerate(parts) if k != j for label in other)}
             alone = tuple(k for k, label in enumerate(labels) if label not in met)
@@ -176,7 +196,9 @@ class _Backward:
                 # A slope or a bound, which has no degree, may be zero and let something through.
                 factors = [j for j, degree in enumerate(step.law.degrees) if degree is not None]
                 for j in factors:
-                    mask = mask & self.there(step.operands[j]) if j != k or step.law.degrees[j] == 1 else mask
+                    if j != k or step.law.degrees[j] == 1:
+                        there = self.there(step.operands[j])
+                        mask = mask if _all(there) and there.ndim <= mask.ndim else mask & there
             self.give(name, mask)
 
     @step.register

@@ -96,7 +96,8 @@ class Context:
         linear = [a for a in actions if general_linear(a) or isinstance(a, OrthogonalMap)]
         turned, mixed = {a.leaf for a in linear}, {a.space for a in linear}
         permuted = {a.space for a in self.structure.permutations if turned.isdisjoint(a.copies)}
-        return tuple(s for s in self.symmetry.spaces if s.id in permuted - mixed)
+        kept = permuted - mixed
+        return tuple(s for s in self.symmetry.spaces if s.id in kept)
 
     @cached_property
     def products(self) -> tuple[tuple[Space, Product], ...]:

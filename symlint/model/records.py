@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import MISSING, FrozenInstanceError
 from functools import partial
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass"]
@@ -57,7 +58,11 @@ def _constructor(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: 
             value = f"_{f.name}"
         elif f.default_factory is MISSING:
             continue
-        lines.append(f" put(self, {f.name!r}, {value})" if frozen else f" self.{f.name} = {value}")
+        if frozen and isinstance(place := getattr(cls, f.name, None), MemberDescriptorType):
+            known[f"put_{f.name}"] = place.__set__  # half the time of a search by name
+            lines.append(f" put_{f.name}(self, {value})")
+        else:
+            lines.append(f" put(self, {f.name!r}, {value})" if frozen else f" self.{f.name} = {value}")
     if hasattr(cls, "__post_init__"):
         lines.append(" self.__post_init__()")
     head = ", ".join(given + named * (len(named) > 1))

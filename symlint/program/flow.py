@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from functools import cached_property
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from symlint.model.records import dataclass
-from symlint.program.steps import Einsum, Program, Unknown
+from symlint.program.steps import Einsum, Program, Spec, Unknown
 
 Passage = Literal["linear", "scores", "values"]
 """``scores``: two tensors that both depend on the input are summed over the units, as queries and keys are.
 ``values``: the units are carried through a contraction with such scores. ``linear``: everything else."""
+
+LAYOUTS = 1024
+"""Layouts of contractions of which it is remembered what meets in them: layers repeat a few."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,29 @@ class Company:
     """Labels of the result that are not beside them: an index that goes on there is not the one that is summed over."""
 
 
-def meetings(step: Einsum) -> Iterator[Company]:
+def meetings(step: Einsum) -> Sequence[Company]:
     """Labels that keep company through the step.
 
     Where operands meet along a label, those that all of them share. Of each operand, those that go on to the result.
     """
-    held = [list(dict.fromkeys(label for axis in spec for label in axis)) for spec in step.specs]
-    made = dict.fromkeys(label for axis in step.result for label in axis)
+    return _meetings(step.specs, step.result, frozenset(label for label, n in step.sizes.items() if n > 1))
+
+
+@lru_cache(LAYOUTS)
+def _meetings(specs: tuple[Spec, ...], result: Spec, wide: frozenset[str]) -> Sequence[Company]:
+    return tuple(_met(specs, result, wide))
+
+
+def _met(specs: tuple[Spec, ...], result: Spec, wide: frozenset[str]) -> Iterator[Company]:
+    held = [list(dict.fromkeys(label for axis in spec for label in axis)) for spec in specs]
+    made = dict.fromkeys(label for axis in result for label in axis)
     for label in dict.fromkeys(label for names in held for label in names):
         holders = [names for names in held if label in names]
         common = [name for name in holders[0] if all(name in names for names in holders)]
-        if step.sizes[label] > 1 and any(len(names) > len(common) for names in holders):
+        if label in wide and any(len(names) > len(common) for names in holders):
             yield Company(tuple(common))
     for names in held:
-        lost = tuple(label for label in names if label not in made and step.sizes[label] > 1)
-        others = tuple(label for label in made if label not in names and step.sizes[label] > 1)
+        lost = tuple(label for label in names if label not in made and label in wide)
+        others = tuple(label for label in made if label not in names and label in wide)
         if lost and others:
             yield Company(tuple(label for label in names if label in made), lost, others)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from symlint.model.graph import Array
+from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
 from symlint.program.arithmetic import compute
 from symlint.program.dispatch import dispatched
@@ -31,9 +31,13 @@ class Numbers:
     def __init__(self, program: Program, read: Read) -> None:
         self.program, self.read = program, read
         self.known: dict[str, Array] = {}
+        self.derived: dict[object, Array] = {}
+        """What others have worked out of these values, and ask for again and again."""
 
     def value(self, name: str) -> Array:
         """The value of a constant tensor."""
+        if name in self.known:
+            return self.known[name]
         todo = [name]
         while todo:
             top = todo[-1]
@@ -47,6 +51,7 @@ class Numbers:
     def forget(self) -> None:
         """Let go of all values, which are made again where they are asked for."""
         self.known.clear()
+        self.derived.clear()
 
     def _needs(self, name: str) -> Sequence[str]:
         return self.program.makers[name].operands if name in self.program.makers else ()
@@ -164,11 +169,13 @@ def multiply(parts: Sequence[Labelled], kept: Collection[str], sizes: Mapping[st
         for label, n in zip(part.labels, part.values.shape, strict=True):
             widths[label] = widths.get(label, 1) if n == 1 else n
     index = {label: k for k, label in enumerate(widths)}
+    left = tuple(label for label in widths if label in kept)
+    if len(parts) == 1 and len(left) == len(parts[0].labels) and parts[0].values.dtype.kind == "f":
+        return Labelled(parts[0].values, left)
     spread: list[Any] = []
     for part in parts:
-        whole = np.broadcast_to(part.values, [widths[label] for label in part.labels])
-        spread += [whole, [index[label] for label in part.labels]]
-    left = tuple(label for label in widths if label in kept)
+        whole = tuple(widths[label] for label in part.labels)
+        spread += [_spread(part.values, whole), [index[label] for label in part.labels]]
     # Of what is not summed over, no order of two factors is better than another.
     ordered = len(parts) > 2 or (len(parts) > 1 and len(left) < len(widths))
     made = np.einsum(*spread, [index[label] for label in left], optimize=ordered)
@@ -179,6 +186,8 @@ def multiply(parts: Sequence[Labelled], kept: Collection[str], sizes: Mapping[st
 def regroup(made: Labelled, result: Spec, sizes: Mapping[str, int]) -> Array:
     """Labels put together to axes; an axis along which some labels vary is written out."""
     widths = dict(zip(made.labels, made.values.shape, strict=True))
+    if all(len(axis) == 1 for axis in result) and made.labels == tuple(label for (label,) in result):
+        return made.values
     order = [label for axis in result for label in axis]
     values = made.values.transpose([made.labels.index(label) for label in order if label in widths])
     target: list[int] = []
@@ -188,7 +197,11 @@ def regroup(made: Labelled, result: Spec, sizes: Mapping[str, int]) -> Array:
         known = [widths.get(label, 1) for label in axis]
         wide += [(sizes.get(label, 1) if n == 1 else n) if some else 1 for label, n in zip(axis, known, strict=True)]
         target.append(prod(wide[len(wide) - len(axis) :]))
-    return np.broadcast_to(values.reshape([widths.get(label, 1) for label in order]), wide).reshape(target)
+    return _spread(values.reshape([widths.get(label, 1) for label in order]), tuple(wide)).reshape(target)
+
+
+def _spread(values: Array, shape: Shape) -> Array:
+    return values if values.shape == shape else np.broadcast_to(values, shape)
 
 
 def _summed(step: Pointwise, terms: Sequence[Array | None]) -> Array:

@@ -341,7 +341,9 @@ class Generators:
     def _start(self, leaf: int, charge: Charge) -> str:
         """The first tensor that a charge moves; none where it scales nothing but the uses of shared zeros."""
         moved = {o.tensor for o in charge}
-        weight = next((n for n in self.bearers.get(leaf, ()) if n in moved), "")
+        held = (n for n in moved if n in self.program.weights and n not in self.program.detached)
+        bearing = (n for n in held if any(leaf in self.factors.leaves(f) for f in self.axes.of[n]))
+        weight = min(bearing, key=self._places.__getitem__, default="")
         if weight:
             return weight
         affine = min(moved & self.program.affines.keys(), key=self._places.__getitem__, default="")

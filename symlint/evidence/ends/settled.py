@@ -241,8 +241,9 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
         # What follows from a constant without a value stays as it is.
         with np.errstate(all="ignore"), suppress(Unvalued):
             if isinstance(action, Shift) and not action.translation.bent and action.translation.weight in names:
-                size = weights.held(action.translation, logits)
-                moves += list(factors(action.translation, weights.numbers, -size)) if size.any() else ()
+                numbers = weights.numbers
+                size = weights.held(action.translation, numbers, logits)
+                moves += list(factors(action.translation, numbers, -size)) if size.any() else ()
             elif isinstance(action, UnseenChange) and action.weight in names:
                 rounding = ROUNDING * precision(weights.now(action.weight).tensor.dtype)
                 found = action.changes(structure, -weights.get(action.weight), weights.get, rounding)
@@ -283,11 +284,11 @@ class _Settling:
         change = Change(tuple(_ranked(part, rank) for part in parts), precision(now.tensor.dtype))
         self.moved[self.stored[name]] = Settled(now.tensor, (*now.changes, change))
 
-    def held(self, translation: Translation, logits: Collection[int]) -> Array:
+    def held(self, translation: Translation, numbers: Numbers, logits: Collection[int]) -> Array:
         """How much of the translation a weight holds: one number per class."""
         weight, count = self.now(translation.weight), translation.dimension
         rank = len(weight.shape)
-        _, parts = next(factors(translation, self.numbers, np.ones(translation.shape)))
+        _, parts = next(factors(translation, numbers, np.ones(translation.shape)))
         units = [_ranked(part, rank) for part in parts]
         cells = _ranked(written(np.arange(1, count + 1).reshape(translation.shape), translation.wave), rank)
         chosen = self._chosen(translation, weight, logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -70,6 +71,11 @@ class Variables:
         self.of: dict[tuple[str, int], Slots] = {}
         """Tensor and axis -> its variables."""
         self.count = 0
+        self.of_leaf: dict[int, list[int]] = {}
+        """Leaf -> its variables that stand for occurrences."""
+        self._firsts: list[int] = []
+        self._owners: list[tuple[str, int, Pattern]] = []
+        """The axes that have variables, in the order of these, of which each has the first here."""
         self.held = frozenset(
             x for n in (*program.weights, *program.affines) for f in axes.of[n] for x in axes.factors.leaves(f)
         )
@@ -89,8 +95,21 @@ class Variables:
         key = (name, axis)
         found = self.of.get(key)
         if found is None:
-            found = self.of[key] = self.fresh(self.expansion.pattern(self.axes.of[name][axis]))
+            pattern = self.expansion.pattern(self.axes.of[name][axis])
+            found = self.of[key] = self.fresh(pattern)
+            if pattern.flat:
+                self._firsts.append(found.first)
+                self._owners.append((name, axis, pattern))
+                for v, leaf in enumerate(pattern.flat, found.first):
+                    self.of_leaf.setdefault(leaf, []).append(v)
         return found
+
+    def owner(self, v: int) -> tuple[str, int, Pattern, int] | None:
+        """Tensor, axis, pattern and number there of the occurrence that a variable stands for; None of a label's."""
+        place = bisect_right(self._firsts, v) - 1
+        name, axis, pattern = self._owners[place]
+        number = v - self._firsts[place]
+        return (name, axis, pattern, number) if number < len(pattern.flat) else None
 
     def fresh(self, pattern: Pattern) -> Slots:
         """New variables."""
@@ -123,8 +142,6 @@ class Unknowns:
         self.program, self.axes, self.expansion = variables.program, variables.axes, variables.expansion
         self.factors = self.axes.factors
         program = self.program
-        self.owners: dict[int, tuple[str, int, Pattern, int]] = {}
-        """Variable that stands for an occurrence -> its tensor, axis, pattern and number there; made by `solve`."""
         self.free: dict[str, None] = {}
         """Tensors of which every charge is free."""
         wanted = variables.held if only is None else variables.held.intersection(only)
@@ -246,24 +263,21 @@ class Unknowns:
     # -- solutions ------------------------------------------------------------------------------------------------
     def solve(self) -> dict[int, list[Charge]]:
         """The generators of every leaf that move at least one weight."""
-        owners = self.owners
-        wanted: dict[int, list[int]] = {leaf: [] for leaf in self._order()}
-        for (name, axis), (first, pattern) in self.variables.of.items():
-            for k, _ in self._kept(pattern):
-                owners[first + k] = (name, axis, pattern, k)
-                if (mine := wanted.get(pattern.flat[k])) is not None:
-                    mine.append(first + k)
         found: dict[int, list[Charge]] = {}
-        for leaf, variables in wanted.items():
-            solutions = self.systems[leaf].solve(variables)
-            moving = [s for s in solutions if any(owners[v][0] in self.free for v in s)]
+        for leaf in self._order():
+            solutions = self.systems[leaf].solve(self.variables.of_leaf[leaf])
+            moved: list[Charge] = [{o: c for v, c in s.items() if (o := self.occurrence(v))} for s in solutions]
+            moving = [charge for charge in moved if any(o.tensor in self.free for o in charge)]
             if moving:
-                found[leaf] = [{self.occurrence(v): c for v, c in s.items()} for s in moving]
+                found[leaf] = moving
         return found
 
-    def occurrence(self, v: int) -> Occurrence:
-        """What a variable stands for."""
-        name, axis, pattern, k = self.owners[v]
+    def occurrence(self, v: int) -> Occurrence | None:
+        """What a variable stands for; None where it is one of a label of a contraction."""
+        owner = self.variables.owner(v)
+        if owner is None:
+            return None
+        name, axis, pattern, k = owner
         t = len(pattern.starts) - 1
         while pattern.starts[t] > k or not pattern.leaves[t]:
             t -= 1

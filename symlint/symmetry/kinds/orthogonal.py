@@ -9,7 +9,7 @@ D g D^-1 and what reads it by the inverse. Frames add up along the network and m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -50,7 +50,8 @@ class Orthogonal(Linear):
     modulus = 2
 
     def __init__(self, variables: Variables) -> None:
-        self.relations: dict[int, list[_Relation]] = {}
+        self.related: dict[LinearSystem, list[tuple[int, int, int, Frame]]] = {}
+        """The equations of a leaf -> pairs of its variables, the sign between them, and what gains are passed."""
         self.passing: Frame = ()
         self.normed: dict[int, bool] = {}
         """Variables of what is normalised -> whether its mean is subtracted."""
@@ -61,23 +62,30 @@ class Orthogonal(Linear):
         """An equality, and what it says of the frames of two variables."""
         if leaf in self.systems:
             super().tie(v, w, leaf)
-            self._relate(v, w, 1)
+            self._relate(v, w, 1, self.systems[leaf])
 
     def tied(self, out: Slots, x: Slots) -> None:
         """Equalities, and what they say of frames."""
         super().tied(out, x)
-        for k, _ in self._kept(x.pattern):
-            self._relate(x.first + k, out.first + k, 1)
+        for k, system in self._kept(x.pattern):
+            self._relate(x.first + k, out.first + k, 1, system)
 
     def opposed(self, v: int, w: int, system: LinearSystem) -> None:
         """Two variables that add up to nothing, and what that says of frames."""
         super().opposed(v, w, system)
-        self._relate(v, w, -1)
+        self._relate(v, w, -1, system)
 
-    def _relate(self, v: int, w: int, sign: int) -> None:
-        back = tuple((gain, -sign * power) for gain, power in self.passing)
-        self.relations.setdefault(v, []).append(_Relation(w, sign, self.passing))
-        self.relations.setdefault(w, []).append(_Relation(v, sign, back))
+    def _relate(self, v: int, w: int, sign: int, system: LinearSystem) -> None:
+        self.related.setdefault(system, []).append((v, w, sign, self.passing))
+
+    def _relations(self, leaf: int) -> dict[int, list[_Relation]]:
+        """Variable of a leaf -> the frames of others in terms of its own."""
+        found: dict[int, list[_Relation]] = {}
+        for v, w, sign, passing in self.related.get(self.systems[leaf], ()):
+            back = tuple((gain, -sign * power) for gain, power in passing)
+            found.setdefault(v, []).append(_Relation(w, sign, passing))
+            found.setdefault(w, []).append(_Relation(v, sign, back))
+        return found
 
     @dispatched
     def step(self, step: Step) -> None:
@@ -156,39 +164,43 @@ class Orthogonal(Linear):
         """
         found: dict[int, list[Turn]] = {}
         for leaf, charges in self.solve().items():
-            general = [set(c) for c in linear.get(leaf, ())]
+            general, relations = [set(c) for c in linear.get(leaf, ())], self._relations(leaf)
             for charge in charges:
                 acted = {self.slots(o.tensor, o.axis).term(o.term)[o.place] for o in charge}
                 means = [self.normed[v] for v in acted if v in self.normed]
                 plain = not means and set(charge) <= set().union(*general)
-                frames = self._frames(acted) if not plain else None
+                frames = _frames(relations, acted, self.normed) if not plain else None
                 if frames is not None:
-                    written = {self.occurrence(v): frame for v, frame in frames.items() if v in self.owners}
+                    written = {o: frame for v, frame in frames.items() if (o := self.occurrence(v)) is not None}
                     found.setdefault(leaf, []).append(Turn(charge, any(means), written))
         return found
 
-    def _meets_itself(self, v: int) -> bool:
-        return any(r.other == v and r.sign < 0 for r in self.relations.get(v, ()))
 
-    def _frames(self, acted: set[int]) -> dict[int, Frame] | None:
-        """The frame of every variable; None where two ways to a tensor disagree."""
-        found: dict[int, Counter[str]] = {v: Counter() for v in acted if v in self.normed or self._meets_itself(v)}
-        if not found:
-            found[min(acted)] = Counter()
-        waiting = list(found)
-        while waiting:
-            v = waiting.pop()
-            for relation in self.relations.get(v, ()):
-                frame = Counter({gain: relation.sign * power for gain, power in found[v].items()})
-                for gain, power in relation.gain:
-                    frame[gain] += power
-                frame = Counter({gain: power for gain, power in frame.items() if power})
-                if relation.other not in found:
-                    found[relation.other] = frame
-                    waiting.append(relation.other)
-                elif found[relation.other] != frame:
-                    return None
-        return {v: tuple(sorted(frame.items())) for v, frame in found.items()}
+def _frames(
+    relations: Mapping[int, Sequence[_Relation]], acted: set[int], normed: Collection[int]
+) -> dict[int, Frame] | None:
+    """The frame of every variable; None where two ways to a tensor disagree."""
+
+    def itself(v: int) -> bool:
+        return any(r.other == v and r.sign < 0 for r in relations.get(v, ()))
+
+    found: dict[int, Counter[str]] = {v: Counter() for v in acted if v in normed or itself(v)}
+    if not found:
+        found[min(acted)] = Counter()
+    waiting = list(found)
+    while waiting:
+        v = waiting.pop()
+        for relation in relations.get(v, ()):
+            frame = Counter({gain: relation.sign * power for gain, power in found[v].items()})
+            for gain, power in relation.gain:
+                frame[gain] += power
+            frame = Counter({gain: power for gain, power in frame.items() if power})
+            if relation.other not in found:
+                found[relation.other] = frame
+                waiting.append(relation.other)
+            elif found[relation.other] != frame:
+                return None
+    return {v: tuple(sorted(frame.items())) for v, frame in found.items()}
 
 
 def rotations(variables: Variables, linear: Mapping[int, Sequence[Charge]]) -> dict[int, list[Turn]]:

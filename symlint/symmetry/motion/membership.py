@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.axes.arena import ONE, Form
 from symlint.model.graph import Shape
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.structure import Action, Structure
@@ -23,12 +24,12 @@ def members(structure: Structure, action: Action, axes: Sequence[int], shape: Sh
     """
     factors = structure.axes.factors
     size = factors.size(action.leaf)
-    alone = _alone(structure, action, axes)
-    if alone is not None:
-        if shape[alone] != size or 0 in shape:
-            return None
-        return np.moveaxis(np.arange(prod(shape)).reshape(shape), alone, 0).reshape(size, -1)
     count = size * prod(factors.size(c) for c in action.copies)
+    sizes, leaves = _apart(structure, action, axes, shape) or ([], [])
+    if all(leaves.count(x) == 1 for x in (*action.copies, action.leaf)) and 0 not in shape:
+        seats = [leaves.index(x) for x in (*action.copies, action.leaf)]
+        seats += [k for k in range(len(sizes)) if k not in seats]
+        return np.arange(prod(shape)).reshape(sizes).transpose(seats).reshape(count, -1)
     written = [k for k, f in enumerate(axes) if shape[k] == factors.size(f)]
     owner = np.full(shape, -1)
     for stand in stands(structure.expansion, axes, action.leaf, action.copies):
@@ -50,11 +51,25 @@ def members(structure: Structure, action: Action, axes: Sequence[int], shape: Sh
     return order.reshape(count, -1)
 
 
-def _alone(structure: Structure, action: Action, axes: Sequence[int]) -> int | None:
-    """The axis that is the units themselves, where it alone holds them, whatever stands beside; None where none is."""
+def _apart(
+    structure: Structure, action: Action, axes: Sequence[int], shape: Shape
+) -> tuple[list[int], list[int]] | None:
+    """The shape of a value whose units are on axes that are leaves or row-major groups of them, with these apart.
+
+    With it the leaf of each axis, ONE where that is no matter; None of any other value.
+    """
     factors, terms = structure.axes.factors, structure.expansion.terms
-    held = [k for k, f in enumerate(axes) if action.leaf in factors.leaves(f)]
-    if action.copies or len(held) != 1 or factors.find(axes[held[0]]) != action.leaf:
-        return None
-    plain = all(len(row := terms(f)) == 1 and not row[0].condition for f in axes)
-    return held[0] if plain else None
+    wanted, sizes, leaves = {action.leaf, *action.copies}, list[int](), list[int]()
+    for f, n in zip(axes, shape, strict=True):
+        if any(term.condition for term in terms(f)):
+            return None
+        if wanted.isdisjoint(factors.leaves(f)):
+            sizes.append(n)
+            leaves.append(ONE)
+            continue
+        parts = factors.parts(f) if factors.form(f) is Form.PRODUCT else (factors.find(f),)
+        if n != factors.size(f) or any(factors.form(p) is not Form.LEAF for p in parts):
+            return None
+        sizes += map(factors.size, parts)
+        leaves += parts
+    return sizes, leaves

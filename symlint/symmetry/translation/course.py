@@ -63,7 +63,7 @@ class Translation:
     @property
     def full(self) -> bool:
         """Whether any change of the weight is one."""
-        return self.nowhere is None and all(n == len(c) for n, c in zip(self.shape, self.wave.classes, strict=True))
+        return self.nowhere is None and all(p.count == len(p) for p in self.wave.partitions)
 
     @property
     def free(self) -> bool:

@@ -205,12 +205,15 @@ def _scale(null: Null, numbers: Numbers, size: int) -> float:
 
 
 def _direction(gains: Gains, numbers: Numbers, size: int) -> Array:
-    made = np.ones(size)
-    for name, power in gains:
-        gain = numbers.value(name).reshape(-1)
-        # Where a gain is zero that unit alone is the direction: nothing of what comes before is left in it.
-        made = made / np.where(np.abs(gain) < LEAST, LEAST, gain) ** power
-    return made
+    found = numbers.derived.get((gains, size))
+    if found is None:
+        found = np.ones(size)
+        for name, power in gains:
+            gain = numbers.value(name).reshape(-1)
+            # Where a gain is zero that unit alone is the direction: nothing of what comes before is left in it.
+            found = found / np.where(np.abs(gain) < LEAST, LEAST, gain) ** power
+        numbers.derived[gains, size] = found
+    return found
 
 
 def total(null: Null, numbers: Numbers, size: int) -> float:

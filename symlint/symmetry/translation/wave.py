@@ -26,7 +26,7 @@ Classes = NDArray[np.int64]
 class Partition:
     """The indices of an axis in classes; what is asked of it is found once."""
 
-    __slots__ = ("_hash", "_spread", "_steady", "key", "values")
+    __slots__ = ("_count", "_hash", "_spread", "_steady", "key", "values")
 
     def __init__(self, values: Classes) -> None:
         self.values = values
@@ -34,6 +34,7 @@ class Partition:
         self.key = values.tobytes()
         self._hash = hash(self.key)
         self._steady: bool | None = None
+        self._count: int | None = None
         self._spread: Partition | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -51,6 +52,13 @@ class Partition:
         if self._steady is None:
             self._steady = not self.values.any()
         return self._steady
+
+    @property
+    def count(self) -> int:
+        """How many classes there are."""
+        if self._count is None:
+            self._count = len(set(self.values[self.values >= 0].tolist()))
+        return self._count
 
     @property
     def empty(self) -> bool:
@@ -123,7 +131,7 @@ class Wave(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """The number of classes of each axis: a change is given by one number for each choice of them."""
-        return tuple(len(set(c[c >= 0].tolist())) for c in self.classes)
+        return tuple(p.count for p in self.partitions)
 
     @property
     def key(self) -> tuple[object, ...]:
