@@ -57,10 +57,11 @@ def test_a_moved_network_comes_back_and_is_proven(tmp_path):
 
 
 # A residual stream that is rotated with heads within, a norm over groups, rank below width, two-sided signs, a bent
-# shift, a recurrence, scales of batch normalisations and many signs of one stream.
+# shift, a recurrence, scales of batch normalisations, many signs of one stream, a chain of matrices of which some see
+# little of others, signs of planes in each head, and scales of places.
 NETWORKS = (
     "vit_timm", "gpt2", "lora_linear", "mlp_tanh", "lstm", "mlp_batchnorm.raw", "convnext_v2", "densenet.raw",
-    "rwkv",
+    "rwkv", "deep_linear", "deep_linear_bias", "olmo2_mha", "ddpm_unet",
 )  # fmt: skip
 
 
@@ -81,6 +82,18 @@ def test_a_layer_from_a_stream_to_itself_does_not_say_what_its_units_are(tmp_pat
         w = MatMul(s, d)  t = Relu(w)  y = MatMul(t, e)"""
     tensors = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     model = written(tmp_path / "model.onnx", text, tensors, x=(None, 2))
+    found = align(model, teleported(model, tmp_path))
+    assert found["distance"]["after"]["relative"] < SAME
+    assert found["units"]["matched"] == 1
+
+
+def test_inputs_that_are_divided_by_what_they_vary_are_in_one_gauge(tmp_path):
+    rng = np.random.default_rng(1)
+    shapes = {"m": (6,), "s": (6,), "a": (6, 12), "b": (12,), "c": (12, 4)}
+    tensors = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    tensors["s"] = np.exp(4 * tensors["s"])
+    text = "u = Sub(x, m) v = Div(u, s) w = MatMul(v, a) p = Add(w, b) h = Relu(p) y = MatMul(h, c)"
+    model = written(tmp_path / "model.onnx", text, tensors, x=(None, 6))
     found = align(model, teleported(model, tmp_path))
     assert found["distance"]["after"]["relative"] < SAME
     assert found["units"]["matched"] == 1

@@ -51,6 +51,32 @@ def likeness(pieces: Iterable[Piece], signs: Sequence[SignFlip], count: int, n: 
     return best
 
 
+def scored(
+    evidence: Evidence, action: UnitPermutation, settled: Settled, signs: Sequence[SignFlip], finer: Sequence[SignFlip]
+) -> Array:
+    """How well all pairs of units fit where some signs have more copies than the order: each copy at its own best."""
+    form = action.shape(evidence.structure)
+    count, n = int(np.prod(form[:-1], dtype=np.int64)), form[-1]
+    if not finer:
+        return likeness(evidence.pieces(action, settled), signs, count, n)
+    touched: dict[str, SignFlip] = {}
+    for sign in sorted(finer, key=lambda sign: len(sign.copies)):
+        touched |= dict.fromkeys((o.tensor for o in sign.charge), sign)
+    plain = {name for _, name, _ in evidence.stands(action)} - touched.keys()
+    scores = likeness(evidence.pieces(action, settled, only=plain), signs, count, n)
+    tables: dict[tuple[tuple[int, ...], tuple[bool, ...]], Array] = {}
+    for name, sign in touched.items():
+        for piece in evidence.pieces(sign, settled, only=(name,)):
+            key = sign.copies, tuple(_odd(other, piece) for other in (*signs, *finer))
+            tables[key] = tables.get(key, 0.0) + piece.cross
+    for (copies, odd), table in tables.items():
+        sizes = [evidence.axes.factors.size(c) for c in copies]
+        wide = (np.abs(table) if any(odd) else table).reshape(*sizes, n, n)
+        extra = tuple(k for k, c in enumerate(copies) if c not in action.copies)
+        scores = scores + wide.sum(axis=extra).reshape(count, n, n)
+    return scores
+
+
 def _odd(sign: SignFlip, piece: Piece) -> bool:
     power = sign.charge.get(piece.at)
     return power is not None and power.denominator == 1 and power.numerator % 2 == 1
@@ -99,6 +125,36 @@ def signed(evidence: Evidence, signs: Sequence[SignFlip], settled: Settled) -> d
     return tables
 
 
+def mixed(evidence: Evidence, signs: Sequence[SignFlip], settled: Settled) -> list[Array]:
+    """Which units to flip, for signs of one space of which some have more copies than others: all together."""
+    structure = evidence.structure
+    forms = [sign.shape(structure) for sign in signs]
+    ends = np.cumsum([int(np.prod(form[:-1], dtype=np.int64)) for form in forms])
+    numbers = [
+        np.arange(ends[-1])[end - np.prod(f[:-1], dtype=np.int64) : end] for f, end in zip(forms, ends, strict=True)
+    ]
+    touched: dict[str, SignFlip] = {}
+    for sign in sorted(signs, key=lambda sign: len(sign.copies)):
+        touched |= dict.fromkeys((o.tensor for o in sign.charge), sign)
+    tables: dict[tuple[bool, ...], Array] = {}
+    for name, finest in touched.items():
+        for piece in evidence.pieces(finest, settled, only=(name,)):
+            odd = [k for k, sign in enumerate(signs) if _odd(sign, piece)]
+            if not odd or not all(set(signs[k].copies) <= set(finest.copies) for k in odd):
+                continue
+            found = piece.weight * np.sum(piece.one * piece.two, axis=1)
+            for copy, at in enumerate(np.ndindex(*sizes_of(structure, finest))):
+                key = np.zeros(ends[-1], bool)
+                for k in odd:
+                    own = tuple(at[finest.copies.index(c)] for c in signs[k].copies)
+                    key[numbers[k].reshape(forms[k][:-1])[own]] = True
+                tables[tuple(key)] = tables.get(tuple(key), 0.0) + found[copy]
+    if not tables:
+        return [np.zeros(form, bool) for form in forms]
+    chosen = parities(tables)
+    return [chosen[part].reshape(form) for part, form in zip(numbers, forms, strict=True)]
+
+
 def parities(tables: Mapping[tuple[bool, ...], Array]) -> Array:
     """Which signs to flip, (signs, ...), so that the largest products are positive, as many as agree with each other.
 
@@ -126,15 +182,20 @@ def parities(tables: Mapping[tuple[bool, ...], Array]) -> Array:
     return made.reshape(count, *form)
 
 
-def fitted(evidence: Evidence, action: Action, settled: Settled, signs: Sequence[SignFlip]) -> Iterator[Move]:
+def fitted(
+    evidence: Evidence,
+    action: Action,
+    settled: Settled,
+    signs: Sequence[SignFlip] = (),
+    finer: Sequence[SignFlip] = (),
+) -> Iterator[Move]:
     """The best element of a generator that keeps lengths; none where nothing would move."""
     structure = evidence.structure
     form = action.shape(structure)
     count, n = int(np.prod(form[:-1], dtype=np.int64)), form[-1]
     match action:
         case UnitPermutation():
-            scores = likeness(evidence.pieces(action, settled), signs, count, n)
-            order = assignment(scores).reshape(form)
+            order = assignment(scored(evidence, action, settled, signs, finer)).reshape(form)
             if not (order == np.arange(n)).all():
                 yield Move(action, order)
         case InvertibleMap() | OrthogonalMap():

@@ -6,7 +6,7 @@ the least sum of squares, which is unique up to what keeps lengths (Kempf and Ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,11 +16,11 @@ from symlint.comparison.alignment.evidence import grouped, sizes_of, units_norm
 from symlint.comparison.alignment.moves import Move, changed
 from symlint.model.graph import Array
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap
-from symlint.symmetry.actions.scaling import Rescaling, Scaling, SignFlip, TensorRescaling
+from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, Scaling, SignFlip, TensorRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.unknowns import ONE
 from symlint.symmetry.gauge.balance import gauge
-from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.gauge.scales import Scales, added, two_sided
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.motion.action import transform
 from symlint.symmetry.motion.motion import Weights
@@ -45,7 +45,7 @@ def canonise(weights: Weights, *, bare: bool = False) -> list[Move]:
     """
     structure = weights.structure
     done = list(settle(weights))
-    free = [a for a in structure.rescalings if not _inside(structure, a)]
+    free = [a for a in structure.rescalings if not inside(structure, a)]
     gained = [a for a in free if _gains(structure, a)]
     balanced = [a for a in two_sided(structure) if a in free and a not in gained]
     alone = [a for a in free if a not in gained and a not in balanced]
@@ -55,6 +55,7 @@ def canonise(weights: Weights, *, bare: bool = False) -> list[Move]:
         done += [move for a in structure.actions.values() if isinstance(a, SignFlip) for move in _positive(weights, a)]
         made += [move for a in alone for move in _to_length_one(weights, a)]
         made += _least_norm(weights, balanced)
+        made += [move for a in structure.actions.values() for move in _least_by_place(weights, a)]
         for action in structure.rotations:
             if isinstance(action, InvertibleMap):
                 if bare:
@@ -133,7 +134,7 @@ def _by_class(values: Array, axis: int, classes: Array) -> Array:
     return np.moveaxis(made, 0, axis)
 
 
-def _inside(structure: Structure, action: Rescaling) -> bool:
+def inside(structure: Structure, action: Rescaling) -> bool:
     """Whether a rescaling is the diagonal of a group of matrices on the same space."""
     return any(
         isinstance(other, InvertibleMap)
@@ -227,6 +228,32 @@ def _least_norm(weights: Weights, actions: Sequence[Rescaling]) -> list[Move]:
     for move in moves:
         move.apply(weights)
     return moves
+
+
+def _least_by_place(weights: Weights, action: Action) -> Iterator[Move]:
+    """A step to the least sum of squares that scales of places lead to."""
+    if isinstance(action, PositionRescaling):
+        summands = added(weights.structure)
+        held = [n for n in action.scalings.powers if n in weights.structure.program.weights and n not in summands]
+        squares = {name: np.square(weights.get(name).astype(np.float64)) for name in held}
+        logs = by_place(action, {name: (-square, 2 * square) for name, square in squares.items()})
+        yield from _moved(weights, action, np.exp(logs))
+
+
+def by_place(action: PositionRescaling, sums: Mapping[str, tuple[Array, Array]]) -> Array:
+    """Newton's step to the best logarithms of scales of places.
+
+    Args:
+        action: what scales elements where they lie.
+        sums: weight -> the slope and the bend along the logarithm of what scales each of its elements.
+    """
+    count = action.scalings.dimension
+    slope, bend = np.zeros(count), np.zeros((count, count))
+    for name, (first, second) in sums.items():
+        powers = np.broadcast_to(action.scalings.powers[name], (count, *first.shape)).reshape(count, -1)
+        slope += powers @ first.reshape(-1)
+        bend += (powers * second.reshape(-1)) @ powers.T
+    return np.asarray(np.clip(np.linalg.lstsq(bend, slope, rcond=NOTHING)[0], -1.0, 1.0))
 
 
 def _bare(weights: Weights, action: InvertibleMap) -> None:

@@ -10,22 +10,26 @@ from collections.abc import Iterator
 import numpy as np
 
 from symlint.comparison.alignment.evidence import Evidence, grouped, sizes_of
-from symlint.comparison.alignment.gauge import projected
+from symlint.comparison.alignment.gauge import by_place, projected
+from symlint.comparison.alignment.jointly import jointly, sized
 from symlint.comparison.alignment.moves import Move, changed
 from symlint.comparison.alignment.pair import Pair
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import InvertibleMap
-from symlint.symmetry.actions.scaling import Rescaling, TensorRescaling
+from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, TensorRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.kinds.whole import whole
-from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action
 
 ROUNDS = 40
 """Rounds over all generators, after which the descent ends."""
 SETTLED = 1e-6
 """A round that brings the networks nearer by less than this share of where they are is the last."""
+TOGETHER = 8
+"""Times that all generators are fitted together, as long as that halves the distance."""
+THERE = 1e-13
+"""Squares of differences, relative to the squares of either, below which two networks are the same."""
 STEPS = 30
 """Newton steps to the best scale of a unit."""
 WIDEST = 30.0
@@ -37,6 +41,32 @@ NOTHING = 1e-12
 
 def approach(pair: Pair) -> list[Move]:
     """Bring the second network of a pair as near to the first as scales, matrices and translations lead."""
+    evidence, moves = Evidence(pair), _descent(pair)
+    weights = sum(pair.target.get(name).size for name in pair.uses.values())
+    for _ in range(TOGETHER):
+        before = pair.apart()
+        if before <= THERE * weights:
+            break
+        with np.errstate(all="ignore"):
+            made = pair.tried(_together(evidence))
+        if not made:
+            break
+        moves += made + _descent(pair)
+        if pair.apart() > before / 2:
+            break
+    return moves
+
+
+def _together(evidence: Evidence) -> Iterator[Move]:
+    """All scales and matrices, and then what nothing sees, and translations."""
+    yield from _finite(jointly(evidence.pair))
+    for action in 2 * [*evidence.structure.actions.values()]:
+        if isinstance(action, UnseenChange | Shift):
+            yield from _finite(_best(evidence, action))
+
+
+def _descent(pair: Pair) -> list[Move]:
+    """One generator after another, until a round comes hardly nearer."""
     evidence, moves, distance = Evidence(pair), list[Move](), pair.apart()
     for _ in range(ROUNDS):
         made = []
@@ -61,6 +91,8 @@ def _finite(moves: Iterator[Move]) -> list[Move]:
 def _best(evidence: Evidence, action: Action) -> Iterator[Move]:
     """The element of a generator that comes nearest; none of those that keep lengths, which are found before."""
     match action:
+        case PositionRescaling():
+            yield Move(action, np.exp(_by_place(evidence.pair, action)))
         case Rescaling():
             yield Move(action, np.exp(_logarithms(evidence, action)))
         case InvertibleMap():
@@ -93,18 +125,14 @@ def _shifted(pair: Pair, action: Shift) -> Iterator[Move]:
         yield Move(action, size * (ahead / square))
 
 
-def _values(weights: Weights, name: str) -> Array | None:
-    """What a scaling multiplies: a weight, or scale and shift of a batch normalisation; None where it is neither."""
-    program = weights.structure.program
-    if name in program.weights:
-        return weights.get(name).astype(np.float64)
-    if name in program.positives:
-        return weights.numbers.value(name)
-    step = program.affines.get(name)
-    if step is None:
-        return None
-    scale = weights.get(step.gain) / np.sqrt(weights.get(step.var) + step.epsilon)
-    return scale if name == step.scale else weights.get(step.bias) - weights.get(step.mean) * scale
+def _by_place(pair: Pair, action: PositionRescaling) -> Array:
+    """The logarithms of the best scales of places."""
+    sums = {}
+    for stored, name in pair.uses.items():
+        if name in action.scalings.powers:
+            one, two, weight = pair.target.get(name), pair.current.get(name), pair.weigh[stored]
+            sums[name] = weight * two * (one - two), weight * two * two
+    return by_place(action, sums)
 
 
 def _logarithms(evidence: Evidence, action: Rescaling) -> Array:
@@ -119,7 +147,7 @@ def _logarithms(evidence: Evidence, action: Rescaling) -> Array:
         sums[power] = both + weight * np.sum(one * two, axis=1), square + weight * np.sum(two * two, axis=1)
 
     for name in dict.fromkeys(o.tensor for o in action.charge):
-        one, two = _values(pair.target, name), _values(pair.current, name)
+        one, two = sized(pair.target, name), sized(pair.current, name)
         if one is None or two is None:
             continue
         size = float(np.mean(one * one) + np.mean(two * two)) / 2

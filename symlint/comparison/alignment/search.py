@@ -7,7 +7,7 @@ first. Then every space is fitted again to all weights, until nothing comes near
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -15,7 +15,17 @@ from itertools import combinations
 import numpy as np
 
 from symlint.comparison.alignment.evidence import Evidence, Piece, Settled, sizes_of
-from symlint.comparison.alignment.fits import MANY, assignment, fitted, likeness, parities, rotated, signed
+from symlint.comparison.alignment.fits import (
+    MANY,
+    assignment,
+    fitted,
+    likeness,
+    mixed,
+    parities,
+    rotated,
+    scored,
+    signed,
+)
 from symlint.comparison.alignment.moves import Move
 from symlint.comparison.alignment.pair import Pair
 from symlint.model.graph import Array
@@ -67,6 +77,11 @@ class Spaces:
     def signs(self, action: Action) -> list[SignFlip]:
         """The signs of the units that a permutation moves."""
         return [a for a in self.of[action.leaf] if isinstance(a, SignFlip) and a.copies == action.copies]
+
+    def finer(self, action: Action) -> list[SignFlip]:
+        """The signs that the units which a permutation moves have in each of more copies."""
+        signs = (a for a in self.of[action.leaf] if isinstance(a, SignFlip) and isinstance(action, UnitPermutation))
+        return [a for a in signs if set(a.copies) > set(action.copies)]
 
     def touches(self, action: Action, name: str) -> bool:
         """Whether an action on a leaf that a weight holds moves the weight."""
@@ -222,7 +237,8 @@ class Search:
         elif isinstance(action, SignFlip):
             yield from self._signed(action, inner)
         else:
-            yield from fitted(self.evidence, action, self._beside(action), self._signs(action))
+            finer = self.spaces.finer(action)
+            yield from fitted(self.evidence, action, self._beside(action), self._signs(action), finer)
 
     def _outside(self, action: Action, inner: Collection[int]) -> Settled:
         plain = self._beside(action)
@@ -235,9 +251,8 @@ class Search:
     def _joint(self, action: UnitPermutation, inner: Mapping[int, Action]) -> Iterator[Move]:
         """The best order of units each of which has a gauge of its own within."""
         form = action.shape(self.pair.structure)
-        count, n = int(np.prod(form[:-1], dtype=np.int64)), form[-1]
         outside, signs = self._outside(action, inner), self._signs(action)
-        scores = likeness(self.evidence.pieces(action, outside), signs, count, n)
+        scores = scored(self.evidence, action, outside, signs, self.spaces.finer(action))
         for leaf, other in inner.items():
             extra = [
                 found
@@ -247,13 +262,19 @@ class Search:
             if extra:
                 scores = scores + np.max(extra, axis=0)
         order = assignment(scores).reshape(form)
-        if not (order == np.arange(n)).all():
+        if not (order == np.arange(form[-1])).all():
             yield Move(action, order)
 
     def _signed(self, action: SignFlip, inner: Mapping[int, Action]) -> Iterator[Move]:
         """The best signs of units, those of a space together; they may have a gauge of their own within."""
         form, outside = action.shape(self.pair.structure), self._outside(action, inner)
-        signs = self.spaces.signs(action)
+        signs = [a for a in self.spaces.of[action.leaf] if isinstance(a, SignFlip)]
+        if any(a.copies != action.copies for a in signs):
+            ready = [a for a in signs if self._ready(a)]
+            closed = {o.tensor for a in signs if a not in ready for o in a.charge}
+            alone = lambda leaf, name: name not in closed and outside(leaf, name)  # noqa: E731
+            yield from _flips(ready, mixed(self.evidence, ready, alone))
+            return
         tables = signed(self.evidence, signs, outside)
         if len(signs) > MANY:
             chosen = parities(tables) if tables else np.zeros((len(signs), *form), bool)
@@ -308,7 +329,7 @@ class Search:
         return np.asarray(made.sum(axis=1))
 
 
-def _flips(signs: Sequence[SignFlip], chosen: Array) -> Iterator[Move]:
+def _flips(signs: Sequence[SignFlip], chosen: Iterable[Array]) -> Iterator[Move]:
     for sign, flipped in zip(signs, chosen, strict=True):
         if flipped.any():
             yield Move(sign, np.where(flipped, -1.0, 1.0))

@@ -47,9 +47,8 @@ class Scales:
 
         What is added to a sum is rounded far more finely than what is multiplied, so that its size is of no concern.
         """
-        program = self.structure.program
         summands = added(self.structure)
-        return [n for n in self._moving if (n in program.weights or n in program.affines) and n not in summands]
+        return [n for n in self._moving if _sized(self.structure, n) and n not in summands]
 
     @cached_property
     def _moving(self) -> dict[str, list[tuple[Rescaling, Index]]]:
@@ -108,9 +107,15 @@ def two_sided(structure: Structure) -> list[Rescaling]:
     summands = added(structure)
 
     def signs(charge: Charge) -> set[bool]:
-        return {c > 0 for o, c in charge.items() if o.tensor not in summands}
+        sized = (c > 0 for o, c in charge.items() if o.tensor not in summands and _sized(structure, o.tensor))
+        return set(sized)
 
     return [a for a in structure.rescalings if len(signs(a.charge)) == 2]
+
+
+def _sized(structure: Structure, name: str) -> bool:
+    """Whether a tensor has a size of its own: what is made of a weight, as a reciprocal, has that of the weight."""
+    return name in structure.program.weights or name in structure.program.affines
 
 
 def added(structure: Structure) -> Collection[str]:
