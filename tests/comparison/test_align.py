@@ -228,3 +228,59 @@ def test_more_units_than_can_be_assigned_are_named(tmp_path, monkeypatch):
     found = align(HEALTHY, teleported(HEALTHY, tmp_path, "--kinds", "permutation"))
     assert [space["units"] for space in found["spaces"]] == [16, 24]
     assert found["unfitted"] == ["S3.permutation", "S4.permutation"]
+
+
+CLASSES = np.arange(64) % 3
+
+
+def _normalised(path: Path, seed: int) -> Path:
+    """A network whose running statistics are far from what it sees."""
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (4, 8), "g": (8,), "b": (8,), "m": (8,), "v": (8,), "c": (8, 3)}
+    tensors = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    tensors["v"] = np.exp(tensors["v"])
+    text = "u = MatMul(x, a) n = BatchNormalization(u, g, b, m, v) h = Relu(n) y = MatMul(h, c)"
+    return written(path, text, tensors, x=(None, 4))
+
+
+@pytest.fixture
+def data(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(3).normal(size=(64, 4)).astype(np.float32))
+    np.save(tmp_path / "y.npy", CLASSES)
+    return "--input", f"x:{tmp_path / 'x.npy'}"
+
+
+def test_an_average_has_the_statistics_of_data(tmp_path, data):
+    paths, out = [_normalised(tmp_path / f"{k}.onnx", k) for k in range(2)], tmp_path / "out.onnx"
+    assert align(*paths, "--merge", "0.5", "-o", out)["stale_statistics"]
+    assert not align(*paths, "--merge", "0.5", "-o", out, *data)["stale_statistics"]
+    stored = weights(out)
+    seen = np.load(tmp_path / "x.npy") @ stored["a"]
+    np.testing.assert_allclose(stored["m"], seen.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(stored["v"], seen.var(axis=0), rtol=1e-4)
+
+
+def test_the_loss_is_told_along_the_line(tmp_path, data):
+    paths = [tmp_path / f"{k}.onnx" for k in range(2)]
+    rng = np.random.default_rng(2)
+    ends = []
+    for path in paths:
+        a, c = rng.normal(size=(4, 8)), rng.normal(size=(8, 3))
+        written(path, "h = MatMul(x, a) u = Relu(h) y = MatMul(u, c)", {"a": a, "c": c}, x=(None, 4))
+        scores = np.maximum(np.load(tmp_path / "x.npy") @ a, 0) @ c
+        logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        ends.append(-logs[np.arange(64), CLASSES].mean())
+    line = align(*paths, *data, "--labels", tmp_path / "y.npy")["line"]
+    assert line["points"] == [0, 0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose([line["losses"][0], line["losses"][-1]], ends, rtol=1e-5)
+    above = [v - (1 - t) * ends[0] - t * ends[1] for t, v in zip(line["points"], line["losses"], strict=True)]
+    assert abs(line["barrier"] - max(above)) < 1e-4
+    assert f"barrier {line['barrier']:.2g}" in call("align", *paths, *data, "--labels", tmp_path / "y.npy").stdout
+
+
+def test_labels_that_do_not_fit_are_refused_in_a_line(tmp_path, data):
+    model = _normalised(tmp_path / "0.onnx", 0)
+    np.save(tmp_path / "y.npy", CLASSES + 1)
+    result = call("align", model, model, *data, "--labels", tmp_path / "y.npy")
+    assert (result.exit_code, "classes from 0 to 2" in result.stderr) == (2, True)
+    assert call("align", model, model, "--labels", tmp_path / "y.npy").exit_code == 2

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from symlint.cli.commands.options import Loops, form_option, rules_option, states_options, unread_too, writable
+from symlint.cli.commands.options import (
+    Loops,
+    form_option,
+    inputs_option,
+    read_array,
+    rules_option,
+    states_options,
+    unread_too,
+    writable,
+)
 from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.cli.report.words import count, printable
 from symlint.model.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from symlint.comparison.alignment.align import Alignment
+    from symlint.model.graph import Model
 
 EVENTS = ("new", "worse", "changed", "unchanged", "never")
 
@@ -91,6 +106,13 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     callback=_share,
     help="Write W times FIRST plus 1 - W times SECOND as it was moved, or the mean of FIRST and all others.",
 )
+@inputs_option("Data for an input: on them --merge computes the statistics of batch normalisations.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.npy",
+    help="What should come out of --input, classes or numbers: the loss is told along the line from FIRST to SECOND.",
+)
 @form_option
 @states_options("none")
 @color_option
@@ -103,6 +125,8 @@ def align_command(
     more: tuple[str, ...],
     output: str | None,
     merge: float | str | None,
+    inputs: dict[str, Path],
+    labels: Path | None,
     form: str,
     loops: Loops,
     color: str,
@@ -114,13 +138,11 @@ def align_command(
     renamed, permuted, rescaled or rotated: what differs beyond symmetry? Units are matched space by space, whatever an
     exporter has called, transposed or packed, then signs, rotations, scales and translations. What is written computes
     what SECOND computes, proven in onnxruntime as `symlint verify SECOND OUT` does. Of what --merge averages nothing is
-    claimed. Needs scipy (the extra `align`).
+    claimed; --labels tell the loss at five points of the line. Needs scipy (the extra `align`).
     Exits with 0 when it was done, 2 when the call is wrong, 3 when there is no such file, 4 when one cannot be read or
     less than half of both is matched, 5 when the proof failed; then nothing is written.
     """
     from symlint.cli.report.alignments import Told, as_json, as_text, unread
-    from symlint.comparison.alignment.align import aligned
-    from symlint.comparison.alignment.merge import merged
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
 
@@ -128,20 +150,43 @@ def align_command(
         raise UsageProblem("several networks are aligned to be merged: add --merge mean")
     if merge is not None and output is None:
         raise UsageProblem("--merge writes a network: say where with -o OUT")
+    if labels is not None and not inputs:
+        raise UsageProblem("--labels are of --input NAME:FILE.npy: give these, too")
     if output is not None:
         writable(output, first, second, *more)
     with unread_too(form, lambda problem: unread(first, second, problem)), waiting(f"{second} -> {first}"):
-        one, *others = [loops.closed(load(path, budget=FEW), default=False) for path in (first, second, *more)]
-        if merge is None or output is None:
-            found = [aligned(one, others[0], None if output is None else Path(output))]
-        else:
-            found = [*merged(one, others, None if isinstance(merge, str) else merge, Path(output))]
+        models = [loops.closed(load(path, budget=FEW), default=False) for path in (first, second, *more)]
+        found = _aligned(models, merge, None if output is None else Path(output), inputs, labels)
     style = style_for(color, verbose=verbose)
     code = max(one.exit_code for one in found)
     written = output if output is not None and not code else None
-    report = Told(tuple(found), written, merge is not None)
+    report = Told(found, written, merge is not None, bool(inputs))
     click.echo(as_json(report) if form == "json" else as_text(report, style), nl=False, color=style.color)
     ctx.exit(code)
+
+
+def _aligned(
+    models: Sequence[Model],
+    merge: float | str | None,
+    output: Path | None,
+    inputs: dict[str, Path],
+    labels: Path | None,
+) -> tuple[Alignment, ...]:
+    """What came of each network but the first."""
+    from symlint.comparison.alignment.align import aligned
+    from symlint.comparison.alignment.line import Data, measured
+    from symlint.comparison.alignment.merge import merged
+
+    wanted = None if labels is None else read_array(labels)
+    data = Data({name: read_array(file) for name, file in inputs.items()}, wanted)
+    one, *others = models
+    found: tuple[Alignment, ...]
+    if merge is None or output is None:
+        found = (aligned(one, others[0], output),)
+    else:
+        share = None if isinstance(merge, str) else merge
+        found = merged(one, others, share, output, data.renewed if inputs else None)
+    return tuple(measured(each, other.path, data) for each, other in zip(found, others, strict=False))
 
 
 @click.command("trace")

@@ -30,11 +30,14 @@ class Told:
     found: tuple[Alignment, ...]
     written: str | None
     merged: bool = False
+    renewed: bool = False
+    """Whether running statistics were computed anew on data."""
 
     @property
     def stale(self) -> bool:
         """Whether an average was written whose running statistics are those of no network."""
-        return self.merged and self.written is not None and any(one.statistics for one in self.found)
+        made = self.merged and self.written is not None and not self.renewed
+        return made and any(one.statistics for one in self.found)
 
 
 def as_json(told: Told) -> str:
@@ -61,6 +64,7 @@ def _document(found: Alignment) -> dict[str, Any]:
         "units": {"matched": found.share},
         "spaces": [asdict(space) for space in found.spaces],
         "unfitted": list(found.left),
+        "line": None if found.line is None else {**asdict(found.line), "barrier": found.line.barrier},
         "proof": None
         if proof is None
         else {"outcome": proof.outcome, "difference": proof.difference, "reason": proof.reason},
@@ -93,7 +97,9 @@ def _blocks(told: Told, style: Style) -> Iterator[RenderableType]:
         word = "the average, written" if told.merged else "written"
         yield Text(f"{printable(told.written)}: {word}", style="bold green")
     if told.stale:
-        yield Text("its running means and variances are averages, too: compute them anew on data before it is used")
+        yield Text(
+            "its running means and variances are averages, too: compute them anew on data (--input) before it is used"
+        )
 
 
 def _alignment(found: Alignment, style: Style) -> Iterator[RenderableType]:
@@ -115,6 +121,9 @@ def _alignment(found: Alignment, style: Style) -> Iterator[RenderableType]:
         f"({found.before.spread:.1%} -> {found.after.spread:.1%} of that of unrelated weights); "
         f"{found.share:.1%} of the units matched"
     )
+    if found.line is not None:
+        losses = ", ".join(f"{value:.4g}" for value in found.line.losses)
+        yield Text(f"loss along the line from the first to the second: {losses}; barrier {found.line.barrier:.2g}")
     yield from _proof(found)
 
 

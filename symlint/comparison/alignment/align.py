@@ -61,6 +61,21 @@ class Distance:
     """The same over how far two networks of these norms would be apart that have nothing in common."""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Losses along the line from the first network to the second as it was moved."""
+
+    points: tuple[float, ...]
+    """Shares of the second network."""
+    losses: tuple[float, ...]
+
+    @property
+    def barrier(self) -> float:
+        """How far the largest loss is above the line between those of the ends."""
+        one, two = self.losses[0], self.losses[-1]
+        return max(v - (1 - t) * one - t * two for t, v in zip(self.points, self.losses, strict=True))
+
+
 @dataclass(frozen=True)
 class Alignment:
     """Everything that `symlint align` tells."""
@@ -82,6 +97,8 @@ class Alignment:
     """Both networks, the second one as it was moved."""
     proof: Trial | None = None
     """Whether what was written computes what the second network does; None where nothing was written."""
+    line: Line | None = None
+    """The loss on the way from the one to the other, where labelled data were given."""
 
     @property
     def unrelated(self) -> bool:

@@ -7,7 +7,6 @@ is linear in all elements together, and is solved by least squares; what no tens
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +16,7 @@ from symlint.comparison.alignment.gauge import inside
 from symlint.comparison.alignment.moves import Move
 from symlint.comparison.alignment.pair import Pair
 from symlint.model.graph import Array
+from symlint.model.records import dataclass
 from symlint.symmetry.actions.rotation import InvertibleMap
 from symlint.symmetry.actions.scaling import UnitRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange

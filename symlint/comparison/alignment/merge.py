@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,13 @@ from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.motion.teleport import Moved
 
 
-def merged(first: Model, others: Sequence[Model], share: float | None, output: Path) -> tuple[Alignment, ...]:
+def merged(
+    first: Model,
+    others: Sequence[Model],
+    share: float | None,
+    output: Path,
+    renew: Callable[[Weights, str], None] | None = None,
+) -> tuple[Alignment, ...]:
     """Align networks with the first, prove each, and save an average in the layout of the second file.
 
     Args:
@@ -23,6 +29,7 @@ def merged(first: Model, others: Sequence[Model], share: float | None, output: P
         others: are moved; several have the same tensors.
         share: of the first in the average of two; None where all count alike.
         output: where the average is saved, once all proofs have held.
+        renew: gives the average, in the layout of a file, the statistics of its batch normalisations on data.
 
     What has no counterpart, and what is not a floating-point number, is that of the second file. Of the average nothing
     is claimed. Raises UsageProblem where several files store other tensors than the second.
@@ -34,6 +41,18 @@ def merged(first: Model, others: Sequence[Model], share: float | None, output: P
         if found[-1].exit_code:
             return tuple(found)
     part = 1 / (len(others) + 1) if share is None else share
+    weights = averaged(found, part)
+    if renew is not None:
+        renew(weights, others[0].path)
+    write(others[0].path, Moved(weights, lifted=False), output)
+    return tuple(found)
+
+
+def averaged(found: Sequence[Alignment], part: float) -> Weights:
+    """The weights of an average, of which a part is that of the first network, in the layout of the second file.
+
+    Raises UsageProblem where several files store other tensors than the second.
+    """
     base = found[0].pair
     assert base is not None
     sums = {}
@@ -53,5 +72,4 @@ def merged(first: Model, others: Sequence[Model], share: float | None, output: P
             sums[stored] = sums[stored] + (1 - part) / len(found) * pair.current.get(use)
     weights = Weights(base.structure, base.current.start)
     weights.now = {**base.current.now, **{name: np.asarray(values) for name, values in sums.items()}}
-    write(others[0].path, Moved(weights, lifted=False), output)
-    return tuple(found)
+    return weights
