@@ -75,7 +75,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.mirrors.mirror import Verdict, judge
+from symlint.evidence.mirror import Verdict, judge
 from symlint.evidence.options import Mirror
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule

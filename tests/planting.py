@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Node
 from symlint.model.load import load
-from symlint.model.states.pairs import closed
+from symlint.model.states import closed
 from symlint.program.arithmetic import compute
 from symlint.program.mixing import MixKind
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown

@@ -28,10 +28,11 @@ from symlint.comparison.lineage.lineage import Lineage, lineage, weights
 from symlint.comparison.lineage.sketch import Sketch, sketched
 from symlint.comparison.lineage.storage import write
 from symlint.lint.configuration import Configurations
-from symlint.lint.rule import rules
+from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model.graph import Array
 from symlint.model.load import load
+from symlint.repair.result import Fixed, Left
 from symlint.symmetry.inference import examine, measured
 from symlint.symmetry.spaces import Symmetry
 
@@ -119,40 +120,47 @@ def fix(
     What the configuration accepts is left alone. Where nothing is repaired the first is the model as it was read.
     """
     from symlint.audit.remainder import remainder, sparing
-    from symlint.cli.report import Style
-    from symlint.cli.report.repairs import Repaired, as_text
-    from symlint.model.errors import UsageProblem
     from symlint.repair.fixing import fix as repaired
-    from symlint.repair.plan import SAFETY, acted_on
     from symlint.repair.result import Wish
 
-    if safety not in SAFETY:
-        raise UsageProblem(f"safety is {safety!r}; it can be {', '.join(SAFETY)}")
     with stored(model) as (file,), TemporaryDirectory(prefix="symlint-") as folder:
         settings = _settings(file, config, select, ignore)
-        acting = acted_on(settings, rules(), safety, drops=bool(_words(select)))
-        asked, plain = settings.asked(rules()), _settings(file, config, (), ())
+        acting, evidence = _acting(settings, select, safety)
         accepts = accepting([file.path], rules(), dt.date.today().isoformat())
         left = sparing(file.path, settings, rules(), accepts if settings.accept else None)
         wish = Wish(
             acting,
             given=inputs or {},
-            evidence=SAFETY[safety],
-            asked=asked,
+            evidence=evidence,
+            asked=settings.asked(rules()),
             spared=left.repairs,
             closed=settings.with_states if states or shrink_states else None,
             shrinks=shrink_states,
             canonical=canonical,
         )
         found = repaired(file.path, Path(folder), wish)
-        named = replace(found, model=replace(found.model, path=file.name))
-        rest = remainder(found, wish, rules(), plain, accepts, left.places)
-        one = Repaired(named, rest, None)
-        text = as_text(one, Style()).rstrip("\n").rpartition("\n")[0]  # without where it was written
-        repairs = Repairs(
-            found.done, one.left, found.proof, found.before, found.after, found.failed, text, found.shrunk
-        )
-        return onnx.load(str(file.path if found.failed else found.path)), repairs
+        rest = remainder(found, wish, rules(), _settings(file, config, (), ()), accepts, left.places)
+        return onnx.load(str(file.path if found.failed else found.path)), _told(found, rest, file)
+
+
+def _acting(settings: Settings, select: Selectors, safety: str) -> tuple[list[Rule], tuple[str, ...]]:
+    """The rules that a fix acts on, and the evidence."""
+    from symlint.model.errors import UsageProblem
+    from symlint.repair.plan import SAFETY, acted_on
+
+    if safety not in SAFETY:
+        raise UsageProblem(f"safety is {safety!r}; it can be {', '.join(SAFETY)}")
+    return acted_on(settings, rules(), safety, drops=bool(_words(select))), SAFETY[safety]
+
+
+def _told(found: Fixed, rest: tuple[Left, ...], file: Stored) -> Repairs:
+    """What a fix has done, less where it was written."""
+    from symlint.cli.report import Style
+    from symlint.cli.report.repairs import Repaired, as_text
+
+    one = Repaired(replace(found, model=replace(found.model, path=file.name)), rest, None)
+    text = as_text(one, Style()).rstrip("\n").rpartition("\n")[0]
+    return Repairs(found.done, one.left, found.proof, found.before, found.after, found.failed, text, found.shrunk)
 
 
 def diff(

@@ -29,11 +29,11 @@ from symlint.audit.savings import reparable
 from symlint.evidence.options import surface
 from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Settings
+from symlint.model import states
 from symlint.model.errors import UnreadableModel, UsageProblem
 from symlint.model.file.stored import StoredFile
 from symlint.model.load import files
 from symlint.model.records import dataclass
-from symlint.model.states import sidecar
 
 _FORM = 1
 """Of the records; others are not read."""
@@ -174,7 +174,7 @@ def _asked(settings: Settings) -> dict[str, Any]:
 
 def _beside(job: Job) -> list[str]:
     """Digests of what is read beside a model: names of states, directions of mirrors."""
-    paths = [Path(job.file or job.path).parent / sidecar.NAME]
+    paths = [Path(job.file or job.path).parent / states.SIDECAR]
     paths += [Path(where.path) for m in job.settings.mirrors if (where := surface(m.surface)).word == "file"]
     return [_digest([path]) for path in paths]
 

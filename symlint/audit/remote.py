@@ -16,9 +16,9 @@ from typing import Any
 import onnx
 
 from symlint.audit.engine import Job
+from symlint.model import states
 from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem
-from symlint.model.file.limits import model_file, parse
-from symlint.model.states import sidecar
+from symlint.model.file.guard import model_file, parse
 
 
 def models(address: str) -> list[str]:
@@ -97,7 +97,7 @@ def _missing(address: str, module: str) -> UsageProblem:
 
 def _beside(place: Path, name: str) -> set[str]:
     """The files that are read with a model, less those that are refused anyway, outside of its folder."""
-    names = {sidecar.NAME}
+    names = {states.SIDECAR}
     for tensor in _tensors(parse(model_file(place, name))[0]):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             names |= {entry.value for entry in tensor.external_data if entry.key == "location"}

@@ -14,9 +14,8 @@ from symlint.comparison.states import State, States
 from symlint.comparison.weights import READS, VECTORS, WRITES
 from symlint.evidence.context import Context
 from symlint.evidence.estimates.likeness import MOST
-from symlint.evidence.estimates.once import estimates
-from symlint.evidence.estimates.width import participation
-from symlint.evidence.ranks.invariant import general_linear
+from symlint.evidence.estimates.once import estimates, participation
+from symlint.evidence.ranks.products import general_linear
 from symlint.lint.repairs import Drop
 from symlint.model.clusters import precision
 from symlint.model.graph import Array

@@ -21,8 +21,7 @@ from symlint.evidence.ends.pinned import Ends
 from symlint.evidence.ends.settled import canonical
 from symlint.evidence.negligible import negligible
 from symlint.evidence.options import Asked, Equivariance, Tried
-from symlint.evidence.ranks.invariant import Product, general_linear, products
-from symlint.evidence.ranks.symmetric import Mutual, mutual
+from symlint.evidence.ranks.products import Mutual, Product, general_linear, mutual, products
 from symlint.evidence.units import Sight, Units, spread
 from symlint.model.budget import Budget
 from symlint.model.graph import Shape

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from symlint.evidence.context import Context
-from symlint.evidence.ranks.freedom import Freedom
+from symlint.evidence.ranks.side import Freedom
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation

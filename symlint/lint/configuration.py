@@ -17,9 +17,9 @@ from typing import Any
 from symlint.evidence.options import TARGETS, TRANSFORMATIONS, Equivariance, InputRange, Mirror
 from symlint.evidence.options import surface as parts
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Acceptance, Settings
-from symlint.model.amounts import duration, memory, percent
+from symlint.model.budget import duration, memory, percent
 from symlint.model.errors import UsageProblem, suggestion
-from symlint.model.states.state import STARTS, Declaration
+from symlint.model.state import STARTS, Declaration
 
 PARTS = ("share", "-model")
 """How the names of thresholds end that are parts of a whole."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from symlint.evidence.context import Context
-from symlint.evidence.ranks.invariant import Product
+from symlint.evidence.ranks.products import Product
 from symlint.evidence.ranks.spectrum import Rank
-from symlint.evidence.streams.directions import End, streams
+from symlint.evidence.streams import End, streams
 from symlint.lint.finding import Finding, Level, Spectrum
 from symlint.lint.repairs import Factor
 from symlint.lint.rule import Rule, by_share

@@ -15,7 +15,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.records import dataclass
-from symlint.model.states.state import Declaration
+from symlint.model.state import Declaration
 
 if TYPE_CHECKING:
     from symlint.model.graph import Model
@@ -150,7 +150,7 @@ class Settings:
 
         Raises `UsageProblem` where a declared pair is none; with `strict` also where the model lacks a name.
         """
-        from symlint.model.states.pairs import closed
+        from symlint.model.states import closed
 
         return closed(model, self.states, found=self.find_states, strict=strict)
 

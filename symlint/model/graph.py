@@ -18,7 +18,7 @@ from symlint.model.records import dataclass
 
 if TYPE_CHECKING:
     from symlint.model.file.stored import Place, StoredFile, Weights
-    from symlint.model.states.state import State
+    from symlint.model.state import State
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -11,9 +11,8 @@ import onnx
 
 from symlint.model.errors import UnreadableModel
 from symlint.model.file import guard
-from symlint.model.file.convert import Converter, plain_domain
-from symlint.model.file.limits import model_file, parse
-from symlint.model.file.reading import Reading
+from symlint.model.file.convert import Converter, Reading, plain_domain
+from symlint.model.file.guard import model_file, parse
 from symlint.model.file.stored import StoredFile, Weights, default_budget
 from symlint.model.graph import Model
 from symlint.model.shapes.concrete import Skeleton, make_concrete
@@ -63,7 +62,7 @@ def _inlined(proto: onnx.ModelProto, key: str) -> tuple[onnx.ModelProto, str]:
 
     import onnx_ir as ir
 
-    from symlint.model.inlining import inline
+    from symlint.model.file.saving import inline
 
     # Its warnings about a file would reach the terminal unescaped; what matters of them is checked by the guard.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())

@@ -13,8 +13,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
 from symlint.lint.repairs import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
 from symlint.model.errors import UsageProblem
-from symlint.model.file.edit import write
-from symlint.model.file.saving import opened
+from symlint.model.file.saving import opened, write
 from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.records import dataclass

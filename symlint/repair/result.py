@@ -12,15 +12,15 @@ from symlint.evidence.options import Asked
 from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.records import dataclass
-from symlint.model.states.sidecar import NAME, pairs
-from symlint.model.states.state import grows
+from symlint.model.state import grows
+from symlint.model.states import SIDECAR, told_beside
 from symlint.repair.plan import Key, Spared
 
 if TYPE_CHECKING:
     from symlint.repair.cost import Measure, Timing
     from symlint.runtime.proof import Proof
 
-ONE_SIZE = f"{NAME} has one number of heads and one size of a head for all caches, which now differ"
+ONE_SIZE = f"{SIDECAR} has one number of heads and one size of a head for all caches, which now differ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def config(model: Model, narrower: Sequence[Shrunk], file: str) -> str | None:
 
     Raises ValueError where that file cannot tell the sizes.
     """
-    source = Path(model.path).parent / NAME
-    caches = [one for one, _ in pairs(model.path, model.graph.inputs, model.graph.outputs)]
+    source = Path(model.path).parent / SIDECAR
+    caches = [one for one, _ in told_beside(model.path, model.graph.inputs, model.graph.outputs)]
     fresh = {one.input: one.shape for one in narrower}
     if fresh.keys().isdisjoint(caches):
         return None

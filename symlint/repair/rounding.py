@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Array
 from symlint.model.load import load
 from symlint.model.naming import Names

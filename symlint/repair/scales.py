@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence.context import Context
-from symlint.model.file.edit import rewrite
+from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.program.steps import Program

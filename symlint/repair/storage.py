@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from symlint.lint.repairs import Discard, Share, Storing
 from symlint.model.file import saving
-from symlint.model.file.edit import rewrite
+from symlint.model.file.saving import rewrite
 
 
 def shared(path: Path, asked: Storing) -> ir.Model:

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, TensorProto, helper, numpy_helper
 
-from symlint.model.file.edit import rewrite
+from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array
 
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)

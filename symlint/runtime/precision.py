@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from symlint.model.file.edit import rewrite
+from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.runtime import child_process

@@ -13,7 +13,7 @@ import numpy as np
 
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.records import dataclass
-from symlint.model.states.names import words
+from symlint.model.states import words
 
 Feeds = Mapping[str, Array]
 MANY, FEW = 64, 8

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from symlint.model.digest import BLOCK
-from symlint.model.file.edit import Lazy, rewrite
+from symlint.model.file.saving import Lazy, rewrite
 from symlint.model.graph import Array, Model, Tensor
 from symlint.model.records import dataclass
 from symlint.program.numbers import Unvalued

@@ -19,7 +19,7 @@ from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.program.translate import lower
 from symlint.repair.fixing import fix

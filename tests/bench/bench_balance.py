@@ -31,7 +31,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Array, Model
 from symlint.model.load import load
 from symlint.symmetry.gauge.balance import balanced

@@ -21,7 +21,7 @@ from symlint.comparison.trajectory import trajectory
 from symlint.evidence.context import Context
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

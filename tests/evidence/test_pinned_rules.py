@@ -18,7 +18,7 @@ from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.digest import Digest
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Tensor
 from symlint.model.load import load
 from symlint.symmetry.inference import examine

@@ -15,10 +15,10 @@ from test_planted import SHARED
 from turned_networks import LENGTHS
 
 from symlint.audit.engine import audit
-from symlint.evidence.streams.roles import roles
+from symlint.evidence.streams import roles
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.runtime.verify import same_function
 from symlint.symmetry.actions.rotation import OrthogonalMap

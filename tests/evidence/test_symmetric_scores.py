@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from symlint.audit.engine import audit
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

@@ -21,7 +21,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import remedy
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

@@ -13,11 +13,11 @@ from corpora import SHARED
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.chance import nearest, smallest, weights
+from symlint.evidence.estimates.likeness import nearest, smallest, weights
 from symlint.evidence.estimates.once import estimates
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

@@ -18,7 +18,7 @@ from symlint.audit.engine import audit
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.repair.fixing import Wish, fix
 from symlint.symmetry.inference import examine

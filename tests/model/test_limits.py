@@ -25,7 +25,7 @@ from symlint.cli.main import cli
 from symlint.cli.report import Style, reporter
 from symlint.lint.finding import Finding, Level, Skipped
 from symlint.lint.rule import Rule, rules
-from symlint.model import amounts
+from symlint.model import budget
 from symlint.model.budget import Budget, BudgetExceeded, Interrupted, Watch, resident
 from symlint.model.load import load
 from symlint.symmetry.spaces import Coverage
@@ -58,12 +58,12 @@ def document(*arguments: object):
     ],
 )
 def test_sizes_are_read(text, size):
-    assert amounts.memory(text) == size
+    assert budget.memory(text) == size
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("60", 60), ("90s", 90), ("5m", 300), ("1H", 3600), (0.5, 0.5), (0, 0)])
 def test_times_are_read(text, seconds):
-    assert amounts.duration(text) == seconds
+    assert budget.duration(text) == seconds
 
 
 WRONG = ["", "M", "-1", "1X", "512 M B", "i", "1e9", "nan", "inf", "٣", "9" * 400, True, None, [1], -1, float("inf")]
@@ -72,13 +72,13 @@ WRONG = ["", "M", "-1", "1X", "512 M B", "i", "1e9", "nan", "inf", "٣", "9" * 4
 @pytest.mark.parametrize("text", [*WRONG, "1s", "1i"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="expected a size such as 512M"):
-        amounts.memory(text)
+        budget.memory(text)
 
 
 @pytest.mark.parametrize("text", [*WRONG, "1G", "1ms"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="expected a time such as 60"):
-        amounts.duration(text)
+        budget.duration(text)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.model.file import saving
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.file.stored import same_bytes
 from symlint.model.load import load
 

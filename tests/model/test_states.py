@@ -12,8 +12,8 @@ from stateful_networks import STATEFUL
 
 from symlint.model.errors import UsageProblem
 from symlint.model.load import load
-from symlint.model.states.pairs import closed, doubtful
-from symlint.model.states.state import Declaration, State
+from symlint.model.state import Declaration, State
+from symlint.model.states import closed, doubtful
 
 NAMES = {
     "past_key_values.0.key": "present.0.key",

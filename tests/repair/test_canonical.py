@@ -12,7 +12,7 @@ from networks import SMALL
 
 import symlint
 from symlint.cli.main import cli
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.repair.canonical import canonical
 from symlint.runtime.proof import prove

@@ -18,7 +18,7 @@ from symlint.cli.main import cli
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.load import load
-from symlint.model.states.pairs import closed
+from symlint.model.states import closed
 from symlint.repair.fixing import fix
 from symlint.repair.plan import acted_on
 from symlint.repair.result import Wish

@@ -10,7 +10,7 @@ import pytest
 from corpora import SHARED
 
 from symlint.evidence.context import Context
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.repair.promises import Forecast
 from symlint.repair.storage import save

@@ -17,7 +17,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.errors import UsageProblem
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.symmetry.gauge.balance import balanced
 from symlint.symmetry.gauge.scales import Scales, two_sided

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.repair.cost import latency, measure
 from symlint.runtime.collection import choices, inputs

@@ -13,7 +13,7 @@ from networks import Net
 from routed_networks import ROUTED
 
 from symlint.model.errors import UnreadableModel
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.runtime.probe import feeds
 from symlint.runtime.runner import run

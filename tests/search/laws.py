@@ -32,7 +32,7 @@ from symlint.cli.main import cli
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.runtime.child import array_of
 from symlint.runtime.equivariance.groups import Place, Transformation, matching, permuted

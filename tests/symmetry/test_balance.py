@@ -11,7 +11,7 @@ from corpora import SHARED
 from numpy.testing import assert_allclose
 
 from symlint.model.errors import UnreadableModel
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.load import load
 from symlint.runtime.verify import _Verification, same_function
 from symlint.symmetry.gauge import convex

@@ -21,7 +21,7 @@ from symlint.cli.report.words import count, printable
 from symlint.evidence.options import TARGETS
 from symlint.lint.configuration import Configurations
 from symlint.lint.settings import THRESHOLDS
-from symlint.model import amounts
+from symlint.model import budget
 from symlint.model.budget import DONE, Watch
 from symlint.model.errors import UsageProblem
 from symlint.model.records import dataclass
@@ -217,19 +217,19 @@ def _stdout(ctx: click.Context, form: str, outputs: tuple[tuple[str, Path], ...]
 @click.option("--target", type=click.Choice(TARGETS), help="What the model is meant for: judges its scales as well.")
 @click.option(
     "--max-memory",
-    callback=_amount(amounts.memory),
+    callback=_amount(budget.memory),
     metavar="SIZE",
     help="What each process may take: 512M, 2G. What does not fit is not audited, and named.",
 )
 @click.option(
     "--time-budget",
-    callback=_amount(amounts.duration),
+    callback=_amount(budget.duration),
     metavar="TIME",
     help="Seconds for each model, or 5m. What is left then is not audited, and named.",
 )
 @click.option(
     "--min-understood",
-    callback=_amount(amounts.percent),
+    callback=_amount(budget.percent),
     metavar="PERCENT",
     help="How much of each model must be understood for a complete audit.",
 )

@@ -102,11 +102,11 @@ def write_config(text: str, target: Path, *, replaces: bool) -> Path:
         target: the result.
         replaces: whether it may take the place of one that is there; else it is called after the result.
     """
-    from symlint.model.states.sidecar import NAME
+    from symlint.model.states import SIDECAR
 
-    file = target.parent / NAME
+    file = target.parent / SIDECAR
     if file.exists() and not replaces:
-        file = target.parent / f"{target.stem}.{NAME}"
+        file = target.parent / f"{target.stem}.{SIDECAR}"
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from symlint.model.errors import UnreadableModel, UsageProblem
 from symlint.model.records import dataclass
-from symlint.model.states.state import Declaration
+from symlint.model.state import Declaration
 
 if TYPE_CHECKING:
     from symlint.model.graph import Array, Model

@@ -184,7 +184,7 @@ def teleport_command(
 
     Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read.
     """
-    from symlint.model.file.edit import write
+    from symlint.model.file.saving import write
     from symlint.model.file.stored import FEW
     from symlint.model.load import load
     from symlint.program.numbers import Unvalued

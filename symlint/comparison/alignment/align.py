@@ -20,7 +20,7 @@ from symlint.comparison.matching import Matching, match
 from symlint.comparison.weights import Weights
 from symlint.evidence.context import Context
 from symlint.model.errors import UsageProblem
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.records import dataclass

@@ -13,7 +13,7 @@ import onnx
 from symlint.comparison.alignment.align import Alignment, Line
 from symlint.comparison.alignment.merge import averaged
 from symlint.model.errors import UsageProblem
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.runtime.runner import run

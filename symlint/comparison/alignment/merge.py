@@ -9,7 +9,7 @@ import numpy as np
 
 from symlint.comparison.alignment.align import Alignment, align, proven
 from symlint.model.errors import UsageProblem
-from symlint.model.file.edit import write
+from symlint.model.file.saving import write
 from symlint.model.graph import Model
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.motion.teleport import Moved

@@ -12,8 +12,7 @@ import numpy as np
 
 from symlint.analysis.rehearsal import Rehearsal, Unrehearsed, entered
 from symlint.evidence.heads.twins import Group, close, same_rows
-from symlint.evidence.ranks.freedom import Freedom
-from symlint.evidence.ranks.side import orthonormal
+from symlint.evidence.ranks.side import Freedom, orthonormal
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched

@@ -1,4 +1,4 @@
-"""Twins: heads and groups that are one function, whatever the gauge of what is in them.
+"""Twins: heads and groups that are one function, whatever the gauge, by what each adds to the sum they end in.
 
 What each contributes to where all of them are added up is compared, and before that the scores that each softmax sees.
 Contributions may be multiples of each other, and differ by a constant. How far those of one function may be apart is
@@ -7,15 +7,243 @@ measured: by what a rounding of every weight changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
-from symlint.analysis.rehearsal import Unrehearsed
-from symlint.evidence.heads.contribution import Contributions
-from symlint.model.graph import Array
+from symlint.analysis.rehearsal import Rehearsal, Unrehearsed, entered
+from symlint.analysis.substitutes import LARGEST
+from symlint.evidence.ranks.side import Freedom, orthonormal
+from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
+from symlint.program.dispatch import dispatched
+from symlint.program.numbers import Labelled, multiply, ungroup
+from symlint.program.steps import Einsum, Normalise, Pointwise, Slice, Step
+from symlint.symmetry.actions.permutation import UnitPermutation
+from symlint.symmetry.motion.action import stands
+from symlint.symmetry.motion.membership import members
 from symlint.symmetry.structure import Action, Structure
+
+PLACES = 8
+"""Of positions, where any number of them would do: what is different mostly is on these."""
+
+
+class Sketch(Protocol):
+    """A row of numbers for every unit, from one draw."""
+
+    def __call__(self, seed: int, *, rounded: bool, brief: bool = False) -> Array:
+        """The rows; `brief` ones are of a few positions."""
+
+
+class Contributions:
+    """What each unit of a permutation adds to every sum over all of them, and the scores by which it does.
+
+    Raises `Unrehearsed` where the units meet otherwise, or are not added up.
+    """
+
+    def __init__(self, structure: Structure, action: Action, moving: frozenset[str]) -> None:
+        self.structure, self.action = structure, action
+        self.program, self.of = structure.program, structure.axes.of
+        factors = structure.axes.factors
+        self.count = factors.size(action.leaf)
+        self.inside = moving.intersection(structure.axes.holding.get(action.leaf, ()))
+        self.inner = {a.leaf for a in structure.nested.get(action.leaf, ()) if isinstance(a, UnitPermutation)}
+        self.ends: list[Einsum] = []
+        self.scores: list[Normalise] = []
+        self.attends = False
+        for step in self.program.reading(self.inside):
+            self._sort(step)
+        self.draws: dict[tuple[int, bool, bool], Rehearsal] = {}
+        self.freedom, self.unseen = Freedom(structure), dict[int, Array]()
+        self.sizes: dict[int, float] = {}
+        if not self.ends:
+            raise Unrehearsed(action.id)
+        self.part = entered(self.program, self.inside, moving)
+        self.thin = dict(self._thin())
+
+    @dispatched
+    def _sort(self, step: Step) -> None:
+        """Ends and scores; raises Unrehearsed for what acts along the units otherwise."""
+        if not self.inside.isdisjoint(step.operands) and not self.inside.issuperset(step.results):
+            raise Unrehearsed(step.node.name)
+
+    @_sort.register
+    def _(self, step: Einsum) -> None:
+        read = [n for n in step.operands if n in self.inside]
+        labels = set(self._labels(step)) if read else set()
+        if labels - step.kept:
+            if labels & step.kept or step.out in self.inside:
+                raise Unrehearsed(step.out)
+            self.ends.append(step)
+        self.attends |= len(read) > 1 and step.out in self.inside
+
+    @_sort.register
+    def _(self, step: Normalise) -> None:
+        if step.x not in self.inside:
+            return
+        leaves = self.structure.axes.factors.leaves
+        if step.out not in self.inside:
+            raise Unrehearsed(step.node.name)
+        if any(self.action.leaf in leaves(self.of[step.x][k]) for k in step.axes):
+            raise Unrehearsed(step.out)
+        if "Softmax" in step.function and not any(x in self.inner for f in self.of[step.x] for x in leaves(f)):
+            self.scores.append(step)
+
+    def _thin(self) -> Iterator[tuple[str, Shape]]:
+        """What is drawn, in its shape with size 1 along axes such as that of a batch, along which nothing acts."""
+        leaves, of, program = self.structure.axes.factors.leaves, self.of, self.program
+
+        def held(*names: str) -> Counter[int]:
+            return Counter(x for n in names for f in of[n] for x in leaves(f))
+
+        steps = program.touching(self.part)
+        acted = set(self.structure.constant_leaves)
+        for step in steps:
+            if isinstance(step, Einsum):
+                out = held(step.out)
+                acted |= {x for x in held(*step.operands) if out[x] != 1}
+            acted.update(x for n in step.operands for k in step.across(len(of[n])) for x in leaves(of[n][k]))
+        for name in {n for step in steps for n in step.operands} - self.part:
+            axes = zip(of[name], program.shapes[name], strict=True)
+            yield name, tuple(1 if (mine := set(leaves(f))) and mine.isdisjoint(acted) else n for f, n in axes)
+
+    @cached_property
+    def brief(self) -> dict[str, Shape]:
+        """The same with few of the positions on axes along which any number of them would do.
+
+        No weight or table has such an axis, and steps contract it, normalise along it, or leave it as it is.
+        """
+        leaves, of, fixed = self.structure.axes.factors.leaves, self.of, self.program.fixed
+        barred, company = {self.action.leaf, *self.inner}, dict[int, frozenset[int]]()
+        for step in self.program.touching(self.part):
+            names = (*step.operands, *step.results)
+            specs = (*step.specs, step.result) if isinstance(step, Einsum) else [[("",)] * len(of[n]) for n in names]
+            free = isinstance(step, (Einsum, Pointwise, Normalise, Slice))
+            barred.update(leaves(of[step.x][step.axis]) if isinstance(step, Slice) else ())
+            for name, spec in zip(names, specs, strict=True):
+                for f, labels in zip(of[name], spec, strict=True):
+                    held = frozenset(leaves(f))
+                    others = {x for leaf in held for x in company.setdefault(leaf, held)}
+                    if not free or name in fixed or len(labels) > 1 or others != held:
+                        barred |= held | others
+        cut = {}
+        for name, shape in self.thin.items():
+            held_by = (set(leaves(f)) for f in of[name])
+            cut[name] = tuple(
+                min(n, PLACES) if held and barred.isdisjoint(held) else n
+                for held, n in zip(held_by, shape, strict=True)
+            )
+        return cut
+
+    # -- sketches -------------------------------------------------------------------------------------------------
+    def _draw(self, seed: int, *, rounded: bool, brief: bool = False) -> Rehearsal:
+        made = Rehearsal(self.program, self.part, seed, rounded, thin=self.brief if brief else self.thin)
+        return self.draws.setdefault((seed, rounded, brief), made)
+
+    def scored(self, step: Normalise) -> Sketch:
+        """What a softmax sees of every unit, but for what shifts all of it alike."""
+
+        def sketch(seed: int, *, rounded: bool, brief: bool = False) -> Array:
+            x = self._draw(seed, rounded=rounded, brief=brief).value(step.x)
+            rows = members(self.structure, self.action, self.of[step.x], x.shape)
+            if rows is None:
+                raise Unrehearsed(step.x)
+            seen = x > -LARGEST / 2  # what a mask hides is not shifted with the others
+            total = np.where(seen, x, 0).sum(axis=step.axes, keepdims=True)
+            middle = total / np.maximum(seen.sum(axis=step.axes, keepdims=True), 1)
+            return np.asarray(np.where(seen, x - middle, 0).reshape(-1)[rows])
+
+        return sketch
+
+    def contributed(self, units: Sequence[int], seed: int, *, rounded: bool) -> Array:
+        """What each unit adds to every sum over all of them, one row for each."""
+        draw = self._draw(seed, rounded=rounded)
+        return np.hstack([self._added(step, draw, units) for step in self.ends])
+
+    def _added(self, step: Einsum, draw: Rehearsal, units: Sequence[int]) -> Array:
+        """The same at one end, without the directions along which nothing is seen."""
+        if id(step) not in self.unseen:
+            self.unseen[id(step)] = self._unseen(step, units[0])
+        basis = self.unseen[id(step)]
+        made = np.stack([self._lines(step, draw, unit) for unit in units])
+        made = made - made @ basis @ basis.T
+        largest = self.sizes.setdefault(id(step), float(np.abs(made).max()) or 1.0)
+        return np.asarray((made / largest).reshape(len(units), -1))
+
+    def _unseen(self, step: Einsum, unit: int) -> Array:
+        """An orthonormal basis of what translations may add to the outputs of weights, which says nothing."""
+        draw, found = self._draw(0, rounded=False), list[Array]()
+        for name in step.operands:
+            for weight in self._weights(name):
+                stood = list(stands(self.structure.expansion, self.of[weight], self.action.leaf, ()))
+                for change in self.freedom.of({weight: stood}):
+                    changed = Rehearsal(self.program, frozenset(), 0, given={weight: change[weight]})
+                    found.append(self._lines(step, draw, unit, {name: changed.value(name)}))
+        rows = np.vstack(found) if found else self._lines(step, draw, unit)[:0]
+        return orthonormal(rows.T)
+
+    def _weights(self, name: str) -> Iterator[str]:
+        """The weights of which a constant tensor is made."""
+        if name in self.program.weights:
+            yield name
+        elif name in self.program.makers:
+            for part in self.program.makers[name].operands:
+                yield from self._weights(part)
+
+    def _lines(self, step: Einsum, draw: Rehearsal, unit: int, other: Mapping[str, Array] | None = None) -> Array:
+        """What one unit adds: everything that the input tells apart times what only weights do."""
+        values = [(other or {}).get(n, draw.value(n)) if n not in self.inside else draw.value(n) for n in step.operands]
+        places = self._labels(step)
+        sizes = {**step.sizes, **{label: len(index[unit]) for label, index in places.items()}}
+        cut = []
+        for x, spec in zip(values, step.specs, strict=True):
+            part = ungroup(x, spec, step.sizes)
+            index = [places[label][unit] if label in places else None for label in part.labels]
+            cut.append(Labelled(_taken(part.values, index), part.labels))
+        made = multiply(cut, step.kept, sizes)
+        pairs = list(zip(step.operands, step.specs, strict=True))
+        moving = {label for n, spec in pairs if n in self.inside for axis in spec for label in axis}
+        order = sorted(range(len(made.labels)), key=lambda k: made.labels[k] not in moving)
+        inner = int(np.prod([n for n, x in zip(made.values.shape, made.labels, strict=True) if x not in moving]))
+        return made.values.transpose(order).reshape(-1, inner)
+
+    def _labels(self, step: Einsum) -> dict[str, list[Array]]:
+        """Label of a contraction that holds the units -> for each unit, where it lies along the label."""
+        factors, found = self.structure.axes.factors, dict[str, list[Array]]()
+        for name, spec in zip(step.operands, step.specs, strict=True):
+            for f, labels in zip(self.of[name], spec, strict=True):
+                rest = f
+                for k, label in enumerate(labels):
+                    part = rest
+                    if k < len(labels) - 1:
+                        halves = factors.split(rest, step.sizes[label])
+                        if halves is None:
+                            raise Unrehearsed(step.out)
+                        part, rest = halves
+                    if self.action.leaf in factors.leaves(part):
+                        found[label] = self._places(part)
+        return found
+
+    def _places(self, part: int) -> list[Array]:
+        found: list[list[Array]] = [[] for _ in range(self.count)]
+        for term in self.structure.expansion.terms(part):
+            if self.action.leaf in term.leaves:
+                lines = np.moveaxis(term.positions, term.leaves.index(self.action.leaf), 0)
+                for unit, line in enumerate(lines):
+                    found[unit].append(line.reshape(-1))
+        return [np.concatenate(lines) for lines in found]
+
+
+def _taken(values: Array, index: Sequence[Array | None]) -> Array:
+    """Some of the elements along every axis."""
+    for axis, places in enumerate(index):
+        if places is not None and values.shape[axis] > 1:
+            values = values.take(places, axis=axis)
+    return values
+
 
 LOOSE = 0.02
 """Sketches farther apart, relative to their length, are no candidates; noise beyond hides everything."""

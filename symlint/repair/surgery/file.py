@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence.ends.settled import Settled
-from symlint.model.file.edit import Lazy, rewrite
 from symlint.model.file.element_types import CODES, numpy_type
+from symlint.model.file.saving import Lazy, rewrite
 from symlint.model.graph import Array, Model, Node, Tensor
 from symlint.model.records import dataclass
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, Whole

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from symlint.evidence.context import Context
-from symlint.evidence.ranks.invariant import READS, WRITES, Factors, Product
+from symlint.evidence.ranks.products import READS, WRITES, Factors, Product
 from symlint.evidence.ranks.side import Matrix
 from symlint.evidence.ranks.spectrum import CLEAR, Rank
 from symlint.model.graph import Array

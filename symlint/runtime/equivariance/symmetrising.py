@@ -22,8 +22,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from symlint.model.errors import UsageProblem
-from symlint.model.file.edit import rewrite
-from symlint.model.file.saving import save
+from symlint.model.file.saving import rewrite, save
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.runtime.equivariance.groups import (

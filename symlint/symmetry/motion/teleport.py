@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from symlint.model.errors import UsageProblem, suggestion
-from symlint.model.file.edit import Lazy
 from symlint.model.file.element_types import CODES, numpy_type
+from symlint.model.file.saving import Lazy
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.numbers import Unvalued

@@ -10,7 +10,7 @@ from symlint.cli.report.inspection.flow import Flow, Role
 from symlint.cli.report.inspection.symbols import Row, readable, rows
 from symlint.cli.report.words import cell, count, printable
 from symlint.model.errors import UnreadableModel
-from symlint.model.states.state import State
+from symlint.model.state import State
 from symlint.symmetry.spaces import Coverage, Generator, Place, Space, Symmetry
 
 

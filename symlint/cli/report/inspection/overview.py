@@ -16,8 +16,8 @@ from symlint.cli.report.inspection.flow import Flow, Pinned
 from symlint.cli.report.inspection.symbols import MARK, MEANING, Row, layouts, readable, rows
 from symlint.cli.report.words import count, listed, merged, printable, share
 from symlint.model.records import dataclass
-from symlint.model.states.pairs import doubtful
-from symlint.model.states.state import grows
+from symlint.model.state import grows
+from symlint.model.states import doubtful
 from symlint.symmetry.spaces import Generator, Symmetry
 
 _SPACES_SHOWN, _TENSORS_SHOWN, _NAMES_SHOWN, _IDS_SHOWN = 30, 60, 3, 6

@@ -1,1 +1,0 @@
-"""Mirrors that a user declares, and the reflections that they stand for."""

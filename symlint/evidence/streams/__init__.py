@@ -1,1 +1,0 @@
-"""Streams: normalised spaces, who writes and who reads them."""
