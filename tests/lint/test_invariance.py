@@ -104,7 +104,7 @@ def relabelled(finding: Finding, stood: np.ndarray) -> tuple[object, ...]:
 
 def moved(path: Path, out: Path, kinds: list[str], seed: int) -> Structure:
     """Write the network at `path`, moved by random elements of all generators of some kinds."""
-    _, structure = examine(load(str(path)))
+    _, structure = examine(Settings().with_states(load(str(path))))
     write(path, teleport(structure, select(structure, None, kinds), seed), out)
     return structure
 
