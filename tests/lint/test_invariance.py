@@ -199,6 +199,12 @@ def test_ranks_follow_when_everything_moves(path, shared, tmp_path):
     follow(path, KINDS, tmp_path, {})
 
 
+@pytest.mark.corpus
+def test_multiples_with_biases_are_seen_in_half_precision(shared, tmp_path):
+    """Another gauge rounds a bias beside its row: by more there than in float32."""
+    follow(SHARED / "zoo" / "resnet18.fp16.onnx", KINDS, tmp_path)
+
+
 def follow(path: Path, kinds: list[str], tmp_path: Path, flaws: dict[str, planting.Flaw] = EVERY) -> None:
     """Findings before and after moving a planted network, with the units of the first in their new names."""
     planted, out = tmp_path / "planted.onnx", tmp_path / "moved.onnx"

@@ -10,11 +10,13 @@ import numpy as np
 
 from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, tidy, unit
 from symlint.analysis.values.weights import Levels, Mask, Operand, Weight, absent
+from symlint.model.clusters import ROUNDING, precision
 from symlint.model.graph import Array, Shape
 from symlint.program.arithmetic import compute
 from symlint.program.functions import Parity
 from symlint.program.steps import GRID, Pointwise
 
+HALVES = ("float16", "bfloat16")
 SLACK = 1e-6
 """Of numbers that cancel in part: what rounding makes of the sum, relative to each of them."""
 LARGE = 1 << 14
@@ -186,12 +188,14 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
             return _offset(names, x, lead, fixed)
     still = [_lifted(v.labels.constant, rank) for v in values]
     fixed, slack = np.zeros((1,) * rank), np.zeros((1,) * rank)
-    for numbers, where in zip(scales, still, strict=True):
+    for v, numbers, where in zip(values, scales, still, strict=True):
         fixed = fixed + np.where(where, numbers, 0.0)
+        if v.bases is None and v.dtype in HALVES:  # beside which what `alike` allows is less than a rounding
+            slack = slack + ROUNDING * precision(v.dtype) * np.abs(numbers)
     if parts is not None:
         values[moving[0]], more = parts
         more = _lifted(more * signs[moving[0]] / divide, rank)
-        slack = SLACK * (np.abs(fixed) + np.abs(more))
+        slack = slack + SLACK * (np.abs(fixed) + np.abs(more))
         fixed = fixed + more
     lead, only, count = np.ones((1,) * rank), None, np.zeros((1,) * rank, np.int64)
     for v, numbers, where in zip(values, scales, still, strict=True):
