@@ -675,6 +675,27 @@ NORMS = {
         {"groups": [0, 2, -1]},
         fixed={"ones": np.ones(2), "zeros": np.zeros(2)},
     ),
+    "weight_norm_behind_relu": Net(  # the length of every row, 3; a scale of every unit, 4
+        """
+        u = Gemm(x, a, p) t = Relu(u) l = ReduceL2<axes = [1], keepdims = 1>(v) d = Div(v, l) w = Mul(d, g)
+        s = Gemm<transB = 1>(t, w, q) z = Tanh(s) y = MatMul(z, b)
+        """,
+        {"a": (3, 4), "p": (4,), "v": (3, 4), "g": (3, 1), "q": (3,), "b": (3, 2)},
+        {"x": (3,)},
+        2,
+        7,
+    ),
+    "parts_of_a_reading": Net(  # GL(3) of two parts that meet, 9; what is gated, 4; one of them with the skip, 1
+        """
+        e = MatMul(x, w) f, h, i = Split<axis = 2>(e, parts) s = Sigmoid(f) j = Transpose<perm = [0, 2, 1]>(i)
+        m = MatMul(h, j) r = MatMul(m, x) n = Mul(x, k) o = Add(r, n) c = MatMul(s, v) y0 = Mul(o, c) y = MatMul(y0, q)
+        """,
+        {"w": (4, 8), "k": (4,), "v": (2, 4), "q": (4, 2)},
+        {"x": (5, 4)},
+        3,
+        14,
+        {"parts": [2, 3, 3]},
+    ),
     "weight_norm": Net(  # the length of every row, 4
         """
         l = ReduceL2<axes = [1], keepdims = 1>(v) d = Div(v, l) a = Mul(d, g) u = Gemm<transB = 1>(x, a, p) t = Tanh(u)

@@ -22,6 +22,7 @@ from symlint.program.functions import Function, function, standard
 from symlint.program.mixing import MixKind
 
 if TYPE_CHECKING:
+    from symlint.program.rewriting.lengths import Length
     from symlint.program.translate import Lowering
 
 Spec = tuple[tuple[str, ...], ...]
@@ -489,6 +490,19 @@ class Program:
             and self.reads[step.operands[0]] == 1
             and self.model.tensors[self.weights[step.operands[0]]].floating
         }
+
+    @cached_property
+    def lengths(self) -> dict[str, Length]:
+        """What a direction and a length make that nothing else reads -> the two."""
+        from symlint.program.rewriting.lengths import lengths
+
+        return lengths(self)
+
+    @cached_property
+    def composed(self) -> dict[str, tuple[str, ...]]:
+        """What weights make that can be scaled as a weight is -> those weights, last the one that is not left free."""
+        made = {name: (step.operands[0],) for name, step in self.positives.items()}
+        return made | {name: (found.direction, found.length) for name, found in self.lengths.items()}
 
     @cached_property
     def statistics(self) -> frozenset[str]:

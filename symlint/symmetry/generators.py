@@ -21,9 +21,10 @@ from symlint.symmetry.charges.offsets import met
 from symlint.symmetry.charges.span import independent
 from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence, Variables
 from symlint.symmetry.kinds.branches import branches
-from symlint.symmetry.kinds.early import early
+from symlint.symmetry.kinds.early import early, read_at
 from symlint.symmetry.kinds.narrow import Narrow
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
+from symlint.symmetry.kinds.parts import scaled
 from symlint.symmetry.kinds.planes import alike, planes
 from symlint.symmetry.kinds.positions import positions
 from symlint.symmetry.kinds.rotary import turns
@@ -238,16 +239,19 @@ class Generators:
         """The changes of single weights that those who read them in the end do not see, where no matrices have them."""
         size = self.factors.size(leaf) if leaf >= 0 else 0
         few = any(
-            0 < self._rows(leaf, [Occurrence(name, k, t, 0)]) < size
+            0 < self._rows(leaf, [Occurrence(name, k, t, 0)]) < size and read_at(self.program, name, k) is not None
             for name in self.bearers.get(leaf, ())
+            if len(self.axes.of[name]) > 1
             for k, f in enumerate(self.axes.of[name])
             for t, term in enumerate(self.expansion.terms(f))
             if term.leaves == (leaf,)
         )
+        if not few:
+            return
         stored = Counter(self.program.weights.values())
-        shifts = [t for found in self.translations.values() for t in found if t.nowhere is None] if few else []
+        shifts = [t for found in self.translations.values() for t in found if t.nowhere is None]
         number = 0
-        for name in self.bearers.get(leaf, ()) if few else ():
+        for name in self.bearers[leaf]:
             tensor = self.program.model.tensors[self.program.weights[name]]
             mine = [shift for shift in shifts if shift.weight == name]
             if name in self.program.statistics or not tensor.floating or stored[tensor.name] > 1:
@@ -309,6 +313,15 @@ class Generators:
             name = f"{space}.rescaling.positions.{numbers[space]}"
             yield PositionRescaling(name, space, leaf, (), charge, scalings=found)
 
+    def parted(self, scalings: Sequence[Charge]) -> Iterator[Action]:
+        """The scalings of whole weights that act on parts of some."""
+        for number, charge in enumerate(scalings, start=1):
+            first = min((o.tensor for o in charge), key=self._places.__getitem__)
+            leaf = self._single(self.program.affines[first].gain if first in self.program.affines else first)
+            space = self.names.setdefault(leaf, f"S{len(self.names) + 1}")
+            found = scaled(self.program, self.axes, self.expansion, charge)
+            yield PositionRescaling(f"{space}.rescaling.parts.{number}", space, leaf, (), charge, scalings=found)
+
     def exchanges(self) -> Iterator[Action]:
         """The permutations of parts of the network that compute alike."""
         for number, found in enumerate(branches(self.program, self.axes), start=1):
@@ -347,8 +360,8 @@ class Generators:
         if weight:
             return weight
         affine = min(moved & self.program.affines.keys(), key=self._places.__getitem__, default="")
-        positive = next((n for n in self.program.positives if n in moved), "")
-        return affine or positive or min(moved & self.program.tied, default="")
+        composed = next((n for n in self.program.composed if n in moved), "")
+        return affine or composed or min(moved & self.program.tied, default="")
 
     def _bearing(self, translation: Translation) -> int:
         """The leaf of which a translation speaks: of an axis along which it is the same, else of any."""

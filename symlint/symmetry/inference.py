@@ -23,6 +23,7 @@ from symlint.symmetry.actions.rotation import InvertibleMap
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.coverage import coverage
 from symlint.symmetry.generators import Generators
+from symlint.symmetry.kinds.parts import parts
 from symlint.symmetry.kinds.whole import scalings
 from symlint.symmetry.overlap import Overlaps
 from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
@@ -64,15 +65,19 @@ class _Report:
             if step.gain in program.weights and step.bias in program.weights:
                 moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
                 self.stored[name] = tuple(program.weights[n] for n in moved)
-        self.stored |= {name: (program.weights[step.operands[0]],) for name, step in program.positives.items()}
+        followed = {n: tuple(program.weights[x] for x in names) for n, names in program.composed.items()}
+        self.scaled = self.stored | followed
+        """The same where they are scaled, with what weights make that follow."""
         self._numbered = tuple(program.weights)
-        self.overlaps = Overlaps(program, axes, expansion, self.stored)
+        self.overlaps = Overlaps(program, axes, expansion, self.scaled)
         self.directions = directions(program, axes, expansion)
         self.called = Names(program.model)
 
     def symmetry(self) -> tuple[Symmetry, Structure]:
         actions = [*self.overlaps.apart(self.generators.actions()), *self.generators.placed()]
         actions += self.generators.whole(list(self.overlaps.beyond(scalings(self.program), actions)))
+        cut = parts(self.program, self.axes, self.expansion, self.generators.angles)
+        actions += self.generators.parted(list(self.overlaps.beyond(cut, actions)))
         actions += self.generators.exchanges()
         loose = list(self.generators.nearly())
         beyond = self.overlaps.beyond(scalings(self.program, nearly=True), [*actions, *loose])
@@ -111,7 +116,8 @@ class _Report:
 
     def _generator(self, action: Action, orbit: Callable[[Action], int], *, counted: bool) -> Generator:
         group, dimension = action.group(self.factors, orbit)
-        names = tuple(sorted(action.tensors(self.bearers, self.stored)))
+        stored = self.scaled if action.kind == "rescaling" else self.stored
+        names = tuple(sorted(action.tensors(self.bearers, stored)))
         return Generator(action.id, action.kind, action.space, group, dimension if counted else 0, True, names)
 
     # -- spaces ---------------------------------------------------------------------------------------------------

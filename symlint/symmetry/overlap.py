@@ -63,11 +63,11 @@ class Overlaps:
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
         """Those scalings of whole weights that are no part of what scales the units of all spaces."""
         rows: list[Row] = [self._places(a) for a in actions if isinstance(a, Rescaling)]
-        split = {(tensor, axis) for row in rows for tensor, axis, _ in row if axis >= 0}
+        found = [{(o.tensor, o.axis, o.term): c for o, c in s.items() if o.tensor in self.stored} for s in scalings]
+        split = {(tensor, axis) for row in (*rows, *found) for tensor, axis, _ in row if axis >= 0}
         for tensor, axis in split:
             terms = self.expansion.terms(self.axes.of[tensor][axis])
             rows.append({(tensor, -1, 0): ONE, **{(tensor, axis, t): -ONE for t in range(len(terms))}})
-        found = [{(o.tensor, -1, 0): c for o, c in charge.items() if o.tensor in self.stored} for charge in scalings]
         for k in independent(found, rows):
             yield scalings[k]
 
@@ -77,7 +77,8 @@ class Overlaps:
         for o, c in action.charge.items():
             if o.tensor in self.stored:
                 whole = o.axis < 0 or len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
-                place = (o.tensor, -1, 0) if whole else (o.tensor, o.axis, o.term)
+                name = self.program.composed.get(o.tensor, (o.tensor,))[-1] if whole else o.tensor
+                place = (name, -1, 0) if whole else (name, o.axis, o.term)
                 made[place] = made.get(place, Fraction(0)) + c
         return {place: c for place, c in made.items() if c}
 

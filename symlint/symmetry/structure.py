@@ -39,7 +39,7 @@ class Structure:
     @cached_property
     def rescalings(self) -> tuple[Rescaling, ...]:
         """The rescalings, of units and of whole tensors, that multiply every weight that they move."""
-        bent = self.program.positives.keys()
+        bent = self.program.composed.keys()
         found = (a for a in self.actions.values() if isinstance(a, UnitRescaling | TensorRescaling) and not a.offsets)
         return tuple(a for a in found if bent.isdisjoint(o.tensor for o in a.charge))
 

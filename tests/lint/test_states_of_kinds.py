@@ -94,6 +94,8 @@ STATES: dict[str, tuple[str, Change, str, tuple[int, ...]]] = {
     "unit before positive weights": ("softplus_of_weights", nought(a=SECOND, p=1), "SYM101", (1,)),
     "multiple before positive weights": ("softplus_of_weights", again(2.0, a=COLUMN, p=ROW), "SYM201", (0, 1)),
     "unit that is written where a narrow head does not read": ("narrow_head", hidden("b", "c"), "SYM101", (1,)),
+    "unit before weights stored as directions": ("weight_norm_behind_relu", nought(a=SECOND, p=1), "SYM101", (1,)),
+    "unit that no stored direction reads": ("weight_norm_behind_relu", nought(v=SECOND), "SYM101", (1,)),
     "capsule that is not written": ("capsules", nought(a=np.s_[:, :2], p=np.s_[:2]), "SYM104", (0,)),
 }  # fmt: skip
 """What is wrong -> network, change of its weights, rule, and units."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from builder import BATCH, Builder, Unfit, Value
 from grammar import LAST, Inside, activate, block, width
@@ -438,6 +440,61 @@ def positive(b: Builder, x: Value, inside: Inside) -> Value:
     one = b.add(b.node("MatMul", x.name, b.weight(x.width, n)), b.bias(n))
     hidden = b.node("MatMul", b.node("Relu", one), made(b.weight(n, 5)))
     return activate(b, x.of(b.add(hidden, b.bias(5)), 5))
+
+
+@block()
+def normed_weights(b: Builder, x: Value, inside: Inside) -> Value:
+    """Weights that are stored as directions and lengths, between activations that let scales through."""
+    n, last = width(b), x.layout in LAST
+
+    def made(fan: int, wide: int) -> str:
+        shape = (fan, wide) if last else (wide, fan, *[1] * (len(x.shape) - 2))
+        along = [0] if last else list(range(1, len(shape)))
+        direction, gain = b.weight(*shape, fan=fan), b.gain(*(1 if k in along else s for k, s in enumerate(shape)))
+        if b.chance(0.6):
+            length = b.reduce("ReduceL2", direction, along)
+        else:
+            length = b.node("Sqrt", b.reduce("ReduceSum", b.node("Mul", direction, direction), along))
+        if b.chance(0.5):
+            return b.node("Mul", direction, b.node("Div", gain, length))
+        unit = b.node("Div", direction, length)
+        return b.node("Mul", *((unit, gain) if b.chance(0.5) else (gain, unit)))
+
+    def layer(name: str, fan: int, wide: int) -> str:
+        read = b.node("MatMul", name, made(fan, wide)) if last else b.node("Conv", name, made(fan, wide))
+        return b.add(read, b.bias(wide, *[1] * (0 if last else len(x.shape) - 2)))
+
+    hidden = b.node(str(b.pick("Relu", "LeakyRelu")), layer(x.name, x.width, n))
+    wide = width(b)
+    return activate(b, x.of(layer(hidden, n, wide), wide))
+
+
+@block("tokens")
+def selective(b: Builder, x: Value, inside: Inside) -> Value:
+    """Steps of a selective scan, of which step, input and output are parts of one reading, beside a skip."""
+    n, states, rank, long = 3, 2, 2, min(int(x.shape[1]), 3)
+    x = activate(b, b.linear(x, n))
+    read = b.node("MatMul", x.name, b.weight(n, rank + 2 * states))
+    if b.chance(0.5):
+        step, write, look = b.split(read, [rank, states, states], 2)
+    else:
+        ends = np.cumsum([0, rank, states, states]).tolist()
+        step, write, look = (b.slice(read, i, j, 2) for i, j in pairwise(ends))
+    way = "Softplus" if b.dtype != "float64" else "Sigmoid"
+    size = b.node(way, b.add(b.node("MatMul", step, b.weight(rank, n)), b.bias(n)))
+    fade = b.node("Neg", b.node("Exp", b.numbers(0.3 * b.values.normal(size=(n, states)))))
+    state, rows = "", []
+    for t in range(long):
+        at = [b.node("Gather", name, b.whole(t), axis=1) for name in (size, write, look, x.name)]
+        wide, column = b.unsqueeze(at[0], [2]), b.unsqueeze(b.node("Mul", at[0], at[3]), [2])
+        new = b.node("Mul", column, b.unsqueeze(at[1], [1]))
+        state = b.add(b.node("Mul", b.node("Exp", b.node("Mul", wide, fade)), state), new) if state else new
+        row = b.reduce("ReduceSum", b.node("Mul", state, b.unsqueeze(at[2], [1])), [-1], keep=False)
+        rows.append(b.unsqueeze(row, [1]))
+    made = b.node("Concat", *rows, axis=1) if len(rows) > 1 else rows[0]
+    skip = b.node("Mul", b.slice(x.name, 0, long, 1), b.numbers(b.values.normal(size=n)))
+    whole = b.add(made, skip) if b.chance(0.7) else made
+    return b.linear(Value(whole, "tokens", (BATCH, long, n)), width(b), bias=b.chance(0.5))
 
 
 @block("tokens")

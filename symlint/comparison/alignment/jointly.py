@@ -172,8 +172,8 @@ def sized(weights: Weights, name: str) -> Array | None:
     program = weights.structure.program
     if name in program.weights:
         return weights.get(name).astype(np.float64)
-    if name in program.positives:
-        return weights.numbers.value(name)
+    if name in program.composed:
+        return weights.made(name)
     step = program.affines.get(name)
     if step is None:
         return None

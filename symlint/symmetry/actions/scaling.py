@@ -13,7 +13,7 @@ from symlint.axes.factor import Factors
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
-from symlint.program.steps import Affine, Pointwise
+from symlint.program.steps import Affine
 from symlint.symmetry.actions.base import Action, Orbit
 from symlint.symmetry.charges.offsets import Offset
 from symlint.symmetry.kinds.positions import Scalings
@@ -44,13 +44,14 @@ class Scaling(Action):
         """Scale all weights; of a batch normalisation gain and bias follow scale and shift."""
         program = weights.structure.program
         held = dict.fromkeys(o.tensor for o in self.charge)
-        known = (program.weights, program.affines, program.positives)
+        # Signs go through what weights make, from the weights that they flip.
+        known = (program.weights, program.affines, program.composed if self.kind == "rescaling" else ())
         moved = [name for name in held if any(name in names for names in known)]
         done: set[str] = set()
         for name in moved[: 1 if wrong else None]:
             step = program.affines.get(name)
-            if name in program.positives:
-                self._positive(weights, name, program.positives[name], element)
+            if name in program.composed:
+                self._composed(weights, name, element)
             elif step is None:
                 weights.put(name, self.scaled(weights.structure, name, weights.get(name), element))
             elif step.gain not in done:
@@ -59,12 +60,18 @@ class Scaling(Action):
         for offset in self.offsets if not wrong else ():
             self.take_along(weights, offset, element)
 
-    def _positive(self, weights: Weights, name: str, step: Pointwise, factor: Array) -> None:
-        """What is made of a weight moves, and the weight follows."""
-        assert step.known.undone is not None
+    def _composed(self, weights: Weights, name: str, factor: Array) -> None:
+        """What is made of weights moves, and the weights follow."""
+        program = weights.structure.program
+        after = self.scaled(weights.structure, name, weights.made(name), factor)
+        if name in program.lengths:
+            for part, values in program.lengths[name].brought(after, *map(weights.get, program.composed[name])).items():
+                weights.put(part, values)
+            return
+        undone = program.positives[name].known.undone
+        assert undone is not None
         with np.errstate(divide="ignore"):  # what has become zero by rounding stays so
-            moved = step.known.undone(self.scaled(weights.structure, name, weights.numbers.value(name), factor))
-        weights.put(step.operands[0], moved)
+            weights.put(program.composed[name][0], undone(after))
 
     def take_along(self, weights: Weights, offset: Offset, factor: Array) -> None:
         """A bias has grown with what it is added to, and grows by what the constant lacks."""

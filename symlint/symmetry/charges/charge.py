@@ -39,8 +39,8 @@ class Rescaling(System):
 
     @step.register
     def _(self, step: Pointwise) -> None:
-        if step.out in self.program.positives:
-            self.still(step.operands[0])
+        if step.out in self.program.composed:
+            self.still(self.program.composed[step.out][-1])
             self._free(step.out)
         else:
             super().step(step)

@@ -22,6 +22,9 @@ from symlint.symmetry.translation.following import Following
 from symlint.symmetry.translation.transition import Blocked
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each
 
+SOON = 4
+"""Steps behind a weight that are looked at before it is followed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
@@ -48,7 +51,7 @@ class Narrow:
         """The changes of a weight along a leaf that go to readers of it alone."""
         shape = self.program.shapes[weight]
         places = list(self._places(weight, leaf))
-        if len(places) != 1:
+        if len(places) != 1 or self._hopeless(weight):
             return
         axis, t, place = places[0]
         term = self.expansion.terms(self.axes.of[weight][axis])[t]
@@ -60,6 +63,19 @@ class Narrow:
             if self.following.follow({weight: wave}, _never, reading=readers) is not None and readers.found:
                 yield Hidden(Occurrence(weight, axis, t, place), tuple(readers.found), wave)
                 return
+
+    def _hopeless(self, name: str) -> bool:
+        """Whether a function that bends comes soon, as behind most layers."""
+        for _ in range(SOON):
+            readers = self.program.reading([name])
+            if len(readers) != 1:
+                return False
+            (step,) = readers
+            known = step.known
+            if step.elementwise and not (step.linear or known.factor or known.chooses or known.largest):
+                return True
+            name = step.results[0]
+        return False
 
     def _places(self, name: str, leaf: int) -> Iterator[tuple[int, int, int]]:
         """Axis, term and place of every occurrence of a leaf."""

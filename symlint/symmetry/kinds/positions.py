@@ -60,9 +60,8 @@ class Scalings(NamedTuple):
 
 def positions(program: Program, axes: Axes, scaled: Collection[int]) -> list[Scalings]:
     """The scalings of single positions along axes that are grouped in several ways; not of leaves that are `scaled`."""
-    held = (axes.factors.rigid, axes.factors.pins)
-    grouped = {leaf for pins in held for leaf, pin in pins.items() if pin.kind is PinKind.GROUPING}.difference(scaled)
-    system = _Positions(program, axes, grouped) if grouped else None
+    grouped = several_ways(axes).difference(scaled)
+    system = Positions(program, axes, grouped) if grouped else None
     if system is None or system.count > LARGEST:
         return []
     for step in program.steps:
@@ -70,7 +69,15 @@ def positions(program: Program, axes: Axes, scaled: Collection[int]) -> list[Sca
     return list(system.solutions())
 
 
-class _Positions:
+def several_ways(axes: Axes) -> set[int]:
+    """The leaves of axes that are grouped in several ways."""
+    held = (axes.factors.rigid, axes.factors.pins)
+    return {leaf for pins in held for leaf, pin in pins.items() if pin.kind is PinKind.GROUPING}
+
+
+class Positions:
+    """The equations between the exponents of single positions."""
+
     def __init__(self, program: Program, axes: Axes, grouped: set[int]) -> None:
         self.program, self.axes, self.grouped = program, axes, grouped
         self.system = LinearSystem()
@@ -81,11 +88,13 @@ class _Positions:
         """Weights that take up what two sides differ by, with the contraction and the operand that they are."""
         self.order = {n: k for k, n in enumerate((*program.weights, *program.affines))}
         for name, shape in program.shapes.items():
-            self._place(name, shape)
+            self.place(name, shape)
         single = {n for n in program.weights if program.reads[n] == 1 and n not in program.detached}
         single = {n for n in single - {*program.ends} if program.model.tensors[program.weights[n]].floating}
         bound = {n for step in program.batch_norms for n in step.operands}
-        self.free = (single - bound).union(*(s.results for s in program.batch_norms if {s.gain, s.bias} <= single))
+        self.free = (self.movable(single) - bound).union(
+            *(s.results for s in program.batch_norms if {s.gain, s.bias} <= single)
+        )
         """What may be scaled at will: weights, and scales and shifts of batch normalisations."""
         known = {*program.weights, *program.affines} - self.free - bound
         for name in (*program.ends, *program.tables, *known):
@@ -93,7 +102,12 @@ class _Positions:
         for loop in program.loops:
             self.still(loop.input, loop.output)
 
-    def _place(self, name: str, shape: Shape) -> None:
+    def movable(self, single: set[str]) -> set[str]:
+        """The weights that may be scaled, of which some are read by a single step."""
+        return single
+
+    def place(self, name: str, shape: Shape) -> None:
+        """Number the variables of a tensor."""
         leaves = [self.axes.factors.leaves(f) for f in self.axes.of.get(name, ())]
         wide = tuple(n if mine and self.grouped.issuperset(mine) else 1 for n, mine in zip(shape, leaves, strict=True))
         self.at[name] = np.arange(self.count, self.count + prod(wide)).reshape(wide)
@@ -126,8 +140,10 @@ class _Positions:
 
     def answer(self, law: Law, out: str, names: Sequence[str]) -> None:
         """An output against its operands."""
-        pairs = zip(names, law.degrees or (ONE,) * len(names), strict=True)
+        pairs = list(zip(names, law.degrees or (ONE,) * len(names), strict=True))
         moving = [(n, d) for n, d in pairs if n not in self.program.nil]
+        if law.kind == "product" and any(d and d > 0 for n, d in pairs if n in self.program.nil):
+            return  # it makes zeros, which have any exponent
         self.still(*(n for n, d in moving if d is None))
         scaled = [(self.at[n], d) for n, d in moving if d is not None]
         if law.kind == "none" or not scaled:
@@ -140,6 +156,7 @@ class _Positions:
     # -- steps ----------------------------------------------------------------------------------------------------
     @dispatched
     def step(self, step: Step) -> None:
+        """The equations of one step."""
         raise NotImplementedError(type(step))
 
     @step.register
@@ -149,13 +166,13 @@ class _Positions:
         if not step.product:
             self.equal(*_aligned([out, *parts]))
             return
-        if (k := self._takes(step, out, parts)) is not None:
+        if (k := self.takes(step, out, parts)) is not None:
             self.taken.append((step.operands[k], step, k))
             return
         first, *others = _aligned([out, *parts])
         self.added(first, [(a, ONE) for a in others])
 
-    def _takes(self, step: Einsum, out: Labelled, parts: Sequence[Labelled]) -> int | None:
+    def takes(self, step: Einsum, out: Labelled, parts: Sequence[Labelled]) -> int | None:
         """The operand that takes up all that the others and the result differ by, if one does."""
         for k, name in enumerate(step.operands):
             held = {x for axis in step.specs[k] for x in axis}

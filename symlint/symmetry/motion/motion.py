@@ -34,6 +34,12 @@ class Weights:
         stored = self.stored(name)
         return self.now[stored] if stored in self.now else self.start(stored)
 
+    def made(self, name: str) -> Array:
+        """The present value of what weights make that can be scaled as a weight is."""
+        program = self.structure.program
+        found = program.lengths.get(name)
+        return found.made(*map(self.get, program.composed[name])) if found else self.numbers.value(name)
+
     def stored(self, name: str) -> str:
         """The stored tensor that is a weight of the program."""
         return self.structure.program.weights[name]
