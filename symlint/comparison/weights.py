@@ -288,8 +288,13 @@ class Weights:
     @cached_property
     def numbers(self) -> Numbers:
         """The constant tensors that they make."""
-        tensors, moved = self.program.model.tensors, self.moved
-        return Numbers(self.program, lambda n: moved[n] if n in moved else tensors[n].read().astype(np.float64))
+        tensors, moved, weights = self.program.model.tensors, self.moved, self.program.weights
+
+        def read(name: str) -> Array:
+            stored = weights[name]  # a tensor has a name for each of its uses
+            return moved[stored] if stored in moved else tensors[stored].read().astype(np.float64)
+
+        return Numbers(self.program, read)
 
     def _found(self) -> Iterator[Weight]:
         tensors = self.program.model.tensors

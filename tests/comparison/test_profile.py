@@ -155,6 +155,26 @@ def test_what_nothing_reads_is_in_no_norm(tmp_path):
     assert told[0][0] == pytest.approx(told[0][1], rel=1e-3)
 
 
+def test_one_tensor_for_several_fresh_normalisations_is_a_tensor_for_each(tmp_path):
+    rng = np.random.default_rng(0)
+    stored = {"v": rng.normal(size=(9, 16)), "u": rng.normal(size=(16, 16)), "w": rng.normal(size=(16, 3))}
+    stored |= {"d": rng.normal(size=16), "e": rng.normal(size=3)}
+    found = []
+    for names in ("gbgb", "gbhc"):
+        fresh = {name: np.full(16, float(name in "gh")) for name in set(names)}
+        g, b, h, c = names
+        path = written(
+            tmp_path / f"{names}.onnx",
+            f"a = MatMul(x, v) n = LayerNormalization(a, {g}, {b}) m = Gemm(n, u, d) "
+            f"o = LayerNormalization(m, {h}, {c}) y = Gemm(o, w, e)",
+            {**stored, **fresh},
+            (None, 9),
+        )
+        assert compare(str(path), str(path), rules(), Settings()).unchanged
+        found.append([{k: v for k, v in row.items() if k != "parameters"} for row in rows(path)])
+    assert found[0] == found[1]
+
+
 def test_numbers_of_a_narrow_table_are_never_cut(tmp_path):
     found = profile(network(tmp_path, 24, 4))
     for width in (72, 80, 140):

@@ -53,6 +53,7 @@ WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "check": ((), ("--format", "json"), ("--format", "concise"), ("--format", "sarif"), ("-v",)),
     "inspect": (("--format", "json"), (), ("--format", "csv"), ("--format", "dot"), ("-v",)),
     "diff": ((), ("--format", "json")),
+    "profile": ((), ("--format", "json")),
 }
 """How a command is told to answer: each network has one of each, in turns."""
 ORDINARY = {0, 1, 4}
