@@ -12,6 +12,7 @@ import pytest
 from networks import SMALL, Net
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from written import written
 
 from symlint.analysis.values.lattice import Value
 from symlint.analysis.values.rows import Verdicts
@@ -34,7 +35,8 @@ def flawed(net: Net, seed: int) -> dict[str, np.ndarray]:
         rows = np.moveaxis(made[name], rng.integers(made[name].ndim), 0) if made[name].ndim else made[name].reshape(1)
         if len(rows) > 2 and name not in net.statistics:
             zero, first, second = rng.permutation(len(rows))[:3]
-            rows[zero] = 0
+            # What is divided by its length has a direction.
+            rows[zero] *= f"keepdims = 1>({name})" in net.text
             rows[second] = rows[first] * rng.choice([1.0, 2.0])
     return made
 
@@ -183,3 +185,32 @@ def test_labels_do_not_run_out_where_every_layer_reads_all_before_it(tmp_path):
     text = "\n".join(["k0 = Identity(x)", *blocks, "y = MatMul(k70, head)"])
     _, context, names = judged(Net(text, shapes, {"x": (2,)}, 2, 140), tmp_path / "model.onnx")
     assert context.values[names["k70"]].labels.written.max() < 10**6
+
+
+DEGREES = {
+    "Relu": 1.0,
+    "LeakyRelu": 1.0,
+    "Abs": 1.0,
+    "Sqrt": 0.5,
+    "Reciprocal": -1.0,
+    "Sign": 0.0,
+    "IsInf": 0.0,
+    "IsNaN": 0.0,
+}
+
+
+@pytest.mark.parametrize("function", DEGREES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_units_that_are_positive_multiples_stay_so_through_what_is_homogeneous(function, whole, tmp_path):
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(4, 6))
+    v[:, 4] = 3 * v[:, 1]
+    if not whole:
+        v[:, 5] = 0
+    text = f"h = MatMul(x, v) a = {function}(h) f = Cast<to = 1>(a) y = MatMul(f, w)"
+    path = written(tmp_path / "model.onnx", text, {"v": v, "w": rng.normal(size=(6, 3))}, (None, 4))
+    value = Context(*examine(load(path))).values[lower(load(path)).values["a"].name]
+    labels, scales = value.numbers.reshape(-1), value.scale.reshape(-1)
+    assert labels[1] == labels[4]
+    assert len(set(labels[:4])) == 4
+    assert scales[4] / scales[1] == pytest.approx(3 ** DEGREES[function])

@@ -72,10 +72,8 @@ def _plainly(names: Names, step: Pointwise, values: list[Value]) -> Value | None
 def _plain_function(names: Names, step: Pointwise, x: Value) -> Value:
     if step.known.passes:
         return x if not step.known.negates else Value(x.bases, -x.slim, x.shape, x.off, plain=True)
-    if step.law.kind == "product" and step.law.degrees[0] == 1:
-        return names.anew(x, np.abs(x.slim), steady=True)
-    odd = step.known.parity is Parity.ODD
-    return names.anew(x, np.where(x.slim < 0, -1.0, 1.0) if odd else None, steady=True)
+    _, scale = _through(step, x.slim)
+    return names.anew(x, scale, steady=True)
 
 
 def _plain_sum(names: Names, step: Pointwise, values: list[Value], x: Value) -> Value | None:
@@ -158,19 +156,24 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     constant = x.labels.constant & np.ones(scale.shape, bool)
     made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
     clear = constant if made is not None else None
-    if step.law.kind == "product" and step.law.degrees[0] == 1:
-        bases = names.derive(x.shape, [x.labels], [np.signbit(scale).astype(np.int64)], steady=True, clear=clear)
-        scale = np.abs(scale)
-    elif step.known.parity is Parity.ODD:
-        bases = names.derive(x.shape, [x.labels], map(alike, [np.abs(scale)]), steady=True, clear=clear)
-        scale = np.where(scale < 0, -1.0, 1.0)
-    else:
-        bases = names.derive(x.shape, [x.labels], map(alike, [scale]), steady=True, clear=clear)
-        scale = np.ones((1,) * len(x.shape))
+    told, scale = _through(step, scale)
+    bases = names.derive(x.shape, [x.labels], map(alike, [told]), steady=True, clear=clear)
     if made is not None:
         scale = np.broadcast_to(scale, constant.shape).astype(np.float64)
         scale[constant] = made
     return tidy(bases, scale)
+
+
+def _through(step: Pointwise, scale: Array) -> tuple[Array, Array]:
+    """What a function tells apart in the scale of its operand, and the scale of its result."""
+    size, sign = np.abs(scale), np.where(scale < 0, -1.0, 1.0)
+    odd, degree = step.known.parity is Parity.ODD, step.law.degrees[0] if step.law.kind == "product" else None
+    one = unit(scale.ndim)
+    if degree is None:
+        return (size, sign) if odd else (scale, one)
+    if degree != 1:
+        size = np.where(size == 0, 1.0, size.astype(np.float64)) ** float(degree)
+    return (one, sign * size) if odd else (sign, size)
 
 
 def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
