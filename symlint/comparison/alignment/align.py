@@ -27,6 +27,7 @@ from symlint.model.records import dataclass
 from symlint.runtime.verify import Trial, same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import Moved
+from symlint.symmetry.spaces import Symmetry
 
 KIN = 0.5
 """Networks nearer in the canonical gauge than this share of how far strangers are apart are one, changed a little.
@@ -144,11 +145,11 @@ def align(first: Model, second: Model) -> Alignment:
     pair = paired(matching)
     there = dict(_gaps(pair))
     start, before = pair.again(), _distance(pair)
-    bare = pair.again()
-    home, away = canonise(bare.target, bare=True), canonise(bare.current, bare=True)
-    search, kin = _searched(bare)
-    _move(pair, [*away, *search.moves], home)
-    if kin:
+    way = _way(pair, two.symmetry)
+    for move in way.moves:
+        move.apply(pair.current)
+    undo(pair.current, way.home)
+    if way.kin:
         approach(pair)
     after = _distance(pair)
     if not after.absolute < before.absolute:
@@ -160,33 +161,46 @@ def align(first: Model, second: Model) -> Alignment:
         before,
         after,
         tuple(gaps),
-        tuple(space_matches(two.symmetry, search)),
+        way.spaces,
         _unmatched(matching),
         (sum(b.size for b in matching.blocks.values()), sum(b.size for b in matching.blocks)),
         (sum(w.size for w in matching.new.all), sum(w.size for w in matching.old.all)),
-        tuple(action.id for action in search.left),
+        way.left,
     )
     return replace(found, pair=pair)
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Moves of the second network to its counterparts in the canonical gauge, without the weights there."""
+
+    moves: Sequence[Move]
+    home: Sequence[Move]
+    """Those of the first network to that gauge."""
+    spaces: tuple[SpaceMatch, ...]
+    left: tuple[str, ...]
+    kin: bool
+    """Whether the two are one network."""
+
+
+def _way(pair: Pair, symmetry: Symmetry) -> _Way:
+    """Which units of a pair are which, found in the canonical gauge."""
+    bare = pair.again()
+    home, away = canonise(bare.target, bare=True), canonise(bare.current, bare=True)
+    search, kin = _searched(bare)
+    if not kin:
+        undo(bare.current, search.moves)
+        search, kin = _searched(bare.again(even=True))
+    spaces = tuple(space_matches(symmetry, search))
+    return _Way([*away, *search.moves], home, spaces, tuple(action.id for action in search.left), kin)
+
+
 def _searched(bare: Pair) -> tuple[Search, bool]:
     """Which units of a pair in the canonical gauge are which, and whether the two are one network."""
-    apart = bare.again(even=True)
-    for pair in (bare, apart):
-        search = Search(pair)
-        search.inwards()
-        search.refine()
-        kin = _distance(pair).spread < KIN
-        if kin:
-            break
-    return search, kin
-
-
-def _move(pair: Pair, moves: Sequence[Move], home: Sequence[Move]) -> None:
-    """Make moves of the second network, and then take those to the canonical gauge of the first back."""
-    for move in moves:
-        move.apply(pair.current)
-    undo(pair.current, home)
+    search = Search(bare)
+    search.inwards()
+    search.refine()
+    return search, _distance(bare).spread < KIN
 
 
 def _gaps(pair: Pair) -> Iterator[tuple[str, tuple[float, float]]]:

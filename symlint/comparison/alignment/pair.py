@@ -135,11 +135,12 @@ def _counterparts(matching: Matching) -> Iterator[tuple[str, Array]]:
             found = pairs.values(index, matching.old, matching.new)
             if found is None:
                 continue
-            made = found[1].astype(np.float64)
+            made = found[1]
             if not tensor.floating:
+                made = made.astype(np.float64)
                 size = float(np.linalg.norm(made))
                 made = made * (float(np.linalg.norm(tensor.read().astype(np.float64))) / size if size else 1.0)
-        if np.isfinite(made).all() and np.isfinite(tensor.read().astype(np.float64)).all():
+        if all(np.isfinite(values.astype(np.float64)).all() for values in (made, tensor.read())):
             yield weight.name, made.reshape(tensor.shape)
 
 

@@ -39,7 +39,9 @@ def lines(values: Array, stand: Stand, sizes: Sequence[int]) -> tuple[Array, Ind
     flat = values.transpose(*stand.others, *rest, stand.axis)
     flat = flat.reshape(*flat.shape[:lead], -1, flat.shape[-1])
     owner = stand.owners(sizes, flat.shape[:lead])
-    block = np.moveaxis(flat[..., stand.grid], lead + 1 + stand.place, -1)
+    whole = np.array_equal(stand.grid.reshape(-1), np.arange(flat.shape[-1]))  # then nothing has to be gathered
+    block = flat.reshape(*flat.shape[:-1], *stand.grid.shape) if whole else flat[..., stand.grid]
+    block = np.moveaxis(block, lead + 1 + stand.place, -1)
     owner = owner.reshape((*owner.shape[:lead], 1, *owner.shape[lead:]))
     return block.reshape(-1, block.shape[-1]), np.broadcast_to(owner, block.shape[:-1]).reshape(-1)
 

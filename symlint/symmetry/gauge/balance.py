@@ -107,15 +107,15 @@ def _gauge(scales: Scales, aim: Aim, close: float) -> tuple[Array, Array, NDArra
     """The logarithms that lead to the balanced and to the minimum-norm gauge, shape (count,), and the dead scales."""
     count = scales.count
     holds = {name: list(scales.holds(name)) for name in scales.tensors()}
-    sizes = {name: scales.size(name) for name in holds}
-    squares = [table(sizes[n] ** 2, holds[n], count, 2) for n in holds]
+    squares = [table(np.square(scales.size(n)), holds[n], count, 2) for n in holds]
     dead, least = _least_norm(scales, squares, close)
     if aim == "norm":
         return least, least, dead
     errors: list[Table] = []
     for name, met in holds.items():
         # Powers are taken of sizes relative to the largest, so that none vanishes or leaves the range of float64.
-        size = sizes[name] / (sizes[name].max(initial=0) or 1.0)
+        size = scales.size(name)
+        size /= size.max(initial=0) or 1.0
         errors.append(table(size**HIGH, met, count, HIGH, 2 / HIGH))
         errors.append(table((size > 0).astype(np.float64), met, count, -2))
     live = [t.without(dead) for t in errors]

@@ -20,6 +20,8 @@ from symlint.symmetry.motion.action import Index
 
 STEPS, TURNS = 600, 2000
 """Newton steps, and conjugate directions for each, after which the search gives up."""
+FAR = 300.0
+"""Logarithms of factors beyond which they may leave the range of numbers where their product does not."""
 CLOSE = 1e-6
 """A step in the logarithms after which all scales have settled: the error shrinks with its square."""
 
@@ -52,20 +54,71 @@ class Table:
     """Sums of sizes of one tensor over the axes along which no scale varies; scales act on them to the power ``p``."""
 
     sums: Array
+    """Before the factors."""
     holds: tuple[Hold, ...]
     p: float
     weight: float = 1.0
+    factors: tuple[Array, Array] | None = None
+    """Of the rows and columns of a matrix: one of sums is as large as the weight, and no product of it is kept."""
+
+    @property
+    def total(self) -> float:
+        """All sums together."""
+        return float(self.onto((self.sums.shape[0], 1) if self.factors else (1,) * self.sums.ndim).sum())
+
+    def onto(self, shape: tuple[int, ...]) -> Array:
+        """The sums over all axes along which a shape has one index."""
+        if self.factors is None:
+            return onto(self.sums, shape)
+        rows, columns = self.factors
+        if shape[0] == 1:
+            return onto((rows.T @ self.sums) * columns, shape)
+        return np.asarray(rows * (self.sums @ columns.T if shape[1] == 1 else self.sums * columns))
+
+    def meet(self, mine: Array, theirs: Array, other: Array) -> Array:
+        """The sums times ``other``, summed onto the axes of ``mine``, without a table of the products.
+
+        ``mine`` and ``theirs`` are the sums on their axes, ``theirs`` in the shape of ``other``.
+        """
+        if all(m > 1 or t == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
+            return mine * other
+        if all(t > 1 or m == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
+            return onto(theirs * other, mine.shape)
+        if self.sums.ndim == 2:
+            along, across = self.factors or (1.0, 1.0)
+            if other.shape[0] == 1:
+                return np.asarray(along * (self.sums @ (across * other).T))
+            return np.asarray(((along * other).T @ self.sums) * across)
+        axes = list(range(self.sums.ndim))
+        left, kept = ([k for k in axes if v.shape[k] > 1] for v in (other, mine))
+        small = other.reshape([other.shape[k] for k in left])
+        return np.asarray(np.einsum(self.sums, axes, small, left, kept)).reshape(mine.shape)
+
+    def _parts(self, logs: Array) -> dict[tuple[int, ...], Array]:
+        """What a change of the logarithms adds to those of the sums, by the axes along which it varies."""
+        found: dict[tuple[int, ...], Array] = {}
+        for h in self.holds:
+            found[h.scales.shape] = found.get(h.scales.shape, 0.0) + self.p * h.power * logs[h.scales]
+        return found
 
     def exponent(self, logs: Array) -> Array:
         """What a change of the logarithms, shape (count + 1,), adds to the logarithm of each sum."""
-        found: Array = np.zeros((1,) * self.sums.ndim)
-        for h in self.holds:
-            found = found + self.p * h.power * logs[h.scales]
-        return found
+        return np.asarray(sum(self._parts(logs).values(), np.zeros((1,) * self.sums.ndim)))
 
     def moved(self, logs: Array) -> Table:
         """The same with the scales applied, logarithms of shape (count,)."""
-        return replace(self, sums=self.sums * np.exp(self.exponent(np.append(logs, 0.0))))
+        parts = self._parts(np.append(logs, 0.0))
+        far = sum(float(np.abs(part).max(initial=0)) for part in parts.values())
+        if self.sums.ndim != 2 or self.factors or not far < FAR or not all(1 in shape for shape in parts):
+            whole = self.onto(self.sums.shape)
+            return replace(self, sums=whole * np.exp(self.exponent(np.append(logs, 0.0))), factors=None)
+        rows, columns = (np.ones(shape) for shape in ((self.sums.shape[0], 1), (1, self.sums.shape[1])))
+        for shape, part in parts.items():
+            if shape[1] == 1:
+                rows = rows * np.exp(part)
+            else:
+                columns = columns * np.exp(part)
+        return replace(self, factors=(rows, columns))
 
     def without(self, dead: NDArray[np.bool_]) -> Table:
         """The same without what meets a dead scale, shape (count,)."""
@@ -73,7 +126,7 @@ class Table:
         met: NDArray[np.bool_] = np.zeros((1,) * self.sums.ndim, bool)
         for h in self.holds:
             met = met | marked[h.scales]
-        return replace(self, sums=np.where(met, 0.0, self.sums))
+        return replace(self, sums=np.where(met, 0.0, self.sums)) if met.any() else self
 
 
 def table(sizes: Array, holds: Sequence[Hold], none: int, p: float, weight: float = 1.0) -> Table:
@@ -103,7 +156,7 @@ def pulls(tables: Sequence[Table], count: int) -> tuple[Array, Array]:
     both = np.zeros((2, count + 1))
     for t in tables:
         for h in t.holds:
-            both[int(h.power * t.p < 0), h.here] += abs(h.power * t.p) * h.gather(onto(t.sums, h.scales.shape))
+            both[int(h.power * t.p < 0), h.here] += abs(h.power * t.p) * h.gather(t.onto(h.scales.shape))
     return both[0, :-1], both[1, :-1]
 
 
@@ -128,7 +181,7 @@ def minimum(
 
     def value(at: Array) -> float:
         with np.errstate(over="ignore", invalid="ignore"):  # a step too far is no number, and is not taken
-            sums = [(t.weight, float(t.moved(at[:-1]).sums.sum())) for t in tables]
+            sums = [(t.weight, t.moved(at[:-1]).total) for t in tables]
             return pin * float(at @ at) + sum(w * float(np.log(s) if logarithms else s) for w, s in sums)
 
     for _ in range(STEPS):
@@ -157,8 +210,8 @@ class _Model:
         self.count, self.pin = len(logs) - 1, pin
         self.groups = np.append(groups, groups.max(initial=-1) + 1)
         self.tables = [t for t in tables if t.sums.any()]
-        self.factors = [t.weight / float(t.sums.sum()) if logarithms else t.weight for t in self.tables]
-        self.sums = [{h.scales.shape: onto(t.sums, h.scales.shape) for h in t.holds} for t in self.tables]
+        self.factors = [t.weight / t.total if logarithms else t.weight for t in self.tables]
+        self.sums = [{h.scales.shape: t.onto(h.scales.shape) for h in t.holds} for t in self.tables]
         """Of each table onto the axes along which some of its holds vary."""
         self.slope, self.curve = 2 * pin * logs, np.full(len(logs), 2 * pin)
         self.slopes: list[list[Array]] = []
@@ -231,10 +284,7 @@ class _Model:
         moved: dict[tuple[int, ...], Array] = {}
         for h in t.holds:
             moved[h.scales.shape] = moved.get(h.scales.shape, 0.0) + step[h.scales] * (h.power * t.p)
-        met = {
-            form: sum(_meet(t.sums, sums[form], sums[other], change) for other, change in moved.items())
-            for form in moved
-        }
+        met = {form: sum(t.meet(sums[form], sums[other], change) for other, change in moved.items()) for form in moved}
         for h in t.holds:
             yield h.here, factor * h.power * t.p * h.gather(np.asarray(met[h.scales.shape]))
         along = sum(float(slope @ step[h.here]) for h, slope in zip(t.holds, slopes, strict=False))
@@ -246,21 +296,3 @@ def onto(values: Array, shape: tuple[int, ...]) -> Array:
     """The sum over all axes along which a shape has one index."""
     alone = tuple(k for k, n in enumerate(shape) if n == 1)
     return np.asarray(values.sum(axis=alone, keepdims=True)).reshape(shape)
-
-
-def _meet(values: Array, mine: Array, theirs: Array, other: Array) -> Array:
-    """``(values * other)`` summed onto the axes of ``mine``, without a table of the products.
-
-    ``mine`` and ``theirs`` are sums of the values, ``theirs`` in the shape of ``other``.
-    """
-    if all(m > 1 or t == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
-        return mine * other
-    if all(t > 1 or m == 1 for m, t in zip(mine.shape, theirs.shape, strict=True)):
-        return onto(theirs * other, mine.shape)
-    axes = list(range(values.ndim))
-    across = [k for k in axes if other.shape[k] > 1]
-    along = [k for k in axes if mine.shape[k] > 1]
-    small = other.reshape([other.shape[k] for k in across])
-    if values.ndim == 2:
-        return np.asarray(values @ small if across == [1] else small @ values).reshape(mine.shape)
-    return np.asarray(np.einsum(values, axes, small, across, along)).reshape(mine.shape)

@@ -194,11 +194,14 @@ def transform(
         rest = values.ndim - 1 - lead
         block = np.moveaxis(block, -stand.grid.ndim + stand.place, -1)
         shape = (*chosen.shape[:lead], *[1] * rest, *chosen.shape[lead:])
-        turned = np.einsum("...ij,...j->...i", chosen.reshape(shape), block)
+        if stand.copies:
+            turned = np.einsum("...ij,...j->...i", chosen.reshape(shape), block)
+        else:  # one matrix for all lines, which a product of two matrices moves at once
+            turned = (block.reshape(-1, block.shape[-1]) @ chosen.reshape(chosen.shape[-2:]).T).reshape(block.shape)
         here = np.squeeze(_moved(stand, stand.here), axis=-1)
-        keep = here.reshape(*here.shape[:lead], *[1] * rest, *here.shape[lead:], 1)
-        turned = np.where(keep, turned, block)
-        made = lines.copy()
+        if not here.all():
+            turned = np.where(here.reshape(*here.shape[:lead], *[1] * rest, *here.shape[lead:], 1), turned, block)
+        made = lines.astype(turned.dtype)
         made[..., stand.grid] = np.moveaxis(turned, -1, -stand.grid.ndim + stand.place)
         values = made.transpose(np.argsort([*outer, stand.axis]))
     return values
