@@ -128,6 +128,10 @@ def projected(weights: Weights, action: Shift, wanted: Array) -> Array | None:
 
 def _by_class(values: Array, axis: int, classes: Array) -> Array:
     """Sums over the indices of each class of an axis."""
+    if np.array_equal(classes, np.arange(values.shape[axis])):  # each a class of its own
+        return values
+    if not classes.any():  # all of one
+        return np.asarray(values.sum(axis=axis, keepdims=True))
     made = np.zeros((int(classes.max(initial=-1)) + 1, *np.delete(values.shape, axis)))
     moved = np.moveaxis(values, axis, 0)
     np.add.at(made, classes[classes >= 0], moved[classes >= 0])
