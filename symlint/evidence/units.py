@@ -57,6 +57,8 @@ class Sight:
     def __init__(self, count: int, size: int) -> None:
         self.count, self.size = count, size
         self.needed, self.still, self.steady = np.zeros(count, bool), np.ones(count, bool), np.zeros(count, bool)
+        self.unmoved, self.varied = np.ones(count, bool), False
+        """Which move in no tensor; whether units differ in one in which they move."""
         self.numbers = np.zeros(count)
         self.columns: list[NDArray[np.int64]] = []
         self.scales: list[NDArray[np.float64]] = []
@@ -82,14 +84,18 @@ class Sight:
         self.numbers = np.where(constant, scale[:, 0], self.numbers)
         # What is the same for all units (an index repeated along them) is no state of one.
         repeated = self.count > 1 and bool((labels == labels[:1]).all() and (scale == scale[:1]).all())
-        self.still &= (fixed | ~mask).all(axis=1) | repeated
+        moves = (~fixed & mask).any(axis=1)
+        self.unmoved &= ~moves
+        self.varied |= not repeated and bool(moves.any())
+        self.still &= ~moves | repeated
         self.steady |= constant
         self.columns.extend(labels.T)
         self.scales.extend(scale.T)
 
     def units(self, *, pooled: bool) -> Units:
         """All that was seen; units that are pooled are not told to be equal."""
-        constant = self.needed & self.still & self.steady
+        # Where units differ nowhere, what repeats along them may be all that they are.
+        constant = self.needed & self.steady & (self.still if self.varied or self.apart else self.unmoved)
         if not self.answers:  # computed from the weights alone, like a learned query
             constant = np.zeros(self.count, bool)
         columns = [*self.columns, np.arange(self.count) // self.size]

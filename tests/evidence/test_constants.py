@@ -241,3 +241,15 @@ def test_layers_before_names_of_classes_are_repaired(kind, tmp_path):
     assert [one.removed for one in written.repaired(path).done] == [2]
     symmetry, structure = examine(load(str(path)))
     assert {t.outcome for t in verify(structure, [g.id for g in symmetry.generators])} == {"held"}
+
+
+@pytest.mark.parametrize("adapter", ["t = MatMul(r, p) u = MatMul(t, q) g = Add(c, u)", "g = Identity(c)"])
+def test_a_layer_of_equal_units_is_not_constant_because_what_stands_beside_it_is_nothing(adapter, tmp_path):
+    """A layer takes in the adapter beside it, which is nothing then: all units are one, and depend on the input."""
+    rng = np.random.default_rng(0)
+    stored = {"v": rng.normal(size=(5, 9)), "b": rng.normal(size=9), "w": rng.normal(size=(9, 1)).repeat(7, 1)}
+    stored |= {"p": rng.normal(size=(9, 2)), "q": rng.normal(size=(2, 1)).repeat(7, 1), "z": rng.normal(size=(7, 3))}
+    text = f"a = MatMul(x, v) h = Add(a, b) r = Relu(h) c = MatMul(r, w) {adapter} s = Relu(g) y = MatMul(s, z)"
+    path = written.written(tmp_path / "m.onnx", text, stored, ("n", 5))
+    assert written.units(path) == [("SYM203", list(range(7)))]
+    assert written.shape(written.repaired(path).path, "w") == (9, 1)
