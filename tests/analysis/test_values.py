@@ -214,3 +214,17 @@ def test_units_that_are_positive_multiples_stay_so_through_what_is_homogeneous(f
     assert labels[1] == labels[4]
     assert len(set(labels[:4])) == 4
     assert scales[4] / scales[1] == pytest.approx(3 ** DEGREES[function])
+
+
+@pytest.mark.parametrize("function", ["Abs", "Cos", "Cosh", "IsNaN", "Tanh", "Reciprocal", "Sign", "Relu"])
+def test_units_that_are_opposite_are_one_behind_an_even_or_odd_function(function, tmp_path):
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(4, 6))
+    v[:, 4], v[:, 5] = -v[:, 1], 0
+    text = f"h = MatMul(x, v) a = {function}(h) f = Cast<to = 1>(a) y = MatMul(f, w)"
+    path = written(tmp_path / "model.onnx", text, {"v": v, "w": rng.normal(size=(6, 3))}, (None, 4))
+    value = Context(*examine(load(path))).values[lower(load(path)).values["a"].name]
+    labels, scales = value.numbers.reshape(-1), value.scale.reshape(-1)
+    assert (labels[1] == labels[4]) == (function != "Relu")
+    if function != "Relu":
+        assert scales[4] / scales[1] == (-1 if function in ("Tanh", "Reciprocal", "Sign") else 1)

@@ -166,14 +166,14 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
 
 def _through(step: Pointwise, scale: Array) -> tuple[Array, Array]:
     """What a function tells apart in the scale of its operand, and the scale of its result."""
-    size, sign = np.abs(scale), np.where(scale < 0, -1.0, 1.0)
-    odd, degree = step.known.parity is Parity.ODD, step.law.degrees[0] if step.law.kind == "product" else None
-    one = unit(scale.ndim)
+    parity, degree = step.known.parity, step.law.degrees[0] if step.law.kind == "product" else None
+    size, sign, one = np.abs(scale), np.where(scale < 0, -1.0, 1.0), unit(scale.ndim)
+    told, left = {Parity.ODD: (one, sign), Parity.EVEN: (one, one)}.get(parity, (sign, one))
     if degree is None:
-        return (size, sign) if odd else (scale, one)
+        return size * told, left
     if degree != 1:
         size = np.where(size == 0, 1.0, size.astype(np.float64)) ** float(degree)
-    return (one, sign * size) if odd else (sign, size)
+    return told, left * size
 
 
 def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
