@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from enum import Enum
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.axes.pins import Pin, PinKind
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ONE = 0
 REASONS = 12
@@ -48,6 +53,14 @@ class Arena:
         """Leaf -> the tensors that hold it."""
         self.why: dict[int, list[Pin]] = {}
         """Leaf -> what joined or limited it, in order."""
+
+    def copy(self) -> Self:
+        """The same factors, which can be refined without these."""
+        made = copy(self)
+        vars(made).update({name: value.copy() for name, value in vars(self).items()})
+        made.holders = {leaf: names.copy() for leaf, names in self.holders.items()}
+        made.why = {leaf: reasons.copy() for leaf, reasons in self.why.items()}
+        return made
 
     # -- making ---------------------------------------------------------------------------------------------------
     def _new(self, size: int, form: Form, children: tuple[int, ...] = ()) -> int:

@@ -199,18 +199,23 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
         tensors: the axes of every tensor of the network, and of all that meet in one step.
     """
     below: dict[int, tuple[int, ...]] = {}  # factor -> the families under it, until something is joined
+    clean: set[tuple[int, ...]] = set()  # the same of axes of which nothing is to be removed
     changed = factors.indexed
     while changed:
         changed = False
         for axes in tensors:
+            if axes in clean:
+                continue
             for f in axes:
                 if f not in below:
                     below[f] = tuple(factors.families(f))
             families = {g for f in axes for g in below[f]}
-            if not families:
-                continue
-            present = {s for f in axes for s in factors.sums(f)} - repeated(factors, axes)
-            lacking = {*unsure(factors, axes), *(g for g in families if factors.index(g) not in present)}
+            lacking: set[int] = set()
+            if families:
+                present = {s for f in axes for s in factors.sums(f)} - repeated(factors, axes)
+                lacking = {*unsure(factors, axes), *(g for g in families if factors.index(g) not in present)}
+            if not lacking:
+                clean.add(axes)
             for g in lacking:
                 if factors.form(g) is Form.FAMILY:
                     members = factors.parts(g)
@@ -219,3 +224,4 @@ def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
                         unify(factors, members[0], member, UNSEEN)
                     changed = True
                     below.clear()
+                    clean.clear()

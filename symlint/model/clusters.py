@@ -208,15 +208,15 @@ def _letters(compared: _Compared, chosen: Places) -> tuple[float, float]:
     share = float(np.clip(np.mean(sample == 0), 1e-9, 1 - 1e-9))
     gaps = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
     sample = sample[sample != 0]
-    distinct = count_distinct(np.abs(sample))
-    letters = 24.0 if 2 * distinct >= len(sample) else float(np.log2(max(count_distinct(sample), 1)))
+    count = len(different(np.abs(sample)))
+    letters = 24.0 if 2 * count >= len(sample) else float(np.log2(max(len(different(sample)), 1)))
     return letters, float(gaps)
 
 
-def count_distinct(numbers: Array) -> int:
-    """How many different numbers there are."""
-    ordered = np.sort(numbers)
-    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if len(ordered) else 0
+def different(numbers: Array) -> Array:
+    """The different numbers of an array, in order; that of numpy looks for masked arrays as well."""
+    ordered = np.sort(numbers, axis=None)
+    return np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
 
 
 def sketched(rows: Array) -> Sketch:

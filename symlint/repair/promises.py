@@ -92,7 +92,7 @@ class Forecast:
     @cached_property
     def whole(self) -> Whole:
         """The network with all its values, as its file has them."""
-        return Whole(self.structure.program, shrinks=self.shrinks) if self.like is None else self.like.whole
+        return Whole(self.structure, shrinks=self.shrinks) if self.like is None else self.like.whole
 
     def of(self, chosen: Iterable[Repair], pending: Sequence[Pending] = ()) -> Intent:
         """What goes of all these at once: units that lie in the same tensors go together or not at all.
@@ -475,7 +475,7 @@ class _Plan:
     @cached_property
     def bypassed(self) -> Mapping[Key, int]:
         """The repairs that are done once branches of which nothing is alive are left out."""
-        found = bypassed(self.forecast.context, self.forecast.whole, self.chosen)
+        found = bypassed(self.forecast.context, self.chosen)
         return {repair.key: removed for repair, removed in found}
 
     @cached_property

@@ -25,7 +25,6 @@ class Settling:
     """The repairs that keep every unit, on one file."""
 
     context: Context
-    forecast: Forecast
 
     # -- branches -------------------------------------------------------------------------------------------------
     def bypasses(self, chosen: Sequence[Repair]) -> Stage | None:
@@ -34,7 +33,7 @@ class Settling:
         if not dead:
             return None
         file = narrowed(self.context.structure, {}, {})
-        if not bypass(file, self.context.symmetry.model, zeros(self.context, self.forecast.whole)):
+        if not bypass(file, self.context.symmetry.model, zeros(self.context)):
             return None
         done = [(r, len(r.finding.units)) for r in dead if any(_gone(file, t) for t in r.finding.tensors)]
         return Stage(file, tuple(done)) if done else None
@@ -122,7 +121,7 @@ class Worker:
         self.left = dict[Key, str]()
         if not chosen and not pending:
             return None
-        settling = Settling(self.context, self.forecast)
+        settling = Settling(self.context)
         if (bypassed := settling.bypasses(chosen)) is not None:
             return bypassed
         intent = self.forecast.of(chosen, pending)

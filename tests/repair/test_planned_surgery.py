@@ -47,7 +47,7 @@ def refusal(attempt: Callable[[], object]) -> str:
 def test_a_plan_refuses_what_the_file_refuses(file):
     model = load(file)
     structure = examine(model)[1]
-    whole, size = Whole(structure.program), structure.axes.factors.size
+    whole, size = Whole(structure), structure.axes.factors.size
 
     def agree(widths: Mapping[int, int]) -> None:
         done = refusal(lambda: narrowed(structure, {}, widths, whole))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.analysis.values.weights import Mask, Weight, absent, slim
+from symlint.model.clusters import different
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
 
@@ -289,7 +290,7 @@ class Names:
             if len(first):
                 self._still.add(int(first.min()), int(first.max()) + bases.extent)
         elif where is not None and where.any():
-            labels = np.unique(bases.written[np.broadcast_to(where, bases.shape)])
+            labels = different(bases.written[np.broadcast_to(where, bases.shape)])
             labels = labels[labels != 0]
             breaks = np.flatnonzero(np.diff(labels) > 1)
             firsts, lasts = (

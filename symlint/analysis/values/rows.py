@@ -19,6 +19,7 @@ from symlint.model.clusters import (
     Places,
     Sketch,
     Strip,
+    different,
     proportional,
     sketch_of,
     sketched,
@@ -316,7 +317,7 @@ class _Part:
         scale, base = np.repeat(self.scale, along), np.repeat(self.base, along)
         target = base * along + np.tile(np.arange(along), len(self.base))
         # Bases that stand at several places are summed before their squares are.
-        met = np.unique(target[np.isin(base, self.base[self.again])])
+        met = different(target[np.isin(base, self.base[self.again])])
         alone = (base >= 0) & ~np.isin(target, met)
         sums = np.zeros((self.weights.out, len(met)))
         for (rows, columns), block in self.weights.table(self.place[0]):

@@ -92,6 +92,8 @@ class Settled(Blockwise):
         self.tensor, self.changes = tensor, changes
         self._zeros: list[tuple[Strip, Array | None]] | None = None
         self._whole: Array | None = None
+        self._far = False
+        """Whether no change brought any element near nothing: once a reading has seen that, no other one looks."""
 
     @property
     def shape(self) -> Shape:
@@ -103,10 +105,12 @@ class Settled(Blockwise):
         if self._whole is not None:
             return self._whole
         values, made, spare = self.tensor.read(), np.empty(self.shape), np.empty(0)
-        near, places = False, list(cuts(self.shape, BLOCK))
+        near, touched, places = False, False, list(cuts(self.shape, BLOCK))
         for cut in places:
             spare = _roomy(spare, made[cut].size)
-            near |= self._block(values, cut, made[cut], spare)[1]
+            _, mine, reached = self._block(values, cut, made[cut], spare)
+            near, touched = near | mine, touched | reached
+        self._far |= not touched
         if not near:
             self._zeros = [(cut, None) for cut in places]
         made.flags.writeable = False
@@ -128,11 +132,14 @@ class Settled(Blockwise):
 
     def reading(self, size: int = BLOCK) -> Iterator[tuple[Strip, Array, bool]]:
         """The blocks, and whether any element of theirs may be nothing."""
-        values, room, spare = self.tensor.read(), np.empty(0), np.empty(0)
+        values, room, spare, touched = self.tensor.read(), np.empty(0), np.empty(0), False
         for cut in cuts(self.shape, size):
             part = np.asarray(values[cut])
             room, spare = _roomy(room, part.size), _roomy(spare, part.size)
-            yield (cut, *self._block(values, cut, room[: part.size].reshape(part.shape), spare))
+            block, near, reached = self._block(values, cut, room[: part.size].reshape(part.shape), spare)
+            touched |= reached
+            yield cut, block, near
+        self._far |= not touched
 
     def at(self, cut: Cut, values: Array | None = None) -> Array:
         """One block; of the stored `values`, where the caller has read them."""
@@ -174,23 +181,30 @@ class Settled(Blockwise):
 
     def _block(
         self, values: Array, cut: Cut, room: Array | None = None, spare: Array | None = None
-    ) -> tuple[Array, bool]:
-        """One block, and whether any element of it may be nothing; `spare` has room for as many elements."""
+    ) -> tuple[Array, bool, bool]:
+        """One block, whether any element of it may be nothing, and whether any ever came near that on the way.
+
+        `spare` has room for as many elements.
+        """
         part = np.asarray(values[cut])
-        block, near = np.empty(part.shape) if room is None else room, True
+        block, near, reached = np.empty(part.shape) if room is None else room, True, False
         size: Array = np.empty(part.shape) if spare is None else spare[: part.size].reshape(part.shape)
         if not self.changes:
             block[...] = part
         for k, change in enumerate(self.changes):
             np.add(block if k else part, change.at(cut, size), out=block, dtype=np.float64)
+            if self._far:
+                near = False
+                continue
             np.abs(block, out=size)
             near = not float(size.min(initial=np.inf)) > change.highest + ABSENT
             if near:
+                reached = True
                 small = np.flatnonzero(size <= change.highest)
                 places = np.unravel_index(small, size.shape or (1,))[: size.ndim]
                 gone = size[places] <= change.floor(cut, places)
                 block[places] = np.where(gone, 0.0, block[places])
-        return block, near
+        return block, near, reached
 
 
 def canonical(

@@ -15,7 +15,7 @@ from symlint.analysis.paths.paths import Forward
 from symlint.analysis.paths.shares import mixed, uncentred
 from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
-from symlint.model.clusters import ABSENT
+from symlint.model.clusters import ABSENT, different
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Pointwise
@@ -92,9 +92,8 @@ def letters(structure: Structure, leaf: int) -> float:
         flat = structure.program.model.tensors[stored].read().reshape(-1)
         flat = flat[:: max(1, flat.size // SAMPLE)].astype(np.float64)
         flat = flat[np.abs(flat) > ABSENT]
-        distinct = len(np.unique(np.abs(flat)))
-        if 2 * distinct < len(flat):
-            found.append(float(np.log2(max(len(np.unique(flat)), 1))))
+        if 2 * len(different(np.abs(flat))) < len(flat):
+            found.append(float(np.log2(max(len(different(flat)), 1))))
     return min(found)
 
 

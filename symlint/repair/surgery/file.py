@@ -383,5 +383,5 @@ def narrowed(
     model = structure.program.model
     file = rewrite(model.path, _Written(model, values) if _settled(model) else values)
     if widths:
-        narrow(file, model, Narrowing(structure, whole or Whole(structure.program), widths))
+        narrow(file, model, Narrowing(structure, whole or Whole(structure), widths))
     return file

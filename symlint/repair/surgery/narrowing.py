@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -41,14 +42,14 @@ class Uneven(Immovable):
 class Whole:
     """A network with every value that its file has, written-out normalisations included."""
 
-    def __init__(self, program: Program, *, shrinks: bool = False) -> None:
-        self.lowering = lowered(program)
+    def __init__(self, structure: Structure, *, shrinks: bool = False) -> None:
+        self.lowering = lowered(structure.program)
         loops = self.lowering.program.loops
         self.states = {loop.input: loop for loop in loops}
         """Input -> the state that comes back by it."""
         self.shrinks = shrinks
         """Whether these may become narrower."""
-        self.axes = walk(self.lowering.program)
+        self.axes = _axes(structure, self.lowering.program)
         self.expansion = Expansion(self.axes.factors)
 
     @cached_property
@@ -64,6 +65,23 @@ class Whole:
                 lost = [k for k, labels in enumerate(step.specs[0]) if not step.kept.issuperset(labels)]
                 found.update(x for k in lost for x in leaves(of[step.operands[0]][k]))
         return frozenset(found)
+
+
+def _axes(structure: Structure, program: Program) -> Axes:
+    """The axes of the whole program: those of the structure, where that has the same steps and lacks tables alone."""
+    mine, axes = structure.program, structure.axes
+    told = (mine.inputs, mine.outputs, mine.ends, mine.loops, mine.weights.keys())
+    if [*map(id, mine.steps)] != [*map(id, program.steps)] or told != (
+        program.inputs,
+        program.outputs,
+        program.ends,
+        program.loops,
+        program.weights.keys(),
+    ):
+        return walk(program)
+    factors = axes.factors.copy()
+    unread = {n: tuple(map(factors.leaf, t.shape)) for n, t in program.tables.items() if n not in axes.of}
+    return replace(axes, factors=factors, of=axes.of | unread)
 
 
 def left(expansion: Expansion, factor: int, size: int, masks: Mapping[int, Kept]) -> Kept | None:

@@ -12,8 +12,9 @@ from symlint.evidence.context import Context
 from symlint.lint.repairs import Remove
 from symlint.model.graph import Model
 from symlint.model.records import dataclass
+from symlint.program.translate import lowered
 from symlint.repair.plan import Repair
-from symlint.repair.surgery.narrowing import Whole, agreed, reached
+from symlint.repair.surgery.narrowing import agreed, reached
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
 
@@ -100,19 +101,19 @@ def lifeless(chosen: Sequence[Repair]) -> list[Repair]:
     return [repair for repair in chosen if isinstance(repair.remedy, Remove) and repair.whole]
 
 
-def zeros(context: Context, whole: Whole) -> set[str]:
+def zeros(context: Context) -> set[str]:
     """Names of the values of a file that depend on its inputs, and are zero for every input."""
     values = context.values
-    names = {name: ref.name for name, ref in whole.lowering.values.items() if ref.items is None}
+    names = {name: ref.name for name, ref in lowered(context.structure.program).values.items() if ref.items is None}
     return {n for n, t in names.items() if t in values and t in context.moving and values[t].zero.all()}
 
 
-def bypassed(context: Context, whole: Whole, chosen: Sequence[Repair]) -> tuple[tuple[Repair, int], ...]:
+def bypassed(context: Context, chosen: Sequence[Repair]) -> tuple[tuple[Repair, int], ...]:
     """The repairs that are done once such branches are left out, with their units; told without the file."""
     dead = lifeless(chosen)
     if not dead:
         return ()
-    gone = _gone(context.symmetry.model, zeros(context, whole))
+    gone = _gone(context.symmetry.model, zeros(context))
     return tuple((r, len(r.finding.units)) for r in dead if not gone.isdisjoint(r.finding.tensors))
 
 

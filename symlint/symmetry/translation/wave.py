@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.model.clusters import count_distinct
+from symlint.model.clusters import different
 from symlint.model.graph import Shape
 from symlint.program.steps import Spec
 
@@ -295,4 +295,4 @@ def _finer(a: Partition, b: Partition) -> bool:
     if a.spread == a and not (a.values < 0).any():
         return True
     pairs = (a.values + 1) * (int(b.values.max(initial=-1)) + 2) + b.values + 1
-    return count_distinct(pairs) == count_distinct(a.values)
+    return len(different(pairs)) == len(different(a.values))
