@@ -121,14 +121,16 @@ class Settled(Blockwise):
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[Strip, Array]]:
         """Blocks of about some elements in the order in which they are stored, each with its place.
 
-        All of them are made in one place: a block is overwritten by the next. The last one tells where zeros are.
+        All of them are made in one place: a block is overwritten by the next. The first reading tells where zeros are.
         """
         zeros: list[tuple[Strip, Array | None]] = []
+        told = self._zeros is not None
         for cut, block, near in self.reading(size):
-            zero = np.abs(block) < ABSENT if near else None
+            zero = np.abs(block) < ABSENT if near and not told else None
             zeros.append((cut, np.packbits(zero) if zero is not None and zero.any() else None))
             yield cut, block
-        self._zeros = zeros
+        if not told:
+            self._zeros = zeros
 
     def reading(self, size: int = BLOCK) -> Iterator[tuple[Strip, Array, bool]]:
         """The blocks, and whether any element of theirs may be nothing."""
@@ -189,10 +191,9 @@ class Settled(Blockwise):
         part = np.asarray(values[cut])
         block, near, reached = np.empty(part.shape) if room is None else room, True, False
         size: Array = np.empty(part.shape) if spare is None else spare[: part.size].reshape(part.shape)
-        if not self.changes:
-            block[...] = part
-        for k, change in enumerate(self.changes):
-            np.add(block if k else part, change.at(cut, size), out=block, dtype=np.float64)
+        block[...] = part  # to widen while adding takes longer
+        for change in self.changes:
+            np.add(block, change.at(cut, size), out=block)
             if self._far:
                 near = False
                 continue

@@ -79,14 +79,10 @@ def surely_full(writers: Side, readers: Side, unit: float) -> bool:
     left, right = a.T @ a, b.T @ b
     if n > LARGE:
         return _beyond(left, unit) and _beyond(right, unit)
-    root = _root(left)
-    if root is None:
-        return False
-    values = np.linalg.eigvalsh(root.T @ right @ root)
     size = np.sqrt(np.sum(np.diag(left) * np.diag(right)))
     noise = unit * _UNIFORM * size * (2.0 + len(a) ** -0.5 + len(b) ** -0.5)
-    floor = max(2 * CLEAR * noise, RESOLUTION * size)
-    return bool(values[0] > floor * floor)
+    floor = np.array([max(2 * CLEAR * noise, RESOLUTION * size)])
+    return bool(_definite(left[None], right[None], floor)[0])
 
 
 def surely_full_each(writers: Stack, readers: Stack, unit: float) -> NDArray[np.bool_]:

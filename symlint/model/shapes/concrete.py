@@ -208,6 +208,14 @@ class _Search:
             notes += (f"the file declares {first}{more}: what operators make is used",)
         return Concrete(state.shapes, state.dtypes, state.constants, state.numbers, moving, notes)
 
+    def _lasting(self) -> set[str]:
+        """What is stored, and what nodes make of such things alone: no length has a part in it."""
+        lasting = self.skeleton.tensors.keys() - self.inputs.keys()
+        for node in self.skeleton.graph.nodes:
+            if not node.bodies and all(name in lasting for name in node.inputs if name):
+                lasting.update(node.outputs)
+        return lasting
+
     def moving(self, state: Pass) -> frozenset[str]:
         """The known values that another choice of numbers changes: they stand for lengths known only at run time."""
         chosen = {name: state.numbers[name] for name in self.plain}
@@ -215,7 +223,7 @@ class _Search:
         free = {name: number for name, number in (chosen | told).items() if name not in state.bound}
         used = set(state.numbers.values())
         other = {name: next(p for p in self.primes if p > number and p not in used) for name, number in free.items()}
-        if not other:
+        if not other or state.constants.keys() <= self._lasting():
             return frozenset()
         bound = {**state.bound, **{name: other[name] for name in told if name in other}}
         again, _ = self.attempt({name: other.get(name, chosen[name]) for name in chosen}, bound, strict=False)

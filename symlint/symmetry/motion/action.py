@@ -90,7 +90,11 @@ def _stand(terms: Sequence[Sequence[Term]], k: int, t: int, place: int, copies: 
             if beside is None:
                 return None
             outside[c] = beside
-    masks = {axis: mask for axis, row in enumerate(terms) if axis != k and not (mask := _compatible(row, term)).all()}
+    masks = {
+        axis: mask
+        for axis, row in enumerate(terms)
+        if axis != k and not _everywhere(row) and not (mask := _compatible(row, term)).all()
+    }
     others = tuple(sorted({*masks, *(axis for axis, _ in outside.values())}))
     rank = len(others) + term.positions.ndim
 
@@ -109,6 +113,11 @@ def _stand(terms: Sequence[Sequence[Term]], k: int, t: int, place: int, copies: 
     for axis, mask in masks.items():
         here = here & along(others.index(axis), mask)
     return Stand(k, t, place, term.positions, others, tuple(found), here)
+
+
+def _everywhere(row: Sequence[Term]) -> bool:
+    """Whether an axis is one term that asks for nothing, from its first index to its last."""
+    return len(row) == 1 and not row[0].condition and row[0].positions.size == _length(row)
 
 
 def _compatible(row: Sequence[Term], term: Term) -> NDArray[np.bool_]:
