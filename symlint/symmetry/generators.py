@@ -263,7 +263,7 @@ class Generators:
                     if found.written in a.charge
                 ]
                 known = any(side < size for side in sides) or any(covers(t.wave, found.wave) for t in mine)
-                if not known and self._rows(leaf, found.read) < size:
+                if not known:
                     number += 1
                     yield UnseenChange(
                         f"{space}.translation.unread.{number}",

@@ -58,7 +58,7 @@ LIMITS = {
     "recurrent int8": Limits(disk=1.2, reads=72, peak=15, largest=4, made=25),
     # Each forbids one shape by less memory than it would take with a byte for each element.
     "tokens x vocabulary": Limits(disk=1.2, reads=18, peak=12, largest=4, made=26),
-    "positions x units": Limits(disk=1.2, reads=17, peak=42, largest=5, made=52),
+    "positions x units": Limits(disk=1.2, reads=18, peak=44, largest=5, made=66),
     "n x n": Limits(disk=1.3, reads=10, peak=8, largest=1.3, made=28),
 }
 

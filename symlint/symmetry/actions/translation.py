@@ -215,10 +215,11 @@ class UnseenChange(Action):
         if not rounding:
             return part
         # Where the other side sees some directions little, rounding turns what it does not see towards them.
-        sight = turned(whole, np.sqrt(np.maximum(length, 0.0) / np.where(most > 0, most, 1.0)))
+        seen = turned(whole, np.sqrt(np.maximum(length, 0.0) / np.where(most > 0, most, 1.0)))
+        np.square(seen, out=seen)
         summed = np.ones((*sizes, n, n))
-        seen, there = (transform(x**2, stood, summed, powers) for x in (sight, whole))
-        return np.where(seen <= rounding**2 * there, whole, part)
+        seen = transform(seen, stood, summed, powers)
+        return np.where(seen <= rounding**2 * transform(whole**2, stood, summed, powers), whole, part)
 
     def _without(self, structure: Structure, read: Callable[[str], Array]) -> Callable[[str], Array]:
         """The weights after those changes that take what is gone to zero."""

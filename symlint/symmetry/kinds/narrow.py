@@ -16,7 +16,8 @@ from symlint.axes.terms import Expansion, Term
 from symlint.axes.walk import Axes
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Einsum, Fold, Mix, Program, Step, rearranges
-from symlint.symmetry.charges.unknowns import Occurrence
+from symlint.symmetry.charges.unknowns import ONE, Occurrence
+from symlint.symmetry.overlap import rows
 from symlint.symmetry.translation.absorption import Way
 from symlint.symmetry.translation.following import Following
 from symlint.symmetry.translation.transition import Blocked
@@ -28,7 +29,7 @@ SOON = 4
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """Changes of one weight that its readers see along few directions of a leaf."""
+    """Changes of one weight whose readers have fewer rows over a leaf than it has units."""
 
     written: Occurrence
     """Where the weight has the units."""
@@ -160,6 +161,10 @@ class _Readers:
         if program.weights[found.tensor] == program.weights[self.weight]:
             raise Blocked
         self.found[found] = None
+        narrow = self.search
+        charge = dict.fromkeys(self.found, ONE)
+        if rows(self.leaf, (), charge, program, narrow.axes, narrow.expansion) >= narrow.axes.factors.size(self.leaf):
+            raise Blocked  # all directions are seen: the way to all the readers behind these would be quadratic
 
     @dispatched
     def _on(self, step: Step, axis: int | None, made: list[int | None]) -> bool:

@@ -360,7 +360,7 @@ def _centred(window: Mix, part: Labelled, shape: Shape) -> Labelled:
 def written(size: Array, wave: Wave) -> Array:
     """An array with one number per class, size 1 along axes of a single one; 0 where nothing changes."""
     for axis, classes in enumerate(wave.classes):
-        if (classes == 0).all():
+        if (classes == 0).all() or np.array_equal(classes, np.arange(size.shape[axis])):
             continue
         size = np.where(
             np.expand_dims(classes >= 0, tuple(range(1, size.ndim - axis))), size.take(classes, axis=axis), 0.0
