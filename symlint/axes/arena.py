@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ONE = 0
+MOST = 1 << 17
+"""Factors of one axis, each counted where it occurs: a concatenation of copies of copies soon has billions."""
 REASONS = 12
 """How many reasons are kept for one leaf."""
 
@@ -220,11 +222,18 @@ class Arena:
         return self._down(f)
 
     def _down(self, f: int, only: Form | None = None) -> Iterator[int]:
-        """`f` and all below it, in order, resolved; below factors of one form `only`."""
-        todo = [f]
+        """`f` and all below it, in order, resolved; below factors of one form `only`.
+
+        Raises:
+            MemoryError: They are more than `MOST`.
+        """
+        todo, met = [f], 0
         while todo:
             root = self.find(todo.pop())
             yield root
+            met += 1
+            if met > MOST:
+                raise MemoryError(f"an axis of more than {MOST} factors")
             if only is None or self._form[root] is only:
                 todo.extend(reversed(self._children[root]))
 

@@ -127,6 +127,17 @@ def test_a_window_over_a_vector(tmp_path):
     assert "internal error" not in said
 
 
+def test_copies_of_copies(tmp_path):
+    model = own_models.perceptron()
+    for k in range(12):
+        parts = ["h" if not k else f"h{k}"] * 8
+        model.graph.node.append(helper.make_node("Concat", parts, [f"h{k + 1}"], axis=1))
+    model.graph.output.append(helper.make_tensor_value_info("h12", TensorProto.FLOAT, [1, 8**13]))
+    code, said = check(model, tmp_path)
+    assert code == 4
+    assert "more memory than there is" in said
+
+
 @pytest.mark.parametrize("op", ["LeakyRelu", "Elu", "Celu", "ThresholdedRelu", "HardSigmoid", "Selu"])
 def test_a_slope_that_is_a_list(op, tmp_path):
     model = own_models.perceptron()
