@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from enum import Enum
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symlint.axes.pins import Pin, PinKind
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+Own = TypeVar("Own", bound="Arena")
 ONE = 0
 MOST = 1 << 17
 """Factors of one axis, each counted where it occurs: a concatenation of copies of copies soon has billions."""
@@ -56,7 +54,7 @@ class Arena:
         self.why: dict[int, list[Pin]] = {}
         """Leaf -> what joined or limited it, in order."""
 
-    def copy(self) -> Self:
+    def copy(self: Own) -> Own:
         """The same factors, which can be refined without these."""
         made = copy(self)
         vars(made).update({name: value.copy() for name, value in vars(self).items()})
