@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -200,16 +200,7 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
         more = _lifted(more * signs[moving[0]] / divide, rank)
         slack = slack + SLACK * (np.abs(fixed) + np.abs(more))
         fixed = fixed + more
-    lead, only, count = np.ones((1,) * rank), None, np.zeros((1,) * rank, np.int64)
-    for v, numbers, where in zip(values, scales, still, strict=True):
-        if v.bases is None:
-            continue
-        begins = ~where & (count == 0)
-        lead = numbers if begins.all() else np.where(begins, numbers, lead)
-        bases = v.bases.spread(shape)
-        only = bases if only is None else bases.where(begins, only)
-        count = count + ~where
-    assert only is not None
+    only, lead, count = _leading([(values[k].labels.spread(shape), scales[k], still[k]) for k in moving])
     if (gone := _cancelled(step, values, rank)) is not None:
         count, still = np.where(gone, 0, count), [where | gone for where in still]
     nothing = count == 0
@@ -233,6 +224,19 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
         flat = np.broadcast_arrays(made.written, only.written, fixed / safe)
         names.sums.add(*(column.reshape(-1) for column in flat))
     return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
+
+
+def _leading(terms: Sequence[tuple[Bases, Array, Mask]]) -> tuple[Bases, Array, Labels]:
+    """The base and the scale of the first term that is no constant, and how many there are."""
+    (only, lead, still), *rest = terms
+    count = (~still).astype(np.int64)
+    lead = lead if count.all() else np.where(still, 1.0, lead)
+    for bases, scale, where in rest:
+        begins = ~where & (count == 0)
+        lead = scale if begins.all() else np.where(begins, scale, lead)
+        only = bases.where(begins, only)
+        count = count + ~where
+    return only, lead, count
 
 
 def _offset(names: Names, x: Bases, lead: Array, fixed: Array) -> Value:
