@@ -17,7 +17,8 @@ from symlint.program import steps
 
 ENGINE = sorted((ROOT / "symlint").rglob("*.py"))
 RULES = sorted((ROOT / "rules").rglob("*.py"))
-LONGEST = 600
+LONGEST, WHOLE, ENTRIES = 600, 50, 16
+"""Lines of a file, lines of a function, entries of a package."""
 OUTSIDE = {f"symlint.{room}" for room in ("cli", "comparison", "audit", "repair", "runtime", "lint.settings")}
 
 
@@ -87,6 +88,14 @@ def test_modules_have_an_order():
 @pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
 def test_a_file_is_short_enough_to_be_read(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
+    functions = [node for node in ast.walk(parsed(file)) if isinstance(node, ast.FunctionDef)]
+    assert not [f.name for f in functions if f.end_lineno - f.lineno >= WHOLE]
+
+
+def test_a_package_is_small_enough_to_be_seen():
+    packages = {file.parent for file in ENGINE} - {ROOT / "symlint"}
+    sizes = {name(p): sum(entry.name != "__pycache__" for entry in p.iterdir()) for p in packages}
+    assert {p: size for p, size in sizes.items() if size > ENTRIES} == {}
 
 
 @pytest.mark.parametrize("file", ENGINE + RULES, ids=name)
