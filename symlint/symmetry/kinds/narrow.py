@@ -75,6 +75,8 @@ class Narrow:
             known = step.known
             if step.elementwise and not (step.linear or known.factor or known.chooses or known.largest):
                 return True
+            if not step.results:
+                return False
             name = step.results[0]
         return False
 
