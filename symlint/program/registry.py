@@ -9,7 +9,7 @@ from typing import Any
 from symlint.model.graph import Array, Node
 from symlint.model.operators import Operator, op, shape
 from symlint.program.functions import Course, Function, Parity, enter, standard
-from symlint.program.lower import Ref, Tracer
+from symlint.program.lower import Ref, Tracer, Unsupported
 
 
 def pointwise(
@@ -35,11 +35,19 @@ def pointwise(
 
 
 def call(operator: Operator, tracer: Tracer, node: Node, inputs: tuple[Ref | None, ...]) -> tuple[Ref | None, ...]:
-    """Apply the rule of an operator, which has one, to a node."""
+    """Apply the rule of an operator, which has one, to a node.
+
+    Raises:
+        Unsupported: The rule does not know what the node asks for, or an attribute that is a number is none here.
+    """
     assert operator.rule
     bound: list[Ref | None] = list(inputs)
     if operator.inputs >= 0:
         bound = [*bound[: operator.inputs], *[None] * (operator.inputs - len(bound))]
     attributes: dict[str, Any] = {k: v for k, v in node.attributes.items() if k in operator.attributes}
+    usual = getattr(operator.rule, "__kwdefaults__", None) or {}
+    for name, value in attributes.items():
+        if isinstance(usual.get(name), int | float) and not isinstance(value, int | float):
+            raise Unsupported(f"its attribute {name} is no number")
     made = operator.rule(tracer, *bound, **attributes)
     return made if isinstance(made, tuple) else (made,)

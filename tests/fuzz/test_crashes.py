@@ -127,6 +127,20 @@ def test_a_window_over_a_vector(tmp_path):
     assert "internal error" not in said
 
 
+@pytest.mark.parametrize("epsilon", [[1e-5, 1.0], "small"])
+def test_an_epsilon_that_is_no_number(epsilon, tmp_path):
+    model = own_models.perceptron()
+    model.graph.initializer.append(helper.make_tensor("ones", TensorProto.FLOAT, [8], [1.0] * 8))
+    inputs = ["h", "ones", "ones", "ones", "ones"]
+    model.graph.node.append(helper.make_node("BatchNormalization", inputs, ["normed"], epsilon=epsilon))
+    model.graph.node.append(helper.make_node("Relu", ["normed"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 8]))
+    code, said = check(model, tmp_path)
+    assert code in (0, 1, 4)
+    assert "internal error" not in said
+    assert "this rule stopped" not in said
+
+
 def test_copies_of_copies(tmp_path):
     model = own_models.perceptron()
     for k in range(12):
