@@ -124,7 +124,8 @@ STORED = "a mask or table that the file computed is stored as numbers, which not
 CHANGED: dict[Callable[..., None], dict[str, str]] = {
     optimised: {
         **dict.fromkeys(("alibi", "relative_bias", "rotary_half", "rotary_interleaved"), STORED),
-        **dict.fromkeys(("weight_norm", "cosine_scores", "cosine_classifier"), "a weight is stored normalised"),
+        **dict.fromkeys(("weight_norm", "weight_norm_behind_relu"), "a weight is stored normalised"),
+        **dict.fromkeys(("cosine_scores", "cosine_classifier"), "a weight is stored normalised"),
         **dict.fromkeys(("batchnorm", "batchnorm_bias"), FOLDED),
         **dict.fromkeys(("rms_tied", "tied_linear"), UNTIED),
     },
