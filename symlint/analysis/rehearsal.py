@@ -82,10 +82,6 @@ class Rehearsal:
     """The shapes of what is drawn, with size 1 along axes along which one draw is enough."""
     known: dict[str, Array] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.numbers = Numbers(self.program, self.value)
-        """What steps make that compute here what they compute anywhere."""
-
     def maker(self, name: str) -> Step | None:
         """The step that makes a tensor, if that is constant or inside."""
         computed = name in self.inside or name not in self.program.dependent
@@ -140,9 +136,14 @@ class Rehearsal:
         off = self._random(tensor.name).uniform(-1, 1, exact.shape) * precision(tensor.dtype)
         return np.asarray(exact * (1 + off))
 
+    def _applied(self, step: Step, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """What a step makes that computes here what it computes anywhere."""
+        # Made for each step: kept, it would hold this draw and be held by it, so that no draw is freed when left.
+        return Numbers(self.program, self.value).apply(step, arrays)
+
     @dispatched
     def _step(self, step: Step, name: str) -> Array | None:
-        return self.numbers.apply(step, {n: self.value(n) for n in step.operands})[name]
+        return self._applied(step, {n: self.value(n) for n in step.operands})[name]
 
     @_step.register
     def _(self, step: Unknown, name: str) -> Array | None:
@@ -150,7 +151,7 @@ class Rehearsal:
 
     @_step.register
     def _(self, step: Einsum, name: str) -> Array | None:
-        return self.numbers.apply(step, {n: wide(self.value(n)) for n in step.operands})[name]
+        return self._applied(step, {n: wide(self.value(n)) for n in step.operands})[name]
 
     @_step.register
     def _(self, step: Pointwise, name: str) -> Array | None:

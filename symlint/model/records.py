@@ -23,9 +23,8 @@ else:
         """`dataclasses.dataclass`, as far as it is used here."""
         if cls is None:
             return partial(dataclass, frozen=frozen, eq=eq, slots=slots)
-        cls.__doc__ = (
-            cls.__doc__ or cls.__name__
-        )  # else its signature is looked for, which takes longer than all of this
+        # Without one the standard library looks for the signature, which takes longer than all of this.
+        cls.__doc__ = cls.__doc__ or cls.__name__
         made = dataclasses.dataclass(cls, init=False, repr=False, eq=False, slots=slots)
         fields = dataclasses.fields(made)
         made.__init__ = _constructor(made, fields, frozen)

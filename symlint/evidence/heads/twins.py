@@ -140,8 +140,16 @@ class Contributions:
 
     # -- sketches -------------------------------------------------------------------------------------------------
     def _draw(self, seed: int, *, rounded: bool, brief: bool = False) -> Rehearsal:
-        made = Rehearsal(self.program, self.part, seed, rounded, thin=self.brief if brief else self.thin)
-        return self.draws.setdefault((seed, rounded, brief), made)
+        if (seed, rounded, brief) not in self.draws:
+            thin = self.brief if brief else self.thin
+            known = {} if rounded else self._stored()
+            self.draws[seed, rounded, brief] = Rehearsal(self.program, self.part, seed, rounded, thin=thin, known=known)
+        return self.draws[seed, rounded, brief]
+
+    def _stored(self) -> dict[str, Array]:
+        """The weights that draws without rounding have read, which are the same for each."""
+        exact = [draw.known for (_, rounded, _), draw in self.draws.items() if not rounded]
+        return {n: x for known in exact for n, x in known.items() if n in self.program.weights}
 
     def scored(self, step: Normalise) -> Sketch:
         """What a softmax sees of every unit, but for what shifts all of it alike."""
