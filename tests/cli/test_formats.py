@@ -176,14 +176,14 @@ def test_addresses_are_those_of_the_project_or_none(monkeypatch):
     urls = Message()
     urls["Project-URL"] = "Documentation, https://d.example"
     urls["Project-URL"] = "Homepage, https://h.example"
-    monkeypatch.setattr("symlint.cli.report.sarif.metadata", lambda _: urls)
+    monkeypatch.setattr("symlint.cli.report.pipelines.metadata", lambda _: urls)
     driver = sarif(run())["tool"]["driver"]
     assert driver["informationUri"] == "https://h.example"
     assert driver["rules"][0]["helpUri"] == f"https://d.example#{driver['rules'][0]['id'].lower()}"
 
 
 def test_limits_of_code_scanning(monkeypatch):
-    monkeypatch.setattr("symlint.cli.report.sarif._MOST_RESULTS", 2)
+    monkeypatch.setattr("symlint.cli.report.pipelines._MOST_RESULTS", 2)
     many = [finding(f"conv{k}", level) for k, level in enumerate([Level.WARNING, Level.ERROR, Level.WARNING])]
     only = sarif(run(*many, finding("x" * 5_000, Level.ERROR)))
     assert [result["level"] for result in only["results"]] == ["error", "error"]

@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 
 from symlint.audit.engine import Report, Run
 from symlint.axes.pins import OUTPUT, Pin, PinKind
-from symlint.cli.report import Style, reporter
-from symlint.cli.report.inspection import documents, overview
-from symlint.cli.report.inspection.flow import Pinned
-from symlint.cli.report.inspection.symbols import readable
+from symlint.cli.report import Style, inspection, overview, reporter
+from symlint.cli.report.inspection import Pinned, readable
 from symlint.cli.report.words import count, merged, ranges, share
 from symlint.lint.finding import Finding, Level
 from symlint.lint.places import stamp
@@ -485,8 +483,8 @@ def test_names_reach_no_document_as_they_are():
     for text in (
         overview.table(symmetry, Style(), roles(symmetry), pinned),
         overview.table(symmetry, Style(verbose=True), roles(symmetry), pinned),
-        documents.as_csv(symmetry, roles(symmetry)),
-        documents.as_dot(symmetry, roles(symmetry)),
+        inspection.as_csv(symmetry, roles(symmetry)),
+        inspection.as_dot(symmetry, roles(symmetry)),
     ):
         assert not set(text) & {"\x1b", "\u202e", "\r"}
     assert max(map(len, overview.table(symmetry, Style(), roles(symmetry)).splitlines())) <= 80
@@ -494,9 +492,9 @@ def test_names_reach_no_document_as_they_are():
 
 def test_csv_has_a_line_per_generator():
     symmetry = transformer(3, HOSTILE)
-    text = documents.as_csv(symmetry, roles(symmetry))
+    text = inspection.as_csv(symmetry, roles(symmetry))
     lines = list(csv.DictReader(StringIO(text, newline="")))
-    assert tuple(lines[0]) == documents.COLUMNS
+    assert tuple(lines[0]) == inspection.COLUMNS
     assert [line["generator"] for line in lines] == [generator.id for generator in symmetry.generators]
     assert len(text.splitlines()) == len(lines) + 1
     assert not any(cell.startswith(("=", "+", "-", "@")) for line in lines for cell in line.values())
@@ -514,7 +512,7 @@ STATEMENT = re.compile(rf"  (?:{ATTRIBUTE}|(?:{STRING}|node|edge)(?: -> {STRING}
 @pytest.mark.parametrize("stem", ["h.", HOSTILE, "\\"])
 def test_dot_is_a_graph(tmp_path, stem):
     symmetry = transformer(2, stem)
-    text = documents.as_dot(symmetry, roles(symmetry))
+    text = inspection.as_dot(symmetry, roles(symmetry))
     head, *statements, end = text.splitlines()
     assert (head, end) == ("digraph symlint {", "}")
     assert all(STATEMENT.fullmatch(line) for line in statements)

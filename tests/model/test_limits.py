@@ -487,9 +487,9 @@ def test_progress_is_for_terminals_that_wait(monkeypatch, perceptron):
                 status("b\x1b.onnx", "SYM102", 0.75)
         return stream.getvalue()
 
-    monkeypatch.setattr("symlint.cli.commands.terminal.PATIENCE", 10.0)
+    monkeypatch.setattr("symlint.cli.commands.options.PATIENCE", 10.0)
     assert lines() == ""
-    monkeypatch.setattr("symlint.cli.commands.terminal.PATIENCE", 0.05)
+    monkeypatch.setattr("symlint.cli.commands.options.PATIENCE", 0.05)
     monkeypatch.setenv("TERM", "xterm")
     assert "2/2 b\\x1b.onnx: SYM101, 50%" in lines()
     assert lines(quiet=True) == ""

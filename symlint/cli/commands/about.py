@@ -13,8 +13,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 import click
 
 from symlint import __version__
-from symlint.cli.commands.options import codes
-from symlint.cli.commands.terminal import color_option, config_option, style_for
+from symlint.cli.commands.options import codes, color_option, config_option, style_for
 from symlint.cli.report import Style
 from symlint.cli.report.words import printable
 from symlint.evidence.options import Equivariance, InputRange, Mirror

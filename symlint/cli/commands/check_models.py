@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from symlint.cli.commands.options import Loops, rules_option, states_options, writable
-from symlint.cli.commands.terminal import Waiting, color_option, config_option, style_for
+from symlint.cli.commands.options import (
+    Loops,
+    Waiting,
+    color_option,
+    config_option,
+    rules_option,
+    states_options,
+    style_for,
+    writable,
+)
 from symlint.cli.report import FORMATS, MACHINE, Style, reporter
 from symlint.cli.report.words import count, printable
 from symlint.evidence.options import TARGETS

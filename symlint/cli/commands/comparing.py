@@ -10,15 +10,18 @@ import click
 
 from symlint.cli.commands.options import (
     Loops,
+    color_option,
+    config_option,
     form_option,
     inputs_option,
     read_array,
     rules_option,
     states_options,
+    style_for,
     unread_too,
+    waiting,
     writable,
 )
-from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
 from symlint.cli.report.words import count, printable
 from symlint.model.errors import UsageProblem
 

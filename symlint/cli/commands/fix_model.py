@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from symlint.cli.commands.options import form_option, inputs_option, read_array, rules_option, states_options
-from symlint.cli.commands.terminal import color_option, config_option, style_for, waiting
+from symlint.cli.commands.options import (
+    color_option,
+    config_option,
+    form_option,
+    inputs_option,
+    read_array,
+    rules_option,
+    states_options,
+    style_for,
+    waiting,
+)
 from symlint.cli.report.words import printable
 from symlint.evidence.options import TARGETS
 from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem, exit_code

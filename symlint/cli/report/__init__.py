@@ -17,7 +17,7 @@ FORMATS = {
     "json": "data",
     "jsonl": "data",
     "csv": "data",
-    "sarif": "sarif",
+    "sarif": "pipelines",
     "github": "pipelines",
     "junit": "pipelines",
     "markdown": "pipelines",

@@ -1,7 +1,11 @@
-"""Short names for spaces, as papers use them: ``h`` for heads, ``dk`` for a query-key dimension, ``e`` for a stream.
+"""Which axes of which stored tensors write the units of their spaces, which read them, and which stay in place.
+
+Short names for spaces, as papers use them: ``h`` for heads, ``dk`` for a query-key dimension, ``e`` for a stream.
 
 A symbol says what the structure shows, with the tensors' names as a hint for attention only; two spaces never share
 one unless they are alike up to the numbers in the names of their tensors, as the same space in every block is.
+
+What `symlint inspect` tells machines: JSON, comma-separated values, a graph.
 """
 
 from __future__ import annotations
@@ -9,14 +13,110 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from math import prod
+from typing import Literal
 
-from symlint.cli.report.inspection.flow import Flow, Role
-from symlint.cli.report.words import listed, merged, printable, template
+from symlint.cli.report.data import comma_separated, dump, shares
+from symlint.cli.report.words import cell, count, listed, merged, printable, template
+from symlint.model.errors import UnreadableModel
 from symlint.model.graph import Model
 from symlint.model.naming import Names
 from symlint.model.records import dataclass
-from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
+from symlint.model.state import State
+from symlint.program.steps import Einsum, Mix, Step
+from symlint.symmetry.spaces import Coverage, Generator, Place, Space, Symmetry
+from symlint.symmetry.structure import Structure
+
+Role = Literal["writes", "reads"]
+Flow = Mapping[tuple[str, int], frozenset[Role]]
+"""Stored tensor and axis -> what the axis does; an axis that no step tells anything about is missing."""
+
+_Axes = dict[int, frozenset[tuple[str, int]]]
+
+
+def flow(structure: Structure) -> Flow:
+    """What each axis does: a contraction with a computed tensor reads it, everything else writes it."""
+    return _Walk(structure).found
+
+
+class _Walk:
+    def __init__(self, structure: Structure) -> None:
+        self.program, self.axes = structure.program, structure.axes
+        self.made: dict[str, _Axes] = {
+            name: {k: frozenset([(stored, k)]) for k in range(len(self.axes.of[name]))}
+            for name, stored in self.program.weights.items()
+        }
+        """Tensor that is made of weights alone -> its axes -> the stored axes that they are."""
+        self.known = {*self.program.tables, *self.made}
+        roles: dict[tuple[str, int], set[Role]] = defaultdict(set)
+        for step in self.program.steps:
+            names = step.operands
+            # A lookup makes a value of a table: which rows it takes is the input's choice, more often than not.
+            if all(name in self.known for name in names) and not isinstance(step, Mix):
+                self._derive(step)
+                continue
+            for slot, name in enumerate(names):
+                for k, origins in self.made.get(name, {}).items():
+                    for origin in origins:
+                        roles[origin] |= self._roles(step, slot, k)
+        self.found: Flow = {origin: frozenset(found) for origin, found in roles.items()}
+
+    def _derive(self, step: Step) -> None:
+        """What a step makes of weights is another layout of them: its axes are known by their factors."""
+        origins: dict[int, set[tuple[str, int]]] = defaultdict(set)
+        for name in step.operands:
+            for k, mine in self.made.get(name, {}).items():
+                for leaf in self._leaves(name, k):
+                    origins[leaf] |= mine
+        for name in step.results:
+            self.known.add(name)
+            self.made[name] = {
+                k: frozenset(origin for leaf in self._leaves(name, k) for origin in origins.get(leaf, ()))
+                for k in range(len(self.axes.of.get(name, ())))
+            }
+
+    def _leaves(self, name: str, axis: int) -> set[int]:
+        return set(self.axes.factors.leaves(self.axes.of[name][axis]))
+
+    @staticmethod
+    def _roles(step: Step, slot: int, axis: int) -> set[Role]:
+        if not isinstance(step, Einsum):
+            return {"writes"}
+        kept = step.kept
+        labels = step.specs[slot][axis]
+        return {"writes" if label in kept else "reads" for label in labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A stored tensor all of whose axes are pinned."""
+
+    tensor: str
+    parameters: int
+    reason: str
+    """Why its units stay where they are, axis by axis, without the nodes."""
+
+
+def pinned(symmetry: Symmetry, structure: Structure) -> tuple[Pinned, ...]:
+    """What the coverage counts as pinned, tensor by tensor."""
+    program, axes = structure.program, structure.axes
+    moved = {name for generator in symmetry.generators if generator.exact for name in generator.tensors}
+    elsewhere = moved | {item.tensor for item in symmetry.opaque}
+    held: dict[str, list[str]] = {}
+    for name, stored in program.weights.items():
+        held.setdefault(stored, []).append(name)
+    found = []
+    for stored, size in program.parameters.items():
+        if stored in elsewhere or stored not in held:
+            continue
+        leaves = [x for name in held[stored] for f in axes.of[name] for x in axes.factors.leaves(f)]
+        pins = [axes.factors.pins.get(x) for x in leaves if axes.factors.size(x) > 1]
+        words = [pin.text for pin in pins if pin is not None]
+        if len(words) == len(pins):
+            found.append(Pinned(stored, size, ", ".join(dict.fromkeys(words)) or "a single number"))
+    return tuple(found)
+
 
 MARK = "*"
 
@@ -259,3 +359,167 @@ class _Writer:
 
     def _term(self, words: Sequence[str], symbols: Mapping[str, str]) -> str:
         return " ".join(symbols.get(word, printable(word)) for word in words)
+
+
+def as_json(symmetry: Symmetry) -> str:
+    """The symmetries as one JSON document."""
+    model = symmetry.model
+    spaces = [
+        {
+            "id": space.id,
+            "size": space.size,
+            "copies": space.copies,
+            "name": space.name,
+            "tensors": [{"name": place.tensor, "axis": place.axis, "layout": place.layout} for place in space.places],
+            "why": list(space.reasons),
+        }
+        for space in symmetry.spaces
+    ]
+    return dump(
+        {
+            "schema_version": "1",
+            "model": {
+                "path": model.path,
+                "sha256": model.sha256,
+                "opset": model.opset,
+                "producer": model.producer,
+            },
+            "parameters": shares(symmetry.coverage),
+            "dimension": symmetry.dimension,
+            "spaces": spaces,
+            "generators": [_record(generator) for generator in symmetry.generators],
+            "opaque": [asdict(opaque) for opaque in symmetry.opaque],
+            "states": [_state(state) for state in model.states],
+        }
+    )
+
+
+def _record(generator: Generator) -> dict[str, object]:
+    """Its fields, which are plain values: a deep copy of each would take longer than to write them."""
+    return {field.name: getattr(generator, field.name) for field in fields(generator)}
+
+
+def _state(state: State) -> dict[str, object]:
+    return {
+        "input": state.input,
+        "output": state.output,
+        "axes": list(state.axes),
+        "source": state.source,
+        "start": state.start,
+        "closed": state.closed,
+    }
+
+
+def unread(problem: UnreadableModel) -> str:
+    """The document of a file that could not be read: empty, with the reason under ``error``."""
+    return dump(
+        {
+            "schema_version": "1",
+            "model": {"path": problem.path, "sha256": "", "opset": 0, "producer": ""},
+            "parameters": shares(Coverage(0, 0, 0, 0)),
+            "dimension": 0,
+            "spaces": [],
+            "generators": [],
+            "opaque": [],
+            "states": [],
+            "error": {"rule": problem.code, "reason": problem.reason},
+        }
+    )
+
+
+COLUMNS = (
+    *("generator", "kind", "group", "dimension", "exact"),
+    *("space", "symbol", "name", "size", "copies", "writers", "readers", "parameters", "tensors"),
+)
+
+
+def as_csv(symmetry: Symmetry, flow: Flow | None = None) -> str:
+    """One line per generator under the names of the columns."""
+    return comma_separated(COLUMNS, _lines(symmetry, flow or {}))
+
+
+def _lines(symmetry: Symmetry, flow: Flow) -> Iterator[list[object]]:
+    shown = readable(symmetry.model)
+    symbols = {space.id: row for row in rows(symmetry, flow, shown, collapse=False) for space in row.spaces}
+    spaces = {space.id: space for space in symmetry.spaces}
+    for generator in symmetry.generators:
+        row = [*_generator(generator), *_space(spaces.get(generator.space or ""), symbols, flow)]
+        moved = [symmetry.model.tensors[name].size for name in generator.tensors if name in symmetry.model.tensors]
+        yield [*row, sum(moved), cell("; ".join(map(printable, generator.tensors)))]
+
+
+def _generator(generator: Generator) -> Iterator[object]:
+    yield from (cell(generator.id), generator.kind, cell(generator.group))
+    yield from (generator.dimension, str(generator.exact).lower())
+
+
+def _space(space: Space | None, symbols: Mapping[str, Row], flow: Flow) -> Iterator[object]:
+    if space is None:
+        yield from [""] * 7
+        return
+    yield from (cell(space.id), symbols[space.id].symbol, cell(printable(space.name)), space.size, space.copies)
+    roles: tuple[Role, Role] = ("writes", "reads")
+    for role in roles:
+        yield len({place.tensor for place in space.places if role in flow.get((place.tensor, place.axis), ())})
+
+
+_HEAD = """\
+  rankdir=LR;
+  node [fontname="Helvetica", fontsize=10];
+  edge [arrowsize=0.6];
+"""
+
+
+def as_dot(symmetry: Symmetry, flow: Flow | None = None) -> str:
+    """The graph in the dot language."""
+    lines = "".join(f"  {line};\n" for line in _statements(symmetry, flow or {}))
+    return f"digraph symlint {{\n{_HEAD}{lines}}}\n"
+
+
+def _statements(symmetry: Symmetry, flow: Flow) -> Iterator[str]:
+    shown = readable(symmetry.model)
+    yield f"label={quoted(printable(symmetry.model.path))}"
+    kinds: dict[str, dict[str, None]] = {}
+    for generator in symmetry.generators:
+        kinds.setdefault(generator.space or "", {})[generator.kind] = None
+    for row in rows(symmetry, flow, shown, collapse=False):
+        yield f"{_key(row.spaces[0].id)} [{_ellipse(row, list(kinds.get(row.spaces[0].id, ())))}]"
+    tensors = dict.fromkeys(place.tensor for space in symmetry.spaces for place in space.places)
+    keys = {name: f'"t{number}"' for number, name in enumerate(tensors)}
+    for name, key in keys.items():
+        tensor = symmetry.model.tensors.get(name)
+        shape = " x ".join(map(str, tensor.shape)) if tensor else ""
+        yield f"{key} [shape=box, label={quoted(shown.get(name, printable(name)), shape)}]"
+    for space in symmetry.spaces:
+        edges = {_edge(place, _key(space.id), keys[place.tensor], flow): None for place in space.places}
+        yield from edges
+
+
+def _ellipse(row: Row, kinds: list[str]) -> str:
+    space = row.spaces[0]
+    size = count(space.size, "unit") + (f" in {space.copies:,} copies" if space.copies > 1 else "")
+    head = f"{row.symbol} ({printable(space.id)})"
+    return f'shape=ellipse, style=filled, fillcolor="lightblue", label={quoted(head, size, ", ".join(kinds))}'
+
+
+def _edge(place: Place, space: str, tensor: str, flow: Flow) -> str:
+    label = f"xlabel={quoted(f'axis {place.axis}')}"
+    roles = flow.get((place.tensor, place.axis), frozenset())
+    if roles == {"reads"}:
+        return f"{space} -> {tensor} [{label}]"
+    direction = {0: ", dir=none", 2: ", dir=both"}.get(len(roles), "")
+    return f"{tensor} -> {space} [{label}{direction}]"
+
+
+def _key(space: str) -> str:
+    return quoted(f"space {printable(space)}")
+
+
+def quoted(*lines: str) -> str:
+    r"""A string of the dot language: a backslash in a name is no escape, and a quote does not end it.
+
+    >>> print(quoted('a"b', r"c\n"))
+    "a\"b\nc\\n"
+    """
+    escaped = (line.replace("\\", "\\\\").replace('"', '\\"') for line in lines if line)
+    return '"' + "\\n".join(escaped) + '"'

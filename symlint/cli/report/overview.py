@@ -12,8 +12,7 @@ from rich.text import Text
 
 from symlint.cli.report import Style
 from symlint.cli.report.full import coverage, typeset
-from symlint.cli.report.inspection.flow import Flow, Pinned
-from symlint.cli.report.inspection.symbols import MARK, MEANING, Row, layouts, readable, rows
+from symlint.cli.report.inspection import MARK, MEANING, Flow, Pinned, Row, layouts, readable, rows
 from symlint.cli.report.words import count, listed, merged, printable, share
 from symlint.model.records import dataclass
 from symlint.model.state import grows

@@ -1,1 +1,0 @@
-"""What `symlint inspect` tells, in its formats."""
