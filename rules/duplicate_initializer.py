@@ -52,7 +52,7 @@ from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Share, grouped
 from symlint.lint.rule import rule
-from symlint.model.redundant_tensors import copies, size
+from symlint.model.clusters import copies, size
 
 SHOWN = 3
 

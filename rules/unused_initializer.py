@@ -46,7 +46,7 @@ from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import Discard
 from symlint.lint.rule import rule
-from symlint.model.redundant_tensors import size, unread
+from symlint.model.clusters import size, unread
 
 SHOWN = 3
 

@@ -21,10 +21,10 @@ from symlint.audit.engine import audit
 from symlint.lint.finding import Finding
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.graph import Array, Node
 from symlint.model.load import load
 from symlint.model.operators import known
+from symlint.model.saving import write
 from symlint.program.functions import Dipping, function
 from symlint.program.translate import lowered
 from symlint.repair.fixing import fix

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.model.file.saving import write
 from symlint.model.graph import Node
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.model.states import closed
 from symlint.program.arithmetic import compute
 from symlint.program.mixing import MixKind

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.model.shapes.evaluate import evaluate
+from symlint.model.shapes.known import evaluate
 from symlint.program.arithmetic import NEWEST
 from symlint.program.functions import standard
 from symlint.program.steps import CONSTANT, Law, Pointwise

@@ -31,9 +31,9 @@ from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model import states
 from symlint.model.errors import UnreadableModel, UsageProblem
-from symlint.model.file.stored import StoredFile
 from symlint.model.load import files
 from symlint.model.records import dataclass
+from symlint.model.stored import StoredFile
 
 _FORM = 1
 """Of the records; others are not read."""

@@ -29,9 +29,9 @@ from symlint.lint.settings import Settings
 from symlint.lint.state_cost import costed, resting
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.model.errors import UnreadableModel, UsageProblem, raised
-from symlint.model.file.stored import StoredFile
 from symlint.model.load import load
 from symlint.model.records import dataclass
+from symlint.model.stored import StoredFile
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Coverage
 

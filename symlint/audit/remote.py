@@ -18,7 +18,7 @@ import onnx
 from symlint.audit.engine import Job
 from symlint.model import states
 from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem
-from symlint.model.file.guard import model_file, parse
+from symlint.model.guard import model_file, parse
 
 
 def models(address: str) -> list[str]:

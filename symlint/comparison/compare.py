@@ -26,10 +26,10 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import REMOVING, STORING
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
-from symlint.model.file.stored import same_bytes
+from symlint.model.clusters import copies
 from symlint.model.load import load
 from symlint.model.records import dataclass
-from symlint.model.redundant_tensors import copies
+from symlint.model.stored import same_bytes
 from symlint.repair.fixing import foretold
 from symlint.repair.result import Done, Wish
 from symlint.repair.storage import save

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.comparison.changes import SAME, Change
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
+from symlint.model.saving import rewrite
 from symlint.repair.surgery.file import discard, idle, overwrite, source_of, store, stored_value
 
 LINEAR = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}

@@ -16,9 +16,9 @@ import numpy as np
 from symlint.axes.terms import Term, together
 from symlint.evidence.context import Context
 from symlint.model.clusters import precision
-from symlint.model.file.element_types import packed, unpacked
 from symlint.model.graph import Array, Node, Shape
 from symlint.model.records import dataclass
+from symlint.model.stored import packed, unpacked
 from symlint.program.dispatch import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Step

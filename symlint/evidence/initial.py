@@ -13,8 +13,7 @@ from typing import Literal
 import numpy as np
 
 from symlint.evidence.ends.pinned import standardising
-from symlint.model.digest import Digest
-from symlint.model.graph import Array, Node
+from symlint.model.graph import Array, Digest, Node
 from symlint.model.records import dataclass
 from symlint.program.dispatch import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Program, Step

@@ -19,7 +19,7 @@ from symlint.evidence.options import surface as parts
 from symlint.lint.settings import COMMAND, LEVELS, THRESHOLDS, Acceptance, Settings
 from symlint.model.budget import duration, memory, percent
 from symlint.model.errors import UsageProblem, suggestion
-from symlint.model.state import STARTS, Declaration
+from symlint.model.states import STARTS, Declaration
 
 PARTS = ("share", "-model")
 """How the names of thresholds end that are parts of a whole."""

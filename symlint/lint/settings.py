@@ -15,7 +15,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.records import dataclass
-from symlint.model.state import Declaration
+from symlint.model.states import Declaration
 
 if TYPE_CHECKING:
     from symlint.model.graph import Model

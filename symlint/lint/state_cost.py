@@ -8,7 +8,7 @@ from dataclasses import replace
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import Rule
-from symlint.model.state import grows
+from symlint.model.states import grows
 from symlint.symmetry.spaces import Space, Symmetry
 from symlint.symmetry.structure import Structure
 

@@ -105,7 +105,7 @@ def op(*names: str, exact: bool = False, broadcasts: bool = False) -> Callable[[
 
 
 def shape(*names: str) -> Callable[[Function], Function]:
-    """Enter the decorated function as what tells the shapes of operators: see `symlint.model.shapes.call.Call`.
+    """Enter the decorated function as what tells the shapes of operators: see `symlint.model.shapes.known.Call`.
 
     It returns element type and shape of every output, a size of None where it is unknown, or another call that has the
     same; it raises `LookupError` where a shape that it asks for is unknown.

@@ -1,4 +1,6 @@
-"""The states of a model: pairs that are declared, named beside it, told by their names or by what the graph does.
+"""A state: an input and an output of a graph between which the caller closes a loop, without looking into it.
+
+The states of a model: pairs that are declared, named beside it, told by their names or by what the graph does.
 
 A name falls into words; those that only say on which side it stands are left out, and what is left is the same on both:
 ``past_key_values.0.key`` and ``present.0.key``, ``cache_in_3`` and ``cache_out_3``, ``state`` and ``stateN``.
@@ -26,11 +28,51 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Graph, Model, Node
-from symlint.model.state import Declaration, Source, State
+from symlint.model.records import dataclass
+
+Source = Literal["declared", "sidecar", "name", "structure"]
+Start = Literal["zero", "given", "file"]
+STARTS: tuple[Start, ...] = get_args(Start)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What leaves a network by an output and comes back by an input at its next step."""
+
+    input: str
+    output: str
+    axes: tuple[int, ...]
+    """Axes that have one size on both sides; the one that is left out grows with time."""
+    source: Source
+    """Where the pair was found."""
+    start: Start = "zero"
+    """What comes in at the first step: zeros, or nothing where an axis grows from nothing; else it is given."""
+    seen: bool = False
+    """Whether the caller reads the output as well."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the loop starts by itself and nobody outside ever sees what is in it."""
+        return self.start == "zero" and not self.seen
+
+
+def grows(axes: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether what is kept over these axes of a shape grows along another one."""
+    return len(axes) < len(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A pair that a user has declared; without an input, an output that the caller reads as well."""
+
+    input: str
+    output: str
+    start: Start = "zero"
+
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")
 _BOUNDARY = re.compile(r"(?<=[a-z])(?=[A-Z])")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.model.shapes.evaluate import evaluate
+from symlint.model.shapes.known import evaluate
 from symlint.program.functions import standard
 from symlint.program.steps import Pointwise
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.records import dataclass
-from symlint.model.shapes.evaluate import listed
+from symlint.model.shapes.known import listed
 from symlint.program.functions import Function, function, standard
 from symlint.program.mixing import MixKind
 

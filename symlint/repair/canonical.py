@@ -17,9 +17,9 @@ from typing import TypeVar
 import numpy as np
 
 from symlint.evidence.ends.settled import reread, settled
-from symlint.model.file.element_types import CODES, numpy_type
 from symlint.model.graph import Array, Tensor
 from symlint.model.records import dataclass
+from symlint.model.stored import CODES, numpy_type
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation, Rotation

@@ -12,7 +12,7 @@ from math import prod, sqrt
 from pathlib import Path
 from statistics import quantiles
 
-from symlint.model.file import saving
+from symlint.model import saving
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.load import load
 from symlint.model.records import dataclass

@@ -12,12 +12,12 @@ from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
 from symlint.lint.repairs import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
+from symlint.model.clusters import spare
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import opened, write
 from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.records import dataclass
-from symlint.model.redundant_tensors import spare
+from symlint.model.saving import opened, write
 from symlint.repair.canonical import canonical
 from symlint.repair.cost import aligned
 from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing

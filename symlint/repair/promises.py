@@ -16,10 +16,10 @@ from symlint.evidence.context import Context
 from symlint.evidence.ranks.products import general_linear
 from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.lint.rule import Rule
-from symlint.model.file.wire import LARGE
 from symlint.model.graph import Model, Node, Shape, Tensor
 from symlint.model.operators import known as known_operator
 from symlint.model.records import dataclass
+from symlint.model.wire import LARGE
 from symlint.program.parameters import FAR
 from symlint.repair.plan import Key, Pending, Repair, Spared, ordinal
 from symlint.repair.surgery.narrowing import Immovable, Narrowing, Uneven, Whole, agreed, nested

@@ -12,8 +12,7 @@ from symlint.evidence.options import Asked
 from symlint.lint.rule import Rule
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.records import dataclass
-from symlint.model.state import grows
-from symlint.model.states import SIDECAR, told_beside
+from symlint.model.states import SIDECAR, grows, told_beside
 from symlint.repair.plan import Key, Spared
 
 if TYPE_CHECKING:

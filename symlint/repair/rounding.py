@@ -19,11 +19,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from symlint.model.file.saving import write
 from symlint.model.graph import Array
 from symlint.model.load import load
 from symlint.model.naming import Names
 from symlint.model.records import dataclass
+from symlint.model.saving import write
 from symlint.program.translate import lowered
 from symlint.repair.canonical import Form
 from symlint.runtime.precision import BITS, BLOCK

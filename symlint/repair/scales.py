@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence.context import Context
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
+from symlint.model.saving import rewrite
 from symlint.program.steps import Program
 from symlint.program.translate import Lowering, lower
 from symlint.repair.plan import Repair, repairs

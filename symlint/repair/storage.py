@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from symlint.lint.repairs import Discard, Share, Storing
-from symlint.model.file import saving
-from symlint.model.file.saving import rewrite
+from symlint.model import saving
+from symlint.model.saving import rewrite
 
 
 def shared(path: Path, asked: Storing) -> ir.Model:

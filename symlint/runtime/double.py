@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, TensorProto, helper, numpy_helper
 
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array
+from symlint.model.saving import rewrite
 
 NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 TYPES = ("to", "dtype", "output_datatype", "stash_type")

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
+from symlint.model.saving import rewrite
 from symlint.runtime import child_process
 from symlint.runtime.collection import collect
 from symlint.runtime.noise import Trial

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 
-from symlint.model.file.saving import save
-from symlint.model.file.wire import LARGE
 from symlint.model.graph import Array, Model, Shape
+from symlint.model.saving import save
+from symlint.model.wire import LARGE
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 STRUCTURAL = frozenset({"Resize", "Upsample", "Range"})

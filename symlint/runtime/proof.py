@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
+from symlint.model.saving import rewrite
 from symlint.runtime.collection import Within, collect
 from symlint.runtime.noise import Trial, differences, drowned, more_noise, noise
 from symlint.runtime.probe import save_lifted

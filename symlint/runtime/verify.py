@@ -17,10 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from symlint.model.digest import BLOCK
-from symlint.model.file.saving import Lazy, rewrite
-from symlint.model.graph import Array, Model, Tensor
+from symlint.model.graph import BLOCK, Array, Model, Tensor
 from symlint.model.records import dataclass
+from symlint.model.saving import Lazy, rewrite
 from symlint.program.numbers import Unvalued
 from symlint.runtime.noise import difference, differences, drowned
 from symlint.runtime.probe import STRUCTURAL, save_lifted

@@ -19,8 +19,8 @@ from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.program.translate import lower
 from symlint.repair.fixing import fix
 from symlint.repair.result import Wish

@@ -31,9 +31,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from symlint.model.file.saving import write
 from symlint.model.graph import Array, Model
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.gauge.balance import balanced
 from symlint.symmetry.gauge.scales import Scales
 from symlint.symmetry.inference import examine

@@ -21,8 +21,8 @@ from symlint.comparison.trajectory import trajectory
 from symlint.evidence.context import Context
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 

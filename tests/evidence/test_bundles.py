@@ -22,9 +22,9 @@ from symlint.cli.main import cli
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.graph import Array
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.runtime.verify import same_function
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.inference import examine

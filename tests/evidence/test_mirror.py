@@ -19,8 +19,8 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.runtime.verify import same_function
 from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.inference import examine

@@ -17,10 +17,9 @@ from symlint.evidence.initial import state
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.digest import Digest
-from symlint.model.file.saving import write
-from symlint.model.graph import Tensor
+from symlint.model.graph import Digest, Tensor
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 

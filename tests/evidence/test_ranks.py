@@ -20,8 +20,8 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.clusters import precision
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import stands, transform
 from symlint.symmetry.structure import Action

@@ -18,8 +18,8 @@ from symlint.audit.engine import audit
 from symlint.evidence.streams import roles
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.runtime.verify import same_function
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.charges.unknowns import Occurrence

@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from symlint.audit.engine import audit
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 

@@ -15,8 +15,8 @@ from symlint.audit.engine import audit
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array
+from symlint.model.saving import rewrite
 from symlint.program.steps import Einsum
 from symlint.runtime.probe import feeds, save_lifted
 from symlint.runtime.runner import run

@@ -21,8 +21,8 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.repairs import remedy
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 from symlint.testing import check_page

@@ -17,8 +17,8 @@ from symlint.evidence.estimates.likeness import nearest, smallest, weights
 from symlint.evidence.estimates.once import estimates
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport
 

@@ -18,8 +18,8 @@ from symlint.audit.engine import audit
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.repair.fixing import Wish, fix
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import select, teleport

@@ -8,8 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from symlint.model.digest import BLOCK, Digest, Digests
-from symlint.model.graph import Tensor
+from symlint.model.graph import BLOCK, Digest, Digests, Tensor
 
 SHAPES = [(7,), (5, 9), (1, 2 * BLOCK + 3), (BLOCK + 1, 2), (4, 3, 3, 5), (0, 3), (3, 0), (), (1, 1)]
 

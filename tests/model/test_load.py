@@ -24,10 +24,10 @@ from symlint.lint.finding import Level
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.errors import UnreadableModel
-from symlint.model.file.stored import Reader
 from symlint.model.graph import Graph, Model
 from symlint.model.load import load
-from symlint.model.shapes.evaluate import evaluate, reference
+from symlint.model.shapes.known import evaluate, reference
+from symlint.model.stored import Reader
 
 FLOAT = TensorProto.FLOAT
 Save = Callable[..., Path]

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.model.file import saving
-from symlint.model.file.saving import write
-from symlint.model.file.stored import same_bytes
+from symlint.model import saving
 from symlint.model.load import load
+from symlint.model.saving import write
+from symlint.model.stored import same_bytes
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from stateful_networks import STATEFUL
 
 from symlint.model.errors import UsageProblem
 from symlint.model.load import load
-from symlint.model.state import Declaration, State
-from symlint.model.states import closed, doubtful
+from symlint.model.states import Declaration, State, closed, doubtful
 
 NAMES = {
     "past_key_values.0.key": "present.0.key",

@@ -12,8 +12,8 @@ from networks import SMALL
 
 import symlint
 from symlint.cli.main import cli
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.repair.canonical import canonical
 from symlint.runtime.proof import prove
 from symlint.symmetry.inference import examine

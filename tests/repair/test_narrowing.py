@@ -10,8 +10,8 @@ import pytest
 from corpora import SHARED
 
 from symlint.evidence.context import Context
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.repair.promises import Forecast
 from symlint.repair.storage import save
 from symlint.repair.surgery.file import narrowed, stored

@@ -17,8 +17,8 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.gauge.balance import balanced
 from symlint.symmetry.gauge.scales import Scales, two_sided
 from symlint.symmetry.inference import examine

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.repair.cost import latency, measure
 from symlint.runtime.collection import choices, inputs
 from symlint.runtime.noise import difference

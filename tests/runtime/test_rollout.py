@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from symlint.model.state import State
+from symlint.model.states import State
 from symlint.runtime.rollout import BATCHES, Rollout, batched, rolled_out, starts
 from symlint.runtime.runner import Loaded, fitted
 

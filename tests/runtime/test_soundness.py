@@ -13,8 +13,8 @@ from networks import Net
 from routed_networks import ROUTED
 
 from symlint.model.errors import UnreadableModel
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.runtime.probe import feeds
 from symlint.runtime.runner import run
 from symlint.runtime.verify import compare, verify

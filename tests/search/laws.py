@@ -32,8 +32,8 @@ from symlint.cli.main import cli
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.runtime.child import array_of
 from symlint.runtime.equivariance.groups import Place, Transformation, matching, permuted
 from symlint.runtime.equivariance.proofs import Proofs

@@ -11,8 +11,8 @@ from corpora import SHARED
 from numpy.testing import assert_allclose
 
 from symlint.model.errors import UnreadableModel
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.runtime.verify import _Verification, same_function
 from symlint.symmetry.gauge import convex
 from symlint.symmetry.gauge.balance import balanced

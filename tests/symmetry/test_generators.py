@@ -9,8 +9,8 @@ from networks import SMALL
 from onnx.reference import ReferenceEvaluator
 from turned_networks import TURNED
 
-from symlint.model.file.saving import write
 from symlint.model.load import load
+from symlint.model.saving import write
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport
 

@@ -13,8 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from stateful_networks import STATEFUL, Stateful, grouped_queries
 
 from symlint.model.load import load
-from symlint.model.state import Declaration
-from symlint.model.states import closed
+from symlint.model.states import Declaration, closed
 from symlint.runtime.verify import ELSEWHERE, verify
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import PlaneRotation

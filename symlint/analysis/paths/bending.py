@@ -9,8 +9,8 @@ import numpy as np
 
 from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
-from symlint.model.file.element_types import PACKED, unpacked
 from symlint.model.graph import Array
+from symlint.model.stored import PACKED, unpacked
 from symlint.program.flow import Passages
 from symlint.program.functions import Parity
 from symlint.program.steps import Pointwise

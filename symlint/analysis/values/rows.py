@@ -25,8 +25,7 @@ from symlint.model.clusters import (
     sketched,
     strips,
 )
-from symlint.model.digest import blocks
-from symlint.model.graph import Array, Shape, Tensor
+from symlint.model.graph import Array, Shape, Tensor, blocks
 from symlint.model.records import dataclass
 from symlint.program.steps import Program
 

@@ -146,8 +146,8 @@ def align_command(
     less than half of both is matched, 5 when the proof failed; then nothing is written.
     """
     from symlint.cli.report.alignments import Told, as_json, as_text, unread
-    from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.model.stored import FEW
 
     if more and merge != "mean":
         raise UsageProblem("several networks are aligned to be merged: add --merge mean")

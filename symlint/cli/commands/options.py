@@ -21,7 +21,7 @@ from click.shell_completion import CompletionItem
 from symlint.cli.report import Style
 from symlint.model.errors import UnreadableModel, UsageProblem
 from symlint.model.records import dataclass
-from symlint.model.state import Declaration
+from symlint.model.states import Declaration
 
 if TYPE_CHECKING:
     from symlint.model.graph import Array, Model

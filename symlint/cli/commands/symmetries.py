@@ -185,9 +185,9 @@ def teleport_command(
 
     Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when it cannot be read.
     """
-    from symlint.model.file.saving import write
-    from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.model.saving import write
+    from symlint.model.stored import FEW
     from symlint.program.numbers import Unvalued
     from symlint.symmetry.inference import examine
     from symlint.symmetry.motion.teleport import select, stuck, teleport
@@ -243,8 +243,8 @@ def verify_command(
     64 steps from a start of zeros. Exits with 0 when all that was tried holds, 1 when something is refuted, 2 when
     the call is wrong, 3 when there is no such file, 4 when something could not be tried or a file cannot be read.
     """
-    from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.model.stored import FEW
     from symlint.runtime.verify import same_function, verify
     from symlint.symmetry.inference import examine
     from symlint.symmetry.motion.teleport import select
@@ -364,8 +364,8 @@ def equivariance_command(
     run.
     """
     from symlint.cli.report.equivariances import as_json, as_text, unread
-    from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.model.stored import FEW
     from symlint.runtime.equivariance.groups import known
     from symlint.runtime.equivariance.measure import Wanted, measure
 
@@ -418,8 +418,8 @@ def symmetrise_command(
     Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when the model cannot be
     read or run, 5 when the result is not the same as the loop; then nothing is written.
     """
-    from symlint.model.file.stored import FEW
     from symlint.model.load import load
+    from symlint.model.stored import FEW
 
     writable(output, model)
     loaded = load(model, budget=FEW)
@@ -441,7 +441,7 @@ def symmetrise_command(
 
 def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
     """The proof of what was made, what that is, and what it was compared with."""
-    from symlint.model.file.saving import save
+    from symlint.model.saving import save
     from symlint.runtime.equivariance.groups import group
     from symlint.runtime.equivariance.symmetrising import averaged, prove
 
@@ -452,7 +452,7 @@ def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed:
 
 
 def _framed(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
-    from symlint.model.file.saving import save
+    from symlint.model.saving import save
     from symlint.runtime.equivariance.groups import generators
     from symlint.runtime.equivariance.symmetrising import framed, proven
 

@@ -23,7 +23,7 @@ from symlint.model.errors import UnreadableModel
 from symlint.model.graph import Model
 from symlint.model.naming import Names
 from symlint.model.records import dataclass
-from symlint.model.state import State
+from symlint.model.states import State
 from symlint.program.steps import Einsum, Mix, Step
 from symlint.symmetry.spaces import Coverage, Generator, Place, Space, Symmetry
 from symlint.symmetry.structure import Structure

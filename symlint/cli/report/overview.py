@@ -15,8 +15,7 @@ from symlint.cli.report.full import coverage, typeset
 from symlint.cli.report.inspection import MARK, MEANING, Flow, Pinned, Row, layouts, readable, rows
 from symlint.cli.report.words import count, listed, merged, printable, share
 from symlint.model.records import dataclass
-from symlint.model.state import grows
-from symlint.model.states import doubtful
+from symlint.model.states import doubtful, grows
 from symlint.symmetry.spaces import Generator, Symmetry
 
 _SPACES_SHOWN, _TENSORS_SHOWN, _NAMES_SHOWN, _IDS_SHOWN = 30, 60, 3, 6

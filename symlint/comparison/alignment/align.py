@@ -20,10 +20,10 @@ from symlint.comparison.matching import Matching, match
 from symlint.comparison.weights import Weights
 from symlint.evidence.context import Context
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import write
 from symlint.model.graph import Model
 from symlint.model.load import load
 from symlint.model.records import dataclass
+from symlint.model.saving import write
 from symlint.runtime.verify import Trial, same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import Moved

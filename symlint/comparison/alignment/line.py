@@ -13,9 +13,9 @@ import onnx
 from symlint.comparison.alignment.align import Alignment, Line
 from symlint.comparison.alignment.merge import averaged
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import write
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
+from symlint.model.saving import write
 from symlint.runtime.runner import run
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.motion.teleport import Moved

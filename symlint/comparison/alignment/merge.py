@@ -9,8 +9,8 @@ import numpy as np
 
 from symlint.comparison.alignment.align import Alignment, align, proven
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import write
 from symlint.model.graph import Model
+from symlint.model.saving import write
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.motion.teleport import Moved
 

@@ -19,8 +19,7 @@ import numpy as np
 
 from symlint.analysis.values.weights import Blockwise, Mask
 from symlint.model.clusters import ABSENT, ROUNDING, Cut, Off, Strip, precision
-from symlint.model.digest import BLOCK
-from symlint.model.graph import Array, Shape, Tensor
+from symlint.model.graph import BLOCK, Array, Shape, Tensor
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers, Unvalued
 from symlint.symmetry.actions.translation import Shift, UnseenChange

@@ -19,10 +19,9 @@ import numpy as np
 
 from symlint.model.graph import Array, Graph, Shape, Tensor
 from symlint.model.records import dataclass
-from symlint.model.shapes.call import Call, Kind
 from symlint.model.shapes.forward import Conflict, Pass
 from symlint.model.shapes.inference import RECURRENT, WINDOWED, Inference, contracted
-from symlint.model.shapes.known import stored_values
+from symlint.model.shapes.known import Call, Kind, stored_values
 
 Dim = int | str | None
 Declared = tuple[str, tuple[Dim, ...]]

@@ -12,9 +12,8 @@ from symlint.model.errors import UnreadableModel, raised
 from symlint.model.graph import Graph, Node, Shape
 from symlint.model.operators import known
 from symlint.model.records import dataclass
-from symlint.model.shapes.call import Call, Found, Kind, Refused
 from symlint.model.shapes.inference import Inference, shrunk
-from symlint.model.shapes.known import Known
+from symlint.model.shapes.known import Call, Found, Kind, Known, Refused
 
 Handler = Callable[["Pass", Node], bool]
 

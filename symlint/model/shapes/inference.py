@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from symlint.model.file.element_types import CODES, WORDS
 from symlint.model.graph import Array, Graph, Node
 from symlint.model.operators import known
 from symlint.model.shapes import rules  # noqa: F401 - they enter their operators
-from symlint.model.shapes.call import GRID, Call, Found, Kind, Refused
+from symlint.model.shapes.known import GRID, Call, Found, Kind, Refused
+from symlint.model.stored import CODES, WORDS
 
 _SCALED = frozenset({"Resize", "Upsample", "Range"})
 HALVES = frozenset({"float16", "bfloat16"})

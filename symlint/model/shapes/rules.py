@@ -14,7 +14,7 @@ import numpy as np
 
 from symlint.model.graph import Shape
 from symlint.model.operators import enter
-from symlint.model.shapes.call import Call, Found, Refused, Rule, dtype, kind, known, like, same, together
+from symlint.model.shapes.known import Call, Found, Refused, Rule, dtype, kind, known, like, same, together
 
 
 def _sizes(call: Call) -> tuple[int, ...]:

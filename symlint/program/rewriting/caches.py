@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from symlint.model.state import grows
+from symlint.model.states import grows
 from symlint.program.mixing import MixKind
 from symlint.program.steps import SUM, Concat, Loop, Mix, Program, Step, rearranges
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence.ends.settled import Settled
-from symlint.model.file.element_types import CODES, numpy_type
-from symlint.model.file.saving import Lazy, rewrite
 from symlint.model.graph import Array, Model, Node, Tensor
 from symlint.model.records import dataclass
+from symlint.model.saving import Lazy, rewrite
+from symlint.model.stored import CODES, numpy_type
 from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, Whole
 from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
 from symlint.repair.surgery.site import Place

@@ -21,9 +21,9 @@ import numpy as np
 
 from symlint.evidence.options import TRANSFORMATIONS, Transform
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import rewrite
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.records import dataclass
+from symlint.model.saving import rewrite
 from symlint.runtime.equivariance.groups import (
     Place,
     Places,

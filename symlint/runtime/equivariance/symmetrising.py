@@ -22,9 +22,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from symlint.model.errors import UsageProblem
-from symlint.model.file.saving import rewrite, save
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
+from symlint.model.saving import rewrite, save
 from symlint.runtime.equivariance.groups import (
     Element,
     Generator,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from symlint.model.errors import UsageProblem, suggestion
-from symlint.model.file.element_types import CODES, numpy_type
-from symlint.model.file.saving import Lazy
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
+from symlint.model.saving import Lazy
+from symlint.model.stored import CODES, numpy_type
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.motion.motion import Weights, fresh_weights
 from symlint.symmetry.spaces import KINDS

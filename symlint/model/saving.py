@@ -20,13 +20,12 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from symlint.model.file.convert import unused
-from symlint.model.file.element_types import decode
-from symlint.model.file.guard import PROTOBUF_LIMIT, data_file, model_file, parse
-from symlint.model.file.stored import StoredFile
-from symlint.model.file.wire import INSIDE, LARGE, framed, varint
 from symlint.model.graph import Array
+from symlint.model.guard import PROTOBUF_LIMIT, data_file, model_file, parse
+from symlint.model.load import unused
 from symlint.model.operators import known
+from symlint.model.stored import StoredFile, decode
+from symlint.model.wire import INSIDE, LARGE, framed, varint
 
 _SHARED = ("", "com.microsoft", "ai.onnx", "ai.onnx.ml")
 """Domains whose operators many know: a function of such a name in a file is what the file means by it."""

@@ -16,10 +16,9 @@ from typing import Any
 import onnx
 
 from symlint.model.errors import MissingModel, UnreadableModel
-from symlint.model.file.element_types import BITS, WORDS
-from symlint.model.file.stored import StoredFile
-from symlint.model.file.wire import Outline, outline
 from symlint.model.graph import RANK_LIMIT
+from symlint.model.stored import BITS, WORDS, StoredFile
+from symlint.model.wire import Outline, outline
 
 PROTOBUF_LIMIT = 2**31
 _LFS = b"version https://git-lfs"

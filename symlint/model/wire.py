@@ -10,9 +10,8 @@ import secrets
 
 import onnx
 
-from symlint.model.file.element_types import STRING
-from symlint.model.file.stored import Reader, StoredFile
 from symlint.model.records import dataclass
+from symlint.model.stored import STRING, Reader, StoredFile
 
 LARGE = 1024
 """Bytes from which on the numbers of a tensor stay in the file."""
