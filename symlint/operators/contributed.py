@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from symlint.model.operators import op
-from symlint.operators.attention.standard import cut, heads, merge, rotate
+from symlint.operators.attention import cut, heads, merge, rotate
 from symlint.operators.elementwise import clip, prelu
 from symlint.operators.layout import gather, known
-from symlint.operators.linear import conv, convolve, gemm, matmul, times
-from symlint.operators.normal import moments
+from symlint.operators.linear import conv, convolve, gemm, matmul, moments, times
 from symlint.operators.spatial import first, last, pool
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.mixing import MixKind

@@ -12,7 +12,7 @@ import numpy as np
 from symlint.model import operators
 from symlint.model.graph import Array
 from symlint.model.operators import op
-from symlint.operators.indices import compared
+from symlint.operators.layout import compared
 from symlint.program.functions import Attributes, Dipping, Function, Parity, Rising, Within, enter
 from symlint.program.lower import Ref, Tracer, Unsupported
 from symlint.program.registry import pointwise

@@ -13,8 +13,7 @@ from symlint.model.operators import enter as enter_operator
 from symlint.operators.contributed import embedded
 from symlint.operators.elementwise import prelu
 from symlint.operators.layout import gather, known
-from symlint.operators.linear import conv, convolve, matmul
-from symlint.operators.reduce import total
+from symlint.operators.linear import conv, convolve, matmul, total
 from symlint.operators.spatial import first, global_average, last, pool, pool_last
 from symlint.program.functions import Function, enter
 from symlint.program.lower import Ref, Tracer, Unsupported

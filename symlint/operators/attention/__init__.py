@@ -1,1 +1,0 @@
-"""Attention, of ONNX and of onnxruntime's own domain, over packed tokens and linear."""
