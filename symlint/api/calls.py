@@ -202,8 +202,8 @@ def equivariance(
     Raises `UnreadableModel` also for a model that onnxruntime does not run.
     """
     from symlint.model.errors import UnreadableModel
-    from symlint.runtime.equivariance.groups import known
-    from symlint.runtime.equivariance.measure import Wanted, measure
+    from symlint.runtime.equivariance import Wanted, measure
+    from symlint.runtime.groups import known
 
     with stored(model) as (file,):
         settings, loaded = _settings(file, config, (), ()), load(file.path)

@@ -48,7 +48,7 @@ def trial(model: Model) -> Callable[[Equivariance], tuple[Tried, ...]]:
 
     def tried(declared: Equivariance) -> tuple[Tried, ...]:
         # Imported here, since few audits run a network.
-        from symlint.runtime.equivariance.measure import Wanted, measure
+        from symlint.runtime.equivariance import Wanted, measure
 
         wanted = Wanted((declared.name,), declared.input, declared.axis, declared.output, declared.action or None)
         table = measure(model, wanted)

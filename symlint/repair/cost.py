@@ -22,7 +22,7 @@ from symlint.program.translate import translate
 from symlint.repair.plan import Key
 from symlint.repair.promises import multiples
 from symlint.repair.result import Cost, Done, Fixed, Outcome, Variant, Wish
-from symlint.runtime.collection import collect
+from symlint.runtime.proof import collect
 from symlint.runtime.runner import Runner
 from symlint.symmetry.gauge.half import taken
 from symlint.symmetry.gauge.rounding import decibels

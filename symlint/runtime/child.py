@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.runtime.rollout import Rollout, rolled_out
+from symlint.runtime.runner import Rollout, rolled_out
 
 LEVELS = {
     "none": "ORT_DISABLE_ALL",

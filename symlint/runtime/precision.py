@@ -27,9 +27,8 @@ from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.model.saving import rewrite
 from symlint.runtime import child_process
-from symlint.runtime.collection import collect
-from symlint.runtime.noise import Trial
-from symlint.runtime.probe import save_lifted
+from symlint.runtime.probe import Trial, save_lifted
+from symlint.runtime.proof import collect
 from symlint.runtime.runner import Loaded, Runner
 
 SPLIT = 2.0**13 + 1

@@ -21,12 +21,9 @@ from symlint.model.graph import BLOCK, Array, Model, Tensor
 from symlint.model.records import dataclass
 from symlint.model.saving import Lazy, rewrite
 from symlint.program.numbers import Unvalued
-from symlint.runtime.noise import difference, differences, drowned
-from symlint.runtime.probe import STRUCTURAL, save_lifted
+from symlint.runtime.probe import MUTE, STRUCTURAL, Asking, Question, difference, differences, drowned, save_lifted
 from symlint.runtime.proof import apart_in_double, expose
-from symlint.runtime.rollout import LEAST, rollout
-from symlint.runtime.runner import Run, Runner, run_each
-from symlint.runtime.sensitivity import MUTE, Asking, Question
+from symlint.runtime.runner import LEAST, Run, Runner, rollout, run_each
 from symlint.symmetry.motion.teleport import HALVES, Journey, journey, stuck, teleport
 from symlint.symmetry.structure import Structure
 

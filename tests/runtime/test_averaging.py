@@ -15,7 +15,7 @@ from written import written
 
 from symlint.cli.main import cli
 from symlint.model.load import load
-from symlint.runtime.equivariance.groups import group
+from symlint.runtime.groups import group
 from symlint.runtime.runner import run
 
 TEXT = "c = Conv<pads=[1,1,1,1]>(x, w, b) y = Relu(c) p = GlobalAveragePool(y) f = Flatten(p) z = MatMul(f, v)"

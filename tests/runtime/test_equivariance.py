@@ -17,7 +17,7 @@ import symlint
 from symlint.cli.main import cli
 from symlint.lint.configuration import read
 from symlint.model.load import load
-from symlint.runtime.equivariance.measure import Measured, Wanted, measure
+from symlint.runtime.equivariance import Measured, Wanted, measure
 
 Shape = tuple[object, ...]
 

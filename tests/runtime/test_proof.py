@@ -12,9 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from symlint.model.load import load
 from symlint.model.saving import write
 from symlint.repair.cost import latency, measure
-from symlint.runtime.collection import choices, inputs
-from symlint.runtime.noise import difference
-from symlint.runtime.proof import prove
+from symlint.runtime.probe import difference
+from symlint.runtime.proof import choices, inputs, prove
 from symlint.runtime.runner import Run, Runner
 
 

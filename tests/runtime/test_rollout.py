@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from symlint.model.states import State
-from symlint.runtime.rollout import BATCHES, Rollout, batched, rolled_out, starts
-from symlint.runtime.runner import Loaded, fitted
+from symlint.runtime.runner import BATCHES, Loaded, Rollout, batched, fitted, rolled_out, starts
 
 CACHE = State("past", "present", (0, 2), "name")
 SHAPES = {"past": (2, 5, 3), "present": (2, 6, 3), "attention_mask": (2, 9), "position_ids": (2, 1), "x": (2, 2)}

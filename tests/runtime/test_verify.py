@@ -16,8 +16,8 @@ from onnx.parser import parse_graph
 from symlint.cli.main import cli
 from symlint.model.load import load
 from symlint.program import numbers
+from symlint.runtime.probe import jolted
 from symlint.runtime.proof import prove
-from symlint.runtime.sensitivity import jolted
 from symlint.runtime.verify import Trial, same_function, verify
 from symlint.symmetry.inference import examine
 

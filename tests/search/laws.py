@@ -25,7 +25,7 @@ from measure import TOLERANCE, Unmeasured, changing, opened, session
 from onnxruntime import InferenceSession
 from recipe import Recipe
 
-import symlint.runtime.sensitivity
+import symlint.runtime.probe
 import symlint.runtime.verify
 from symlint.audit.engine import audit
 from symlint.cli.main import cli
@@ -35,13 +35,11 @@ from symlint.lint.settings import Settings
 from symlint.model.load import load
 from symlint.model.saving import write
 from symlint.runtime.child import array_of
-from symlint.runtime.equivariance.groups import Place, Transformation, matching, permuted
-from symlint.runtime.equivariance.proofs import Proofs
-from symlint.runtime.noise import difference as apart
-from symlint.runtime.probe import feeds
-from symlint.runtime.rollout import Rollout
-from symlint.runtime.runner import Run
-from symlint.runtime.sensitivity import jolted
+from symlint.runtime.groups import Place, Transformation, matching, permuted
+from symlint.runtime.probe import difference as apart
+from symlint.runtime.probe import feeds, jolted
+from symlint.runtime.propagation import Proofs
+from symlint.runtime.runner import Rollout, Run
 from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.dimension import dimension
 from symlint.symmetry.inference import examine
@@ -135,7 +133,7 @@ def at_hand() -> Iterator[None]:
                 found.append(Run(failure=" ".join(str(error).split())[:300]))
         return found
 
-    users = (symlint.runtime.verify, symlint.runtime.sensitivity)
+    users = (symlint.runtime.verify, symlint.runtime.probe)
     before = [user.run_each for user in users]
     for user in users:
         user.run_each = run_each

@@ -366,8 +366,8 @@ def equivariance_command(
     from symlint.cli.report.equivariances import as_json, as_text, unread
     from symlint.model.load import load
     from symlint.model.stored import FEW
-    from symlint.runtime.equivariance.groups import known
-    from symlint.runtime.equivariance.measure import Wanted, measure
+    from symlint.runtime.equivariance import Wanted, measure
+    from symlint.runtime.groups import known
 
     given = {name: read_array(file) for name, file in inputs.items()}
     wanted = Wanted(known(only or ()))
@@ -442,8 +442,8 @@ def symmetrise_command(
 def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
     """The proof of what was made, what that is, and what it was compared with."""
     from symlint.model.saving import save
-    from symlint.runtime.equivariance.groups import group
-    from symlint.runtime.equivariance.symmetrising import averaged, prove
+    from symlint.runtime.groups import group
+    from symlint.runtime.symmetrising import averaged, prove
 
     model, elements = group(model, groups, action or "")
     save(averaged(model, elements), out)
@@ -453,8 +453,8 @@ def _averaged(model: Model, groups: Sequence[str], action: Any, out: Path, seed:
 
 def _framed(model: Model, groups: Sequence[str], action: Any, out: Path, seed: int) -> tuple[Proof, str, str]:
     from symlint.model.saving import save
-    from symlint.runtime.equivariance.groups import generators
-    from symlint.runtime.equivariance.symmetrising import framed, proven
+    from symlint.runtime.groups import generators
+    from symlint.runtime.symmetrising import framed, proven
 
     model, chosen = generators(model, groups, action or "")
     save(framed(model, chosen), out)

@@ -17,8 +17,8 @@ from symlint.cli.report.data import dump
 from symlint.cli.report.full import Hanging, typeset
 from symlint.cli.report.words import count, end, printable
 from symlint.model.errors import UnreadableModel
-from symlint.runtime.equivariance.groups import Place
-from symlint.runtime.equivariance.measure import Measured, Table
+from symlint.runtime.equivariance import Measured, Table
+from symlint.runtime.groups import Place
 
 _SHOWN = 12
 """Rows of what does not hold, the nearest first."""

@@ -24,7 +24,7 @@ from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model, Shape
 from symlint.model.records import dataclass
 from symlint.model.saving import rewrite
-from symlint.runtime.equivariance.groups import (
+from symlint.runtime.groups import (
     Place,
     Places,
     Transformation,
@@ -34,11 +34,22 @@ from symlint.runtime.equivariance.groups import (
     steps,
     together,
 )
-from symlint.runtime.equivariance.proofs import Proofs
-from symlint.runtime.noise import SLOW, Trial, difference, noise
-from symlint.runtime.probe import save_lifted
+from symlint.runtime.probe import (
+    FAINT,
+    LOUD,
+    SLOW,
+    Asking,
+    Feeds,
+    Question,
+    Trial,
+    change,
+    difference,
+    jolted,
+    noise,
+    save_lifted,
+)
+from symlint.runtime.propagation import Proofs
 from symlint.runtime.runner import Loaded, Run, Runner
-from symlint.runtime.sensitivity import FAINT, LOUD, Asking, Feeds, Question, change, jolted
 from symlint.symmetry.motion.teleport import HALVES
 
 Action = Literal["invariant", "equivariant"]

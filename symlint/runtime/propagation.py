@@ -36,8 +36,20 @@ from symlint.program.steps import (
 )
 from symlint.program.translate import lower
 from symlint.program.true_values import Truth, exactly
-from symlint.runtime.equivariance.groups import Places, Transformation
-from symlint.runtime.equivariance.pieces import Axes, Axis, Piece, fixed, joined, merged, plain, split, still, whole
+from symlint.runtime.groups import (
+    Axes,
+    Axis,
+    Piece,
+    Places,
+    Transformation,
+    fixed,
+    joined,
+    merged,
+    plain,
+    split,
+    still,
+    whole,
+)
 
 ULPS = 4
 """Units in the last place of the largest weight by which weights may differ that should be equal."""

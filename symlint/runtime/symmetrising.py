@@ -25,7 +25,7 @@ from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.model.saving import rewrite, save
-from symlint.runtime.equivariance.groups import (
+from symlint.runtime.groups import (
     Element,
     Generator,
     Place,
@@ -35,10 +35,9 @@ from symlint.runtime.equivariance.groups import (
     taken_back,
     transformed,
 )
-from symlint.runtime.noise import Trial, difference, noise
+from symlint.runtime.probe import Asking, Trial, difference, noise
 from symlint.runtime.proof import CAP, FLOOR, MULTIPLE, Proof
 from symlint.runtime.runner import Run, Runner
-from symlint.runtime.sensitivity import Asking
 
 _DOMAIN, _NAME = "symlint", "Original"
 _SLICES = 10

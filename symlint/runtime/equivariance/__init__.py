@@ -1,1 +1,0 @@
-"""Transformations of inputs, and what becomes of the outputs under them."""
