@@ -28,7 +28,7 @@ from symlint.model.saving import write
 from symlint.program.functions import Dipping, function
 from symlint.program.translate import lowered
 from symlint.repair.fixing import fix
-from symlint.repair.result import Fixed, Wish
+from symlint.repair.plan import Fixed, Wish
 from symlint.runtime.runner import run
 from symlint.runtime.verify import verify
 from symlint.symmetry.inference import examine

@@ -32,7 +32,7 @@ from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import COMMAND, Settings
 from symlint.model.graph import Array
 from symlint.model.load import load
-from symlint.repair.result import Fixed, Left
+from symlint.repair.plan import Fixed, Left
 from symlint.symmetry.inference import examine, measured
 from symlint.symmetry.spaces import Symmetry
 
@@ -121,7 +121,7 @@ def fix(
     """
     from symlint.audit.remainder import remainder, sparing
     from symlint.repair.fixing import fix as repaired
-    from symlint.repair.result import Wish
+    from symlint.repair.plan import Wish
 
     with stored(model) as (file,), TemporaryDirectory(prefix="symlint-") as folder:
         settings = _settings(file, config, select, ignore)

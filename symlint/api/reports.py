@@ -18,7 +18,7 @@ from symlint.comparison.trajectory import Trajectory
 from symlint.lint.finding import Finding
 from symlint.lint.settings import LEVELS
 from symlint.model.records import dataclass
-from symlint.repair.result import Cost, Done, Left, Shrunk
+from symlint.repair.plan import Cost, Done, Left, Shrunk
 from symlint.runtime.equivariance import Measured, Table
 from symlint.runtime.proof import Proof
 from symlint.symmetry.spaces import Coverage

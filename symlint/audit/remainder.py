@@ -16,8 +16,7 @@ from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.load import load
 from symlint.model.records import dataclass
-from symlint.repair.plan import Spared, repairable, storing
-from symlint.repair.result import Fixed, Left, Wish
+from symlint.repair.plan import Fixed, Left, Spared, Wish, repairable, storing
 from symlint.symmetry.inference import examine
 
 

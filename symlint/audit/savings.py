@@ -23,8 +23,8 @@ from symlint.model.load import load
 from symlint.program.translate import translate
 
 if TYPE_CHECKING:
+    from symlint.repair.plan import Wish
     from symlint.repair.promises import Promise
-    from symlint.repair.result import Wish
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ def savings(
         return None
     # Imported here, since most models have nothing to repair.
     from symlint.audit.remainder import spared
-    from symlint.repair.plan import SAFETY, acted_on
-    from symlint.repair.result import Wish
+    from symlint.repair.plan import SAFETY, Wish, acted_on
 
     drops = settings.origins.get("select") == COMMAND and bool(settings.select)
     evidence, acting = SAFETY[safety(report)], acted_on(settings, rules, safety(report), drops=drops)

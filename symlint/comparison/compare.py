@@ -31,7 +31,7 @@ from symlint.model.load import load
 from symlint.model.records import dataclass
 from symlint.model.stored import same_bytes
 from symlint.repair.fixing import foretold
-from symlint.repair.result import Done, Wish
+from symlint.repair.plan import Done, Wish
 from symlint.repair.storage import save
 from symlint.symmetry.inference import examine
 

@@ -14,7 +14,7 @@ from symlint.comparison.changes import SAME, Change
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.model.saving import rewrite
-from symlint.repair.surgery.file import discard, idle, overwrite, source_of, store, stored_value
+from symlint.repair.surgery import discard, idle, overwrite, source_of, store, stored_value
 
 LINEAR = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """Operator -> the axis of its weight, operand 1, along which its output channels lie."""

@@ -119,7 +119,7 @@ def shape(*names: str) -> Callable[[Function], Function]:
 
 
 def resize(*names: str) -> Callable[[Function], Function]:
-    """Enter the decorated function as what tells operators their new sizes: see `symlint.repair.surgery.site.Site`."""
+    """Enter the decorated function as what tells operators their new sizes: see `symlint.repair.narrowing.Site`."""
 
     def register(rule: Function) -> Function:
         enter(names, resize=rule)

@@ -19,9 +19,8 @@ from symlint.model.records import dataclass
 from symlint.model.shapes.concrete import Skeleton, make_concrete
 from symlint.program.steps import Program
 from symlint.program.translate import translate
-from symlint.repair.plan import Key
+from symlint.repair.plan import Cost, Done, Fixed, Key, Outcome, Variant, Wish
 from symlint.repair.promises import multiples
-from symlint.repair.result import Cost, Done, Fixed, Outcome, Variant, Wish
 from symlint.runtime.proof import collect
 from symlint.runtime.runner import Runner
 from symlint.symmetry.gauge.half import taken

@@ -20,13 +20,26 @@ from symlint.model.records import dataclass
 from symlint.model.saving import opened, write
 from symlint.repair.canonical import canonical
 from symlint.repair.cost import aligned
-from symlint.repair.plan import Key, Pending, Repair, Spared, Stage, repairs, storing
-from symlint.repair.result import Done, Fixed, Left, Outcome, Shrunk, Wish, shrunk
+from symlint.repair.plan import (
+    Done,
+    Fixed,
+    Key,
+    Left,
+    Outcome,
+    Pending,
+    Repair,
+    Shrunk,
+    Spared,
+    Stage,
+    Wish,
+    repairs,
+    shrunk,
+    storing,
+)
 from symlint.repair.rounding import sought
 from symlint.repair.scales import balancing, reach
 from symlint.repair.storage import outside, save, shared
-from symlint.repair.units.biases import absorbed
-from symlint.repair.worker import Worker
+from symlint.repair.worker import Worker, absorbed
 from symlint.runtime.precision import Halves, Quantiser
 from symlint.runtime.proof import Proof, prove
 from symlint.symmetry.inference import examine

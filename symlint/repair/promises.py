@@ -21,15 +21,23 @@ from symlint.model.operators import known as known_operator
 from symlint.model.records import dataclass
 from symlint.model.wire import LARGE
 from symlint.program.parameters import FAR
+from symlint.repair.merging import BORDER, SLOTS, Reading, foldable, gatherable, mergeable, narrowest, readings
+from symlint.repair.narrowing import (
+    Immovable,
+    Narrowing,
+    Removal,
+    Uneven,
+    Whole,
+    agreed,
+    aligned,
+    bypassed,
+    nested,
+    plan,
+)
+from symlint.repair.narrowing import wanted as needed
+from symlint.repair.operation import Cuts
+from symlint.repair.operation import plan as planned
 from symlint.repair.plan import Key, Pending, Repair, Spared, ordinal
-from symlint.repair.surgery.narrowing import Immovable, Narrowing, Uneven, Whole, agreed, nested
-from symlint.repair.surgery.operation import Cuts
-from symlint.repair.surgery.operation import plan as planned
-from symlint.repair.units.factoring import narrowest
-from symlint.repair.units.folding import BORDER, SLOTS, foldable
-from symlint.repair.units.merging import Reading, gatherable, mergeable, readings
-from symlint.repair.units.removal import Removal, aligned, bypassed, plan
-from symlint.repair.units.removal import wanted as needed
 
 Dead = NDArray[np.bool_]
 UNREADABLE = "their readers are no plain weights, whose rows could be added up"

@@ -21,8 +21,7 @@ from symlint.model.records import dataclass
 from symlint.model.saving import rewrite
 from symlint.program.steps import Program
 from symlint.program.translate import Lowering, lower
-from symlint.repair.plan import Repair, repairs
-from symlint.repair.result import Done, Wish
+from symlint.repair.plan import Done, Repair, Wish, repairs
 from symlint.symmetry.gauge.balance import Aim, balanced
 from symlint.symmetry.gauge.scales import Scales, two_sided
 from symlint.symmetry.gauge.seen import chains

@@ -18,7 +18,7 @@ from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 from symlint.repair import cost
 from symlint.repair.fixing import fix
-from symlint.repair.result import Fixed, Wish
+from symlint.repair.plan import Fixed, Wish
 
 WIDE = 24
 RNG = np.random.default_rng(0)

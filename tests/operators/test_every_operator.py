@@ -713,7 +713,7 @@ WHOLE = {"tensor(int64)", "tensor(int32)"}
 @pytest.mark.parametrize("op", ONNX)
 def test_an_operator_that_is_told_whole_numbers_is_told_new_ones(op):
     """Places, sizes and axes: whoever has such an operand says how it is resized, or that nothing has to be told."""
-    import symlint.repair.surgery.file  # noqa: F401 - enters what resizes operators
+    import symlint.repair.surgery  # noqa: F401 - enters what resizes operators
 
     newest = {schema.name: schema for schema in defs.get_all_schemas() if schema.domain == ""}
     operands = newest[op].inputs if op in newest else ()

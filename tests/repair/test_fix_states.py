@@ -20,8 +20,7 @@ from symlint.lint.settings import Settings
 from symlint.model.load import load
 from symlint.model.states import closed
 from symlint.repair.fixing import fix
-from symlint.repair.plan import acted_on
-from symlint.repair.result import Wish
+from symlint.repair.plan import Wish, acted_on
 from symlint.runtime.verify import same_function
 
 pytestmark = pytest.mark.usefixtures("no_clock")

@@ -12,10 +12,10 @@ from corpora import SHARED
 from symlint.evidence.context import Context
 from symlint.model.load import load
 from symlint.model.saving import write
+from symlint.repair.narrowing import arrange, plan
 from symlint.repair.promises import Forecast
 from symlint.repair.storage import save
-from symlint.repair.surgery.file import narrowed, stored
-from symlint.repair.units.removal import arrange, plan
+from symlint.repair.surgery import narrowed, stored
 from symlint.runtime.verify import same_function
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.action import scale, stands

@@ -13,9 +13,9 @@ import onnx_ir as ir
 import pytest
 
 from symlint.model.load import load
-from symlint.repair.surgery.file import narrowed
-from symlint.repair.surgery.narrowing import Immovable, Narrowing, Whole, agreed
-from symlint.repair.surgery.operation import plan
+from symlint.repair.narrowing import Immovable, Narrowing, Whole, agreed
+from symlint.repair.operation import plan
+from symlint.repair.surgery import narrowed
 from symlint.symmetry.inference import examine
 
 ROOT = Path(__file__).parents[2]

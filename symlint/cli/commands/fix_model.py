@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from symlint.cli.report.repairs import Repaired
     from symlint.lint.configuration import Configurations
     from symlint.lint.settings import Settings
-    from symlint.repair.plan import Spared
-    from symlint.repair.result import Fixed, Wish
+    from symlint.repair.plan import Fixed, Spared, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +278,7 @@ def _repaired(
 
 def _configured(fixed: Fixed, target: Path, *, replaces: bool) -> str:
     """Write the file that tells a runtime the sizes of narrower states, where there is one; what became of it."""
-    from symlint.repair.result import config
+    from symlint.repair.plan import config
 
     try:
         text = config(fixed.model, fixed.shrunk, target.name)
@@ -298,8 +297,7 @@ def _acting(model: str, asked: Mapping[str, Any]) -> Settings:
 
 def _wish(settings: Settings, asked: Mapping[str, Any], spared: Sequence[Spared]) -> Wish:
     from symlint.lint.rule import rules
-    from symlint.repair.plan import SAFETY, acted_on
-    from symlint.repair.result import Wish
+    from symlint.repair.plan import SAFETY, Wish, acted_on
 
     align, loops = asked["align"], asked["loops"]
     closes = asked["shrinks"] or loops.find or bool(loops.declared)

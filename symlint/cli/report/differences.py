@@ -23,7 +23,7 @@ from symlint.comparison.weights import Weight
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.model.errors import UnreadableModel, exit_code
-from symlint.repair.result import Done
+from symlint.repair.plan import Done
 
 ROWS = 16
 STATUS: dict[Status, str] = {

@@ -19,7 +19,7 @@ from symlint.cli.report.words import count, listed, printable
 from symlint.evidence.options import InputRange
 from symlint.model.errors import UnreadableModel
 from symlint.model.records import dataclass
-from symlint.repair.result import Cost, Fixed, Left, Shrunk
+from symlint.repair.plan import Cost, Fixed, Left, Shrunk
 
 _SHAPES = 4
 _LONG = 240

@@ -1,4 +1,9 @@
-"""Merging: of units or heads that are one function, one keeps the work of all; the others are read no more."""
+"""Merging: of units or heads that are one function, one keeps the work of all; the others are read no more.
+
+Folding: what constant units contribute to their readers goes into biases; the units are read no more.
+
+Factoring: writers and readers of a linear space with the same product through as few units as its rank.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symlint.analysis.rehearsal import Rehearsal, Unrehearsed, entered
 from symlint.evidence.context import Context
 from symlint.evidence.heads.twins import twins
+from symlint.evidence.ranks.products import READS, WRITES, Factors, Product
+from symlint.evidence.ranks.side import Matrix
+from symlint.evidence.ranks.spectrum import CLEAR, Rank
 from symlint.model.clusters import median
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.steps import Einsum, Mix, Program, Slice, rearranges
 from symlint.symmetry.motion.action import scale, stands, transform
 from symlint.symmetry.motion.membership import members
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, fresh_weights
 from symlint.symmetry.structure import Action, Structure
 from symlint.symmetry.translation.element import changes
 
@@ -303,3 +312,224 @@ def _still(context: Context, weights: Weights, bias: str) -> Array | None:
     shape = program.shapes[bias]
     first = value[(0,) * (value.ndim - len(shape))]
     return np.asarray(first[tuple(slice(0, n) for n in shape)])
+
+
+PLAIN = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+SHIFTED = (*PLAIN, "com.microsoft.FusedConv", "com.microsoft.FusedGemm")
+"""Operators whose result can be given a bias."""
+SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "FusedConv": 2, "FusedGemm": 2}
+"""Operator -> the operand that is its bias."""
+BORDER = "padding or a quantiser tells them from a bias"
+UNREADABLE = "their readers are no plain weights, which could be added up to a bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """What to add to the contraction that a node makes: an array that broadcasts against its result."""
+
+    step: Einsum
+    values: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Units that go into biases, and groups of which one unit does the work because a border tells them from biases."""
+
+    units: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+    reason: str = ""
+    """Why there are none."""
+
+    @property
+    def spare(self) -> tuple[int, ...]:
+        """The units that are read no more once this is done."""
+        return tuple(sorted((*self.units, *(unit for group in self.groups for unit in group[1:]))))
+
+
+def foldable(context: Context, space: str, units: Sequence[int]) -> Fold:
+    """What can become of constant units."""
+    action = context.structure.permutation(space)
+    found = readings(context.structure, action.leaf, context.moving)
+    if not found:
+        return Fold((), (), UNREADABLE)
+    constants = [_constants(context, action, r) if r.step.node.op in SHIFTED else None for r in found]
+    plain = tuple(u for u in units if all(c is not None and u in c.units for c in constants))
+    size = context.structure.axes.factors.size(action.leaf)
+    groups: list[list[int]] = []
+    for unit in units:
+        if unit in plain:
+            continue
+        for group in groups:
+            if group[0] // size == unit // size and all(
+                multiples(context, action, r, [(group[0], unit)]) for r in found
+            ):
+                group.append(unit)
+                break
+        else:
+            groups.append([unit])
+    fixed = next((r.step.node for r in found if r.step.node.op not in SHIFTED), None)
+    why = BORDER if fixed is None else f"{fixed.op} {fixed.name or fixed.outputs[0]!r} can be given no bias"
+    return Fold(plain, tuple(tuple(g) for g in groups if len(g) > 1), why)
+
+
+def fold(context: Context, weights: Weights, space: str, units: Sequence[int]) -> Iterator[Offset]:
+    """Take constant units out of their readers; what they contributed has to be added.
+
+    Args:
+        context: the network.
+        weights: change in place.
+        space: of the units.
+        units: copy-major, as `foldable` tells them.
+    """
+    structure = context.structure
+    action = structure.permutation(space)
+    factors = structure.axes.factors
+    shape = [*(factors.size(c) for c in action.copies), factors.size(action.leaf)]
+    found = readings(structure, action.leaf, context.moving) or ()
+    stay = np.ones(shape)
+    stay.reshape(-1)[list(units)] = 0.0
+    # One weight may read them in several places: all see it as it was.
+    for reading in found:
+        constants = _constants(context, action, reading)
+        assert constants is not None  # such units are not chosen
+        made = weights.numbers.apply(reading.step, {reading.operand: constants.of(units)})[reading.step.out]
+        yield Offset(reading.step, made)
+    for name, axis in dict.fromkeys(place for reading in found for place in reading.places):
+        weights.put(name, _scaled(context, action, structure.axes.of[name], weights.get(name), stay, axis))
+
+
+def _scaled(
+    context: Context, action: Action, axes: Sequence[int], values: Array, factor: Array, axis: int | None = None
+) -> Array:
+    """Values with every unit times its factor, where they lie along one axis if one is named."""
+    stood = [s for s in stands(context.structure.expansion, axes, action.leaf, action.copies) if axis in (None, s.axis)]
+    return np.asarray(scale(values, stood, factor, {(s.axis, s.term, s.place): Fraction(1) for s in stood}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Constants:
+    """The units that are known numbers where they are read: one, or one for each of the places that they have."""
+
+    values: Array
+    """What is read, with size 1 along axes along which it is the same."""
+    rows: NDArray[np.int64]
+    """For every unit, where in it that stands."""
+    units: frozenset[int]
+    """The units that are."""
+
+    def of(self, units: Sequence[int]) -> Array:
+        """Of some units, and zero of all that stands beside them."""
+        filled, chosen = np.zeros(self.values.shape), self.rows[list(units)]
+        filled.reshape(-1)[chosen] = self.values.reshape(-1)[chosen]
+        return filled
+
+
+def _constants(context: Context, action: Action, reading: Reading) -> _Constants | None:
+    value, axes = context.values.get(reading.operand), context.structure.axes.of[reading.operand]
+    if value is None or context.plain(action).copies != action.copies:
+        return None
+    leaves, involved = context.structure.axes.factors.leaves, {action.leaf, *action.copies}
+    shape = tuple(n if involved.intersection(leaves(f)) else 1 for f, n in zip(axes, value.shape, strict=True))
+    first = tuple(slice(0, n) for n in shape)
+    numbers = np.array(value.scale[first], np.float64)
+    alike = (value.constant & (value.scale == numbers)).all(
+        axis=tuple(k for k, n in enumerate(shape) if n == 1), keepdims=True
+    )
+    rows = members(context.structure, action, axes, shape)
+    if rows is None:
+        return None
+    return _Constants(numbers, rows, frozenset(np.flatnonzero(alike.reshape(-1)[rows].all(axis=1)).tolist()))
+
+
+Pairs = list[tuple[Matrix, Matrix]]
+
+
+def narrowest(context: Context, product: Product) -> int | None:
+    """With how many units every copy can carry a product that is low in rank in some copy; None where none can go."""
+    return _width(product, _pairs(context, fresh_weights(context.structure), product)[0])
+
+
+def factor(context: Context, weights: Weights, product: Product) -> int | None:
+    """Let the first units of every copy carry the product; how many they are, or None where none can go.
+
+    With a singular value decomposition U S V' of the product of readers B and writers A, each row of these brought to
+    one size, G = S^-1/2 U' B and H = A V S^-1/2 have G H = 1 and B H G A = B A: the new writers are G A, the new
+    readers B H, which are balanced.
+
+    Args:
+        context: the network.
+        weights: change in place.
+        product: of one space, low in rank in some copy.
+    """
+    structure = context.structure
+    action = structure.actions[product.generator]
+    found, factors = _pairs(context, weights, product)
+    width = _width(product, found)
+    if width is None:
+        return None
+    names = {o.tensor for o in factors.charge}
+    n = product.width
+    outer = [structure.axes.factors.size(c) for c in action.copies]
+    matrices = np.zeros((2, len(found), n, n))
+    for k, (g, h) in enumerate(found):
+        matrices[0, k, : len(g)], matrices[1, k, : len(g)] = g, h.T
+    for side, matrix in ((WRITES, matrices[0]), (READS, matrices[1])):
+        for name in names:
+            mine = {
+                (o.axis, o.term, o.place): Fraction(1)
+                for o, c in factors.charge.items()
+                if o.tensor == name and c == side
+            }
+            if mine:
+                stood = list(stands(structure.expansion, structure.axes.of[name], action.leaf, action.copies))
+                weights.put(name, transform(weights.get(name), stood, matrix.reshape(*outer, n, n), mine))
+    return width
+
+
+def _pairs(context: Context, weights: Weights, product: Product) -> tuple[Pairs, Factors]:
+    """Copy by copy what the writers and the readers of a product are multiplied with."""
+    factors = Factors(context.structure, context.structure.actions[product.generator], frozenset())
+    counted = {name: _seen(context, name, weights.get(name)) for name in {o.tensor for o in factors.charge}}
+    writers, readers = factors.rows(counted, WRITES), factors.rows(counted, READS)
+    return [
+        _pair(a, b, product.low.get(k), product.width, factors.unit)
+        for k, (a, b) in enumerate(zip(writers, readers, strict=True))
+    ], factors
+
+
+def _width(product: Product, found: Pairs) -> int | None:
+    width = max(1, *(len(g) for g, _ in found))
+    return width if width < product.width else None
+
+
+def _seen(context: Context, name: str, values: Array) -> Array:
+    """A weight without the elements that may be any number, such as the bias of keys."""
+    for moved in (action.translation for action in context.structure.shifts):
+        if moved.weight == name and moved.free and not moved.absorbers and not moved.sinks:
+            there = np.ix_(*(np.flatnonzero(classes >= 0) for classes in moved.wave.classes))
+            values = values.copy()
+            values[there] = 0.0
+    return values
+
+
+def _pair(writers: Array, readers: Array, rank: Rank | None, width: int, unit: float) -> tuple[Matrix, Matrix]:
+    """G (r, n) and H (n, r) of one copy. A bias that others could take over counts here, though not in the rank."""
+    left, right = _triangle(readers), _triangle(writers)
+    u, s, vt = np.linalg.svd(left @ right.T)
+    count = rank.rank if rank else width
+    if rank and rank.rank:
+        noise = CLEAR * max(rank.tolerance, 1e-12) * float(s.max(initial=0.0))
+    else:  # the largest is no measure where it may be noise itself
+        noise = CLEAR * unit * float(np.linalg.norm(left) * np.linalg.norm(right))
+    while count < len(s) and s[count] > noise:
+        count += 1
+    count = min(count, int(np.count_nonzero(s > 0)))
+    root = s[:count] ** -0.5
+    return (root[:, None] * (u[:, :count].T @ left)), (right.T @ vt[:count].T) * root
+
+
+def _triangle(rows: Array) -> Matrix:
+    """A matrix with the inner products of the columns of the rows, each row of size one."""
+    wide = rows.astype(np.float64)
+    size = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    return np.asarray(np.linalg.qr(wide[size > 0] / size[size > 0, None], mode="r"))

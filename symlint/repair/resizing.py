@@ -10,8 +10,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.model.operators import resize
-from symlint.repair.surgery.narrowing import Immovable, Kept, Left, Uneven, same
-from symlint.repair.surgery.site import Site
+from symlint.repair.narrowing import Immovable, Kept, Left, Site, Uneven, same
 
 
 @resize("Reshape", "Expand")

@@ -13,9 +13,8 @@ from symlint.model.graph import Array, Model, Node, Tensor
 from symlint.model.records import dataclass
 from symlint.model.saving import Lazy, rewrite
 from symlint.model.stored import CODES, numpy_type
-from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, Whole
-from symlint.repair.surgery.operation import Call, Surgery, Use, uniform
-from symlint.repair.surgery.site import Place
+from symlint.repair.narrowing import Immovable, Left, Narrowing, Place, Whole
+from symlint.repair.operation import Call, Surgery, Use, uniform
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Structure
 

@@ -14,9 +14,8 @@ from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.operators import known
 from symlint.model.records import dataclass
 from symlint.program.recorder import Ref
-from symlint.repair.surgery import resizing
-from symlint.repair.surgery.narrowing import Immovable, Left, Narrowing, nested, reached, same
-from symlint.repair.surgery.site import Place, Site
+from symlint.repair import resizing
+from symlint.repair.narrowing import Immovable, Left, Narrowing, Place, Site, nested, reached, same
 
 Use = tuple[Node, int]
 """A node and the position of one of its operands."""

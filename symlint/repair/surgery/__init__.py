@@ -1,1 +1,0 @@
-"""Surgery: a model file with fewer units, every tensor and operator adapted."""
