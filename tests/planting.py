@@ -19,8 +19,8 @@ from symlint.model.graph import Node
 from symlint.model.load import load
 from symlint.model.saving import write
 from symlint.model.states import closed
-from symlint.program.arithmetic import compute
-from symlint.program.mixing import MixKind
+from symlint.program.functions import MixKind
+from symlint.program.numbers import compute
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Spec, Step, Unknown
 from symlint.symmetry.actions.rotation import OrthogonalMap
 from symlint.symmetry.actions.scaling import Scaling

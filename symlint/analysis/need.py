@@ -14,7 +14,7 @@ from symlint.analysis.values.regrouping import apart, joined, pieces
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.weights import Blockwise, Weight, absent
 from symlint.model.graph import Shape
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import (
     RANGE,
     Affine,

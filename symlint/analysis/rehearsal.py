@@ -17,7 +17,7 @@ from symlint.analysis.substitutes import LARGEST, folded, normalised, pointwise,
 from symlint.model.clusters import precision
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import (
     Affine,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from symlint.analysis.values.weights import Blockwise
 from symlint.model.clusters import ROUNDING, precision
 from symlint.model.graph import Array, Tensor
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Affine, Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step, Unknown
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.structure import Action, Structure

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from symlint.program.arithmetic import compute
+from symlint.program.numbers import compute
 from symlint.program.steps import Einsum, Pointwise
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.structure import Action, Structure

@@ -8,8 +8,8 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.model.shapes.known import evaluate
-from symlint.program.arithmetic import NEWEST
 from symlint.program.functions import standard
+from symlint.program.numbers import NEWEST
 from symlint.program.steps import CONSTANT, Law, Pointwise
 
 LARGEST = 1e4

@@ -15,9 +15,8 @@ from symlint.axes.factor import Factors, Span
 from symlint.axes.pins import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Pin, PinKind
 from symlint.axes.unify import collapse, unify
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
 from symlint.program.flow import meetings
-from symlint.program.mixing import MixKind
+from symlint.program.functions import MixKind, dispatched
 from symlint.program.steps import (
     Affine,
     Concat,

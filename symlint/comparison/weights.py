@@ -19,7 +19,7 @@ from symlint.model.clusters import precision
 from symlint.model.graph import Array, Node, Shape
 from symlint.model.records import dataclass
 from symlint.model.stored import packed, unpacked
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Step
 

@@ -22,7 +22,7 @@ from symlint.evidence.options import InputRange
 from symlint.model.graph import Array
 from symlint.model.naming import Where
 from symlint.model.records import dataclass
-from symlint.program.rewriting.recognise import PRODUCT
+from symlint.program.recognise import PRODUCT
 from symlint.program.steps import SUM, Law, Pointwise, Program, Step
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space

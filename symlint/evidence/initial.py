@@ -15,7 +15,7 @@ import numpy as np
 from symlint.evidence.ends.pinned import standardising
 from symlint.model.graph import Array, Digest, Node
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Program, Step
 from symlint.program.translate import Lowering, lowered
 from symlint.symmetry.structure import Structure

@@ -26,7 +26,7 @@ from symlint.evidence.ranks.spectrum import Rank, rank, surely_full
 from symlint.model.clusters import ABSENT, precision
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Concat, Einsum, Fold, Mix, Normalise, Pointwise, Slice, Step
 from symlint.symmetry.actions.rotation import OrthogonalMap

@@ -6,8 +6,7 @@ what it needs to enter them; see `symlint.model.operators`.
 
 from symlint.model.operators import known, op, resize, shape
 from symlint.program.functions import Dipping, Parity, Rising, Within
-from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import pointwise
+from symlint.program.lower import Ref, Tracer, Unsupported, pointwise
 
 __all__ = [
     "Dipping",

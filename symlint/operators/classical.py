@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from symlint.model.operators import op
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import CONSTANT, NONE
 
 

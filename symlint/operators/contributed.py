@@ -12,8 +12,8 @@ from symlint.operators.elementwise import clip, prelu
 from symlint.operators.layout import gather, known
 from symlint.operators.linear import conv, convolve, gemm, matmul, moments, times
 from symlint.operators.spatial import first, last, pool
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import NONE, SUM
 
 DEFAULTS = {"LeakyRelu": (0.01,), "HardSigmoid": (0.2, 0.5)}

@@ -15,8 +15,8 @@ import numpy as np
 from symlint.model.graph import Graph
 from symlint.model.operators import enter, op
 from symlint.operators.layout import known
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import Law
 
 

@@ -14,8 +14,7 @@ from symlint.model.graph import Array
 from symlint.model.operators import op
 from symlint.operators.layout import compared
 from symlint.program.functions import Attributes, Dipping, Function, Parity, Rising, Within, enter
-from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.registry import pointwise
+from symlint.program.lower import Ref, Tracer, Unsupported, pointwise
 from symlint.program.steps import NONE, SUM, Law
 
 # Curves: activations as numbers, with what bounds need to know of them.

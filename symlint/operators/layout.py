@@ -17,8 +17,8 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.model.operators import enter, op
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import CONSTANT, NONE, SUM, Einsum, Law, Slice, Step, rearranges
 
 CHOOSERS = ("TopK", "ArgMax", "ArgMin")

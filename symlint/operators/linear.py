@@ -16,9 +16,8 @@ import numpy as np
 from symlint.model import operators
 from symlint.model.operators import op
 from symlint.operators.layout import known
-from symlint.program.functions import Function, enter
+from symlint.program.functions import Function, MixKind, enter
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import CONSTANT, NONE, SUM, Law, Middle, Window
 
 

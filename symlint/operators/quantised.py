@@ -15,9 +15,8 @@ from symlint.operators.elementwise import prelu
 from symlint.operators.layout import gather, known
 from symlint.operators.linear import conv, convolve, matmul, total
 from symlint.operators.spatial import first, global_average, last, pool, pool_last
-from symlint.program.functions import Function, enter
+from symlint.program.functions import Function, MixKind, enter
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import GRID, NONE, RANGE
 
 _LINEAR = Quantised((3,), (1, 2, 4, 5, 6, 7))

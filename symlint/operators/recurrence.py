@@ -11,8 +11,8 @@ import numpy as np
 from symlint.model.operators import enter, op
 from symlint.model.records import dataclass
 from symlint.operators.quantised import lift
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer
-from symlint.program.mixing import MixKind
 from symlint.program.steps import NONE, Law
 
 # Recurrence, unrolled for two time steps, which is all that a third one can join or limit.

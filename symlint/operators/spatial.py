@@ -10,8 +10,8 @@ import numpy as np
 from symlint.model.operators import enter, op
 from symlint.operators.layout import known
 from symlint.operators.linear import averaged, convolve, group_norm, seen
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import NONE, SUM
 
 

@@ -15,8 +15,8 @@ from symlint.model.operators import op
 from symlint.operators.attention import append, attend, cut, heads, key_mask, looked_up, merge, rotate
 from symlint.operators.layout import known
 from symlint.operators.quantised import lift, unpack
+from symlint.program.functions import MixKind
 from symlint.program.lower import Ref, Tracer, Unsupported
-from symlint.program.mixing import MixKind
 from symlint.program.steps import NONE, Law
 
 

@@ -18,11 +18,10 @@ import numpy as np
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.records import dataclass
 from symlint.model.shapes.known import listed
-from symlint.program.functions import Function, function, standard
-from symlint.program.mixing import MixKind
+from symlint.program.functions import Function, MixKind, function, standard
 
 if TYPE_CHECKING:
-    from symlint.program.rewriting.lengths import Length
+    from symlint.program.recognise import Length
     from symlint.program.translate import Lowering
 
 Spec = tuple[tuple[str, ...], ...]
@@ -468,7 +467,7 @@ class Program:
     @cached_property
     def parameters(self) -> Mapping[str, int]:
         """Stored tensor -> number of weight elements that could have been learned: to tell them, weights are read."""
-        from symlint.program.parameters import parameters
+        from symlint.program.translate import parameters
 
         return parameters(self)
 
@@ -494,7 +493,7 @@ class Program:
     @cached_property
     def lengths(self) -> dict[str, Length]:
         """What a direction and a length make that nothing else reads -> the two."""
-        from symlint.program.rewriting.lengths import lengths
+        from symlint.program.recognise import lengths
 
         return lengths(self)
 

@@ -24,7 +24,7 @@ from symlint.lint.repairs import Remove
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.operators import known
 from symlint.model.records import dataclass
-from symlint.program.recorder import Ref
+from symlint.program.lower import Ref
 from symlint.program.steps import RANGE, Program
 from symlint.program.translate import lowered
 from symlint.repair.plan import Repair

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.operators import known
 from symlint.model.records import dataclass
-from symlint.program.recorder import Ref
+from symlint.program.lower import Ref
 from symlint.repair import resizing
 from symlint.repair.narrowing import Immovable, Left, Narrowing, Place, Site, nested, reached, same
 

@@ -20,7 +20,7 @@ from symlint.model.graph import Model, Node, Shape, Tensor
 from symlint.model.operators import known as known_operator
 from symlint.model.records import dataclass
 from symlint.model.wire import LARGE
-from symlint.program.parameters import FAR
+from symlint.program.translate import FAR
 from symlint.repair.merging import BORDER, SLOTS, Reading, foldable, gatherable, mergeable, narrowest, readings
 from symlint.repair.narrowing import (
     Immovable,

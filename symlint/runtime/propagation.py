@@ -18,9 +18,8 @@ import numpy as np
 
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
-from symlint.program.functions import Parity
-from symlint.program.numbers import Numbers, Unvalued
+from symlint.program.functions import Parity, dispatched
+from symlint.program.numbers import Numbers, Truth, Unvalued, exactly
 from symlint.program.steps import (
     Concat,
     Einsum,
@@ -35,7 +34,6 @@ from symlint.program.steps import (
     Window,
 )
 from symlint.program.translate import lower
-from symlint.program.true_values import Truth, exactly
 from symlint.runtime.groups import (
     Axes,
     Axis,

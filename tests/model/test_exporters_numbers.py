@@ -7,8 +7,7 @@ import pytest
 from written import written
 
 from symlint.model.load import load
-from symlint.program.parameters import parameters
-from symlint.program.translate import translate
+from symlint.program.translate import parameters, translate
 
 CASES = {
     "scale": ("k = Constant<value_floats=[8.0]>() z = Div(h, k)", set()),

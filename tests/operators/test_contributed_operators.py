@@ -20,9 +20,8 @@ from test_every_operator import TOLERANCE, Arrays, Case, attempts, examine_open,
 
 from symlint.model.load import load
 from symlint.model.operators import known, operators
-from symlint.program.parameters import parameters
 from symlint.program.steps import Unknown
-from symlint.program.translate import translate
+from symlint.program.translate import parameters, translate
 
 INT = np.int32
 

@@ -11,8 +11,7 @@ from networks import Net
 
 from symlint.lint.rule import rules
 from symlint.model.load import load
-from symlint.program.parameters import parameters
-from symlint.program.translate import translate
+from symlint.program.translate import parameters, translate
 from symlint.repair.fixing import Wish, fix
 from symlint.runtime.verify import same_function
 from symlint.symmetry.inference import infer

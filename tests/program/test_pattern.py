@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.program.notation import measure, parse, regroup, spread
+from symlint.program.lower import measure, parse, regroup, spread
 
 
 def write(spec):

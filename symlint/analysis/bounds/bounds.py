@@ -33,8 +33,8 @@ from symlint.analysis.bounds.radius import radii
 from symlint.analysis.bounds.ranges import CLAMPS, SLOPES, ranged
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array, Shape
-from symlint.program.dispatch import dispatched
-from symlint.program.mixing import MixKind
+from symlint.program.functions import MixKind, dispatched
+from symlint.program.numbers import NORMS, Truth, exactly
 from symlint.program.steps import (
     Concat,
     Einsum,
@@ -46,7 +46,6 @@ from symlint.program.steps import (
     Slice,
     Step,
 )
-from symlint.program.true_values import NORMS, Truth, exactly
 
 # Intervals and balls through steps that move, cut, join and scale elements.
 

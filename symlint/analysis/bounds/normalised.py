@@ -10,9 +10,8 @@ import numpy as np
 from symlint.analysis.bounds.radius import radii
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
-from symlint.program.numbers import Numbers
+from symlint.program.numbers import NORMS, Numbers, Truth, exactly
 from symlint.program.steps import Einsum, Normalise, Program, Slice, Step
-from symlint.program.true_values import NORMS, Truth, exactly
 
 WIDEST = 2048
 """Longer vectors are left alone: the cost grows with the cube of their length."""

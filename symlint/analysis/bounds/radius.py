@@ -13,11 +13,9 @@ from functools import singledispatch
 import numpy as np
 
 from symlint.model.graph import Array
-from symlint.program.arithmetic import compute
-from symlint.program.numbers import contract
+from symlint.program.numbers import NORMS, compute, contract
 from symlint.program.steps import Einsum, Fold, Normalise, Pointwise, Program, Step, rearranges
 from symlint.program.translate import lowered
-from symlint.program.true_values import NORMS
 
 LENGTHS = 10.0 ** np.arange(-12, 13)
 SETTLED = 1.001

@@ -17,7 +17,7 @@ from symlint.analysis.paths.bending import Elements, root
 from symlint.analysis.paths.squares import Layout
 from symlint.analysis.values.lattice import Value
 from symlint.model.graph import Array, Shape
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import (
     Affine,
     Concat,

@@ -10,8 +10,8 @@ import numpy as np
 from symlint.analysis.paths.bending import root
 from symlint.analysis.paths.paths import Forward
 from symlint.model.graph import Array
-from symlint.program.dispatch import dispatched
 from symlint.program.flow import Passages
+from symlint.program.functions import dispatched
 from symlint.program.steps import (
     Affine,
     Concat,

@@ -12,8 +12,8 @@ from symlint.analysis.values.lattice import Bases, Labels, Names, Value, alike, 
 from symlint.analysis.values.weights import Levels, Mask, Operand, Weight, absent
 from symlint.model.clusters import ROUNDING, precision
 from symlint.model.graph import Array, Shape
-from symlint.program.arithmetic import compute
 from symlint.program.functions import Parity
+from symlint.program.numbers import compute
 from symlint.program.steps import GRID, Pointwise
 
 HALVES = ("float16", "bfloat16")

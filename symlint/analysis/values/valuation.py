@@ -18,7 +18,7 @@ from symlint.analysis.values.rows import Run, Verdicts
 from symlint.analysis.values.weights import Blockwise, Drawn, Mask, Weight, absent
 from symlint.model.clusters import BLOCK, ROUNDING, precision
 from symlint.model.graph import Array, Shape
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import (
     NONE,
     Affine,

@@ -15,8 +15,7 @@ from symlint.evidence.heads.twins import Group, close, same_rows
 from symlint.evidence.ranks.side import Freedom, orthonormal
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
-from symlint.program.mixing import MixKind
+from symlint.program.functions import MixKind, dispatched
 from symlint.program.steps import Einsum, Mix, Normalise, Step, Unknown
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.motion.membership import members

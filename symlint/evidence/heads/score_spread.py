@@ -17,9 +17,8 @@ from symlint.evidence.context import Context
 from symlint.evidence.ranks.products import general_linear
 from symlint.model.graph import Array, Tensor
 from symlint.model.records import dataclass
-from symlint.program.numbers import Numbers, ungroup
+from symlint.program.numbers import Numbers, exactly, ungroup
 from symlint.program.steps import Einsum, Mix, Program, Step, Unknown, rearranges
-from symlint.program.true_values import exactly
 from symlint.symmetry.spaces import Space
 
 PROBES = 8

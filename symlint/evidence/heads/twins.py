@@ -19,7 +19,7 @@ from symlint.analysis.substitutes import LARGEST
 from symlint.evidence.ranks.side import Freedom, orthonormal
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.numbers import Labelled, multiply, ungroup
 from symlint.program.steps import Einsum, Normalise, Pointwise, Slice, Step
 from symlint.symmetry.actions.permutation import UnitPermutation

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
-from symlint.program.dispatch import dispatched
-from symlint.program.functions import Parity
+from symlint.program.functions import Parity, dispatched
 from symlint.program.steps import CONSTANT, NONE, SAME, SUM, Fold, Law, Mix, Normalise, Pointwise, Step
 from symlint.symmetry.charges.charge_system import System
 from symlint.symmetry.charges.sums import Sums

@@ -13,7 +13,7 @@ import numpy as np
 
 from symlint.axes.arena import Form
 from symlint.axes.terms import Condition, joint, meet
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import (
     CONSTANT,
     NONE,

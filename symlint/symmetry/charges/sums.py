@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Pointwise, Program, Step
 
 FAR = 12

@@ -14,7 +14,7 @@ from symlint.axes.arena import Form
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Graph, Node
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import (
     Affine,
     Concat,

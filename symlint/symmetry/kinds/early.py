@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Pointwise, Program, Step
 
 Place = tuple[str, int]

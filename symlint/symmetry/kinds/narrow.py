@@ -14,7 +14,7 @@ import numpy as np
 
 from symlint.axes.terms import Expansion, Term
 from symlint.axes.walk import Axes
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Fold, Mix, Program, Step, rearranges
 from symlint.symmetry.charges.unknowns import ONE, Occurrence
 from symlint.symmetry.overlap import rows

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import NONE, SUM, Fold, Law, Normalise, Pointwise, Step
 from symlint.symmetry.charges.charge import Linear
 from symlint.symmetry.charges.linear_system import LinearSystem

@@ -19,7 +19,7 @@ import numpy as np
 from symlint.axes.pins import PinKind
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Shape
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.numbers import Labelled, regroup, ungroup
 from symlint.program.steps import (
     CONSTANT,

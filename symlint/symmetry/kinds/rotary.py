@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Concat, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
 
 # Linear forms: tensors that are linear in one source along some axes, written out position by position.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
 from symlint.symmetry.translation.alike import layout
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from fractions import Fraction
 
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Fold, Mix, Pointwise, Program, Slice, Step
 from symlint.symmetry.translation.null import Null
 

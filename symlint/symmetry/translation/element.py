@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from symlint.model.graph import Array, Shape
-from symlint.program.dispatch import dispatched
+from symlint.program.functions import dispatched
 from symlint.program.numbers import Labelled, Numbers, multiply, regroup, ungroup
 from symlint.program.steps import Einsum, Mix, Pointwise, Program, Slice, Step
 from symlint.symmetry.translation.absorption import Back, Way, sources

@@ -14,8 +14,7 @@ import numpy as np
 
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
-from symlint.program.mixing import MixKind
+from symlint.program.functions import MixKind, dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Einsum, Mix, Normalise, Pointwise, Program, Step
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
-from symlint.program.mixing import MixKind
+from symlint.program.functions import MixKind, dispatched
 from symlint.program.steps import (
     Affine,
     Concat,

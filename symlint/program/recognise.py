@@ -3,22 +3,145 @@
 A tensor times a function of its own mean square is a normalisation, and so is a tensor less its mean times a function
 of its variance, however mean, square and root were spelled. A gain or bias that was taken in before the normalisation
 was whole comes after it.
+
+Views: what a tensor is relative to another one, its source, and where several such tensors meet.
+
+Each element is an expression in the source's element, in sums of the source along some of its axes, and in functions of
+its mean square or of its variance. A tensor may be seen relative to several sources.
+
+Lengths: weights that are stored as directions and lengths, and put together by the network.
+
+A weight ``g v / |v|`` (weight normalisation) can be brought to any numbers by its direction v and its length g, which
+nothing else reads: whatever acts on weights acts on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from math import nan, prod
 
-from symlint.model.graph import Shape
+import numpy as np
+
+from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
-from symlint.program.dispatch import dispatched
-from symlint.program.rewriting.expression import ONE, Expression, Norm, combined, square, stranger
-from symlint.program.rewriting.polynomial import scaled, spread, summed
-from symlint.program.rewriting.views import Axes, Meeting, View, Views
-from symlint.program.steps import CONSTANT, NONE, SUM, Einsum, Fold, Law, Normalise, Pointwise, Program, Spec, Step
+from symlint.program.functions import dispatched
+from symlint.program.polynomial import ONE, Expression, Norm, combined, scaled, spread, square, stranger, summed
+from symlint.program.steps import (
+    CONSTANT,
+    NONE,
+    SAME,
+    SUM,
+    Einsum,
+    Fold,
+    Law,
+    Normalise,
+    Pointwise,
+    Program,
+    Spec,
+    Step,
+    rearranges,
+)
+
+VIEWS = 4
+"""Views of one tensor that are followed."""
+
+Axes = tuple[int, ...]
+Places = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a tensor is relative to a source; a number has no source."""
+
+    source: str
+    axes: Axes
+    """The axes of the source that the sums run along; none so long as there are no sums."""
+    places: Places
+    """Axis by axis, the axis of the source that it is; None where the tensor is constant along it."""
+    content: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """What the operands of a step are relative to one source, and what the axes are where they meet."""
+
+    source: str
+    axes: Axes
+    places: Places
+    contents: tuple[Expression, ...]
+
+
+class Views:
+    """The views of the tensors of a program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.seen: dict[str, tuple[View, ...]] = {name: _number(value) for name, value in program.tables.items()}
+
+    def enter(self, name: str, views: Iterable[View]) -> None:
+        """Remember the views of a tensor, in the order of preference."""
+        made: dict[tuple[str, Axes], View] = {}
+        for view in views:
+            made.setdefault((view.source, view.axes), view)
+        self.seen[name] = self._and_itself(name, tuple(made.values())[: VIEWS - 1])
+
+    def _and_itself(self, name: str, views: tuple[View, ...]) -> tuple[View, ...]:
+        """Views of a tensor and as its own source: the last one, but the first where it is a multiple of another."""
+        shape = self.program.shapes[name]
+        own = View(name, (), tuple(k if n > 1 else None for k, n in enumerate(shape)), Expression({"x": 1.0}))
+        whole = [v.content for v in views if not v.source or self.covers(v, shape)]
+        if any(c == own.content or c.number for c in whole):
+            return views
+        multiple = any(c.plain and c.polynomial.keys() == {"x"} for c in whole)
+        return (own, *views) if multiple else (*views, own)
+
+    def of(self, name: str) -> tuple[View, ...]:
+        """The views of one tensor, the preferred source first; a table that is no number has none."""
+        if name not in self.seen:
+            self.seen[name] = self._and_itself(name, ())
+        return self.seen[name]
+
+    def number(self, name: str) -> bool:
+        """Whether a tensor has one value, whatever the input and the weights are."""
+        return any(v.content.number for v in self.of(name))
+
+    def covers(self, view: View, shape: Shape) -> bool:
+        """Whether a tensor of this shape has the elements of the source in their order."""
+        whole = all(n == 1 or k == place for k, (n, place) in enumerate(zip(shape, view.places, strict=True)))
+        return whole and self.program.shapes[view.source] == shape
+
+    def count(self, view: View | Meeting) -> int:
+        """The number of elements that the sums of a view add up."""
+        return prod(self.program.shapes[view.source][k] for k in view.axes)
+
+    def normalised(self, view: View) -> bool:
+        """Whether a view is of a whole normalisation."""
+        return view.content.normalised(self.count(view))
+
+    def meetings(self, options: Sequence[Sequence[View]], slots: Sequence[Places]) -> Iterator[Meeting]:
+        """Views of operands that share a source; `slots` says which axis of each stands at each place."""
+        for choice in product(*options):
+            sources, axes = {v.source for v in choice if v.source}, {v.axes for v in choice if v.axes}
+            rows = [[None if k is None else v.places[k] for k in s] for v, s in zip(choice, slots, strict=True)]
+            met = [{k for k in column if k is not None} for column in zip(*rows, strict=True)]
+            places = [k for column in met for k in column]
+            # One axis of the source at two places is an outer product.
+            if len(sources) < 2 and len(axes) < 2 and len(places) == len(set(places)) == sum(map(bool, met)):
+                at = tuple(next(iter(column), None) for column in met)
+                yield Meeting("".join(sources), next(iter(axes), ()), at, tuple(v.content for v in choice))
+
+
+def _number(value: Array) -> tuple[View, ...]:
+    """A table of one value, broadcast or not; others have no view."""
+    # The kind of bfloat16 is V.
+    if not value.size or value.dtype.kind not in "fiuV" or (value != value.reshape(-1)[0]).any():
+        return ()
+    number = float(value.reshape(-1)[0])
+    return (View("", (), (None,) * value.ndim, Expression({"": number} if number else {})),)
+
 
 # Moments: what the steps of a program make of views, from an element to a function of its mean square or variance.
 
@@ -294,3 +417,123 @@ def _put_in_place(program: Program, found: Mapping[str, Sequence[Step]]) -> Prog
         shapes={name: shape for name, shape in program.shapes.items() if name not in gone},
         tables={name: value for name, value in program.tables.items() if name not in gone},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """What makes a weight of a direction and a length."""
+
+    direction: str
+    length: str
+    axes: tuple[int, ...]
+    """Along which each length is taken."""
+
+    def made(self, direction: Array, length: Array) -> Array:
+        """The weight."""
+        return np.asarray(direction / np.sqrt((direction**2).sum(axis=self.axes, keepdims=True)) * length)
+
+    def brought(self, after: Array, direction: Array, length: Array) -> dict[str, Array]:
+        """Direction and length that make other numbers; a direction keeps its own length, and a length its sign."""
+        sizes = [np.sqrt((x**2).sum(axis=self.axes, keepdims=True)) for x in (after, direction)]
+        sign = np.where(length < 0, -1.0, 1.0)
+        shape = (1,) * (after.ndim - length.ndim) + length.shape
+        there = sizes[0] > 0
+        turned = after / np.where(there, sizes[0], 1.0) * sizes[1] * sign.reshape(shape)
+        return {
+            self.direction: np.where(there, turned, direction),
+            self.length: sizes[0].reshape(length.shape) * sign,
+        }
+
+
+def lengths(program: Program) -> dict[str, Length]:
+    """The weights that a program makes of a direction and a length, by the product that is the weight."""
+    products = [step for step in program.elementwise if step.known.factor and len(step.operands) == 2]
+    if all(step.known.factor > 0 for step in products):
+        return {}
+    search = _Search(program)
+    return {step.out: found for step in products if (found := search.length(step)) is not None}
+
+
+Written = tuple[str, tuple[int, ...], int]
+"""A tensor of which something is the length, the axes along which it is, and how often it is read for that."""
+
+
+class _Search:
+    """What the products of one program are made of."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.makers = {step.out: step for step in program.elementwise}
+
+    def length(self, step: Pointwise) -> Length | None:
+        """The direction and the length of which a product is made, if it is."""
+        program = self.program
+        powers = dict(self._factors(step.out, 1))
+        weights = [n for n, power in powers.items() if power == 1 and n in program.weights]
+        below = [n for n, power in powers.items() if power == -1]
+        maker = program.producers.get(below[0]) if len(powers) == 3 and len(weights) == 2 and below else None
+        norm = self.norm(maker) if maker is not None else None
+        if norm is None or norm[0] not in weights:
+            return None
+        direction, axes, times = norm
+        (length,) = (n for n in weights if n != direction)
+        shape, mine = program.shapes[step.out], program.shapes[length]
+        apart = tuple(1 if k in axes else n for k, n in enumerate(shape))
+        tensors, stored = program.model.tensors, program.weights
+        free = program.reads[direction] == times + 1 and program.reads[length] == 1
+        free = free and all(n not in program.detached and tensors[stored[n]].floating for n in weights)
+        whole = program.shapes[direction] == shape and (1,) * (len(shape) - len(mine)) + mine == apart
+        return Length(direction, length, axes) if whole and free else None
+
+    def _factors(self, name: str, power: int) -> Iterator[tuple[str, int]]:
+        """What a tensor is the product of, with exponents; what others read as well is not taken apart."""
+        step = self.makers.get(name)
+        if step is None or not step.known.factor or len(step.operands) != 2:
+            yield name, power
+            return
+        for k, operand in enumerate(step.operands):
+            mine = power if step.known.factor > 0 or not k else -power
+            if self.program.reads[operand] == 1:
+                yield from self._factors(operand, mine)
+            else:
+                yield operand, mine
+
+    @dispatched
+    def norm(self, step: Step) -> Written | None:
+        """Of what a step makes the length, and along which axes."""
+        return None
+
+    @norm.register
+    def _(self, step: Fold) -> Written | None:
+        return (step.x, step.axes, 1) if step.known.turns and step.law in (SAME, SUM) else None
+
+    @norm.register
+    def _(self, step: Einsum) -> Written | None:
+        below = self.program.producers.get(step.operands[0])
+        alone = step.linear and _summed(step) == () and self.program.reads[step.operands[0]] == 1
+        return self.norm(below) if alone and below is not None else None
+
+    @norm.register
+    def _(self, step: Pointwise) -> Written | None:
+        total = self.program.producers.get(step.operands[0])
+        axes = _summed(total) if rearranges(total) and step.law.degrees == (Fraction(1, 2),) else None
+        square = self.makers.get(total.operands[0]) if axes and total is not None else None
+        if not axes or square is None or self.program.reads[square.out] != 1:
+            return None
+        x = square.operands[0]
+        power = square.known.power and square.law.degrees[:1] == (Fraction(2),)
+        if not power and (square.operands != (x, x) or square.known.factor < 1):
+            return None
+        return x, axes, square.operands.count(x)
+
+
+def _summed(step: Einsum) -> tuple[int, ...] | None:
+    """The axes that a rearrangement sums over, where it does no more than that and leaves no axis in another place."""
+    (spec,) = step.specs
+    kept = step.kept
+    left = [axis for axis in spec if not kept.isdisjoint(axis) and any(step.sizes[x] > 1 for x in axis)]
+    made = [axis for axis in step.result if any(step.sizes[x] > 1 for x in axis)]
+    lone = all(len([x for x in axis if step.sizes[x] > 1]) < 2 for axis in (*spec, *step.result))
+    labels = [[x for axis in axes for x in axis if step.sizes[x] > 1] for axes in (left, made)]
+    gone = tuple(k for k, axis in enumerate(spec) if any(step.sizes[x] > 1 and x not in kept for x in axis))
+    return gone if lone and labels[0] == labels[1] else None
