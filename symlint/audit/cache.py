@@ -24,8 +24,7 @@ from typing import Any
 from symlint import __version__
 from symlint.audit import record
 from symlint.audit.engine import Job
-from symlint.audit.outcome import Report
-from symlint.audit.savings import reparable
+from symlint.audit.outcome import Report, reparable
 from symlint.evidence.options import surface
 from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Settings

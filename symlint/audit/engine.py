@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from symlint.audit.acceptance import Accepting
-from symlint.audit.outcome import Report, Run, elsewhere, met, once, unknown_inputs, unmet
-from symlint.audit.savings import savings
+from symlint.audit.outcome import Report, Run, elsewhere, met, once, savings, unknown_inputs, unmet
 from symlint.evidence.context import Context
 from symlint.evidence.options import Equivariance, Tried
 from symlint.lint.configuration import Configurations

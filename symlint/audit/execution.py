@@ -2,6 +2,11 @@
 
 Its requests come from a thread, so that it ends when nobody is left who would read the answers, and stops the job at
 work when it is told to. `symlint.audit.fleet` starts `main` and is its other end.
+
+Models elsewhere, listed and fetched through fsspec: object stores, hubs, archives, whatever it knows.
+
+A model is fetched whole, with its external data and what is read beside it, into a folder that is thrown away after
+its audit. Only files of the model's own folder are asked for.
 """
 
 from __future__ import annotations
@@ -15,20 +20,25 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any, TextIO
+
+import onnx
 
 from symlint.audit import record
 from symlint.audit.cache import Cache, complete, content
 from symlint.audit.engine import Job, carried_out, unbegun, unread
 from symlint.audit.outcome import Report, elsewhere
 from symlint.lint.rule import Rule, rules
+from symlint.model import states
 from symlint.model.budget import LOAD, Interrupted, Watch
-from symlint.model.errors import UnreadableModel, UsageProblem, raised
+from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem, raised
+from symlint.model.guard import model_file, parse
 from symlint.model.records import dataclass
 
 
@@ -76,8 +86,6 @@ def _here(job: Job) -> AbstractContextManager[Job]:
     if not elsewhere(job.path) or os.path.lexists(job.path):
         return nullcontext(job)
     # Imported here: it asks for what is not installed with symlint itself.
-    from symlint.audit.remote import fetched
-
     return fetched(job)
 
 
@@ -143,3 +151,106 @@ def _answer(request: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
         reason = f"internal error, please report it: {raised(error)}"
         report = unread(path, UnreadableModel(path, reason), rules())
     return {"report": record.of_report(report)}
+
+
+def models(address: str) -> list[str]:
+    """The addresses of the models at an address: itself, or every ``*.onnx`` below it outside hidden folders.
+
+    Raises `UsageProblem` where what reaches them is not installed.
+    """
+    try:
+        system, root = _opened(address)
+        if not system.isdir(root):
+            return [address] if system.exists(root) else []
+        found = sorted(str(name) for name in system.find(root))
+    except UsageProblem:
+        raise
+    except Exception:  # told of the model, when it is to be read
+        return [address]
+    chain = address.partition("::")[1:]
+    return ["".join((system.unstrip_protocol(name), *chain)) for name in found if _model(name, root)]
+
+
+def _model(name: str, root: str) -> bool:
+    parts = PurePosixPath(name.removeprefix(root)).parts
+    return name.lower().endswith(".onnx") and not any(part.startswith(".") for part in parts)
+
+
+@contextmanager
+def fetched(job: Job) -> Iterator[Job]:
+    """A job with the model here, while this lasts. Raises UnreadableModel where it cannot be fetched."""
+    with TemporaryDirectory(prefix="symlint-") as folder:
+        try:
+            system, root = _opened(job.path)
+            place = Path(folder, PurePosixPath(root).name or "model.onnx")
+            system.get_file(root, str(place))
+            for name in sorted(_beside(place, job.path)):
+                _get(system, PurePosixPath(root).parent / name, place.parent / name)
+        except (UnreadableModel, UsageProblem):
+            raise
+        except FileNotFoundError:
+            raise MissingModel(job.path, "no such file") from None
+        except Exception as error:  # each store has errors of its own
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UnreadableModel(job.path, f"cannot be fetched: {reason}") from error
+        yield replace(job, file=str(place))
+
+
+def _get(system: Any, source: PurePosixPath, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        system.get_file(str(source), str(target))
+    except FileNotFoundError:  # whoever needs it says so
+        target.unlink(missing_ok=True)
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it."""
+    protocol = address.partition("://")[0]
+    try:
+        import fsspec
+    except ImportError:
+        raise _missing(address, "fsspec") from None
+    try:
+        system, root = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error  # fsspec's own has no name
+        raise _missing(address, str(cause.name or protocol)) from None
+    except ValueError as error:
+        raise UsageProblem(f"{address}: {error}") from error
+    return system, str(root)
+
+
+def _missing(address: str, module: str) -> UsageProblem:
+    return UsageProblem(
+        f"{address}: {module} is not installed, and the extra `remote` brings it: pip install 'symlint[remote]'"
+    )
+
+
+def _beside(place: Path, name: str) -> set[str]:
+    """The files that are read with a model, less those that are refused anyway, outside of its folder."""
+    names = {states.SIDECAR}
+    for tensor in _tensors(parse(model_file(place, name))[0]):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            names |= {entry.value for entry in tensor.external_data if entry.key == "location"}
+    return {name for name in names if _inside(name)}
+
+
+def _inside(location: str) -> bool:
+    path = PurePosixPath(location)
+    odd = any(mark in location for mark in "\\:\0")
+    return bool(path.parts) and not (odd or path.is_absolute() or ".." in path.parts)
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All stored tensors of a message."""
+    waiting: list[Any] = [model.graph, *model.functions]
+    while waiting:
+        part = waiting.pop()
+        yield from getattr(part, "initializer", ())
+        for attribute in (attribute for node in part.node for attribute in node.attribute):
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            waiting += [attribute.g] if attribute.HasField("g") else []
+            waiting += attribute.graphs

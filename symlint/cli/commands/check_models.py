@@ -332,7 +332,7 @@ def _judged(
 
 def _elsewhere(address: str) -> Sequence[str]:
     """The models at an address."""
-    from symlint.audit.remote import models
+    from symlint.audit.execution import models
 
     return models(address)
 

@@ -12,8 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from symlint.audit.outcome import Report, Run
-from symlint.audit.savings import reparable, safety
+from symlint.audit.outcome import Report, Run, reparable, safety
 from symlint.cli.report import Style
 from symlint.cli.report.words import acceptance, count, listed, number, printable, ranges, share, standing
 from symlint.lint.finding import Finding, Level

@@ -17,8 +17,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from symlint import __version__
-from symlint.audit.outcome import Report, Run
-from symlint.audit.savings import reparable, safety
+from symlint.audit.outcome import Report, Run, reparable, safety
 from symlint.cli.report import Style
 from symlint.cli.report.full import architectural, consequences, node
 from symlint.cli.report.words import count, listed, number, printable, ranges, share
