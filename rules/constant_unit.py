@@ -58,8 +58,7 @@ import numpy as np
 
 from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Fold
+from symlint.lint.finding import Finding, Fold, Level
 from symlint.lint.rule import SHARES, by_share, rule
 from symlint.symmetry.spaces import Space
 

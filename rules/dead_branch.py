@@ -65,8 +65,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.evidence.lost import Branch, Bundles, branches, bundles
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Remove
+from symlint.lint.finding import Finding, Level, Remove
 from symlint.lint.rule import SHARES, by_share, rule
 
 

@@ -73,8 +73,7 @@ import numpy as np
 from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
 from symlint.evidence.lost import lost
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Remove
+from symlint.lint.finding import Finding, Level, Remove
 from symlint.lint.rule import SHARES, by_share, rule
 from symlint.symmetry.spaces import Space
 

@@ -60,8 +60,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.evidence.heads.twins import Twins, twins
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import MergeHeads
+from symlint.lint.finding import Finding, Level, MergeHeads
 from symlint.lint.rule import SHARES, by_share, rule
 
 

@@ -49,8 +49,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Share, grouped
+from symlint.lint.finding import Finding, Level, Share, grouped
 from symlint.lint.rule import rule
 from symlint.model.clusters import copies, size
 

@@ -64,7 +64,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
-from symlint.lint.low_rank import Shortfall, shortfalls
+from symlint.lint.redundancy import Shortfall, shortfalls
 from symlint.lint.rule import SHARES, rule
 
 

@@ -49,7 +49,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
-from symlint.lint.low_rank import short
+from symlint.lint.redundancy import short
 from symlint.lint.rule import rule
 
 

@@ -59,8 +59,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Balance
+from symlint.lint.finding import Balance, Finding, Level
 from symlint.lint.rule import rule
 
 if TYPE_CHECKING:

@@ -51,8 +51,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Merge, grouped
+from symlint.lint.finding import Finding, Level, Merge, grouped
 from symlint.lint.rule import SHARES, by_share, rule
 
 

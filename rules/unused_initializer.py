@@ -43,8 +43,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import Discard
+from symlint.lint.finding import Discard, Finding, Level
 from symlint.lint.rule import rule
 from symlint.model.clusters import size, unread
 

@@ -60,7 +60,7 @@ from collections.abc import Iterator
 
 from symlint.evidence.context import Context
 from symlint.lint.finding import Finding, Level
-from symlint.lint.low_rank import missing
+from symlint.lint.redundancy import missing
 from symlint.lint.rule import SHARES, rule
 
 

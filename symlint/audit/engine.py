@@ -20,12 +20,11 @@ from symlint.audit.outcome import Report, Run, elsewhere, met, once, savings, un
 from symlint.evidence.context import Context
 from symlint.evidence.options import Equivariance, Tried
 from symlint.lint.configuration import Configurations
-from symlint.lint.finding import Finding, Level, Skipped
+from symlint.lint.finding import Balance, Finding, Level, Removing, Skipped, Storing
 from symlint.lint.places import placed, stamp
-from symlint.lint.repairs import Balance, Removing, Storing
+from symlint.lint.redundancy import costed, resting
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
-from symlint.lint.state_cost import costed, resting
 from symlint.model.budget import LOAD, SYMMETRIES, Budget, Interrupted, Stopped, Watch
 from symlint.model.errors import UnreadableModel, UsageProblem, raised
 from symlint.model.load import load

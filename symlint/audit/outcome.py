@@ -16,8 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from symlint.evidence.context import Context
-from symlint.lint.finding import Finding, Level, Skipped
-from symlint.lint.repairs import Drop, Storing
+from symlint.lint.finding import Drop, Finding, Level, Skipped, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import COMMAND, Acceptance, Settings
 from symlint.model.errors import UnreadableModel

@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 from symlint.audit.engine import audit, judged
 from symlint.audit.outcome import Report
 from symlint.evidence.context import Context
-from symlint.lint.finding import Accepted, Finding, Level
-from symlint.lint.repairs import Storing
+from symlint.lint.finding import Accepted, Finding, Level, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.load import load

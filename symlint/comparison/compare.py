@@ -22,8 +22,7 @@ from symlint.comparison.nodes import Nodes, nodes
 from symlint.comparison.weights import Weight, Weights
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import REMOVING, STORING
+from symlint.lint.finding import REMOVING, STORING, Finding, Level
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.clusters import copies

@@ -16,7 +16,7 @@ from symlint.evidence.context import Context
 from symlint.evidence.estimates.likeness import MOST
 from symlint.evidence.estimates.once import estimates, participation
 from symlint.evidence.ranks.products import general_linear
-from symlint.lint.repairs import Drop
+from symlint.lint.finding import Drop
 from symlint.model.clusters import precision
 from symlint.model.graph import Array
 from symlint.model.records import dataclass

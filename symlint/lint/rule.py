@@ -17,8 +17,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, get_args
 
 from symlint.evidence.options import TARGETS
-from symlint.lint.finding import Evidence, Finding, Level
-from symlint.lint.repairs import Verb, remedy
+from symlint.lint.finding import Evidence, Finding, Level, Verb, remedy
 from symlint.model.errors import UsageProblem, raised, suggestion
 from symlint.model.records import dataclass
 

@@ -11,7 +11,7 @@ import numpy as np
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
-from symlint.lint.repairs import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
+from symlint.lint.finding import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
 from symlint.model.clusters import spare
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Model

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes, walk
 from symlint.evidence.context import Context
-from symlint.lint.repairs import Remove
+from symlint.lint.finding import Remove
 from symlint.model.graph import Array, Model, Node, Shape
 from symlint.model.operators import known
 from symlint.model.records import dataclass

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked
-from symlint.lint.finding import Finding
-from symlint.lint.repairs import Remedy, Storing
+from symlint.lint.finding import Finding, Remedy, Storing
 from symlint.lint.rule import Rule
 from symlint.lint.settings import Settings
 from symlint.model.graph import Array, Model, Shape

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
 from symlint.evidence.ranks.products import general_linear
-from symlint.lint.repairs import Factor, Fold, Merge, MergeHeads, Remove, Removing
+from symlint.lint.finding import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.lint.rule import Rule
 from symlint.model.graph import Model, Node, Shape, Tensor
 from symlint.model.operators import known as known_operator

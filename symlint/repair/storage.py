@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from symlint.lint.repairs import Discard, Share, Storing
+from symlint.lint.finding import Discard, Share, Storing
 from symlint.model import saving
 from symlint.model.saving import rewrite
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from symlint.evidence.context import Context
-from symlint.lint.repairs import Drop, Factor, Fold, Merge, MergeHeads
+from symlint.lint.finding import Drop, Factor, Fold, Merge, MergeHeads
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
 from symlint.repair.merging import SLOTS, Offset, factor, fold, foldable, gather, merge

@@ -17,8 +17,7 @@ from corpora import ROOT
 from examples import example, settings, shown
 
 from symlint.audit.engine import audit
-from symlint.lint.finding import Finding, Level
-from symlint.lint.repairs import remedy
+from symlint.lint.finding import Finding, Level, remedy
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import Settings
 from symlint.model.load import load
