@@ -10,14 +10,17 @@ An axis is an expression over factors. A factor starts as a *leaf* and is refine
 
 Union-find joins factors. Refinement never forgets: a refined factor keeps its identity and resolves to what it became,
 so that tensors seen before and after agree. Sizes are element counts; factors of size 1 carry nothing.
+
+Unification: two factors that an operator reads as the same axis become one, refined as far as both need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from symlint.axes.arena import ONE, Arena, Form
+from symlint.axes.arena import ONE, UNSEEN, Arena, Form, Pin, clashing
 
 Span = tuple[int, int, int]
 """A piece of a sum: first index, index behind the last, and the factor that the piece is."""
@@ -213,3 +216,221 @@ class Factors(Arena):
         if form is Form.FAMILY:
             return self.family(self._index[root], self._cuts[root], fresh)
         return self.product(fresh) if form is Form.PRODUCT else self.sum(fresh)
+
+
+# Presence: whether a tensor holds the index of a family once, so that its value there is one number.
+#
+# The same sum may stand at two places at once: both axes of a square weight, a factor against itself in a Gram matrix,
+# a shuffle of what was shuffled before. No family can depend on "its index" there, and no piece at one place says
+# anything of the other.
+
+
+def repeated(factors: Factors, axes: Sequence[int]) -> frozenset[int]:
+    """The sums that families depend on and that axes of one tensor hold at two places at once."""
+    listed = Counter(s for f in axes for s in factors.sums(f) if factors.indexes(s))
+    if all(count == 1 for count in listed.values()):
+        return frozenset()
+    known: dict[int, Counter[int]] = {}
+    for f in axes:
+        for root in _upward(factors, f):
+            known[root] = _counted(factors, root, known)
+    total = sum((known[factors.find(f)] for f in axes), Counter[int]())
+    return frozenset(s for s, count in total.items() if count > 1)
+
+
+def unsure(factors: Factors, axes: Sequence[int]) -> list[int]:
+    """The families that stand in a tensor at each of its indices, and their own index only at some.
+
+    A sum and a piece of it, one behind the other on an axis, hold the sum at the first places only.
+    """
+    parts = [p for f in axes for p in (factors.parts(f) if factors.form(f) is Form.PRODUCT else (f,))]
+    standing = [p for p in parts if factors.form(p) is Form.FAMILY]
+    if not standing:
+        return []
+    known: dict[int, frozenset[int]] = {}
+    for f in axes:
+        for root in _upward(factors, f):
+            known[root] = _certain(factors, root, known)
+    there = frozenset[int]().union(*(known[factors.find(f)] for f in axes))
+    return [g for g in standing if factors.index(g) not in there]
+
+
+def _certain(factors: Factors, root: int, known: dict[int, frozenset[int]]) -> frozenset[int]:
+    """The indices that are there whatever the place: all of a product's, of pieces and members what they share."""
+    inner = [known[p] for p in factors.children(root)]
+    if factors.form(root) is Form.PRODUCT:
+        return frozenset[int]().union(*inner)
+    shared = frozenset.intersection(*inner) if inner else frozenset[int]()
+    return shared | {root} if factors.form(root) is Form.SUM else shared
+
+
+def _counted(factors: Factors, root: int, known: dict[int, Counter[int]]) -> Counter[int]:
+    """How often each index is there: parts of a product are there at once, pieces and members one at a time."""
+    form = factors.form(root)
+    inner = [known[p] for p in factors.children(root)]
+    if form is Form.PRODUCT:
+        return sum(inner, Counter())
+    found: Counter[int] = Counter()
+    for counts in inner:
+        found |= counts
+    if form is Form.SUM and factors.indexes(root):
+        found[root] += 1
+    if form is Form.FAMILY and found[factors.index(root)]:
+        found[factors.index(root)] += 1  # what the family depends on is outside of it
+    return found
+
+
+def _upward(factors: Factors, f: int) -> list[int]:
+    """`f` and all below it, what is below first."""
+    order: dict[int, None] = {}
+    todo = [factors.find(f)]
+    while todo:
+        root = todo[-1]
+        missing = [p for p in factors.children(root) if p not in order] if root not in order else []
+        todo.extend(missing)
+        if not missing:
+            order[todo.pop()] = None
+    return list(order)
+
+
+def unify(factors: Factors, f: int, g: int, reason: Pin) -> None:
+    """Make `f` and `g` one factor; where no common refinement exists, freeze both and say so in `reason`.
+
+    An axis of size 1 has no units; one unit of several has, which a lookup may have chosen.
+    """
+    todo = [(f, g)] if factors.size(factors.find(f)) > 1 else []
+    while todo:
+        a, b = factors.find(todo[-1][0]), factors.find(todo.pop()[1])
+        # A single unit that depends on others has nothing of its own that could change places.
+        if a == b or (factors.size(a) == 1 and not factors.form(a) == factors.form(b) == Form.LEAF):
+            continue
+        if factors.size(a) != factors.size(b):
+            clash(factors, a, b, reason)
+            continue
+        todo.extend(_meet(factors, a, b, reason))
+
+
+def clash(factors: Factors, f: int, g: int, reason: Pin) -> None:
+    """Freeze two factors that cannot be written in one way."""
+    for x in (f, g):
+        factors.freeze(x, clashing(reason))
+
+
+def _meet(factors: Factors, a: int, b: int, reason: Pin) -> list[tuple[int, int]]:
+    """One step of unification: what is left to unify."""
+    forms = factors.form(a), factors.form(b)
+    if Form.LEAF in forms:
+        leaf, other = (a, b) if forms[0] is Form.LEAF else (b, a)
+        if forms == (Form.LEAF, Form.LEAF) and len(factors.holders.get(a, ())) > len(factors.holders.get(b, ())):
+            leaf, other = b, a  # so that merging costs no more than the smaller one
+        if other != leaf and leaf in set(factors.leaves(other)):
+            return _dissolve(factors, leaf, other, reason)
+        factors.become(leaf, other)
+        factors.explain(other, reason)
+        return []
+    if Form.FAMILY in forms:
+        return _meet_family(factors, *((a, b) if forms[0] is Form.FAMILY else (b, a)), reason)
+    if forms == (Form.SUM, Form.SUM):
+        cuts = tuple(sorted(set(factors.boundaries(a)) | set(factors.boundaries(b))))
+        pairs = [(x[2], y[2]) for x, y in zip(factors.spans(a, cuts), factors.spans(b, cuts), strict=True)]
+        factors.become(b, a)
+        return pairs
+    if Form.SUM in forms:
+        product, total = (a, b) if forms[0] is Form.PRODUCT else (b, a)
+        cuts = factors.boundaries(total)
+        pieces = factors.pieces(total)
+        rows = factors.spans(product, cuts)
+        factors.become(total, product)
+        return [(row[2], piece) for row, piece in zip(rows, pieces, strict=True)]
+    return _meet_products(factors, a, b, reason)
+
+
+def _dissolve(factors: Factors, leaf: int, other: int, reason: Pin) -> list[tuple[int, int]]:
+    """A leaf that meets an expression which holds it: only a family can be that, and its members are then equal."""
+    if factors.form(other) is not Form.FAMILY:
+        clash(factors, leaf, other, reason)
+        return []
+    members = factors.parts(other)
+    factors.become(other, leaf)
+    return [(leaf, m) for m in members]
+
+
+def _meet_family(factors: Factors, a: int, b: int, reason: Pin) -> list[tuple[int, int]]:
+    """A family against anything: member by member where both depend on one index, else through a common refinement."""
+    members = factors.parts(a)
+    for outer, inner in ((a, b), (b, a)):
+        if factors.form(outer) is Form.FAMILY and inner in set(factors.families(outer)):
+            others = factors.parts(outer)
+            factors.become(outer, inner)
+            return [(inner, m) for m in others]
+    if factors.form(b) is Form.FAMILY:
+        theirs = factors.parts(b)
+        if factors.index(a) == factors.index(b) and factors.cuts(a) == factors.cuts(b):
+            factors.become(b, a)
+            return list(zip(members, theirs, strict=True))
+        factors.become(a, members[0])
+        factors.become(b, members[0])
+        return [(members[0], m) for m in (*members[1:], *theirs)]
+    if factors.form(b) is Form.PRODUCT:
+        if factors.split(a, factors.size(factors.parts(b)[0])) is None:
+            clash(factors, a, b, reason)
+            return []
+        return [(a, b)]
+    factors.spans(a, factors.boundaries(b))
+    return [(a, b)]
+
+
+def _meet_products(factors: Factors, a: int, b: int, reason: Pin) -> list[tuple[int, int]]:
+    """Two groupings: align them from the front, splitting the larger factor each time."""
+    left, right = list(factors.parts(a)), list(factors.parts(b))
+    pairs: list[tuple[int, int]] = []
+    while left and right:
+        x, y = left.pop(0), right.pop(0)
+        n, m = factors.size(x), factors.size(y)
+        if n != m:
+            halves = factors.split(x, m) if n > m else factors.split(y, n)
+            if halves is None:
+                clash(factors, a, b, reason)
+                return []
+            if n > m:
+                x, left = halves[0], [halves[1], *left]
+            else:
+                y, right = halves[0], [halves[1], *right]
+        pairs.append((x, y))
+    factors.become(b, a)
+    return pairs
+
+
+def collapse(factors: Factors, tensors: list[tuple[int, ...]]) -> None:
+    """Remove every family whose index some tensor lacks somewhere, or holds twice: its members must then be one factor.
+
+    Args:
+        tensors: the axes of every tensor of the network, and of all that meet in one step.
+    """
+    below: dict[int, tuple[int, ...]] = {}  # factor -> the families under it, until something is joined
+    clean: set[tuple[int, ...]] = set()  # the same of axes of which nothing is to be removed
+    changed = factors.indexed
+    while changed:
+        changed = False
+        for axes in tensors:
+            if axes in clean:
+                continue
+            for f in axes:
+                if f not in below:
+                    below[f] = tuple(factors.families(f))
+            families = {g for f in axes for g in below[f]}
+            lacking: set[int] = set()
+            if families:
+                present = {s for f in axes for s in factors.sums(f)} - repeated(factors, axes)
+                lacking = {*unsure(factors, axes), *(g for g in families if factors.index(g) not in present)}
+            if not lacking:
+                clean.add(axes)
+            for g in lacking:
+                if factors.form(g) is Form.FAMILY:
+                    members = factors.parts(g)
+                    factors.become(g, members[0])
+                    for member in members[1:]:
+                        unify(factors, members[0], member, UNSEEN)
+                    changed = True
+                    below.clear()
+                    clean.clear()

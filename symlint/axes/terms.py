@@ -1,8 +1,13 @@
-"""Axes written out: each as a sum of terms, each term a product of leaves with the positions that it covers."""
+"""Axes written out: each as a sum of terms, each term a product of leaves with the positions that it covers.
+
+Copies: the factors on whose index the gauge of a leaf may depend.
+
+Recurrences in both directions: which of the two a space belongs to, where one tensor holds both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -10,7 +15,10 @@ from numpy.typing import NDArray
 
 from symlint.axes.arena import Form
 from symlint.axes.factor import Factors
+from symlint.axes.walk import Axes
+from symlint.model.operators import known
 from symlint.model.records import dataclass
+from symlint.program.steps import Program
 
 Positions = NDArray[np.int64]
 LONGEST = 1 << 28
@@ -210,3 +218,93 @@ def joint(parts: Sequence[Sequence[Term]], sizes: Sequence[int]) -> list[tuple[t
             if (both := together(whole, term)) is not None
         ]
     return [(picks, first, whole.condition) for picks, whole, first in chosen]
+
+
+def copies(
+    axes: Axes, expansion: Expansion, leaf: int, places: Collection[tuple[str, int, int]] | None, first: str
+) -> tuple[int, ...]:
+    """The factors that stand beside `leaf` wherever it is moved: one independent gauge per index of them.
+
+    Args:
+        places: the occurrences (tensor, axis, term) that the gauge moves; all of them when None.
+        first: a weight that holds the leaf; its layout orders the answer.
+    """
+    common: set[int] | None = None
+    order: list[int] = []
+    names = sorted({p[0] for p in places}) if places is not None else sorted(axes.factors.holders[leaf])
+    for name in (first, *names):
+        for place, beside in _beside(axes, expansion, axes.of[name], leaf):
+            if places is not None and (name, *place) not in places:
+                continue
+            order = order or beside
+            common = set(beside) if common is None else common & set(beside)
+        if common is not None and not common:
+            return ()
+    moved = None if places is None else set(names)
+    for context, tensors in axes.contexts_of.get(leaf, {}).items() if common else ():
+        if common and (moved is None or not moved.isdisjoint(tensors)):
+            common = common.intersection(*(beside for _, beside in _beside(axes, expansion, context, leaf)))
+    return tuple(c for c in dict.fromkeys(order) if c in (common or ()))
+
+
+def _beside(
+    axes: Axes, expansion: Expansion, held: tuple[int, ...], leaf: int
+) -> list[tuple[tuple[int, int], list[int]]]:
+    """The same as `_found`, remembered: most tensors have the axes of others."""
+    found = axes.neighbours.get((held, leaf))
+    if found is None:
+        found = axes.neighbours[held, leaf] = list(_found(axes, expansion, held, leaf))
+    return found
+
+
+def _found(
+    axes: Axes, expansion: Expansion, held: Sequence[int], leaf: int
+) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Each occurrence (axis, term) of a leaf in a tensor, with the factors of its own term and then of the other axes.
+
+    What they choose together stands beside the leaf, too.
+    """
+    terms = [expansion.terms(f) for f in held]
+    for k, row in enumerate(terms):
+        for t, term in enumerate(row):
+            if leaf in term.leaves:
+                own = [x for x in term.leaves if x != leaf]
+                others = [x for j, other in enumerate(terms) if j != k for x in _always(other, term)]
+                outside = [x for x in others if x != leaf and x not in own]
+                if term.leaves.count(leaf) > 1:  # what is there twice as well may belong to either
+                    own = [x for x in own if x not in others]
+                found = [x for x in own if own.count(x) == 1] + [x for x in outside if outside.count(x) == 1]
+                chosen = [unit for by, unit in axes.chosen if unit not in (leaf, *found) and by and by <= set(found)]
+                yield (k, t), found + chosen
+
+
+def _always(row: Sequence[Term], term: Term) -> list[int]:
+    """Leaves that are on an axis in all of its terms that go with `term`."""
+    present = [t.leaves for t in row if together(t, term) is not None]
+    return [x for x in (present[0] if present else ()) if all(leaves.count(x) == 1 for leaves in present)]
+
+
+DIRECTIONS = {(0, 1): "forward", (1, 2): "reverse"}
+"""The interval of the first axis of a weight -> the direction whose weights are there, in ONNX's words."""
+
+
+def directions(program: Program, axes: Axes, expansion: Expansion) -> Mapping[int, str]:
+    """Leaf -> its direction, for the hidden units of recurrences whose weights hold two."""
+    both = {
+        name
+        for node in program.model.graph.walk()
+        if known(node.op).recurrent and node.attributes.get("direction") in ("bidirectional", b"bidirectional")
+        for name in node.inputs[1:3]
+    }
+    found: dict[int, set[str]] = {}
+    for name, stored in program.weights.items() if both else ():
+        if stored not in both and name not in both:
+            continue
+        first, *others = axes.of[name]
+        keys = {key for term in expansion.terms(first) for key in term.condition}
+        for f in others:
+            for term in expansion.terms(f):
+                words = {DIRECTIONS.get(term.condition.get(key, (0, 2)), "") for key in keys}
+                for leaf in term.leaves:
+                    found.setdefault(leaf, set()).update(words)
+    return {leaf: words.pop() for leaf, words in found.items() if len(words) == 1}

@@ -10,10 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.arena import Form
-from symlint.axes.factor import Factors, Span
-from symlint.axes.pins import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Pin, PinKind
-from symlint.axes.unify import collapse, unify
+from symlint.axes.arena import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Form, Pin, PinKind
+from symlint.axes.factor import Factors, Span, collapse, unify
 from symlint.model.records import dataclass
 from symlint.program.flow import meetings
 from symlint.program.functions import MixKind, dispatched

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from symlint.axes.pins import Pin, PinKind
+from symlint.axes.arena import Pin, PinKind
 from symlint.axes.walk import Axes
 from symlint.program.steps import Program
 from symlint.symmetry.spaces import Coverage, Opaque

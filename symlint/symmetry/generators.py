@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from symlint.axes.copies import copies
-from symlint.axes.terms import Expansion
+from symlint.axes.terms import Expansion, copies
 from symlint.axes.walk import Axes
 from symlint.program.steps import CONSTANT, NONE, Law, Normalise, Program
 from symlint.symmetry.actions.base import Action

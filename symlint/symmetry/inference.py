@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from symlint.axes.arena import Form
-from symlint.axes.pins import WHOLE
-from symlint.axes.recurrences import directions
-from symlint.axes.terms import Expansion
+from symlint.axes.arena import WHOLE, Form
+from symlint.axes.terms import Expansion, directions
 from symlint.axes.walk import Axes, walk
 from symlint.model.budget import Budget
 from symlint.model.graph import Model

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from symlint.axes.pins import Pin
+from symlint.axes.arena import Pin
 from symlint.model.graph import Model
 from symlint.model.records import dataclass
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.axes.factor import ONE, Factors, Form
-from symlint.axes.pins import INPUT, OUTPUT, Pin, PinKind
+from symlint.axes.arena import INPUT, OUTPUT, Pin, PinKind
+from symlint.axes.factor import ONE, Factors, Form, collapse, unify
 from symlint.axes.terms import Expansion, meet
-from symlint.axes.unify import collapse, unify
 
 HERE = Pin(PinKind.JOINED, op="Add", node="here")
 Shown = list[tuple[tuple[int, ...], list[int]]]

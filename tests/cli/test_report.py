@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlint.audit.engine import Report, Run
-from symlint.axes.pins import OUTPUT, Pin, PinKind
+from symlint.axes.arena import OUTPUT, Pin, PinKind
 from symlint.cli.report import Style, inspection, overview, reporter
 from symlint.cli.report.inspection import Pinned, readable
 from symlint.cli.report.words import count, merged, ranges, share

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from symlint.axes.pins import PinKind
+from symlint.axes.arena import PinKind
 from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Shape
 from symlint.program.functions import dispatched
