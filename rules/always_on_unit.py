@@ -52,8 +52,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.evidence.bounded import bounded, idle
 from symlint.evidence.context import Context
+from symlint.evidence.dead import bounded, idle
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 

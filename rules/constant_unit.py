@@ -56,8 +56,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
+from symlint.evidence.dead import bounded
 from symlint.lint.finding import Finding, Fold, Level
 from symlint.lint.rule import SHARES, by_share, rule
 from symlint.symmetry.spaces import Space

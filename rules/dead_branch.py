@@ -64,7 +64,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.lost import Branch, Bundles, branches, bundles
+from symlint.evidence.dead import Branch, Bundles, branches, bundles
 from symlint.lint.finding import Finding, Level, Remove
 from symlint.lint.rule import SHARES, by_share, rule
 

@@ -53,7 +53,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.ends.entries import Entries, Scores, entries, scores
+from symlint.evidence.ends import Entries, Scores, entries, scores
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import SHARES, by_share, rule
 

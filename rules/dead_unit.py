@@ -70,9 +70,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
-from symlint.evidence.lost import lost
+from symlint.evidence.dead import bounded, lost
 from symlint.lint.finding import Finding, Level, Remove
 from symlint.lint.rule import SHARES, by_share, rule
 from symlint.symmetry.spaces import Space

@@ -55,7 +55,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.heads.experts import Experts, experts
+from symlint.evidence.twins import Experts, experts
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import SHARES, by_share, rule
 

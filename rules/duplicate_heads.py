@@ -59,7 +59,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.heads.twins import Twins, twins
+from symlint.evidence.twins import Twins, twins
 from symlint.lint.finding import Finding, Level, MergeHeads
 from symlint.lint.rule import SHARES, by_share, rule
 

@@ -45,7 +45,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.once import effective_width
+from symlint.evidence.estimates import effective_width
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 

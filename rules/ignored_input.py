@@ -54,7 +54,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.ends.entries import entries, reading
+from symlint.evidence.ends import entries, reading
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 

@@ -52,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.ends.entries import Ending, endings
+from symlint.evidence.ends import Ending, endings
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import SHARES, by_share, rule
 

@@ -53,7 +53,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.once import estimates
+from symlint.evidence.estimates import estimates
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 

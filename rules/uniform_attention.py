@@ -52,7 +52,7 @@ from collections.abc import Iterator
 from math import log1p
 
 from symlint.evidence.context import Context
-from symlint.evidence.heads.score_spread import spreads
+from symlint.evidence.score_spread import spreads
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import SHARES, by_share, rule
 

@@ -52,8 +52,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.likeness import smallest, weights
-from symlint.evidence.estimates.once import estimates
+from symlint.evidence.estimates import estimates, smallest, weights
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rule
 

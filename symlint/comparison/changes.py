@@ -12,7 +12,7 @@ import numpy as np
 
 from symlint.comparison.matching import Matching
 from symlint.comparison.weights import WRITES, Block, Weight, Weights
-from symlint.evidence.estimates.once import participation
+from symlint.evidence.estimates import participation
 from symlint.model.graph import BLOCK, Array, Shape
 from symlint.model.records import dataclass
 

@@ -13,9 +13,8 @@ from symlint.comparison.course import canonical, finite
 from symlint.comparison.states import State, States
 from symlint.comparison.weights import READS, VECTORS, WRITES
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.likeness import MOST
-from symlint.evidence.estimates.once import estimates, participation
-from symlint.evidence.ranks.products import general_linear
+from symlint.evidence.estimates import MOST, estimates, participation
+from symlint.evidence.products import general_linear
 from symlint.lint.finding import Drop
 from symlint.model.clusters import precision
 from symlint.model.graph import Array

@@ -12,9 +12,9 @@ import numpy as np
 
 from symlint.comparison.weights import VECTORS, WRITES, Block, Weights
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.once import effective_width, participation
-from symlint.evidence.ranks.products import general_linear
-from symlint.evidence.ranks.side import Freedom
+from symlint.evidence.estimates import effective_width, participation
+from symlint.evidence.products import general_linear
+from symlint.evidence.ranks import Freedom
 from symlint.model.clusters import ABSENT
 from symlint.model.graph import Array
 from symlint.model.records import dataclass

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from symlint.evidence.ends.pinned import standardising
+from symlint.evidence.ends import standardising
 from symlint.model.graph import Array, Digest, Node
 from symlint.model.records import dataclass
 from symlint.program.functions import dispatched

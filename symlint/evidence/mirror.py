@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from symlint.evidence.options import Mirror, Surface, surface
-from symlint.evidence.ranks.side import orthonormal
+from symlint.evidence.ranks import orthonormal
 from symlint.model.clusters import ABSENT, ROUNDING, precision
 from symlint.model.errors import UsageProblem, suggestion
 from symlint.model.graph import Array

@@ -1,10 +1,14 @@
-"""What the user asks of the rules beyond which of them run: thresholds, what a model is for, what is declared of it."""
+"""What the user asks of the rules beyond which of them run: thresholds, what a model is for, what is declared of it.
+
+Levels of findings.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import field
+from enum import IntEnum
 from math import inf
 from typing import Literal, get_args
 
@@ -132,3 +136,14 @@ class Asked:
     def faint(self) -> float:
         """What a unit may add beside others and still be nothing: a rounding of float32 for the largest input."""
         return 2.0**-24 / self.largest
+
+
+class Level(IntEnum):
+    """How serious a finding is; ordered, so that thresholds compare."""
+
+    NOTE = 1
+    WARNING = 2
+    ERROR = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()

@@ -20,9 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.evidence.ranks.products import ENOUGH, WIDEST, WRITES, Factors
-from symlint.evidence.ranks.side import Freedom, Matrix, Side, columns, orthonormal
-from symlint.evidence.ranks.spectrum import Rank, rank, surely_full
+from symlint.evidence.products import ENOUGH, WIDEST, WRITES, Factors
+from symlint.evidence.ranks import Freedom, Matrix, Rank, Side, columns, orthonormal, rank, surely_full
 from symlint.model.clusters import ABSENT, precision
 from symlint.model.graph import Array
 from symlint.model.records import dataclass

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any, Literal
 
-from symlint.evidence.level import Level
+from symlint.evidence.options import Level
 from symlint.model.records import dataclass
 
 Groups = tuple[tuple[Any, ...], ...]

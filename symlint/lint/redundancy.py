@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from symlint.evidence.context import Context
-from symlint.evidence.ranks.products import Product
-from symlint.evidence.ranks.spectrum import Rank
+from symlint.evidence.products import Product
+from symlint.evidence.ranks import Rank
 from symlint.evidence.streams import End, streams
 from symlint.lint.finding import Drop, Factor, Finding, Level, Spectrum
 from symlint.lint.rule import Rule, by_share

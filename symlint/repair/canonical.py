@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from symlint.evidence.ends.settled import reread, settled
+from symlint.evidence.settled import reread, settled
 from symlint.model.graph import Array, Tensor
 from symlint.model.records import dataclass
 from symlint.model.stored import CODES, numpy_type

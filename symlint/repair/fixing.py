@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
+from symlint.evidence.dead import known
 from symlint.evidence.options import Asked
 from symlint.lint.finding import STORING, Drop, Fold, Merge, MergeHeads, Remove, Storing
 from symlint.model.clusters import spare

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from symlint.analysis.rehearsal import Rehearsal, Unrehearsed, entered
 from symlint.evidence.context import Context
-from symlint.evidence.heads.twins import twins
-from symlint.evidence.ranks.products import READS, WRITES, Factors, Product
-from symlint.evidence.ranks.side import Matrix
-from symlint.evidence.ranks.spectrum import CLEAR, Rank
+from symlint.evidence.products import READS, WRITES, Factors, Product
+from symlint.evidence.ranks import CLEAR, Matrix, Rank
+from symlint.evidence.twins import twins
 from symlint.model.clusters import median
 from symlint.model.graph import Array
 from symlint.model.records import dataclass

@@ -11,9 +11,9 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.evidence.bounded import known
 from symlint.evidence.context import Context
-from symlint.evidence.ranks.products import general_linear
+from symlint.evidence.dead import known
+from symlint.evidence.products import general_linear
 from symlint.lint.finding import Factor, Fold, Merge, MergeHeads, Remove, Removing
 from symlint.lint.rule import Rule
 from symlint.model.graph import Model, Node, Shape, Tensor

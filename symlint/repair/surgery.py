@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from symlint.evidence.ends.settled import Settled
+from symlint.evidence.settled import Settled
 from symlint.model.graph import Array, Model, Node, Tensor
 from symlint.model.records import dataclass
 from symlint.model.saving import Lazy, rewrite

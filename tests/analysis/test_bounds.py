@@ -15,8 +15,8 @@ from corpora import ROOT
 from test_planted import SHARED
 
 from symlint.analysis.bounds.certificates import certify
-from symlint.evidence.bounded import bounded
 from symlint.evidence.context import Context
+from symlint.evidence.dead import bounded
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.model.load import load

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from symlint.audit.engine import audit
 from symlint.cli.main import COMMANDS, cli
-from symlint.evidence.level import Level
+from symlint.evidence.options import Level
 from symlint.lint.rule import rule, rules
 from symlint.lint.settings import Settings
 from symlint.model import operators

@@ -25,7 +25,7 @@ from symlint.audit.record import plain, value
 from symlint.cli.main import cli
 from symlint.cli.report import Style, profile_tables
 from symlint.cli.report.page import blocks, html_report, largest, strip
-from symlint.evidence.ranks.spectrum import CLEAR, few
+from symlint.evidence.ranks import CLEAR, few
 from symlint.lint.finding import Finding, Level, Spectrum
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings

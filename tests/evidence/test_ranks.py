@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_planted import SHARED, ZOO, chain, found
 
 from symlint.audit.engine import audit
-from symlint.evidence.ranks.side import Side
-from symlint.evidence.ranks.spectrum import Rank, rank, surely_full
+from symlint.evidence.ranks import Rank, Side, rank, surely_full
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings

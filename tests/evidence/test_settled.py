@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from symlint.evidence.ends.settled import Change, Settled, _repeated, cuts
+from symlint.evidence.settled import Change, Settled, _repeated, cuts
 from symlint.model.clusters import ABSENT, ROUNDING, precision
 from symlint.model.graph import Tensor
 

@@ -13,8 +13,7 @@ from corpora import SHARED
 from onnx import TensorProto, helper, numpy_helper
 
 from symlint.evidence.context import Context
-from symlint.evidence.estimates.likeness import nearest, smallest, weights
-from symlint.evidence.estimates.once import estimates
+from symlint.evidence.estimates import estimates, nearest, smallest, weights
 from symlint.lint.finding import Finding
 from symlint.lint.rule import rules
 from symlint.model.load import load

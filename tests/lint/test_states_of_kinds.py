@@ -14,7 +14,7 @@ from routed_networks import ROUTED
 from turned_networks import TURNED
 
 from symlint.audit.engine import audit
-from symlint.evidence.level import Level
+from symlint.evidence.options import Level
 from symlint.lint.rule import rules
 from symlint.lint.settings import Settings
 

@@ -9,7 +9,7 @@ from symlint.cli.report.data import comma_separated, dump, shares
 from symlint.cli.report.words import cell, printable
 from symlint.comparison.measures import Measures
 from symlint.comparison.trajectory import Portrait, Trajectory
-from symlint.evidence.ranks.spectrum import few
+from symlint.evidence.ranks import few
 
 COLUMNS = (
     *("model", "layer", "op", "role", "units", "live", "constant", "distinct", "effective_width", "rank"),

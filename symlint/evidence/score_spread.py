@@ -14,7 +14,7 @@ import numpy as np
 
 from symlint.analysis.bounds.normalised import Normalised
 from symlint.evidence.context import Context
-from symlint.evidence.ranks.products import general_linear
+from symlint.evidence.products import general_linear
 from symlint.model.graph import Array, Tensor
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers, exactly, ungroup

@@ -18,8 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.axes.terms import Term
-from symlint.evidence.ranks.side import SAME, Freedom, Side, Stack, columns, orthonormal
-from symlint.evidence.ranks.spectrum import Rank, rank, surely_full, surely_full_each
+from symlint.evidence.ranks import (
+    SAME,
+    Freedom,
+    Rank,
+    Side,
+    Stack,
+    columns,
+    orthonormal,
+    rank,
+    surely_full,
+    surely_full_each,
+)
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass

@@ -1,1 +1,0 @@
-"""Estimates: what only heuristic rules ask for, against what chance would do."""

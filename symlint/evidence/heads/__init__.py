@@ -1,1 +1,0 @@
-"""Heads, groups and experts: which of them are one function, and how far their scores spread."""

@@ -1,1 +1,0 @@
-"""Ranks: what of a linear space can be observed, and how many directions are left."""
