@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from symlint.analysis.values.contraction import apart, joined, pieces
 from symlint.analysis.values.lattice import Value
-from symlint.analysis.values.regrouping import apart, joined, pieces
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.weights import Blockwise, Weight, absent
 from symlint.model.graph import Shape

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.analysis.bounds.certificates import Settled, certify, settled
-from symlint.analysis.bounds.interval import Interval
-from symlint.analysis.bounds.ranges import SLOPES
+from symlint.analysis.bounds import Settled, certify, settled
+from symlint.analysis.interval import Interval
 from symlint.analysis.need import Mask, needs
+from symlint.analysis.ranges import SLOPES
 from symlint.analysis.values.lattice import Names, Value
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate

@@ -14,10 +14,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.analysis.paths.bending import SUMS
-from symlint.analysis.paths.paths import Forward
-from symlint.analysis.paths.shares import Shares, mixed, uncentred
-from symlint.analysis.paths.squares import Layout
+from symlint.analysis.moments import SUMS, Layout
+from symlint.analysis.paths import Forward, Shares, mixed, uncentred
 from symlint.analysis.values.lattice import Value
 from symlint.evidence.context import Context
 from symlint.model.clusters import ABSENT, different

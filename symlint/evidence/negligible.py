@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.analysis.sides import sides
+from symlint.analysis.sameness import sides
 from symlint.evidence.options import Asked
 from symlint.model.clusters import median
 from symlint.model.graph import Array

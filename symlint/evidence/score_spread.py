@@ -12,7 +12,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from symlint.analysis.bounds.normalised import Normalised
+from symlint.analysis.ranges import Normalised
 from symlint.evidence.context import Context
 from symlint.evidence.products import general_linear
 from symlint.model.graph import Array, Tensor

@@ -19,8 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from symlint.analysis.rehearsal import Rehearsal, Unrehearsed, entered
-from symlint.analysis.substitutes import LARGEST
+from symlint.analysis.rehearsal import LARGEST, Rehearsal, Unrehearsed, entered
 from symlint.evidence.ranks import Freedom, orthonormal
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass

@@ -14,7 +14,7 @@ from bounded_networks import NETWORKS, OFF, UNITS, WIDTH, Net
 from corpora import ROOT
 from test_planted import SHARED
 
-from symlint.analysis.bounds.certificates import certify
+from symlint.analysis.bounds import certify
 from symlint.evidence.context import Context
 from symlint.evidence.dead import bounded
 from symlint.lint.finding import Finding, Level

@@ -10,10 +10,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.analysis.values.contraction import contract
+from symlint.analysis.values.contraction import collapse, contract, gathered
 from symlint.analysis.values.elementwise import alike_in_all, elementwise
 from symlint.analysis.values.lattice import Bases, Names, Value, alike, known, tidy
-from symlint.analysis.values.regrouping import collapse, gathered
 from symlint.analysis.values.rows import Run, Verdicts
 from symlint.analysis.values.weights import Blockwise, Drawn, Mask, Weight, absent
 from symlint.model.clusters import BLOCK, ROUNDING, precision

@@ -1,1 +1,0 @@
-"""Bounds: what every tensor lies between for all inputs, and what that proves."""

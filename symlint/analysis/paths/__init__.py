@@ -1,1 +1,0 @@
-"""Paths: how much of what reaches the outputs passes through each unit."""
