@@ -19,8 +19,8 @@ from io import BytesIO
 from math import prod
 from typing import Any
 
+from symlint.api.calls import stored
 from symlint.api.reports import Profile
-from symlint.api.sources import stored
 from symlint.comparison.trajectory import Follower, Trajectory
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import rules
