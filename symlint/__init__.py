@@ -93,6 +93,7 @@ _RENAMED = {
     "symlint.entries": "symlint.evidence.ends",
     "symlint.errors": "symlint.model.errors",
     "symlint.estimates": "symlint.evidence.estimates",
+    "symlint.evidence.level": "symlint.evidence.options",
     "symlint.experts": "symlint.evidence.twins",
     "symlint.finding": "symlint.lint.finding",
     "symlint.graph": "symlint.model.graph",

@@ -71,14 +71,14 @@ def spread(specs: Sequence[Spec], shapes: Sequence[Shape], result: Spec) -> tupl
     most = max(ranks, default=0)
     written: list[Spec] = []
     wide: set[str] = set()
-    for spec, shape in zip(specs, shapes, strict=True):
+    for spec, sizes in zip(specs, shapes, strict=True):
         if ("...",) not in spec:
             written.append(spec)
             continue
-        at, rank = spec.index(("...",)), len(shape) - len(spec) + 1
+        at, rank = spec.index(("...",)), len(sizes) - len(spec) + 1
         labels = [f".{most - rank + k}" for k in range(rank)]
-        wide.update(label for k, label in enumerate(labels) if shape[at + k] > 1)
-        middle = tuple((label,) if shape[at + k] > 1 else () for k, label in enumerate(labels))
+        wide.update(label for k, label in enumerate(labels) if sizes[at + k] > 1)
+        middle = tuple((label,) if sizes[at + k] > 1 else () for k, label in enumerate(labels))
         written.append((*spec[:at], *middle, *spec[at + 1 :]))
     if ("...",) in result:
         at = result.index(("...",))

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from symlint.audit import engine, savings
+from symlint.audit import engine, outcome
 from symlint.cli.main import cli
 
 FAILING = ["fastestdet-coco", "marabou-cifar-deep-kw", "superres-subpixel-cnn", "picodet-s-320", "ppocrv4-rec"]
@@ -55,8 +55,8 @@ def test_the_sum_costs_no_second_look(root, model, monkeypatch):
 
     monkeypatch.setattr(engine, "load", counted("load", engine.load))
     monkeypatch.setattr(engine, "examine", counted("examine", engine.examine))
-    monkeypatch.setattr(savings, "load", counted("load", savings.load))
-    monkeypatch.setattr(savings, "TemporaryDirectory", counted("folder", savings.TemporaryDirectory))
+    monkeypatch.setattr(outcome, "load", counted("load", outcome.load))
+    monkeypatch.setattr(outcome, "TemporaryDirectory", counted("folder", outcome.TemporaryDirectory))
     told(root / "fixtures" / f"{model}.onnx")
     assert calls == ["load", "examine"]
 
