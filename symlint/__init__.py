@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from symlint.api.reports import Report as Report
     from symlint.comparison.alignment.align import Alignment as Alignment
     from symlint.comparison.compare import Comparison as Comparison
-    from symlint.comparison.lineage.lineage import Lineage as Lineage
+    from symlint.comparison.lineage.sketch import Lineage as Lineage
     from symlint.comparison.lineage.sketch import Sketch as Sketch
     from symlint.lint.finding import Finding as Finding
     from symlint.lint.finding import Level as Level
@@ -56,7 +56,7 @@ _HOMES = {
     "trace": "symlint.api.calls",
     "Alignment": "symlint.comparison.alignment.align",
     "Comparison": "symlint.comparison.compare",
-    "Lineage": "symlint.comparison.lineage.lineage",
+    "Lineage": "symlint.comparison.lineage.sketch",
     "Profile": "symlint.api.reports",
     "Repairs": "symlint.api.reports",
     "Report": "symlint.api.reports",

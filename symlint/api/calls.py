@@ -27,9 +27,7 @@ from symlint.audit.outcome import Report as Audited
 from symlint.audit.outcome import Run
 from symlint.comparison.alignment.align import Alignment, aligned
 from symlint.comparison.compare import Comparison, compare
-from symlint.comparison.lineage.lineage import Lineage, lineage, weights
-from symlint.comparison.lineage.sketch import Sketch, sketched
-from symlint.comparison.lineage.storage import write
+from symlint.comparison.lineage.sketch import Lineage, Sketch, lineage, sketched, weights, write
 from symlint.lint.configuration import Configurations
 from symlint.lint.rule import Rule, rules
 from symlint.lint.settings import COMMAND, Settings

@@ -15,10 +15,10 @@ from symlint.audit.engine import judged
 from symlint.audit.outcome import Report
 from symlint.comparison.alignment.equal import equal
 from symlint.comparison.changes import SAME, Change, Status, changes, unmatched
-from symlint.comparison.course import SpaceChange, canonical, counterparts, course, moved
 from symlint.comparison.folded_norms import Fold, folded, told
 from symlint.comparison.matching import Matching, match
 from symlint.comparison.nodes import Nodes, nodes
+from symlint.comparison.trajectory import SpaceChange, canonical, counterparts, course, moved
 from symlint.comparison.weights import Weight, Weights
 from symlint.evidence.context import Context
 from symlint.evidence.options import Asked

@@ -177,8 +177,7 @@ def _aligned(
 ) -> tuple[Alignment, ...]:
     """What came of each network but the first."""
     from symlint.comparison.alignment.align import aligned
-    from symlint.comparison.alignment.line import Data, measured
-    from symlint.comparison.alignment.merge import merged
+    from symlint.comparison.alignment.merge import Data, measured, merged
 
     wanted = None if labels is None else read_array(labels)
     data = Data({name: read_array(file) for name, file in inputs.items()}, wanted)
@@ -228,7 +227,7 @@ def trace_command(
     read or nothing can be compared.
     """
     from symlint.cli.report.lineages import as_json, as_text, unread
-    from symlint.comparison.lineage.lineage import lineage
+    from symlint.comparison.lineage.sketch import lineage
 
     with unread_too(form, lambda problem: unread(model, problem)), waiting(model):
         found = lineage(model, (*against, *more))
@@ -250,9 +249,7 @@ def fingerprint_command(model: str, output: str) -> None:
     Exits with 0 when it was written, 2 when the call is wrong, 3 when there is no such file, 4 when the model cannot be
     read.
     """
-    from symlint.comparison.lineage.lineage import weights
-    from symlint.comparison.lineage.sketch import sketched
-    from symlint.comparison.lineage.storage import SUFFIX, write
+    from symlint.comparison.lineage.sketch import SUFFIX, sketched, weights, write
     from symlint.model.load import load
 
     if Path(output).suffix != SUFFIX:

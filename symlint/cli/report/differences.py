@@ -17,8 +17,8 @@ from symlint.cli.report.full import COLOR, block, typeset
 from symlint.cli.report.words import count, listed, merged, printable, ranges, share, template
 from symlint.comparison.changes import SAME, Change, Status
 from symlint.comparison.compare import Comparison, Grown
-from symlint.comparison.course import SpaceChange
 from symlint.comparison.states import State
+from symlint.comparison.trajectory import SpaceChange
 from symlint.comparison.weights import Weight
 from symlint.lint.finding import Finding, Level
 from symlint.lint.rule import rules

@@ -13,7 +13,7 @@ from symlint.cli.report.data import dump
 from symlint.cli.report.differences import ROWS, table
 from symlint.cli.report.full import typeset
 from symlint.cli.report.words import end, printable
-from symlint.comparison.lineage.lineage import Lineage
+from symlint.comparison.lineage.sketch import Lineage
 from symlint.comparison.lineage.trace import SpaceTrace, Trace
 from symlint.model.errors import UnreadableModel, exit_code
 

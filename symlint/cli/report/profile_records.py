@@ -7,8 +7,7 @@ from typing import Any
 
 from symlint.cli.report.data import comma_separated, dump, shares
 from symlint.cli.report.words import cell, printable
-from symlint.comparison.measures import Measures
-from symlint.comparison.trajectory import Portrait, Trajectory
+from symlint.comparison.trajectory import Measures, Portrait, Trajectory
 from symlint.evidence.ranks import few
 
 COLUMNS = (

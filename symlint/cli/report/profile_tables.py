@@ -15,8 +15,7 @@ from symlint.cli.report.full import architectural, typeset
 from symlint.cli.report.page import course, drawn, render, spectrum
 from symlint.cli.report.profile_records import points
 from symlint.cli.report.words import count, end, printable, share
-from symlint.comparison.measures import Measures
-from symlint.comparison.trajectory import Portrait, Trajectory
+from symlint.comparison.trajectory import Measures, Portrait, Trajectory
 
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP, _SHORTEST = 2, 12

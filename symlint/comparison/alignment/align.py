@@ -11,9 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from symlint.comparison.alignment.gauge import canonise
-from symlint.comparison.alignment.moves import Move, undo
 from symlint.comparison.alignment.nearer import approach
-from symlint.comparison.alignment.pair import Pair, paired
+from symlint.comparison.alignment.pair import Move, Pair, paired, undo
 from symlint.comparison.alignment.search import Search
 from symlint.comparison.alignment.spaces import SpaceMatch, space_matches
 from symlint.comparison.matching import Matching, match

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from symlint.comparison.alignment.gauge import canonise
-from symlint.comparison.alignment.moves import undo
 from symlint.comparison.alignment.nearer import approach
-from symlint.comparison.alignment.pair import paired
+from symlint.comparison.alignment.pair import paired, undo
 from symlint.comparison.alignment.search import Search
 from symlint.comparison.matching import Matching
 

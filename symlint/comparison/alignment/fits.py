@@ -7,8 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import Evidence, Piece, Settled, grouped, sizes_of
-from symlint.comparison.alignment.moves import Move
+from symlint.comparison.alignment.pair import Evidence, Move, Piece, Settled, grouped, sizes_of
 from symlint.model.graph import Array
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation

@@ -12,8 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import grouped, sizes_of, units_norm
-from symlint.comparison.alignment.moves import Move, changed
+from symlint.comparison.alignment.pair import Move, changed, grouped, sizes_of, units_norm
 from symlint.model.graph import Array
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap
 from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, Scaling, SignFlip, TensorRescaling

@@ -11,10 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import grouped, sizes_of
 from symlint.comparison.alignment.gauge import inside
-from symlint.comparison.alignment.moves import Move
-from symlint.comparison.alignment.pair import Pair
+from symlint.comparison.alignment.pair import Move, Pair, grouped, sizes_of
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.symmetry.actions.rotation import InvertibleMap

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import Evidence, grouped, sizes_of
 from symlint.comparison.alignment.gauge import by_place, projected
 from symlint.comparison.alignment.jointly import jointly, sized
-from symlint.comparison.alignment.moves import Move, changed
-from symlint.comparison.alignment.pair import Pair
+from symlint.comparison.alignment.pair import Evidence, Move, Pair, changed, grouped, sizes_of
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import InvertibleMap

@@ -14,7 +14,6 @@ from itertools import combinations
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import Evidence, Piece, Settled, sizes_of
 from symlint.comparison.alignment.fits import (
     MANY,
     assignment,
@@ -26,8 +25,7 @@ from symlint.comparison.alignment.fits import (
     scored,
     signed,
 )
-from symlint.comparison.alignment.moves import Move
-from symlint.comparison.alignment.pair import Pair
+from symlint.comparison.alignment.pair import Evidence, Move, Pair, Piece, Settled, sizes_of
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import Evidence
 from symlint.comparison.alignment.fits import angles, assignment, likeness
+from symlint.comparison.alignment.pair import Evidence
 from symlint.comparison.alignment.search import Search, Spaces
 from symlint.model.graph import Array
 from symlint.symmetry.actions.permutation import UnitPermutation

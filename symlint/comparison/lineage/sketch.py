@@ -4,13 +4,22 @@ Every unit of a space is told by a few random projections of what leads to it fr
 from it to what outputs pin, through the weights alone and in the canonical gauge: permutations change the order of the
 units, rotations turn all projections alike, nothing else is left. Units within heads, which have a gauge each, are left
 out, and of rotated spaces nothing is kept, though paths lead through them.
+
+Storage of sketches: one npz archive of numbers and a text, in which nothing is pickled.
+
+The engine of `symlint trace`: the networks of files and folders, by how surely another is derived from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
@@ -18,14 +27,17 @@ from symlint.axes.terms import Term
 from symlint.comparison.alignment.fits import assignment
 from symlint.comparison.alignment.gauge import canonise
 from symlint.comparison.alignment.search import MATRICES, WIDEST, Spaces
-from symlint.comparison.lineage.trace import SpaceTrace, Trace, noise
+from symlint.comparison.lineage.trace import SpaceTrace, Trace, noise, traced
 from symlint.comparison.weights import READS, WRITES, Weights
-from symlint.model.errors import UsageProblem
-from symlint.model.graph import Array
+from symlint.evidence.context import Context
+from symlint.model.errors import MissingModel, UnreadableModel, UsageProblem
+from symlint.model.graph import Array, Model
+from symlint.model.load import load
 from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.scaling import SignFlip
 from symlint.symmetry.charges.unknowns import Occurrence
+from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.motion import fresh_weights
 
 PROJECTIONS = 32
@@ -246,3 +258,140 @@ def _best(one: Array, two: Array, signed: bool) -> float:
     table = one @ two.T
     table = np.abs(table) if signed else table
     return float(np.take_along_axis(table, assignment(table)[:, None], axis=1).mean())
+
+
+VERSION = "1"
+SUFFIX = ".npz"
+
+
+def write(sketch: Sketch, output: Path) -> None:
+    """Save a sketch; its numbers in half precision."""
+    document = {
+        "schema_version": VERSION,
+        "path": sketch.path,
+        "sha256": sketch.sha256,
+        "weights": sketch.weights,
+        "spaces": [
+            {"id": space.id, "name": space.name, "units": space.units, "signed": space.signed}
+            for space in sketch.spaces
+        ],
+    }
+    arrays = {"sketch": np.frombuffer(json.dumps(document).encode(), np.uint8)}
+    for number, space in enumerate(sketch.spaces):
+        arrays[f"upward {number}"] = space.upward.astype(np.float16)
+        arrays[f"downward {number}"] = space.downward.astype(np.float16)
+    with output.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read(path: str) -> Sketch:
+    """A sketch as it was saved. Raises UnreadableModel where a file is none."""
+    if not Path(path).is_file():
+        raise MissingModel(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            document = json.loads(arrays["sketch"].tobytes())
+            if document["schema_version"] != VERSION:
+                raise UnreadableModel(path, f"a sketch of version {document['schema_version']}, expected {VERSION}")
+            spaces = [
+                SpaceSketch(
+                    told["id"],
+                    told["name"],
+                    told["signed"],
+                    arrays[f"upward {number}"].astype(np.float32),
+                    arrays[f"downward {number}"].astype(np.float32),
+                )
+                for number, told in enumerate(document["spaces"])
+            ]
+            return Sketch(document["path"], document["sha256"], document["weights"], tuple(spaces))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UnreadableModel(path, "no sketch as `symlint fingerprint` writes it") from error
+
+
+UNSOLVED = 4
+"""Exit code: something could not be read, or nothing could be compared."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Everything that `symlint trace` tells: the networks that one may be derived from, the most likely first."""
+
+    path: str
+    found: tuple[Trace, ...]
+
+    @property
+    def best(self) -> Trace:
+        """The most likely origin."""
+        return self.found[0]
+
+    @property
+    def exit_code(self) -> int:
+        """4 where some network could not be read or nothing could be compared, 0 else."""
+        unread = any(trace.problem is not None for trace in self.found)
+        return UNSOLVED if unread or all(trace.score is None for trace in self.found) else 0
+
+
+def lineage(path: str, paths: Iterable[str]) -> Lineage:
+    """Whether a network is derived from one of others, whatever was done to it.
+
+    Args:
+        path: a model.
+        paths: models, sketches, and folders of both, in which the first itself is left out.
+
+    Raises `UnreadableModel` where the first cannot be read or there is nothing to compare it with, and `UsageProblem`
+    where scipy is missing or a weight of it is NaN or infinite.
+    """
+    try:
+        import_module("scipy.optimize")
+    except ImportError as error:
+        raise UsageProblem("trace needs scipy, which an extra brings: pip install 'symlint[align]'") from error
+    others = list(candidates(path, paths))
+    mine = weights(load(path))
+    if mine.broken:
+        raise UsageProblem(f"{path}: {mine.broken} holds NaN or infinity, which tells nothing (see symlint check)")
+    sketch = sketched(mine, path) if any(map(_is_sketch, others)) and not mine.quantised else None
+    found = [_beside_sketch(sketch, other) if _is_sketch(other) else _beside(mine, other) for other in others]
+    return Lineage(path, tuple(sorted(found, key=lambda t: (t.score is None, -(t.score or 0.0), t.path))))
+
+
+def candidates(path: str, paths: Iterable[str]) -> Iterator[str]:
+    """The files that some paths name; in folders all models but one, and all sketches."""
+    for other in paths:
+        if not Path(other).is_dir():
+            if not Path(other).exists():
+                raise MissingModel(other)
+            yield other
+            continue
+        files = sorted((*Path(other).rglob("*.onnx"), *Path(other).rglob(f"*{SUFFIX}")))
+        inside = [file for file in files if file.resolve() != Path(path).resolve()]
+        if not inside:
+            raise MissingModel(other, f"no other *.onnx and no *{SUFFIX} in this folder")
+        yield from map(str, inside)
+
+
+def weights(model: Model) -> Weights:
+    """The weights of a network."""
+    return Weights(Context(*examine(model)))
+
+
+def _is_sketch(path: str) -> bool:
+    return Path(path).suffix == SUFFIX
+
+
+def _beside_sketch(mine: Sketch | None, path: str) -> Trace:
+    if mine is None:
+        return Trace(path, sketched=True, problem="a quantised network has no sketch to compare with this one")
+    try:
+        return replace(compared(mine, read(path)), path=path)
+    except UnreadableModel as problem:
+        return Trace(path, sketched=True, problem=problem.reason)
+
+
+def _beside(mine: Weights, path: str) -> Trace:
+    try:
+        other = weights(load(path))
+    except UnreadableModel as problem:
+        return Trace(path, problem=problem.reason)
+    if other.broken:
+        return Trace(path, problem=f"{other.broken} holds NaN or infinity")
+    return traced(mine, other, path)

@@ -12,9 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from symlint.comparison.alignment.evidence import Evidence
 from symlint.comparison.alignment.gauge import canonise
-from symlint.comparison.alignment.pair import Pair, paired
+from symlint.comparison.alignment.pair import Evidence, Pair, paired
 from symlint.comparison.lineage.agreement import Matched, agreement
 from symlint.comparison.lineage.halves import Halves, halves
 from symlint.comparison.matching import match
