@@ -68,7 +68,7 @@ from symlint.lint.finding import Balance, Finding, Level
 from symlint.lint.rule import rule
 
 if TYPE_CHECKING:
-    from symlint.symmetry.gauge.half import Halved
+    from symlint.symmetry.gauge.rounding import Halved
 
 OPTIONS = {"relative-error": 0.05}
 
@@ -76,7 +76,7 @@ OPTIONS = {"relative-error": 0.05}
 @rule("SYM702", "half-precision-range", Level.WARNING, "gauge", repair="balance", options=OPTIONS, targets=("float16",))
 def check(context: Context) -> Iterator[Finding]:
     """One finding per chain of spaces that a balance would help, and one for all that none helps."""
-    from symlint.symmetry.gauge.half import halved  # balancing is loaded for a target alone
+    from symlint.symmetry.gauge.rounding import halved  # balancing is loaded for a target alone
 
     spaces = {space.id: space for space in context.symmetry.spaces}
     most = context.option(check, "relative-error")

@@ -32,8 +32,7 @@ from symlint.model.graph import Array, Tensor
 from symlint.model.load import load
 from symlint.model.records import dataclass
 from symlint.program.flow import Passages
-from symlint.symmetry.gauge.balance import least_norm
-from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.gauge.scales import Scales, least_norm, two_sided
 from symlint.symmetry.inference import examine
 from symlint.symmetry.spaces import Space
 from symlint.symmetry.structure import Structure

@@ -25,12 +25,10 @@ from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation, Rotation
 from symlint.symmetry.actions.scaling import Rescaling, SignFlip, TensorRescaling
 from symlint.symmetry.actions.translation import lines
-from symlint.symmetry.gauge.balance import FINE, ROUNDING, SETTLED, gauge, quantised
-from symlint.symmetry.gauge.scales import Scales, added, two_sided
+from symlint.symmetry.gauge.scales import FINE, ROUNDING, SETTLED, Scales, added, gauge, quantised, two_sided
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.motion.action import Stand
-from symlint.symmetry.motion.elements import across_ones, as_divisor
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, across_ones, as_divisor
 from symlint.symmetry.structure import Structure
 
 ROUNDS = 60

@@ -23,8 +23,7 @@ from symlint.repair.plan import Cost, Done, Fixed, Key, Outcome, Variant, Wish
 from symlint.repair.promises import multiples
 from symlint.runtime.proof import collect
 from symlint.runtime.runner import Runner
-from symlint.symmetry.gauge.half import taken
-from symlint.symmetry.gauge.rounding import decibels
+from symlint.symmetry.gauge.rounding import decibels, taken
 from symlint.symmetry.inference import examine
 
 RECURRENT = frozenset({"RNN", "GRU", "LSTM", "com.microsoft.DynamicQuantizeLSTM"})

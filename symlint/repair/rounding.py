@@ -30,9 +30,9 @@ from symlint.runtime.precision import BITS, BLOCK
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, Rotation
 from symlint.symmetry.actions.scaling import Rescaling, TensorRescaling
-from symlint.symmetry.gauge.balance import balanced, quantised
+from symlint.symmetry.gauge.scales import balanced, quantised
 from symlint.symmetry.inference import examine
-from symlint.symmetry.motion.elements import across_ones
+from symlint.symmetry.motion.motion import across_ones
 from symlint.symmetry.structure import Structure
 
 GAIN = 0.5

@@ -22,9 +22,7 @@ from symlint.model.saving import rewrite
 from symlint.program.steps import Program
 from symlint.program.translate import Lowering, lower
 from symlint.repair.plan import Done, Repair, Wish, repairs
-from symlint.symmetry.gauge.balance import Aim, balanced
-from symlint.symmetry.gauge.scales import Scales, two_sided
-from symlint.symmetry.gauge.seen import chains
+from symlint.symmetry.gauge.scales import Aim, Scales, balanced, chains, two_sided
 from symlint.symmetry.kinds.whole import LENGTHS, powers
 
 AIMS: Mapping[str, Aim] = {"int8": "rounding", "float16": "norm"}

@@ -16,17 +16,16 @@ from symlint.symmetry.actions.scaling import PositionRescaling, SignFlip, Tensor
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
+from symlint.symmetry.charges.linear_system import independent
 from symlint.symmetry.charges.offsets import met
-from symlint.symmetry.charges.span import independent
 from symlint.symmetry.charges.unknowns import ONE, Charge, Occurrence, Variables
 from symlint.symmetry.kinds.branches import branches
 from symlint.symmetry.kinds.early import early, read_at
 from symlint.symmetry.kinds.narrow import Narrow
 from symlint.symmetry.kinds.orthogonal import Turn, rotations
 from symlint.symmetry.kinds.parts import scaled
-from symlint.symmetry.kinds.planes import alike, planes
 from symlint.symmetry.kinds.positions import positions
-from symlint.symmetry.kinds.rotary import turns
+from symlint.symmetry.kinds.rotary import alike, planes, turns
 from symlint.symmetry.kinds.whole import LENGTHS, whole
 from symlint.symmetry.overlap import rows, widths
 from symlint.symmetry.spaces import Kind

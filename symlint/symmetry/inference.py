@@ -19,12 +19,11 @@ from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.actions.rotation import InvertibleMap
 from symlint.symmetry.actions.translation import Shift, UnseenChange
-from symlint.symmetry.coverage import coverage
 from symlint.symmetry.generators import Generators
 from symlint.symmetry.kinds.parts import parts
 from symlint.symmetry.kinds.whole import scalings
 from symlint.symmetry.overlap import Overlaps
-from symlint.symmetry.spaces import Generator, Place, Space, Symmetry
+from symlint.symmetry.spaces import Generator, Place, Space, Symmetry, coverage
 from symlint.symmetry.structure import Structure
 
 

@@ -14,7 +14,7 @@ from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.rotation import OrthogonalMap, Rotation
 from symlint.symmetry.actions.scaling import Rescaling, Scaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
-from symlint.symmetry.charges.span import independent
+from symlint.symmetry.charges.linear_system import independent
 from symlint.symmetry.charges.unknowns import ONE, Charge
 
 Row = Mapping[tuple[str, int, int], Fraction]

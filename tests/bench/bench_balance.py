@@ -34,8 +34,7 @@ from onnx import numpy_helper
 from symlint.model.graph import Array, Model
 from symlint.model.load import load
 from symlint.model.saving import write
-from symlint.symmetry.gauge.balance import balanced
-from symlint.symmetry.gauge.scales import Scales
+from symlint.symmetry.gauge.scales import Scales, balanced
 from symlint.symmetry.inference import examine
 from symlint.symmetry.structure import Structure
 

@@ -19,8 +19,7 @@ from symlint.lint.settings import Settings
 from symlint.model.errors import UsageProblem
 from symlint.model.load import load
 from symlint.model.saving import write
-from symlint.symmetry.gauge.balance import balanced
-from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.gauge.scales import Scales, balanced, two_sided
 from symlint.symmetry.inference import examine
 
 CODES = {"int8": "SYM701", "float16": "SYM702"}

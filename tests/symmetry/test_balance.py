@@ -15,9 +15,8 @@ from symlint.model.load import load
 from symlint.model.saving import write
 from symlint.runtime.verify import _Verification, same_function
 from symlint.symmetry.gauge import convex
-from symlint.symmetry.gauge.balance import balanced
-from symlint.symmetry.gauge.coarse import Coarse
-from symlint.symmetry.gauge.scales import Scales, two_sided
+from symlint.symmetry.gauge.convex import Coarse
+from symlint.symmetry.gauge.scales import Scales, balanced, two_sided
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.teleport import teleport
 from symlint.symmetry.structure import Structure

@@ -13,7 +13,7 @@ from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
 from symlint.symmetry.actions.scaling import SignFlip
 from symlint.symmetry.motion.action import turn
-from symlint.symmetry.motion.elements import across_ones
+from symlint.symmetry.motion.motion import across_ones
 from symlint.symmetry.structure import Action
 
 MANY = 5

@@ -18,8 +18,7 @@ from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap
 from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, Scaling, SignFlip, TensorRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
 from symlint.symmetry.charges.unknowns import ONE
-from symlint.symmetry.gauge.balance import gauge
-from symlint.symmetry.gauge.scales import Scales, added, two_sided
+from symlint.symmetry.gauge.scales import Scales, added, gauge, two_sided
 from symlint.symmetry.kinds.whole import whole
 from symlint.symmetry.motion.action import transform
 from symlint.symmetry.motion.motion import Weights

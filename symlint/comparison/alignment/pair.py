@@ -25,8 +25,7 @@ from symlint.symmetry.actions.scaling import Scaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange, lines
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.motion.action import Stand
-from symlint.symmetry.motion.elements import as_divisor
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, as_divisor
 from symlint.symmetry.structure import Action, Structure
 from symlint.symmetry.translation.element import changes
 

@@ -10,7 +10,7 @@ from symlint.comparison.alignment.search import Search, Spaces
 from symlint.model.graph import Array
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
-from symlint.symmetry.motion.elements import across_ones
+from symlint.symmetry.motion.motion import across_ones
 from symlint.symmetry.structure import Action
 
 

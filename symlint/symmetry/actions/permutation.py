@@ -15,8 +15,7 @@ from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, power
 from symlint.symmetry.kinds.branches import Branches, exchanged
 from symlint.symmetry.motion.action import Index, permute
-from symlint.symmetry.motion.elements import derangements
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, derangements
 from symlint.symmetry.spaces import Kind
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from symlint.symmetry.actions.base import Action, Orbit, additive, power
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.kinds.orthogonal import Frame
 from symlint.symmetry.motion.action import transform, turn
-from symlint.symmetry.motion.elements import across_ones, along_matrices, as_divisor, turned
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, across_ones, along_matrices, as_divisor, turned
 from symlint.symmetry.spaces import Kind
 
 if TYPE_CHECKING:

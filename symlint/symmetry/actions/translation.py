@@ -16,8 +16,7 @@ from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, additive
 from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.motion.action import Index, Stand, transform
-from symlint.symmetry.motion.elements import on_a_grid
-from symlint.symmetry.motion.motion import Weights
+from symlint.symmetry.motion.motion import Weights, on_a_grid
 from symlint.symmetry.spaces import Kind
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.element import averaged, changes, steepness, written

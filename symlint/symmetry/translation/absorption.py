@@ -13,7 +13,7 @@ import numpy as np
 from symlint.model.records import dataclass
 from symlint.program.functions import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
-from symlint.symmetry.translation.alike import layout
+from symlint.symmetry.translation.null import layout
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
 
 

@@ -9,9 +9,8 @@ from heapq import heappop, heappush
 from symlint.model.records import dataclass
 from symlint.program.steps import Concat, Einsum, Pointwise, Program, Step
 from symlint.symmetry.translation.absorption import Absorbers, Way
-from symlint.symmetry.translation.alike import Alike
 from symlint.symmetry.translation.course import Nowhere, Visit
-from symlint.symmetry.translation.null import Null, Nulls
+from symlint.symmetry.translation.null import Alike, Null, Nulls
 from symlint.symmetry.translation.transition import Blocked, Transitions
 from symlint.symmetry.translation.wave import Kind, Wave, beside, together
 

@@ -9,10 +9,9 @@ from symlint.axes.terms import Expansion
 from symlint.axes.walk import Axes
 from symlint.program.steps import Einsum, Program, Step
 from symlint.symmetry.translation.absorption import Way
-from symlint.symmetry.translation.alike import layout
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.following import Closed, Following
-from symlint.symmetry.translation.null import alone, nulls
+from symlint.symmetry.translation.null import alone, layout, nulls
 from symlint.symmetry.translation.patterns import Patterns, anything
 from symlint.symmetry.translation.wave import Kind, Wave, covers, each, overlap, regrouped, same
 
