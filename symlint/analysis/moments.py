@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symlint.analysis.values.lattice import Value
-from symlint.axes.terms import Term
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
 from symlint.model.stored import PACKED, unpacked
@@ -24,6 +23,7 @@ from symlint.program.flow import Passages
 from symlint.program.functions import Parity
 from symlint.program.steps import Pointwise
 from symlint.symmetry.actions.rotation import PlaneRotation
+from symlint.symmetry.axes.terms import Term
 from symlint.symmetry.structure import Structure
 
 WIDEST = 2048

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from symlint.axes.terms import Term, together
 from symlint.evidence.context import Context
 from symlint.model.clusters import precision
 from symlint.model.graph import Array, Node, Shape
@@ -22,6 +21,7 @@ from symlint.model.stored import packed, unpacked
 from symlint.program.functions import dispatched
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Step
+from symlint.symmetry.axes.terms import Term, together
 
 
 class Dim(NamedTuple):

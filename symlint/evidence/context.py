@@ -20,7 +20,6 @@ from symlint.analysis.values.lattice import Bases, Names, Value, distinct
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.analysis.values.weights import slim
-from symlint.axes.factor import Factors
 from symlint.evidence.ends import Ends
 from symlint.evidence.negligible import negligible
 from symlint.evidence.options import Asked, Equivariance, Tried
@@ -34,6 +33,7 @@ from symlint.program.flow import Passages
 from symlint.program.steps import RANGE
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import OrthogonalMap
+from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.membership import members
 from symlint.symmetry.spaces import Space, Symmetry

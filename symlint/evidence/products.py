@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.terms import Term
 from symlint.evidence.ranks import (
     SAME,
     Freedom,
@@ -36,6 +35,7 @@ from symlint.model.records import dataclass
 from symlint.program.flow import Passage, Passages
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import Rotation
+from symlint.symmetry.axes.terms import Term
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.structure import Action, Structure
 

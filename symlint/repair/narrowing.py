@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import Axes, walk
 from symlint.evidence.context import Context
 from symlint.lint.finding import Remove
 from symlint.model.graph import Array, Model, Node, Shape
@@ -28,6 +26,8 @@ from symlint.program.lower import Ref
 from symlint.program.steps import RANGE, Program
 from symlint.program.translate import lowered
 from symlint.repair.plan import Repair
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import Axes, walk
 from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action, Structure
 

@@ -1,6 +1,6 @@
 """Symmetry: the spaces that a network's parameters hold, and the generators that act on them.
 
-It may import `symlint.axes.walk` and what stands before it.
+It may import `symlint.operators` and what stands before it.
 """
 
 from __future__ import annotations

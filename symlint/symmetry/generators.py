@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from symlint.axes.terms import Expansion, copies
-from symlint.axes.walk import Axes
 from symlint.program.steps import CONSTANT, NONE, Law, Normalise, Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
 from symlint.symmetry.actions.scaling import PositionRescaling, SignFlip, TensorRescaling, UnitRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
+from symlint.symmetry.axes.terms import Expansion, copies
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.charge import Linear, Rescaling, Sign, charges
 from symlint.symmetry.charges.charge_system import System
 from symlint.symmetry.charges.linear_system import independent

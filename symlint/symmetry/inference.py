@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from symlint.axes.arena import WHOLE, Form
-from symlint.axes.terms import Expansion, directions
-from symlint.axes.walk import Axes, walk
 from symlint.model.budget import Budget
 from symlint.model.graph import Model
 from symlint.model.naming import Names
@@ -19,6 +16,9 @@ from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.permutation import PartExchange
 from symlint.symmetry.actions.rotation import InvertibleMap
 from symlint.symmetry.actions.translation import Shift, UnseenChange
+from symlint.symmetry.axes.arena import WHOLE, Form
+from symlint.symmetry.axes.terms import Expansion, directions
+from symlint.symmetry.axes.walk import Axes, walk
 from symlint.symmetry.generators import Generators
 from symlint.symmetry.kinds.parts import parts
 from symlint.symmetry.kinds.whole import scalings

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import prod
 
-from symlint.axes.terms import Expansion, together
-from symlint.axes.walk import Axes
 from symlint.program.steps import Program
 from symlint.symmetry.actions.base import Action
 from symlint.symmetry.actions.rotation import OrthogonalMap, Rotation
 from symlint.symmetry.actions.scaling import Rescaling, Scaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
+from symlint.symmetry.axes.terms import Expansion, together
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.linear_system import independent
 from symlint.symmetry.charges.unknowns import ONE, Charge
 

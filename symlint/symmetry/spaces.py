@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
-from symlint.axes.arena import Pin, PinKind
-from symlint.axes.walk import Axes
 from symlint.model.graph import Model
 from symlint.model.records import dataclass
 from symlint.program.steps import Program
+from symlint.symmetry.axes.arena import Pin, PinKind
+from symlint.symmetry.axes.walk import Axes
 
 Kind = Literal["permutation", "rescaling", "sign", "rotation", "translation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import field
 from functools import cached_property
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import Axes
 from symlint.model.records import dataclass
 from symlint.program.steps import Program
 from symlint.symmetry.actions.base import Action
@@ -14,6 +12,8 @@ from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import Rotation
 from symlint.symmetry.actions.scaling import Rescaling, Scaling, TensorRescaling, UnitRescaling
 from symlint.symmetry.actions.translation import Shift
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.offsets import Offset
 
 __all__ = ["Action", "Structure"]

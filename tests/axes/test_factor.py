@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.axes.arena import INPUT, OUTPUT, Pin, PinKind
-from symlint.axes.factor import ONE, Factors, Form, collapse, unify
-from symlint.axes.terms import Expansion, meet
+from symlint.symmetry.axes.arena import INPUT, OUTPUT, Pin, PinKind
+from symlint.symmetry.axes.factor import ONE, Factors, Form, collapse, unify
+from symlint.symmetry.axes.terms import Expansion, meet
 
 HERE = Pin(PinKind.JOINED, op="Add", node="here")
 Shown = list[tuple[tuple[int, ...], list[int]]]

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symlint.axes.terms import Expansion, together
-from symlint.axes.walk import walk
 from symlint.model.graph import Graph, Model, Node, Tensor
 from symlint.program.lower import Ref, Tracer
 from symlint.program.steps import SUM, Program
+from symlint.symmetry.axes.terms import Expansion, together
+from symlint.symmetry.axes.walk import walk
 from symlint.symmetry.inference import _Report
 from symlint.symmetry.motion.action import permute, scale, stands
 from symlint.symmetry.structure import Action

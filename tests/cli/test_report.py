@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlint.audit.engine import Report, Run
-from symlint.axes.arena import OUTPUT, Pin, PinKind
 from symlint.cli.report import Style, inspection, overview, reporter
 from symlint.cli.report.inspection import Pinned, readable
 from symlint.cli.report.words import count, merged, ranges, share
@@ -24,6 +23,7 @@ from symlint.lint.finding import Finding, Level
 from symlint.lint.places import stamp
 from symlint.lint.rule import rules
 from symlint.model.graph import Graph, Model, Node, Tensor
+from symlint.symmetry.axes.arena import OUTPUT, Pin, PinKind
 from symlint.symmetry.spaces import Coverage, Generator, Opaque, Place, Space, Symmetry
 
 JOINED = tuple(Pin(PinKind.JOINED, op="Gemm", node=name) for name in ("fc1", "fc2"))

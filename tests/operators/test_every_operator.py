@@ -25,14 +25,14 @@ import pytest
 from onnx import TensorProto, defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import walk
 from symlint.model.errors import UnreadableModel
 from symlint.model.load import load
 from symlint.model.operators import Operator, known, operators
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Program, Unknown
 from symlint.program.translate import _Translation
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import walk
 from symlint.symmetry.inference import _Report
 from symlint.symmetry.motion.action import permute, scale, stands
 from symlint.symmetry.structure import Action

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.axes.factor import Factors
-from symlint.axes.terms import Expansion
+from symlint.symmetry.axes.factor import Factors
+from symlint.symmetry.axes.terms import Expansion
 from symlint.symmetry.motion.action import permute, scale, stands
 
 # An axis is a list of summands, each a list of leaves by name; the size of a leaf follows from its name.

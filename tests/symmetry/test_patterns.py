@@ -8,10 +8,10 @@ import onnx
 import pytest
 from networks import SMALL
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import walk
 from symlint.model.load import load
 from symlint.program.translate import translate
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import walk
 from symlint.symmetry.translation.search import Search
 from symlint.symmetry.translation.wave import Wave
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from symlint.axes.terms import Term
 from symlint.comparison.matching import Matching
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
@@ -23,6 +22,7 @@ from symlint.symmetry.actions.permutation import PartExchange, UnitPermutation
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap, PlaneRotation
 from symlint.symmetry.actions.scaling import Scaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange, lines
+from symlint.symmetry.axes.terms import Term
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.motion.action import Stand
 from symlint.symmetry.motion.motion import Weights, as_divisor

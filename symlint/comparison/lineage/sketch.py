@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-from symlint.axes.terms import Term
 from symlint.comparison.alignment.fits import assignment
 from symlint.comparison.alignment.gauge import canonise
 from symlint.comparison.alignment.search import MATRICES, WIDEST, Spaces
@@ -36,6 +35,7 @@ from symlint.model.load import load
 from symlint.model.records import dataclass
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.scaling import SignFlip
+from symlint.symmetry.axes.terms import Term
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.motion import fresh_weights

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from symlint.axes.factor import Factors
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
+from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.motion.action import Stand, stands
 from symlint.symmetry.motion.motion import Weights

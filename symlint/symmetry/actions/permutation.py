@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from symlint.axes.factor import Factors
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, power
+from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.kinds.branches import Branches, exchanged
 from symlint.symmetry.motion.action import Index, permute
 from symlint.symmetry.motion.motion import Weights, derangements

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from symlint.axes.factor import Factors
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, additive, power
+from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.charges.unknowns import Occurrence
 from symlint.symmetry.kinds.orthogonal import Frame
 from symlint.symmetry.motion.action import transform, turn

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from symlint.axes.factor import Factors
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.program.steps import Affine
 from symlint.symmetry.actions.base import Action, Orbit
+from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.charges.offsets import Offset
 from symlint.symmetry.kinds.positions import Scalings
 from symlint.symmetry.kinds.whole import whole

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from symlint.axes.factor import Factors
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers
 from symlint.symmetry.actions.base import Action, Orbit, additive
+from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.charges.unknowns import Charge
 from symlint.symmetry.motion.action import Index, Stand, transform
 from symlint.symmetry.motion.motion import Weights, on_a_grid

@@ -11,8 +11,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from symlint.axes.arena import Form
-from symlint.axes.terms import Condition, joint, meet
 from symlint.program.functions import dispatched
 from symlint.program.steps import (
     CONSTANT,
@@ -30,6 +28,8 @@ from symlint.program.steps import (
     Step,
     Unknown,
 )
+from symlint.symmetry.axes.arena import Form
+from symlint.symmetry.axes.terms import Condition, joint, meet
 from symlint.symmetry.charges.unknowns import ONE, Contraction, Meeting, Slots, Ties, Unknowns, Variables
 
 # Which variables of a step are one and the same, or meet, whatever acts on the units.

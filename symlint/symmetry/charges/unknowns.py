@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from symlint.axes.terms import Expansion, Pattern, Term
-from symlint.axes.walk import Axes
 from symlint.program.steps import Program
+from symlint.symmetry.axes.terms import Expansion, Pattern, Term
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.linear_system import LinearSystem, Number
 from symlint.symmetry.charges.offsets import offsets
 

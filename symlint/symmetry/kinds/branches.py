@@ -21,14 +21,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from symlint.axes.arena import Form
-from symlint.axes.factor import Factors
-from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Graph, Node
 from symlint.model.records import dataclass
 from symlint.program.flow import Passages
 from symlint.program.functions import dispatched
 from symlint.program.steps import Affine, Concat, Einsum, Normalise, Pointwise, Program, Slice, Step, Unknown
+from symlint.symmetry.axes.arena import Form
+from symlint.symmetry.axes.factor import Factors
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.motion.action import Index
 
 Vertex = tuple[str, str | int]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import Axes
 from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Pointwise, Program, Step
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import Axes
 
 Place = tuple[str, int]
 """A tensor and one of its axes."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from symlint.axes.terms import Expansion, Term
-from symlint.axes.walk import Axes
 from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Fold, Mix, Program, Step, rearranges
+from symlint.symmetry.axes.terms import Expansion, Term
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.unknowns import ONE, Occurrence
 from symlint.symmetry.overlap import rows
 from symlint.symmetry.translation.absorption import Way

@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import Axes
 from symlint.model.graph import Shape
 from symlint.program.numbers import Labelled
 from symlint.program.steps import Einsum, Program
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.unknowns import Charge, Occurrence
 from symlint.symmetry.kinds.positions import LARGEST, Positions, Scalings, several_ways
 from symlint.symmetry.kinds.whole import whole

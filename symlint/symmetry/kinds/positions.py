@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from symlint.axes.arena import PinKind
-from symlint.axes.walk import Axes
 from symlint.model.graph import Array, Shape
 from symlint.program.functions import dispatched
 from symlint.program.numbers import Labelled, regroup, ungroup
@@ -37,6 +35,8 @@ from symlint.program.steps import (
     Step,
     Unknown,
 )
+from symlint.symmetry.axes.arena import PinKind
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.charges.linear_system import LinearSystem, Number
 from symlint.symmetry.charges.unknowns import ONE
 

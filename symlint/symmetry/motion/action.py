@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.terms import Expansion, Term, together
 from symlint.model.graph import Array, Shape
 from symlint.model.records import dataclass
+from symlint.symmetry.axes.terms import Expansion, Term, together
 
 Index = NDArray[np.int64]
 

@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.arena import ONE, Form
 from symlint.model.graph import Shape
+from symlint.symmetry.axes.arena import ONE, Form
 from symlint.symmetry.motion.action import stands
 from symlint.symmetry.structure import Action, Structure
 

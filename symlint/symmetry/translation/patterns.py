@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from symlint.axes.terms import Expansion, Term
-from symlint.axes.walk import Axes
 from symlint.program.steps import Program
+from symlint.symmetry.axes.terms import Expansion, Term
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, numbered, same
 
 MANY = 64

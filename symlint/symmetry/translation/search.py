@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from symlint.axes.terms import Expansion
-from symlint.axes.walk import Axes
 from symlint.program.steps import Einsum, Program, Step
+from symlint.symmetry.axes.terms import Expansion
+from symlint.symmetry.axes.walk import Axes
 from symlint.symmetry.translation.absorption import Way
 from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.following import Closed, Following

@@ -10,8 +10,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.arena import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Form, Pin, PinKind
-from symlint.axes.factor import Factors, Span, collapse, unify
 from symlint.model.records import dataclass
 from symlint.program.flow import meetings
 from symlint.program.functions import MixKind, dispatched
@@ -29,6 +27,8 @@ from symlint.program.steps import (
     Step,
     Unknown,
 )
+from symlint.symmetry.axes.arena import INPUT, MOVING, OUTPUT, STATE, TABLE, UNFIT, Form, Pin, PinKind
+from symlint.symmetry.axes.factor import Factors, Span, collapse, unify
 
 # Interleaving: units that a lookup chose one by one are units of one space, wherever they lie on an axis.
 #

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from symlint.axes.arena import ONE, UNSEEN, Arena, Form, Pin, clashing
+from symlint.symmetry.axes.arena import ONE, UNSEEN, Arena, Form, Pin, clashing
 
 Span = tuple[int, int, int]
 """A piece of a sum: first index, index behind the last, and the factor that the piece is."""

@@ -13,12 +13,12 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from symlint.axes.arena import Form
-from symlint.axes.factor import Factors
-from symlint.axes.walk import Axes
 from symlint.model.operators import known
 from symlint.model.records import dataclass
 from symlint.program.steps import Program
+from symlint.symmetry.axes.arena import Form
+from symlint.symmetry.axes.factor import Factors
+from symlint.symmetry.axes.walk import Axes
 
 Positions = NDArray[np.int64]
 LONGEST = 1 << 28
