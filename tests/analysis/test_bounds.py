@@ -23,7 +23,7 @@ from symlint.model.load import load
 from symlint.model.saving import write
 from symlint.program.translate import lower
 from symlint.repair.fixing import fix
-from symlint.repair.result import Wish
+from symlint.repair.plan import Wish
 from symlint.runtime.probe import feeds, save_lifted
 from symlint.runtime.runner import Runner
 from symlint.symmetry.inference import examine
