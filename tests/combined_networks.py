@@ -161,6 +161,64 @@ COMBINED = {
         3,
         6,
     ),
+    "normalised_beside": Net(  # the gain goes into the middle's diagonal, 2; biases, 2; a scale per channel, 2
+        """
+        u = Conv<pads = [1, 1]>(x, a, p) n = BatchNormalization(x, g, h, mean, var) s = Add(n, u) t = Relu(s)
+        y = Conv(t, c)
+        """,
+        {"a": (2, 2, 3), "p": (2,), "g": (2,), "h": (2,), "mean": (2,), "var": (2,), "c": (3, 2, 1)},
+        {"x": (2, 6)},
+        3,
+        6,
+    ),
+    "normalised_beside_adapter": Net(  # the same, 3 + 3; all of a and b goes into what is beside them, 12
+        """
+        v = MatMul(x, a) w = MatMul(v, b) u = Gemm(x, d, p) n = BatchNormalization(x, g, h, mean, var) s = Add(u, n)
+        k = Add(s, w) t = Tanh(k) y = MatMul(t, c)
+        """,
+        {
+            "a": (3, 2),
+            "b": (2, 3),
+            "d": (3, 3),
+            "p": (3,),
+            "g": (3,),
+            "h": (3,),
+            "mean": (3,),
+            "var": (3,),
+            "c": (3, 4),
+        },
+        {"x": (3,)},
+        2,
+        18,
+    ),
+    "scan_of_heads": Net(  # Mamba-2: GL(2) of each head's values, 8, and of states, 4; states, skip and reader, 1
+        """
+        p = MatMul(x, a) v, w, r, t = Split<axis = -1>(p, cuts) d = Add(t, o) e = Softplus(d) k = Exp(f)
+        v4 = Reshape(v, heads) e4 = Unsqueeze(e, last) m = Mul(v4, e4) m_0 = Gather<axis = 1>(m, zero)
+        m_1 = Gather<axis = 1>(m, one) w_0 = Gather<axis = 1>(w, zero) w_1 = Gather<axis = 1>(w, one)
+        r_1 = Gather<axis = 1>(r, one) e_1 = Gather<axis = 1>(e, one) z = Mul(e_1, k) i = Neg(z) decay = Exp(i)
+        m_0u = Unsqueeze(m_0, last) m_1u = Unsqueeze(m_1, last) w_0u = Reshape(w_0, state) w_1u = Reshape(w_1, state)
+        r_1u = Reshape(r_1, state) h_0 = Mul(m_0u, w_0u) h_1 = Mul(m_1u, w_1u) g = Unsqueeze(decay, both)
+        h_g = Mul(h_0, g) h = Add(h_g, h_1) l = Mul(h, r_1u) s = ReduceSum<keepdims = 0>(l, last)
+        v_1 = Gather<axis = 1>(v4, one) q_1 = Unsqueeze(q, second) skip = Mul(v_1, q_1) b = Add(s, skip)
+        flat_b = Reshape(b, flat) y = MatMul(flat_b, c)
+        """,
+        {"a": (3, 10), "o": (2,), "f": (2,), "q": (2,), "c": (4, 4)},
+        {"x": (2, 3)},
+        2,
+        13,
+        {
+            "cuts": [4, 2, 2, 2],
+            "heads": [0, 0, 2, 2],
+            "last": [-1],
+            "second": [1],
+            "zero": 0,
+            "one": 1,
+            "state": [-1, 1, 1, 2],
+            "both": [2, 3],
+            "flat": [-1, 4],
+        },
+    ),
 }
 
 # Units of which no factor says which group has them: 2 groups of 3 meet 3 groups of 2.

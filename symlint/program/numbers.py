@@ -173,8 +173,8 @@ class Numbers:
     def _(self, step: Affine, arrays: Mapping[str, Array], lead: int = 0) -> dict[str, Array]:
         if step.gain not in arrays:
             return {step.shift: arrays[step.bias]}
-        scale = arrays[step.gain] / np.sqrt(arrays[step.var] + step.epsilon)
-        return {step.scale: scale, step.shift: arrays[step.bias] - arrays[step.mean] * scale}
+        scale = arrays[step.gain] / np.sqrt(self.value(step.var) + step.epsilon)
+        return {step.scale: scale, step.shift: arrays.get(step.bias, 0.0) - self.value(step.mean) * scale}
 
 
 def contract(step: Einsum, given: Sequence[Array], leads: Sequence[int]) -> Array:

@@ -82,6 +82,11 @@ class _Step:
         return False
 
     @property
+    def total(self) -> str:
+        """What it makes by adding operands up, so that one takes back what another changes; nothing of most."""
+        return ""
+
+    @property
     def product(self) -> bool:
         """Whether it is a product of several tensors, summed over labels or not."""
         return False
@@ -171,6 +176,11 @@ class Pointwise(_Made):
     def linear(self) -> bool:
         """Whether it adds its operands, or is its operand, perhaps with other signs."""
         return self.known.sums or self.known.passes
+
+    @property
+    def total(self) -> str:
+        """Its result, where that is a sum."""
+        return self.out if self.known.sums else ""
 
     @property
     def computable(self) -> bool:
@@ -349,6 +359,11 @@ class Affine(_Step):
     def results(self) -> tuple[str, ...]:
         """The tensors that it makes."""
         return (self.scale, self.shift)
+
+    @property
+    def total(self) -> str:
+        """The shift."""
+        return self.shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,10 +329,15 @@ def apart(b: Builder, x: Value, inside: Inside) -> Value:
 
 @block("image", "signal")
 def parallel(b: Builder, x: Value, inside: Inside) -> Value:
-    """A convolution, a smaller one and the input itself, each normalised by itself, added up."""
-    n, rank = x.width, len(x.shape) - 2
+    """A convolution, a smaller one and the input itself, each normalised by itself, added up.
+
+    Exporters fold the normalisations behind convolutions, but not that of the input.
+    """
+    n, rank, folded = x.width, len(x.shape) - 2, b.chance(0.5)
 
     def normed(name: str) -> str:
+        if folded and name != x.name:
+            return name
         values = b.numbers(b.values.uniform(0.5, 2, n))
         return b.node("BatchNormalization", name, b.gain(n), b.bias(n), b.bias(n), values)
 

@@ -57,8 +57,9 @@ def _tied(expansion: Expansion, f: int) -> bool:
 
 
 def _cut(axes: Axes, expansion: Expansion, name: str) -> int | None:
-    """The one axis of a tensor that has several parts, each of units of its own."""
-    found = [k for k, f in enumerate(axes.of.get(name, ())) if len(expansion.terms(f)) > 1]
+    """The one axis of a tensor that has several parts, each of units of its own; numbered places are none."""
+    several = [(k, expansion.terms(f)) for k, f in enumerate(axes.of.get(name, ()))]
+    found = [k for k, terms in several if len(terms) > 1 and any(term.leaves for term in terms)]
     if len(found) != 1:
         return None
     (axis,) = found

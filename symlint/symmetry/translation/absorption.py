@@ -75,7 +75,7 @@ class Absorbers:
                 continue
             for k in reversed(range(len(step.operands))):
                 back, seen = self._rebased(step, k, wave)
-                before = self._before(step, k, seen)
+                before = self.before(step, k, seen)
                 if before is not None:
                     todo.append((step.operands[k], before, (*path, back)))
         return None
@@ -108,21 +108,21 @@ class Absorbers:
         return len(cuts) == len(readers) and len({(r.axis, r.start, r.stop) for r in seen}) == len(seen) == 1
 
     @dispatched
-    def _before(self, step: Step, k: int, wave: Wave) -> Wave | None:
+    def before(self, step: Step, k: int, wave: Wave) -> Wave | None:
         """The change of operand `k` that makes the output of a step change by `wave`; None where there is none."""
         return None
 
-    @_before.register
+    @before.register
     def _(self, step: Pointwise, k: int, wave: Wave) -> Wave | None:
         return self.operand(step, k, wave)
 
-    @_before.register
+    @before.register
     def _(self, step: Einsum, k: int, wave: Wave) -> Wave | None:
         if not step.product:
             return self._rearranged(step, wave)
         return self._coefficients(step, k, wave) if wave.kind is Kind.LINEAR else None
 
-    @_before.register
+    @before.register
     def _(self, step: Slice, k: int, wave: Wave) -> Wave | None:
         pieces = list(wave.partitions)
         whole = np.full(self.program.shapes[step.x][step.axis], -1)
@@ -131,7 +131,7 @@ class Absorbers:
         moving = wave.where and wave.where[step.axis] is not None
         return None if moving else wave._replace(partitions=tuple(pieces))
 
-    @_before.register
+    @before.register
     def _(self, step: Mix, k: int, wave: Wave) -> Wave | None:
         if wave.kind is not Kind.CONSTANT or not step.linear or not step.steady:
             return None
@@ -141,7 +141,7 @@ class Absorbers:
         seats = dict(zip(step.keep, wave.partitions, strict=True))
         return wave._replace(partitions=tuple(seats.get(a, same(n)) for a, n in enumerate(shape)))
 
-    @_before.register
+    @before.register
     def _(self, step: Affine, k: int, wave: Wave) -> Wave | None:
         return wave if k == 1 and wave.kind is Kind.CONSTANT else None
 

@@ -26,6 +26,13 @@ class Visit:
     bent: Nowhere | None = None
     """At a contraction: the weight that takes the change back, along the null of what it is read with."""
 
+    @property
+    def onward(self) -> Mapping[str, Wave]:
+        """What goes on: of a batch normalisation whose bias takes the shift back, the scale."""
+        if self.bent is not None:
+            return {}
+        return {name: wave for name, wave in self.made.items() if name != self.step.total} if self.ways else self.made
+
 
 @dataclass(frozen=True, slots=True)
 class Nowhere:

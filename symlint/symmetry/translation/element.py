@@ -241,6 +241,9 @@ class _Element(_Backwards):
         for out, array in made.items():
             if out not in visit.made:
                 continue
+            if out in visit.onward:
+                self.arrays[out], self.waves[out] = array, visit.made[out]
+                continue
             for k, way in visit.ways:
                 path = (Back(step, k, after), *way.steps)
                 ends = (step.operands[k], *([way.weight] if path[-1].step.elementwise else ()))
@@ -248,8 +251,6 @@ class _Element(_Backwards):
                 if self.done.isdisjoint(shared):
                     yield way.weight, -self.back(array, Way(path, way.weight, way.wave))
                 self.done |= shared
-            if not visit.ways:
-                self.arrays[out], self.waves[out] = array, visit.made[out]
 
     def sum(self, bent: Nowhere, name: str) -> tuple[Array, float, float]:
         """The null of what is read, the sum along it, and what the change of it adds to that."""

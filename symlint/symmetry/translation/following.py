@@ -155,7 +155,7 @@ class Following:
         average = self._average(step, entering, made, waves) if step.product or behind else None
         bent = trail.bending(step, entering, waves, closed) if trail.bending and made else None
         trail.visits.append(Visit(step, entering, made, ways, average, bent))
-        for name, wave in made.items() if not ways and bent is None else ():
+        for name, wave in trail.visits[-1].onward.items():
             waves[name] = wave
             trail.ends &= front.push(name)
 
@@ -274,15 +274,13 @@ class Following:
         self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], closed: Closed, barred: frozenset[str]
     ) -> tuple[tuple[int, Way], ...]:
         """At a sum: another operand that takes the change back."""
-        if not isinstance(step, Pointwise) or not step.known.sums or step.out not in made:
-            return ()
-        wave = made[step.out]
-        if wave.kind is Kind.ANY:
+        wave = made.get(step.total)
+        if wave is None or wave.kind is Kind.ANY:
             return ()
         for k, name in enumerate(step.operands):
             if k in entering:
                 continue
-            narrow = self.absorbers.operand(step, k, wave)
+            narrow = self.absorbers.before(step, k, wave)
             if narrow is None:
                 continue
             way = self.absorbers.way(name, narrow)

@@ -271,9 +271,10 @@ class Transitions:
 
     @step.register
     def _(self, step: Affine, k: int, wave: Wave) -> dict[str, Wave]:
-        if k != 1:
+        if k > 1:
             raise Blocked
-        return {step.shift: wave}
+        apart = wave._replace(partitions=tuple(p.spread for p in wave.partitions), exact=False)
+        return {step.shift: wave} if k else {step.scale: apart, step.shift: apart}
 
     @step.register
     def _(self, step: Fold, k: int, wave: Wave) -> dict[str, Wave]:
