@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from symlint.comparison.alignment.gauge import canonise
-from symlint.comparison.alignment.nearer import approach
+from symlint.comparison.alignment.nearer import approach, levelled
 from symlint.comparison.alignment.pair import Move, Pair, paired, undo
 from symlint.comparison.alignment.search import Search
 from symlint.comparison.alignment.spaces import SpaceMatch, space_matches
@@ -32,7 +32,7 @@ KIN = 0.5
 """Networks nearer in the canonical gauge than this share of how far strangers are apart are one, changed a little.
 
 Of others the least distance is a poor place: a scale that is fitted to what two units do not share shrinks one against
-the other, and an average of the two computes neither. The gauge of the first network is kept.
+the other, and an average of the two computes neither. What reads a unit is made as large as in the first network.
 """
 UNSOLVED, REFUTED = 4, 5
 """Exit codes: too little was matched; what was moved was not proven to compute the same."""
@@ -191,7 +191,8 @@ def _way(pair: Pair, symmetry: Symmetry) -> _Way:
         undo(bare.current, search.moves)
         search, kin = _searched(bare.again(even=True))
     spaces = tuple(space_matches(symmetry, search))
-    return _Way([*away, *search.moves], home, spaces, tuple(action.id for action in search.left), kin)
+    level = [] if kin else levelled(search.pair)
+    return _Way([*away, *search.moves, *level], home, spaces, tuple(action.id for action in search.left), kin)
 
 
 def _searched(bare: Pair) -> tuple[Search, bool]:

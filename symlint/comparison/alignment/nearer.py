@@ -9,15 +9,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from symlint.comparison.alignment.gauge import by_place, projected
+from symlint.comparison.alignment.gauge import by_place, inside, projected
 from symlint.comparison.alignment.jointly import jointly, sized
 from symlint.comparison.alignment.pair import Evidence, Move, Pair, changed, grouped, sizes_of
 from symlint.model.graph import Array
 from symlint.program.numbers import Unvalued
 from symlint.symmetry.actions.rotation import InvertibleMap
-from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, TensorRescaling
+from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, TensorRescaling, UnitRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
+from symlint.symmetry.gauge.scales import two_sided
 from symlint.symmetry.kinds.whole import whole
+from symlint.symmetry.motion.motion import Weights
 from symlint.symmetry.structure import Action
 
 ROUNDS = 40
@@ -28,6 +30,8 @@ TOGETHER = 8
 """Times that all generators are fitted together, as long as that halves the distance."""
 THERE = 1e-13
 """Squares of differences, relative to the squares of either, below which two networks are the same."""
+LEVEL = 2.0
+"""The readers of a unit are made larger or smaller by no more than this: those of a dead one are of no size."""
 STEPS = 30
 """Newton steps to the best scale of a unit."""
 WIDEST = 30.0
@@ -53,6 +57,37 @@ def approach(pair: Pair) -> list[Move]:
         if pair.apart() > before / 2:
             break
     return moves
+
+
+def levelled(pair: Pair) -> list[Move]:
+    """Scale the units of the second network so that what reads each is as large as in the first.
+
+    What writes a unit then says how strong it is. An average of two trainings sees more of the stronger of two units,
+    and is less beside either than where writers and readers share the difference.
+    """
+    moves = []
+    for action in two_sided(pair.structure):
+        values = sum(c for o, c in action.charge.items() if o.tensor not in pair.structure.program.fixed)
+        if values and isinstance(action, UnitRescaling) and not inside(pair.structure, action):
+            one, two = (_read(side, action, values > 0) for side in (pair.target, pair.current))
+            size = np.clip(np.sqrt((two + TINY) / (one + TINY)), 1 / LEVEL, LEVEL)
+            moves.append(Move(action, size if values > 0 else 1 / size))
+    for move in moves:
+        move.apply(pair.current)
+    return moves
+
+
+def _read(weights: Weights, action: UnitRescaling, grows: bool) -> Array:
+    """Sums of squares, unit by unit, of what shrinks as the values of the units grow."""
+    structure, total = weights.structure, np.zeros(action.shape(weights.structure))
+    for name in dict.fromkeys(o.tensor for o in action.charge):
+        values, powers = sized(weights, name), action.powers(name)
+        for stand in action.stands(structure, name):
+            power = powers.get((stand.axis, stand.term, stand.place), 0)
+            if values is not None and power == (-1 if grows else 1):
+                rows = grouped(values, stand, sizes_of(structure, action))
+                total += np.square(rows).sum(axis=1).reshape(total.shape)
+    return total
 
 
 def _together(evidence: Evidence) -> Iterator[Move]:

@@ -1,121 +1,131 @@
-"""Loss barriers between two trainings of an MLP on scikit-learn's digits, before and after their units are aligned.
+"""Loss barriers between two trainings of seven networks, before and after their units are aligned.
 
-    pip install '.[align,bench]'
-    python tests/bench/align/bench_barrier.py [PAIRS]
+    pip install '.[align,bench,train]'
+    python tests/bench/align/bench_barrier.py FOLDER [--only NAME] [--figure FILE.svg]
 
-Recipe: 1,200 of 1,797 images (shuffled by seed 0) train, the rest is held out; ReLU, softmax, Adam at 1e-3, batches of
-64, weight decay 1e-4, 60 epochs (40 at width 512); the pair k has the seeds 2 k and 2 k + 1. The barrier is the largest
-of the held-out losses at five points of the line, above the line between those of its ends. Beside it the weight
-matching of Git Re-Basin (arXiv 2209.04836, algorithm 1), written here from the paper for this one architecture.
+`barrier_networks.py` has the recipe. The barrier is the largest of the held-out losses at five points of the line,
+above the line between those of its ends; batch normalisations get the statistics of the images of training at each.
+All four methods see the same networks: as they were trained; weight matching as in Git Re-Basin (arXiv 2209.04836,
+algorithm 1: products of all weights, spaces in random order from where they are), with the permutations that symlint
+infers for a specification; the same permutations as `align` searches for them; and `align`. No method sees data.
+Networks are kept in FOLDER. Training all takes 15 minutes of one core.
 """
 
 # ruff: noqa: T201  (a script talks)
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from scipy.optimize import linear_sum_assignment
-from sklearn.datasets import load_digits
-from sklearn.neural_network import MLPClassifier
+import torch
+from barrier_networks import NETWORKS, exported, held_out, learned, trained
 
-import symlint
+from symlint.comparison.alignment.align import Alignment, Line, align
+from symlint.comparison.alignment.merge import POINTS, Data, averaged
+from symlint.comparison.alignment.pair import Pair
+from symlint.comparison.alignment.search import Search
+from symlint.model.load import load
+from symlint.symmetry.actions.permutation import UnitPermutation
 
-SIZES = ((64, 60), (256, 60), (512, 40))
-"""Widths of three hidden layers, and epochs."""
-POINTS = np.linspace(0, 1, 5)
-Layers = list[np.ndarray]
-"""Weight, (inputs, outputs), and bias of each layer."""
-
-
-def data() -> tuple[np.ndarray, np.ndarray]:
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(images))
-    return (images[order] / 16).astype(np.float32), labels[order]
+PAIRS = 3
+METHODS = {"as trained": "#9ca3af", "weight matching": "#d97706", "permutations": "#2563eb", "align": "#059669"}
 
 
-def trained(width: int, epochs: int, seed: int) -> Layers:
-    images, labels = (part[:1200] for part in data())
-    network = MLPClassifier(
-        (width,) * 3, alpha=1e-4, batch_size=64, learning_rate_init=1e-3, max_iter=epochs, random_state=seed, tol=0
-    )
-    network.n_iter_no_change = 10**6
-    network.fit(images, labels)
-    pairs = zip(network.coefs_, network.intercepts_, strict=True)
-    return [values.astype(np.float32) for pair in pairs for values in pair]
+def methods(found: Alignment) -> dict[str, Pair]:
+    """The pair of an alignment as each method moves it."""
+    assert found.pair is not None
+    made = {name: found.pair.again() for name in METHODS}
+    for name in list(METHODS)[:3]:
+        made[name].target.now, made[name].current.now = {}, {}
+    for name in ("weight matching", "permutations"):
+        structure = found.pair.structure
+        kept = {key: a for key, a in structure.actions.items() if isinstance(a, UnitPermutation)}
+        search = Search(replace(made[name], structure=replace(structure, actions=kept)))
+        if name == "permutations":
+            search.inwards()
+        else:
+            search.pair.__dict__["weigh"] = dict.fromkeys(search.pair.uses, 1.0)
+            search.done, search.order = {a.id for a in search.left}, search.left
+            np.random.default_rng(0).shuffle(search.order)
+        search.refine()
+    return made
 
 
-def loss(layers: Layers) -> float:
-    images, labels = (part[1200:] for part in data())
-    x = images.astype(np.float64)
-    for k in range(0, len(layers), 2):
-        x = x @ layers[k] + layers[k + 1]
-        x = np.maximum(x, 0) if k < len(layers) - 2 else x
-    x = x - x.max(axis=1, keepdims=True)
-    logits = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-    return float(-logits[np.arange(len(labels)), labels].mean())
+def loss(found: Alignment, point: float, seen: Data, held: Data) -> float:
+    """That of an average, with the statistics of what was seen."""
+    weights = averaged([found], 1 - point)
+    if 0 < point < 1:
+        seen.renewed(weights, found.second)
+    return held.loss(weights, found.second)
 
 
-def barrier(one: Layers, two: Layers) -> float:
-    found = [loss([(1 - t) * u + t * v for u, v in zip(one, two, strict=True)]) for t in POINTS]
-    return max(value - (1 - t) * found[0] - t * found[-1] for t, value in zip(POINTS, found, strict=True))
+def lines(name: str, pair: int, folder: Path) -> tuple[dict[str, Line], float]:
+    """Method -> the held-out losses on the line of a pair of seeds, and the processor time of `align`."""
+    paths = [folder / f"{name}-{seed}.onnx" for seed in (2 * pair, 2 * pair + 1)]
+    for path in paths:
+        if not path.exists():
+            exported(trained(name, int(path.stem[-1])), name, path)
+    start = time.process_time()
+    found = align(*(load(str(path)) for path in paths))
+    seconds = time.process_time() - start
+    inputs, classes = held_out(name)
+    data = Data({"x": learned(name)[0].numpy()}), Data({"x": inputs.numpy()}, classes.numpy())
+    ends = [loss(found, end, *data) for end in (POINTS[0], POINTS[-1])]
+    made = {}
+    for method, moved in methods(found).items():
+        between = [loss(replace(found, pair=moved), point, *data) for point in POINTS[1:-1]]
+        made[method] = Line(POINTS, (ends[0], *between, ends[1]))
+    return made, seconds
 
 
-def matched(one: Layers, two: Layers) -> Layers:
-    """Git Re-Basin's weight matching: every hidden layer in turn, until none changes."""
-    two, rng, better = [values.copy() for values in two], np.random.default_rng(0), True
-    while better:
-        better = False
-        for k in 2 * rng.permutation(len(two) // 2 - 1):
-            score = one[k].T @ two[k] + np.outer(one[k + 1], two[k + 1]) + one[k + 2] @ two[k + 2].T
-            order = linear_sum_assignment(-score)[1]
-            if score[np.arange(len(order)), order].sum() > np.trace(score) * (1 + 1e-6):
-                better = True
-                two[k], two[k + 1], two[k + 2] = two[k][:, order], two[k + 1][order], two[k + 2][order]
-    return two
+def drawn(rows: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """The barrier of every pair as a point, network by network."""
+    import matplotlib as mpl
 
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
 
-def saved(layers: Layers, path: Path) -> None:
-    nodes, last = [], "x"
-    for k in range(0, len(layers), 2):
-        out = f"y{k}" if k < len(layers) - 2 else "out"
-        nodes.append(helper.make_node("Gemm", [last, f"t{k}", f"t{k + 1}"], [out]))
-        nodes += [helper.make_node("Relu", [out], [f"h{k}"])] if out != "out" else []
-        last = f"h{k}"
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", s]) for n, s in (("x", 64), ("out", 10))]
-    tensors = [numpy_helper.from_array(values, f"t{k}") for k, values in enumerate(layers)]
-    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], tensors)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-
-
-def aligned(one: Layers, two: Layers) -> tuple[Layers, float]:
-    """The second network as symlint moves it, and the seconds of processor time that took."""
-    with TemporaryDirectory() as folder:
-        paths = [Path(folder) / "one.onnx", Path(folder) / "two.onnx"]
-        for layers, path in zip((one, two), paths, strict=True):
-            saved(layers, path)
-        start = time.process_time()
-        moved, found = symlint.align(*paths)
-        assert found.exit_code == 0, found.proof
-        values = {i.name: numpy_helper.to_array(i) for i in moved.graph.initializer}
-        return [values[f"t{k}"] for k in range(len(two))], time.process_time() - start
+    plt.rcParams.update({"svg.hashsalt": "barriers", "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams["svg.fonttype"] = "none"
+    figure, panel = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    for k, (method, colour) in enumerate(METHODS.items()):
+        points = [(x + k / 7 - 0.2, one[method]) for x, found in enumerate(rows.values()) for one in found]
+        panel.plot(*zip(*points, strict=True), "o", color=colour, ms=5, alpha=0.8, label=method)
+    panel.set_yscale("log")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.set_xticks(range(len(rows)), rows)
+    panel.tick_params(length=0)
+    panel.grid(axis="y", color="#e5e7eb", lw=0.7)
+    panel.set_ylabel("loss barrier")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    path.write_text("\n".join(row.rstrip() for row in text.getvalue().splitlines()) + "\n")
 
 
 def main() -> None:
-    print("width  pair  loss of ends  naive  weight matching  align  CPU s")
-    for width, epochs in SIZES:
-        for pair in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
-            one, two = (trained(width, epochs, seed) for seed in (2 * pair, 2 * pair + 1))
-            moved, seconds = aligned(one, two)
-            row = [barrier(one, two), barrier(one, matched(one, two)), barrier(one, moved)]
-            ends = f"{loss(one):.3f} {loss(two):.3f}"
-            print(f"{width:5d} {pair:5d}   {ends}  " + "  ".join(f"{value:.3f}" for value in row) + f"  {seconds:.1f}")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=NETWORKS)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    options.folder.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
+    rows: dict[str, list[dict[str, float]]] = {}
+    for name in [options.only] if options.only else NETWORKS:
+        for pair in range(PAIRS):
+            found, seconds = lines(name, pair, options.folder)
+            rows.setdefault(name, []).append({method: one.barrier for method, one in found.items()})
+            ends = " ".join(f"{found['align'].losses[k]:.3f}" for k in (0, -1))
+            told = "  ".join(f"{method} {barrier:.3f}" for method, barrier in rows[name][-1].items())
+            print(f"{name:16s} {pair}  ends {ends}  {told}  {seconds:.1f} CPU s", flush=True)
+    if options.figure:
+        drawn(rows, options.figure)
 
 
 if __name__ == "__main__":

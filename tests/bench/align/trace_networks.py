@@ -46,18 +46,20 @@ class Recurrent(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention of four heads and an MLP, norms first."""
+    """Attention of four heads and an MLP, norms first; a mask of places is added to the scores."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, mask: torch.Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.qkv(self.norms[0](x)).reshape(-1, 8, 3, 4, 8).permute(2, 0, 3, 1, 4)
-        mixed = ((q @ k.transpose(-1, -2)) / 8**0.5).softmax(-1) @ v
-        x = x + self.out(mixed.transpose(1, 2).reshape(-1, 8, 32))
+        q, k, v = self.qkv(self.norms[0](x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
+        mixed = (scores if self.mask is None else scores + self.mask).softmax(-1) @ v
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(functional.gelu(self.up(self.norms[1](x))))
 
 
@@ -89,13 +91,13 @@ class Feedforward(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """Four convolutions with batch normalisation, two of them in a residual block."""
+    """Four convolutions, two of them in a residual block, with batch normalisation or with biases."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, normed: bool = True) -> None:
         super().__init__()
         ends = [(1, 16), (16, 24), (24, 24), (24, 32)]
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in ends)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in ends)
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=not normed) for a, b in ends)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b) if normed else nn.Identity() for _, b in ends)
         self.head = nn.Linear(32, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
