@@ -445,7 +445,8 @@ class Network:
             x = of(step.x)
             chosen = x != State.ZERO and step.kind not in WINDOWS
             pads = x == State.CONSTANT and not step.steady
-            states[step.out] = State.VARYING if chosen else State.BORDERED if pads else x
+            made = max(x, State.CONSTANT) if step.kind is MixKind.MODEL else x  # trees make a number of zero
+            states[step.out] = State.VARYING if chosen else State.BORDERED if pads else made
         elif isinstance(step, Slice):
             if step.out not in self.sources:
                 states[step.out] = of(step.x)
@@ -677,9 +678,11 @@ class Flaw:
 
 
 def _some(site: Site, rng: np.random.Generator, most: int = 2) -> list[int]:
-    """A few units, never half of the space."""
+    """A few units, never half of the space or all of a copy, which would be lost as a whole."""
     few = max(1, min(most, (site.count - 1) // 2))
-    return sorted(rng.choice(site.count, few, replace=False).tolist())
+    found = sorted(rng.choice(site.count, few, replace=False).tolist())
+    copies = Counter(u // site.space.size for u in found)
+    return [u for u in found if u != found[-1] or copies[u // site.space.size] < site.space.size]
 
 
 def _pair(site: Site, rng: np.random.Generator) -> tuple[int, int]:

@@ -235,6 +235,22 @@ TWICE = {
         2,
         6,
     ),
+    "odd_power": Net(  # a scale per unit
+        "u = Gemm(x, a, p) t = Relu(u) r = Pow(t, three) y = Gemm(r, b, q)",
+        {"a": (3, 4), "p": (4,), "b": (4, 3), "q": (3,)},
+        {"x": (3,)},
+        2,
+        4,
+        {"three": 3.0},
+    ),
+    "even_power": Net(  # a scale per channel
+        "u = Conv(x, a, p) r = Pow(u, four) y = Conv(r, b, q)",
+        {"a": (3, 2, 2), "p": (3,), "b": (4, 3, 1), "q": (4,)},
+        {"x": (2, 4)},
+        3,
+        3,
+        {"four": 4.0},
+    ),
     "larger_half": Net(  # max-feature-map: a channel's scale, 3, and its bias, 3, the same in both halves
         "u = Conv(x, a, p) l, r = Split<axis = 1>(u, halves) m = Max(l, r) y = Conv(m, b, q)",
         {"a": (6, 2, 2), "p": (6,), "b": (4, 3, 1), "q": (4,)},

@@ -97,12 +97,37 @@ class _Alike:
     def _(self, step: Einsum) -> None:
         pairs = [
             (k, name, j)
-            for name, spec in zip(step.operands, step.specs, strict=True)
+            for o, (name, spec) in enumerate(zip(step.operands, step.specs, strict=True))
             for j, labels in enumerate(spec)
             for k, made in enumerate(step.result)
-            if set(labels) & set(made)
+            if set(labels) & set(made) and not ((name, j) in self.differ and self._evened(step, o, j))
         ]
         self._spread(step.out, pairs)
+
+    def _evened(self, step: Einsum, place: int, axis: int) -> bool:
+        """Whether units differ along an axis of a weight in elements alone that multiply the same units in sum."""
+        name, spec = step.operands[place], step.specs[place]
+        if name not in self.program.weights or len(step.operands) != 2 or self.action.copies:
+            return False
+        other, read = step.operands[1 - place], step.specs[1 - place]
+        alone = ((self.action.leaf,),)
+
+        def units(tensor: str, k: int) -> bool:
+            terms = self.structure.expansion.terms(self.structure.axes.of[tensor][k])
+            return tuple(term.leaves for term in terms) == alone
+
+        over = tuple(
+            k
+            for k, labels in enumerate(spec)
+            if k != axis and labels in read and step.kept.isdisjoint(labels) and units(name, k)
+            if units(other, read.index(labels)) and (other, read.index(labels)) not in self.differ
+        )
+        if not over or not units(name, axis):
+            return False
+        tensor = self.program.model.tensors[self.program.weights[name]]
+        values = tensor.read().astype(np.float64)
+        made, size = (np.moveaxis(np.sum(v, over, keepdims=True), axis, 0) for v in (values, np.abs(values)))
+        return bool(np.all(np.abs(made - made[0]) <= ROUNDING * precision(tensor.dtype) * size.max(axis=0)))
 
     @step.register
     def _(self, step: Pointwise) -> None:

@@ -24,15 +24,16 @@ from symlint.evidence.ends import Ends
 from symlint.evidence.negligible import negligible
 from symlint.evidence.options import Asked, Equivariance, Tried
 from symlint.evidence.products import Mutual, Product, general_linear, mutual, products
-from symlint.evidence.settled import canonical
+from symlint.evidence.settled import canonical, kinds
 from symlint.model.budget import Budget
-from symlint.model.graph import Shape
+from symlint.model.graph import Array, Shape
 from symlint.model.naming import Names as Named
 from symlint.model.records import dataclass
 from symlint.program.flow import Passages
 from symlint.program.steps import RANGE
 from symlint.symmetry.actions.permutation import UnitPermutation
 from symlint.symmetry.actions.rotation import OrthogonalMap
+from symlint.symmetry.actions.translation import UnseenChange
 from symlint.symmetry.axes.factor import Factors
 from symlint.symmetry.inference import examine
 from symlint.symmetry.motion.membership import members
@@ -332,7 +333,7 @@ class Context:
         """The network whose weights are judged: without what no output sees of them, and what others take over."""
         if self.judged is not None:
             return self.judged
-        return canonical(self.structure, self.faint, self._leaves)
+        return canonical(self.structure, self.faint, self._leaves, kinds=self._kinds) if self._kinds else self._least
 
     def as_judged(self) -> Context:
         """The same network with the weights that are judged in the place of the stored ones, and all that is known."""
@@ -343,7 +344,21 @@ class Context:
 
     def settled_in(self, names: Collection[str]) -> Structure:
         """The network of which some weights of the program alone are settled."""
-        return canonical(self.structure, {}, self._leaves, names)
+        return canonical(self.structure, {}, self._leaves, names, self._kinds)
+
+    @cached_property
+    def _least(self) -> Structure:
+        """The network whose settled weights are the smallest."""
+        return canonical(self.structure, self.faint, self._leaves)
+
+    @cached_property
+    def _kinds(self) -> Mapping[int, Array]:
+        """Which units changes that few readers see are to treat alike."""
+        if not any(isinstance(a, UnseenChange) and a.added for a in self.structure.actions.values()):
+            return {}
+        with np.errstate(all="ignore"):
+            values, names = valuate(self._least.program, self.carried, self.silent, self.verdicts)
+        return kinds(self.structure, values, names)
 
     @cached_property
     def _leaves(self) -> frozenset[int]:

@@ -16,13 +16,16 @@ from functools import cached_property, partial, reduce
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from symlint.analysis.values.weights import Blockwise, Mask
+from symlint.analysis.values.lattice import Names, Value, alike, distinct
+from symlint.analysis.values.weights import Blockwise, Mask, absent
 from symlint.model.clusters import ABSENT, ROUNDING, Cut, Off, Strip, precision
 from symlint.model.graph import BLOCK, Array, Shape, Tensor
 from symlint.model.records import dataclass
 from symlint.program.numbers import Numbers, Unvalued
 from symlint.symmetry.actions.translation import Shift, UnseenChange
+from symlint.symmetry.motion.membership import members
 from symlint.symmetry.structure import Structure
 from symlint.symmetry.translation.course import Translation
 from symlint.symmetry.translation.element import factors, written
@@ -208,7 +211,11 @@ class Settled(Blockwise):
 
 
 def canonical(
-    structure: Structure, silent: Mapping[str, Mask], logits: Collection[int], names: Collection[str] | None = None
+    structure: Structure,
+    silent: Mapping[str, Mask],
+    logits: Collection[int],
+    names: Collection[str] | None = None,
+    kinds: Mapping[int, Array] | None = None,
 ) -> Structure:
     """The same network with settled weights: in this gauge a flaw of the function is one of the weights.
 
@@ -217,6 +224,7 @@ def canonical(
         silent: elements of weights of the program that count as zero.
         logits: leaves of outputs, see `settled`.
         names: the weights of the program that are settled; None for all.
+        kinds: see `settled`.
     """
     program = structure.program
     blank = {
@@ -225,7 +233,7 @@ def canonical(
         if name not in program.detached
     }
     start = reread(structure, blank)
-    return reread(start, settled(start, program.weights.keys() if names is None else names, logits))
+    return reread(start, settled(start, program.weights.keys() if names is None else names, logits, kinds))
 
 
 def reread(structure: Structure, values: Mapping[str, Callable[[], Array]]) -> Structure:
@@ -241,13 +249,16 @@ def _blanked(tensor: Tensor, silent: Mask) -> Array:
     return np.where(silent, values.dtype.type(0), values)
 
 
-def settled(structure: Structure, names: Collection[str], logits: Collection[int]) -> dict[str, Settled]:
+def settled(
+    structure: Structure, names: Collection[str], logits: Collection[int], kinds: Mapping[int, Array] | None = None
+) -> dict[str, Settled]:
     """Stored tensor -> its values, for those of the weights `names` that a translation moves.
 
     Args:
         structure: of the network.
         names: weights of the program.
         logits: leaves of outputs: a shift along them is chosen so that rows that are alike vanish.
+        kinds: leaf -> how many times each unit is of each kind, which changes that few readers see are to follow.
     """
     weights = _Settling(structure)
     for action in structure.actions.values():
@@ -260,7 +271,8 @@ def settled(structure: Structure, names: Collection[str], logits: Collection[int
                 moves += list(factors(action.translation, numbers, -size)) if size.any() else ()
             elif isinstance(action, UnseenChange) and action.weight in names:
                 rounding = ROUNDING * precision(weights.now(action.weight).tensor.dtype)
-                found = action.changes(structure, -weights.get(action.weight), weights.get, rounding)
+                own = kinds.get(action.leaf) if kinds and action.passing else None
+                found = action.changes(structure, -weights.get(action.weight), weights.get, rounding, own)
                 moves += [(name, (part,)) for name, part in found]
         # Weights that are huge or no numbers are left as they are: nothing finite takes such a change back.
         if all(np.isfinite(part).all() for _, parts in moves for part in parts):
@@ -471,3 +483,50 @@ def _grouped(entries: _Entries, sketch: Array, size: Array, tolerance: float) ->
     while (group[group] != group).any():
         group = group[group]
     return group
+
+
+# Kinds of units: what is added to a change that few readers see tells how it may be spread over the units.
+#
+# Of a weight whose readers have fewer rows than there are units only what they make of it counts, so it can be given to
+# some units alone: none of it to those in which all else is constant, and as much of it as of all else to those that
+# are multiples of each other. Then a flaw of the units is one of the weight, and whoever takes units away may do so.
+
+Column = tuple[NDArray[np.int64], Array]
+"""Bases and scales, a row per unit."""
+
+
+def kinds(structure: Structure, values: Mapping[str, Value], names: Names) -> dict[int, Array]:
+    """Leaf -> how many times each unit is of each kind, where some are constant or of one kind."""
+    found: dict[int, Array] = {}
+    changes: dict[int, list[UnseenChange]] = {}
+    for action in structure.actions.values():
+        if isinstance(action, UnseenChange) and action.passing:
+            changes.setdefault(action.leaf, []).append(action)
+    for leaf, mine in changes.items():
+        columns = list(_columns(structure, mine, values, names))
+        if columns:
+            labels, scales = (np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True))
+            lead = np.take_along_axis(scales, (scales != 0).argmax(axis=1)[:, None], axis=1)
+            there = np.flatnonzero(lead)
+            share = alike(scales[there] / lead[there])
+            kind = distinct(*labels[there].T, *np.broadcast_to(share, labels[there].shape).T)
+            if len(there) < len(lead) or kind.max(initial=-1) + 1 < len(kind):
+                found[leaf] = np.zeros((len(lead), kind.max(initial=-1) + 1))
+                found[leaf][there, kind] = lead[there, 0]
+    return found
+
+
+def _columns(
+    structure: Structure, mine: list[UnseenChange], values: Mapping[str, Value], names: Names
+) -> Iterator[Column]:
+    """What is added to changes and has none, unit by unit; nought where it depends on no input."""
+    passing = frozenset[str]().union(*(action.passing for action in mine))
+    for name in sorted(frozenset[str]().union(*(action.added for action in mine)) - passing):
+        value = values[name]
+        places = members(structure, mine[0], structure.axes.of[name], value.shape)
+        if value.bases is None or places is None:
+            continue
+        labels = value.numbers.reshape(-1)[places]
+        scales = np.asarray(value.scale, np.float64).reshape(-1)[places]
+        gone = absent(scales) | names.still(labels) | (labels == 0)
+        yield np.where(gone, 0, labels), np.where(gone, 0.0, scales)

@@ -191,9 +191,11 @@ def div(t: Tracer, a: Ref, b: Ref) -> Ref:
 @op("Pow", exact=True, broadcasts=True)
 def power(t: Tracer, x: Ref, exponent: Ref) -> Ref:
     """https://onnx.ai/onnx/operators/onnx__Pow.html"""
-    if exponent.value is not None and exponent.value.size == 1:
-        degree = Fraction(float(exponent.value.reshape(()))).limit_denominator(64)
-        return t.pointwise(Law("product", (degree, None)), x, exponent)
+    if exponent.value is not None and exponent.value.size == 1 and np.isfinite(exponent.value).all():
+        exact = Fraction(float(exponent.value.reshape(())))
+        degree = exact.limit_denominator(64)
+        told = abs(degree - exact) <= abs(exact) * 2.0**-22
+        return t.pointwise(Law("product", (degree if told else exact, None)), x, exponent)
     return t.pointwise(NONE, x, exponent)
 
 

@@ -7,8 +7,9 @@ Methods that are chosen by the type of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, unique
+from fractions import Fraction
 from functools import singledispatch, singledispatchmethod, wraps
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,13 @@ class Function:
     def sign(self, k: int) -> int:
         """The sign that operand `k` of a sum has, or what is passed on."""
         return -1 if self.negates and (k or self.passes) else 1
+
+    def passing(self, degrees: Sequence[Fraction | None]) -> Parity:
+        """What it makes of a sign, with the degree of a power that is known: a whole number tells."""
+        power = degrees[0] if self.power and degrees else None
+        if power is None or power.denominator > 1:
+            return self.parity
+        return Parity.ODD if power % 2 else Parity.EVEN
 
     @property
     def copies(self) -> bool:

@@ -271,6 +271,8 @@ class Generators:
                         {found.written: ONE},
                         across=dict.fromkeys(found.read, ONE),
                         pattern=found.wave,
+                        passing=found.passing,
+                        added=found.added,
                     )
 
     def _rows(self, leaf: int, places: Sequence[Occurrence]) -> int:

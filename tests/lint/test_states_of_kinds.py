@@ -91,6 +91,8 @@ STATES: dict[str, tuple[str, Change, str, tuple[int, ...]]] = {
     "largest of several that nothing reads": ("maxout", nought(b=1), "SYM104", (1,)),
     "unit whose difference is nought": ("difference", nought(b=SECOND, q=1), "SYM101", (1,)),
     "equal units whose difference is read": ("difference", again(a=COLUMN, p=ROW), "SYM201", (0, 1)),
+    "multiple below a power": ("odd_power", again(2.0, a=COLUMN, p=ROW), "SYM201", (0, 1)),
+    "opposite below an even power": ("even_power", again(-2.0, a=ROW, p=ROW), "SYM201", (0, 1)),
     "unit before positive weights": ("softplus_of_weights", nought(a=SECOND, p=1), "SYM101", (1,)),
     "multiple before positive weights": ("softplus_of_weights", again(2.0, a=COLUMN, p=ROW), "SYM201", (0, 1)),
     "unit that is written where a narrow head does not read": ("narrow_head", hidden("b", "c"), "SYM101", (1,)),

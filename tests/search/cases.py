@@ -243,6 +243,33 @@ MENDED: tuple[Mended, ...] = (
         '[["dynamic_levels", 18263], ["rearranged", 28477], ["largest_of_windows", 29262], ["instance_norm", 51061], '
         '["einsum", 8838]]]',
     ),
+    Mended(
+        "units beside a branch that a narrow layer reads",
+        "exactly",
+        '["signal", 62267, "float32", 23, ["bias to conv", "constant nodes", "gemm", "short", "symbolic batch"], '
+        '[["narrow", 24626], ["residual", 27647, [["ending", 3185, [["chained", 34907]]], ["bare_readers", '
+        "44048]]]]]",
+    ),
+    Mended(
+        "dead units beside a branch that a narrow layer reads",
+        "exactly",
+        '["image", 32900, "float32", 17, ["computed shapes", "constant nodes", "decomposed", "noise", "symbolic '
+        'batch", "two outputs"], [["choice", 61837], ["padded", 49285], ["same_convolution", 33107], ["narrow", '
+        '6966], ["group_norm", 39024]]]',
+    ),
+    Mended(
+        "equal units whose gain a layer holds",
+        "exactly",
+        '["image", 32936, "float16", 19, ["bias to conv", "gemm", "short", "symbolic batch", "value info"], '
+        '[["gated", 1000], ["gain_beside", 57070]]]',
+    ),
+    Mended(
+        "constants in groups of channels that were shuffled",
+        "exactly",
+        '["nhwc", 5890, "float32", 16, ["computed shapes", "gemm", "short", "symbolic batch", "transposed", "two '
+        'outputs"], [["fused", 6191], ["transposed_convolution", 62624], ["rest_of_a_list", 677], ["regrouped", '
+        '45975], ["layer", 24380]]]',
+    ),
 )
 KNOWN: tuple[Known, ...] = ()
 

@@ -121,11 +121,7 @@ def together(names: Names, found: Grid, step: Einsum, shape: Shape) -> Value:
     full = [
         step.sizes[label] if size > 1 else 1 for axis, size in zip(step.result, shape, strict=True) for label in axis
     ]
-    full = [max(a, b) for a, b in zip(full, bases.shape, strict=True)]
-    spread = [k for k, (a, b) in enumerate(zip(bases.shape, full, strict=True)) if a != b]
-    bases = Bases(bases.starts, bases.steps, tuple(full))
-    if spread:
-        bases = names.apart(bases, spread)
+    bases = names.apart(bases, tuple(max(a, b) for a, b in zip(full, bases.shape, strict=True)))
     return tidy(*_joined(bases, scale, step.result, shape))
 
 
@@ -401,8 +397,8 @@ def _linear(
 ) -> Value:
     """Known weights times unknown bases: an output is its row of weights over the distinct bases."""
     sizes = dict(step.sizes)
-    cut, whole = grid(x[0], x[1], sizes), pieces(w[0].shape, w[1], sizes)
     wide, made = ([label for axis in spec for label in axis] for spec in (w[1], step.result))
+    cut, whole = _met(names, step, x, wide, shape), pieces(w[0].shape, w[1], sizes)
     roles = None if cut is None or whole is None else _roles(cut, wide, made, sizes)
     if cut is None or roles is None:
         return names.fresh(shape)
@@ -445,6 +441,16 @@ def _linear(
     done = Grid(found, scale, (*batch, *passing, *out))
     missing = tuple(label for label in made if label not in done.order)
     return together(names, done.align([*done.order, *missing]), step, shape)
+
+
+def _met(names: Names, step: Einsum, x: tuple[Value, Spec], wide: Sequence[str], shape: Shape) -> Grid | None:
+    """What weights read; along units that they have and it has not it is another function at each place."""
+    cut = grid(*x, step.sizes)
+    if cut is None:
+        return None
+    units = {label for axis, n in zip(step.result, shape, strict=True) for label in axis if n > 1 and label in wide}
+    full = (step.sizes[label] if label in units else n for label, n in zip(cut.order, cut.shape, strict=True))
+    return Grid(names.apart(cut.bases, tuple(full)), cut.scale, cut.order)
 
 
 def _drawn_apart(stored: Weight, count: Sequence[int]) -> bool:

@@ -27,10 +27,10 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
     """The value of `step.out`: a number where all operands are, else a base that what it reads determines."""
     if all(v.bases is None for v in values):
         return _numbers(names, step, values)
+    if len(values) == 1 or _of_one(step, values):
+        return (_plain_function if values[0].plain else _unary)(names, step, *values)
     if (made := _plainly(names, step, values)) is not None:
         return made
-    if len(values) == 1:
-        return _unary(names, step, values[0])
     if step.known.sums:
         return _sum(names, step, values)
     if step.function == GRID:
@@ -45,10 +45,15 @@ def elementwise(names: Names, step: Pointwise, values: list[Value]) -> Value:
     return _any(names, step, values)
 
 
+def _of_one(step: Pointwise, values: list[Value]) -> bool:
+    """Whether all operands but the first are a number that is known, its power."""
+    x, power = values[0], values[-1]
+    known = step.known.power and step.law.kind == "product" and power.bases is None and power.slim.size == 1
+    return known and len(power.shape) <= len(x.shape)
+
+
 def _plainly(names: Names, step: Pointwise, values: list[Value]) -> Value | None:
     """The value where one operand tells all elements apart: that of most steps. None where there is more to find."""
-    if len(values) == 1:
-        return _plain_function(names, step, values[0]) if values[0].plain else None
     x = next((v for v in values if v.plain), None)
     if x is not None and any(v.shape != x.shape for v in values):
         shape = np.broadcast_shapes(*(v.shape for v in values))
@@ -69,10 +74,10 @@ def _plainly(names: Names, step: Pointwise, values: list[Value]) -> Value | None
     return names.anew(x, _lifted(np.abs(values[0].slim), len(x.shape))) if values[0].plain else None
 
 
-def _plain_function(names: Names, step: Pointwise, x: Value) -> Value:
+def _plain_function(names: Names, step: Pointwise, x: Value, *power: Value) -> Value:
     if step.known.passes:
         return x if not step.known.negates else Value(x.bases, -x.slim, x.shape, x.off, plain=True)
-    _, scale = _through(step, x.slim)
+    _, scale = _through(step, x.slim, *power)
     return names.anew(x, scale, steady=True)
 
 
@@ -148,15 +153,16 @@ def _lifted(array: Array, rank: int) -> Array:
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def _unary(names: Names, step: Pointwise, x: Value) -> Value:
+def _unary(names: Names, step: Pointwise, x: Value, *power: Value) -> Value:
     """Homogeneous functions keep the scale and may tell the signs apart; others see label and scale."""
     scale = x.slim
     if step.known.passes:
         return x if not step.known.negates else Value(x.bases, -scale, x.shape, x.off)
     constant = x.labels.constant & np.ones(scale.shape, bool)
-    made = compute(step, [np.broadcast_to(scale, constant.shape)[constant]]) if constant.any() else None
+    numbers = [np.broadcast_to(scale, constant.shape)[constant], *(p.slim.reshape(1) for p in power)]
+    made = compute(step, numbers) if constant.any() else None
     clear = constant if made is not None else None
-    told, scale = _through(step, scale)
+    told, scale = _through(step, scale, *power)
     bases = names.derive(x.shape, [x.labels], map(alike, [told]), steady=True, clear=clear)
     if made is not None:
         scale = np.broadcast_to(scale, constant.shape).astype(np.float64)
@@ -164,16 +170,17 @@ def _unary(names: Names, step: Pointwise, x: Value) -> Value:
     return tidy(bases, scale)
 
 
-def _through(step: Pointwise, scale: Array) -> tuple[Array, Array]:
+def _through(step: Pointwise, scale: Array, power: Value | None = None) -> tuple[Array, Array]:
     """What a function tells apart in the scale of its operand, and the scale of its result."""
-    parity, degree = step.known.parity, step.law.degrees[0] if step.law.kind == "product" else None
+    parity, told = step.known.passing(step.law.degrees), step.law.degrees[0] if step.law.kind == "product" else None
+    degree = told if power is None else float(power.slim.reshape(()))
     size, sign, one = np.abs(scale), np.where(scale < 0, -1.0, 1.0), unit(scale.ndim)
-    told, left = {Parity.ODD: (one, sign), Parity.EVEN: (one, one)}.get(parity, (sign, one))
+    apart, left = {Parity.ODD: (one, sign), Parity.EVEN: (one, one)}.get(parity, (sign, one))
     if degree is None:
-        return size * told, left
+        return size * apart, left
     if degree != 1:
         size = np.where(size == 0, 1.0, size.astype(np.float64)) ** float(degree)
-    return told, left * size
+    return apart, left * size
 
 
 def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:

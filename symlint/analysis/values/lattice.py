@@ -11,7 +11,7 @@ other arrays here, have size 1 along axes along which they do not change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from functools import cache, lru_cache, reduce
 from math import gcd, prod
@@ -395,15 +395,21 @@ class Names:
         self.count += (int(found.max(initial=-1)) + 1) * places
         return made
 
-    def apart(self, bases: Bases, axes: Collection[int]) -> Bases:
-        """New bases that differ from place to place along some axes along which the given ones do not."""
-        free = [k for k, n in enumerate(bases.shape) if n > 1 and (bases.steps[k] or k in axes)]
-        sizes = tuple(bases.shape[k] for k in free)
+    def apart(self, bases: Bases, shape: Shape) -> Bases:
+        """New bases that differ from place to place along the axes that are longer in `shape`."""
+        if shape == bases.shape:
+            return bases
+        free = [k for k, n in enumerate(shape) if n > 1 and (bases.steps[k] or n != bases.shape[k])]
+        sizes = tuple(shape[k] for k in free)
         places, steps = prod(sizes), dict(zip(free, _strides(sizes), strict=True))
         found = distinct(bases.starts.reshape(-1)).reshape(bases.starts.shape)
         starts = np.where(bases.starts == 0, 0, found * places + self.count)
         self.count += (int(found.max(initial=-1)) + 1) * places
-        return Bases(starts, tuple(steps.get(k, 0) for k in range(len(bases.shape))), bases.shape)
+        made = Bases(starts, tuple(steps.get(k, 0) for k in range(len(shape))), shape)
+        quiet = self.still(bases.starts)
+        if quiet.any():
+            self.settle(made, None if quiet.all() else quiet)
+        return made
 
 
 @cache

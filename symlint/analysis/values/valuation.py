@@ -189,8 +189,7 @@ class _Forward:
         if all(a in (1, b) for a, b in zip(value.shape, shape, strict=False)) and len(value.shape) == len(shape):
             if value.bases is None:
                 return Value(None, value.slim, shape)
-            bases, wide = value.bases, [k for k, (a, b) in enumerate(zip(value.shape, shape, strict=True)) if a != b]
-            return tidy(self.names.apart(Bases(bases.starts, bases.steps, shape), wide), value.slim)
+            return tidy(self.names.apart(value.bases, shape), value.slim)
         return self.names.fresh(shape)
 
     def put(self, name: str, value: Value) -> None:

@@ -129,6 +129,10 @@ class UnseenChange(Action):
     """Of what else meets them: changes that others take back, as if it were zero."""
     pattern: Wave | None = field(default=None, kw_only=True)
     """What the changes are the same along; None where it is not the weight alone of which the other side sees less."""
+    passing: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """The tensors that have a change, where it is of the weight alone."""
+    added: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """What is added to those, of the same units."""
     gone: tuple[Translation, ...] = field(default=(), kw_only=True)
     """Of what else meets them: changes that the rest of it takes back, which then has all that was in them."""
 
@@ -162,10 +166,15 @@ class UnseenChange(Action):
         return super().tensors(bearers, stored).union(*(stored[name] for name in ends))
 
     def changes(
-        self, structure: Structure, change: Array, read: Callable[[str], Array], rounding: float = 0.0
+        self,
+        structure: Structure,
+        change: Array,
+        read: Callable[[str], Array],
+        rounding: float = 0.0,
+        kinds: Array | None = None,
     ) -> Iterator[tuple[str, Array]]:
         """What of a change of the weight is not seen but by `rounding`, and what takes back what it makes of biases."""
-        part = self.hidden(structure, change, read, rounding)
+        part = self.hidden(structure, change, read, rounding, kinds)
         yield self.weight, part
         program = structure.program
         stored = program.weights[self.weight]
@@ -179,13 +188,48 @@ class UnseenChange(Action):
                 if name != translation.weight:
                     yield name, after - before
 
-    def hidden(self, structure: Structure, change: Array, read: Callable[[str], Array], rounding: float = 0.0) -> Array:
+    def hidden(
+        self,
+        structure: Structure,
+        change: Array,
+        read: Callable[[str], Array],
+        rounding: float = 0.0,
+        kinds: Array | None = None,
+    ) -> Array:
         """The part of any change of the weight that the other side does not see.
 
         That is all of it along a line of which no more than a share of `rounding` is seen, of the most that can be.
+        What is left of it lies, as far as it can, in multiples of the columns of `kinds`, which has a row per unit.
         """
+        sight = self._sight(structure, self._without(structure, read))
+        if sight is None:
+            return np.zeros_like(change)
+        length, basis = sight
+        sizes, n = [structure.axes.factors.size(c) for c in self.copies], length.shape[-1]
+        stood, powers = self._met(structure, self.weight, self.charge), self.powers(self.weight)
+        whole = self._masked(structure, change)
+
+        def turned(values: Array, matrix: Array) -> Array:
+            return transform(values, stood, matrix.swapaxes(1, 2).reshape(*sizes, n, n), powers)
+
+        shown = basis * np.sqrt(length)[:, None]
+        null = np.einsum("cik,ck,cjk->cij", basis, (length <= NOTHING).astype(float), basis)
+        free = whole
+        if kinds is not None:
+            apart = np.eye(n) - shown @ np.linalg.pinv(kinds.T @ shown, NOTHING**0.5) @ kinds.T
+            shown, null, free = apart @ shown, apart @ null, turned(whole, apart)
+        part = turned(whole, null)
+        if not rounding:
+            return part
+        # Where the other side sees some directions little, rounding turns what it does not see towards them.
+        summed, seen = np.ones((len(length), n, n)), turned(whole, shown)
+        np.square(seen, out=seen)
+        seen = turned(seen, summed)
+        return np.where(seen <= rounding**2 * turned(whole**2, summed), free, part)
+
+    def _sight(self, structure: Structure, read: Callable[[str], Array]) -> tuple[Array, Array] | None:
+        """How much the other side sees of each direction, of the most, and these; None before what is no number."""
         size = structure.axes.factors.size
-        read = self._without(structure, read)
         sizes, n = [size(c) for c in self.copies], size(self.leaf)
         gram = np.zeros((prod(sizes), n, n))
         pieces = [
@@ -194,31 +238,15 @@ class UnseenChange(Action):
             for stand in self._met(structure, name, self.across)
         ]
         largest = max((float(np.abs(rows).max(initial=0.0)) for rows, _ in pieces), default=0.0)
-        if not isfinite(largest):  # before what is no number nothing can hide
-            return np.zeros_like(change)
+        if not isfinite(largest):
+            return None
         for rows, owner in pieces:
             for copy in range(len(gram)):
                 part = rows[owner == copy] / (largest or 1.0)
                 gram[copy] += part.T @ part
         length, basis = np.linalg.eigh(gram)
         most = length.max(axis=-1, keepdims=True)
-        kept = (length <= NOTHING * most).astype(float)
-        stood, powers = self._met(structure, self.weight, self.charge), self.powers(self.weight)
-        whole = self._masked(structure, change)
-
-        def turned(values: Array, along: Array) -> Array:
-            matrix = np.einsum("cik,ck,cjk->cij", basis, along, basis).reshape(*sizes, n, n)
-            return transform(values, stood, matrix, powers)
-
-        part = turned(whole, kept)
-        if not rounding:
-            return part
-        # Where the other side sees some directions little, rounding turns what it does not see towards them.
-        seen = turned(whole, np.sqrt(np.maximum(length, 0.0) / np.where(most > 0, most, 1.0)))
-        np.square(seen, out=seen)
-        summed = np.ones((*sizes, n, n))
-        seen = transform(seen, stood, summed, powers)
-        return np.where(seen <= rounding**2 * transform(whole**2, stood, summed, powers), whole, part)
+        return np.maximum(length, 0.0) / np.where(most > 0, most, 1.0), basis
 
     def _without(self, structure: Structure, read: Callable[[str], Array]) -> Callable[[str], Array]:
         """The weights after those changes that take what is gone to zero."""

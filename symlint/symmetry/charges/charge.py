@@ -60,15 +60,16 @@ class Sign(System):
 
     def law(self, step: Pointwise) -> Law:
         """Sums and products of any operands, odd and even functions of one."""
-        parity = step.known.parity
+        parity = step.known.passing(step.law.degrees)
+        if step.known.power:
+            return NONE if parity is Parity.NEITHER else step.law
         if parity is not Parity.NEITHER:
             return SAME if parity is Parity.ODD else CONSTANT
         if step.known.sums or step.known.chooses:
             return step.law
         if step.known.factor:
             return Law("product", (ONE,) * len(step.operands))
-        whole = step.known.power and step.law.degrees and (step.law.degrees[0] or Fraction(1, 2)).denominator == 1
-        return step.law if whole else NONE
+        return NONE
 
     def passes(self, step: Mix) -> bool:
         """Linear maps only: a maximum tells signs apart."""

@@ -37,6 +37,10 @@ class Hidden:
     """Where those that would see a change have them."""
     wave: Wave
     """The changes: any, or those that are the same along what else stands beside the units."""
+    passing: frozenset[str]
+    """The tensors that have a change, on its way."""
+    added: frozenset[str]
+    """What is added to those, of the same units."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Narrow:
             wave = Wave(Kind.CONSTANT, tuple(full))
             readers = _Readers(self, weight, leaf)
             if self.following.follow({weight: wave}, _never, reading=readers) is not None and readers.found:
-                yield Hidden(Occurrence(weight, axis, t, place), tuple(readers.found), wave)
+                written, read = Occurrence(weight, axis, t, place), tuple(readers.found)
+                yield Hidden(written, read, wave, frozenset(readers.passing), frozenset(readers.added))
                 return
 
     def _hopeless(self, name: str) -> bool:
@@ -123,6 +128,8 @@ class _Readers:
     weight: str
     leaf: int
     found: dict[Occurrence, None] = field(default_factory=dict)
+    passing: set[str] = field(default_factory=set)
+    added: set[str] = field(default_factory=set)
 
     def __call__(self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave]) -> bool:
         """Whether a step reads the change to its end; raises Blocked where it mixes its units, or tells them apart."""
@@ -141,6 +148,8 @@ class _Readers:
             raise Blocked
         if not self._on(step, mine[0], [self.search.along(out, self.leaf) for out in made]):
             raise Blocked
+        self.passing.update(made)
+        self.added.update(beside)
         return False
 
     @dispatched
