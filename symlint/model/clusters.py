@@ -137,17 +137,29 @@ def proportional(
 
 def _suspect(keys: NDArray[np.int64], direction: Array, gap: float) -> NDArray[np.bool_]:
     """Which rows, sorted by key and first sketch, agree with another one in every sketch."""
-    found = np.zeros(len(keys), bool)
-    line, left = _line(keys, direction[0], gap), np.arange(len(keys) - 1)
-    looks, far = LOOKS * len(keys), 0
+    found, line = np.zeros(len(keys), bool), _line(keys, direction[0], gap)
+    near = np.diff(line) <= gap
+    met = np.flatnonzero(np.append(near, False) | np.append(False, near))
+    for shift in (0.0, 0.5):  # rows within reach by the second sketch as well share a cell of one of the two grids
+        cells = np.floor(direction[1, met] / (2 * gap) + shift)
+        order = np.lexsort((line[met], cells))
+        rows = met[order]
+        found[rows] |= _agreeing(_line(cells[order], line[rows], gap), direction[1:, rows], gap)
+    return found
+
+
+def _agreeing(line: Array, others: Array, gap: float) -> NDArray[np.bool_]:
+    """Which rows, sorted on a line, agree with one in reach of them in all other sketches."""
+    found, left = np.zeros(len(line), bool), np.arange(len(line) - 1)
+    looks, far = LOOKS * len(line), 0
     while len(left):
         far += 1
-        left = left[: np.searchsorted(left, len(keys) - far)]
+        left = left[: np.searchsorted(left, len(line) - far)]
         left = left[line[left + far] - line[left] <= gap]
         near = left
         looks -= len(left)
         if looks > 0:  # else long runs of alike rows: all of them are looked at
-            for other in direction[1:]:
+            for other in others:
                 near = near[np.abs(other[near + far] - other[near]) <= gap]
         found[near] = found[near + far] = True
         if looks <= 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import MISSING, FrozenInstanceError
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ else:
         cls.__doc__ = cls.__doc__ or cls.__name__
         made = dataclasses.dataclass(cls, init=False, repr=False, eq=False, slots=slots)
         fields = dataclasses.fields(made)
-        made.__init__ = _constructor(made, fields, frozen)
+        made.__init__ = _late(made, fields, frozen)
         own = {"__repr__": _shown}
         if frozen:
             own |= {"__setattr__": _refused, "__delattr__": _refused, "__setstate__": _restored}
@@ -37,6 +37,18 @@ else:
         for name in own.keys() - {name for name, value in cls.__dict__.items() if value is not None}:
             setattr(made, name, own[name])
         return made
+
+
+def _late(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Any:
+    """A constructor that is compiled at its first call: half of the classes never see one."""
+    made = cache(partial(_constructor, cls, fields, frozen))
+
+    def first(self: Any, /, *given: Any, **named: Any) -> None:
+        if cls.__init__ is first:  # type: ignore[misc]  # else it was wrapped by now
+            cls.__init__ = made()  # type: ignore[misc]
+        made()(self, *given, **named)
+
+    return first
 
 
 def _constructor(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Any:

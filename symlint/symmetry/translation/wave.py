@@ -158,27 +158,12 @@ class Wave(NamedTuple):
 
 def numbered(*columns: Classes) -> Classes:
     """Indices that agree in all columns are of one class; -1 in all of them is no change."""
-    ranks, nothing = _ranked(columns[0]), columns[0] < 0
-    if len(columns) > 1 and not any(column.any() for column in columns):
-        return np.zeros_like(columns[0])
-    for column in columns[1:]:
-        more = _ranked(column)
-        ranks = _ranked(ranks * (int(more.max(initial=0)) + 1) + more)
-        nothing = nothing & (column < 0)
+    order, table = np.lexsort(columns[::-1]), np.stack(columns)
+    ordered, ranks = table[:, order], np.zeros(len(order), np.int64)
+    ranks[order[1:]] = np.cumsum((ordered[:, 1:] != ordered[:, :-1]).any(axis=0))
+    nothing = (table < 0).all(axis=0)
     # No change in any column sorts before everything else.
     return np.where(nothing, -1, ranks - 1) if nothing.any() else ranks
-
-
-def _ranked(classes: Classes) -> Classes:
-    """The place of each class, -1 included, among those that occur."""
-    if not len(classes):
-        return classes
-    high = int(classes.max())
-    if high > 4 * len(classes):
-        return np.unique(classes, return_inverse=True)[1]
-    there = np.zeros(high + 2, bool)
-    there[classes + 1] = True
-    return (np.cumsum(there) - 1)[classes + 1]
 
 
 def together(waves: Sequence[Wave]) -> Wave:
