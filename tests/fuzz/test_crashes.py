@@ -189,3 +189,13 @@ def test_numbers_in_the_field_of_another_type_are_no_numbers(kind, tmp_path):
     code, said = check(model, tmp_path)
     assert code == 4
     assert "holds 0 numbers; expected 1" in said
+
+
+@pytest.mark.parametrize("form", ["full", "concise"])
+def test_a_name_of_a_million_characters(form, tmp_path):
+    model = own_models.perceptron()
+    model.graph.node[0].input[0] = "n" * 1_000_000
+    onnx.save(model, tmp_path / "model.onnx")
+    told = CliRunner().invoke(cli, ["check", str(tmp_path / "model.onnx"), "--format", form])
+    assert told.exit_code == 4
+    assert len(told.output) < 50_000

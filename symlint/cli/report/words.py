@@ -16,16 +16,20 @@ if TYPE_CHECKING:
     from symlint.symmetry.spaces import Coverage
 
 _UNITS_TOLD = 12
+_LONGEST = 10_000
+"""Characters of a foreign text that are shown: a damaged file may have a name of millions, which nobody reads."""
 # Controls, surrogates, format characters (which turn text around or hide it), separators of lines and paragraphs.
 _UNSAFE = {"Cc", "Cs", "Cf", "Zl", "Zp"}
 
 
 def printable(text: str) -> str:
-    r"""The text with all that could steer a terminal written out.
+    r"""The text with all that could steer a terminal written out, and the middle of a very long one left out.
 
     >>> printable("a\x1b[31mb")
     'a\\x1b[31mb'
     """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
     if text.isascii() and text.isprintable():
         return text
     return "".join(
