@@ -99,6 +99,11 @@ class Sight:
         self.still &= ~mask.any(axis=1)
         self.apart = True
 
+    @property
+    def full(self) -> bool:
+        """Whether one more such tensor shows nothing that is not known."""
+        return self.apart and self.answers and bool(self.needed.all()) and not self.still.any()
+
     def told(
         self,
         labels: NDArray[np.int64],
@@ -142,9 +147,6 @@ def same_units(columns: list[NDArray[np.int64]], eligible: NDArray[np.bool_]) ->
     for unit in np.flatnonzero(eligible):
         members.setdefault(int(found[unit]), []).append(int(unit))
     return tuple(tuple(group) for group in members.values() if len(group) > 1)
-
-
-"""Groups of rotations that keep lengths."""
 
 
 class Thresholds(Protocol):
@@ -429,10 +431,16 @@ class Context:
         count = factors.size(action.leaf) * prod(factors.size(c) for c in action.copies)
         values, names = self._values
         sight = Sight(count, factors.size(action.leaf))
+
+        def telling(value: Value) -> bool:
+            return count > 1 and value.labels.telling and not names.still(value.labels.starts).any()
+
         mine = {action.leaf, *action.copies}
         places: dict[tuple[tuple[int, ...], Shape], NDArray[np.int64] | None] = {}
         for name in self._bearers.get(action.leaf, ()):
             value, axes = values[name], tuple(self.structure.axes.of[name])
+            if sight.full and telling(value):
+                continue  # it would show once more that all units differ
             need = slim(self._needs[name]) if name in self._needs else None
             there = [bool(mine.intersection(factors.leaves(f))) for f in axes]
             value, need = _narrowed(value, need, there)
@@ -447,7 +455,7 @@ class Context:
                 continue
             sight.answers |= name in self.moving
             mask = np.broadcast_to(need, value.shape).reshape(-1)[rows] if need.size > 1 else np.ones((1, 1), bool)
-            if count > 1 and value.labels.telling and not names.still(value.labels.starts).any():
+            if telling(value):
                 sight.distinct(mask)
                 continue
             labels = value.numbers.reshape(-1)[rows]

@@ -1,6 +1,6 @@
-"""A network of which more is known than its weights tell: what bounds prove of its activations, and those that idle.
+"""What is dead for more than the weights of its units: by bounds of activations, and branches, heads or experts whole.
 
-What is lost as a whole: branches of which nothing reaches an output, and heads, groups or experts without effect.
+Of a network whose activations are bounded more is known than its weights tell, among it which activations idle.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the user asks of the rules beyond which of them run: thresholds, what a model is for, what is declared of it.
-
-Levels of findings.
-"""
+"""What the user asks of the rules beyond which of them run: thresholds, purpose, what is declared; and levels."""
 
 from __future__ import annotations
 

@@ -276,7 +276,6 @@ def _shrunk(rows: Matrix, count: int) -> float:
     return max(1.0, count**0.5 / size) if size else 1.0
 
 
-"""Groups of rotations that keep lengths."""
 PROBES = 64
 """Random directions of the units in which the rows that a translation changes are looked at."""
 FAINT = 16.0

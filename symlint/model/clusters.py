@@ -36,7 +36,6 @@ Strip = tuple[slice, ...]
 Places = NDArray[np.int64]
 Cut = tuple[slice | Places, ...]
 """Some rows and some columns of a table."""
-"""The rows and the columns of a block of a table."""
 REACH = 8.0
 """How many tolerances apart such a sum of rows of length 1 may be: that of independent roundings is below 1."""
 

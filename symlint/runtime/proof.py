@@ -1,8 +1,7 @@
-"""The trials of a proof: inputs on which the original runs, and what it makes of them.
+"""A proof that a repaired file computes the same function: both run in onnxruntime on random inputs of several sizes.
 
-A proof that a repaired file computes the same function: both run in onnxruntime on random inputs of several sizes.
-
-Equal there is equal behind them; the reverse does not hold, since what they take away may differ.
+Its trials are inputs on which the original runs, and what it makes of them. Saturated outputs are compared before their
+last functions: equal there is equal behind them; the reverse does not hold, since what they take away may differ.
 
 The difference of each output, relative to its largest value, may be a few units of rounding (`FLOOR`), or `MULTIPLE`
 times the noise, up to `CAP`. The noise is how far the original itself moves between onnxruntime's levels of
