@@ -232,7 +232,7 @@ class Quantiser:
         out = Path(self._folder.name) / "quantised.onnx"
         if not all(self.sets) or not self.sets or not self._made(path, out):
             return None
-        loaded = self._runner.load(out, "all")
+        loaded = self._runner.load(out, "exact")
         found = [self._of(loaded, trials) for trials in self.sets[1:]] if loaded.failure is None else []
         self._runner.drop(loaded)
         told = [one for one in found if one is not None]
