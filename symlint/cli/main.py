@@ -129,11 +129,6 @@ def cli(debug: bool) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode still gets its report
-    # One thread beats several on matrices as small as those here; it must be said before numpy is imported.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    # Nor are pages of two megabytes, which a kernel may have to look for, worth it where arrays live for a moment.
-    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     # A run makes millions of small objects that live to its end: looking through them costs a quarter of its time.
     gc.set_threshold(10_000_000, 10, 10)
     # What libraries have to say is noise to a user, who gets one line; a developer sees it with --debug.
@@ -148,6 +143,12 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """The process `symlint`: the command line, and an end without taking what it holds apart, object by object."""
+    # This must be said before numpy is imported, which a command may do before the group that it is of is called.
+    # One thread beats several on matrices as small as those here.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # Nor are pages of two megabytes, which a kernel may have to look for, worth it where arrays live for a moment.
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     try:
         cli(prog_name="symlint")
     except SystemExit as end:

@@ -28,11 +28,13 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from symlint.model.errors import UsageProblem, suggestion
-from symlint.model.graph import Graph, Model, Node
 from symlint.model.records import dataclass
+
+if TYPE_CHECKING:
+    from symlint.model.graph import Graph, Model, Node
 
 Source = Literal["declared", "sidecar", "name", "structure"]
 Start = Literal["zero", "given", "file"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -440,14 +441,34 @@ def test_every_command_exists_and_says_what_the_table_says(name):
     assert COMMANDS[name][1].rstrip(".") in " ".join(result.output.split())
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_is_quick_and_imports_nothing_heavy(name):
     probe = (
         "import sys; from click.testing import CliRunner; from symlint.cli.main import cli;"
-        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0;"
+        "assert CliRunner().invoke(cli, [*sys.argv[1:], '--help']).exit_code == 0;"
         "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'rich', 'networkx') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", probe, *name.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_thread_is_asked_for_before_numpy_is_there(root):
+    """Several threads on small matrices wait for each other: a check of a large network took three times as long."""
+    probe = (
+        "import os, sys\n"
+        "class Told:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'numpy':\n"
+        "            print(os.environ.get('OPENBLAS_NUM_THREADS'), file=sys.stderr)\n"
+        "sys.meta_path.insert(0, Told())\n"
+        "from symlint.cli.main import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", probe, "check", str(root / "fixtures" / "healthy_cnn.onnx")]
+    free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=free)
+    assert done.stderr.splitlines()[:1] == ["1"]
 
 
 def test_a_check_imports_what_it_needs(root):
