@@ -20,6 +20,7 @@ import click
 from symlint import __version__
 from symlint.cli.report.words import printable
 from symlint.model.errors import SymlintError, exit_code, raised
+from symlint.runtime import child_process
 
 # name -> (module that holds it as `NAME_command`, one line of help): shown without importing the module.
 COMMANDS = {
@@ -149,6 +150,7 @@ def main() -> None:
         os.environ.setdefault(name, "1")
     # Nor are pages of two megabytes, which a kernel may have to look for, worth it where arrays live for a moment.
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    child_process.wait_with_types()
     try:
         cli(prog_name="symlint")
     except SystemExit as end:

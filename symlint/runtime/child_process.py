@@ -1,21 +1,48 @@
-"""How symlint starts Python for its child processes: with its own import path, less the working folder.
+"""How symlint starts Python, for itself and its child processes: with its own import path, less the working folder.
 
 ``python -m`` puts the folder that it runs in before everything else, so that a script beside a model, called like a
 module (``onnxruntime.py``, ``numbers.py``), would be executed. ``-I`` would lose what is installed for the user or by
 PYTHONPATH, and ``-P`` is not known to Python 3.10: so the child is told its whole path, before it imports anything.
+
+onnx imports the narrow types of ml_dtypes, most of which no model has. To tell numpy how all of them combine takes that
+package longer than a small audit, so a process of symlint waits with them until one is asked for.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
 from pathlib import Path
 
 # Only built-in modules may be imported before the path is set; `-c` has put the working folder first.
 _START = (
     "import sys; n = int(sys.argv[1]) + 2; sys.path[:] = sys.argv[2:n]; "
-    "from importlib import import_module; import_module(sys.argv[n]).main(*sys.argv[n + 1:])"
+    "from importlib import import_module; import_module('symlint.runtime.child_process').wait_with_types(); "
+    "import_module(sys.argv[n]).main(*sys.argv[n + 1:])"
 )
+
+
+class _Later:
+    """Finds modules that are executed when something of them is asked for."""
+
+    MODULES = ("ml_dtypes", "onnx._mapping")
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None, _target: object = None) -> ModuleSpec | None:
+        """What `sys.meta_path` asks."""
+        spec = PathFinder.find_spec(name, path) if name in cls.MODULES else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def wait_with_types() -> None:
+    """Have ml_dtypes imported where it is used, in a process that is symlint's own."""
+    if _Later not in sys.meta_path:
+        sys.meta_path.insert(0, _Later)
 
 
 def command(module: str, *arguments: str) -> list[str]:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from written import written
 
 from symlint.cli.main import COMMANDS, cli
 from symlint.lint.rule import rules
@@ -472,16 +474,28 @@ def test_one_thread_is_asked_for_before_numpy_is_there(root):
 
 
 def test_a_check_imports_what_it_needs(root):
-    """What edits files, what runs networks, and what evaluates rare operators stay away until somebody needs them."""
+    """What edits files, what runs networks, what numpy has no types for and what evaluates rare operators stay away."""
+    heavy = {"onnxruntime", "onnx_ir", "sympy", "onnx.reference", "ml_dtypes._finfo", "symlint.repair", "difflib"}
     probe = (
-        "import sys; from click.testing import CliRunner; from symlint.cli.main import cli;"
-        "assert CliRunner().invoke(cli, ['check', sys.argv[1]]).exit_code == 0;"
-        "heavy = ('onnxruntime', 'onnx_ir', 'sympy', 'onnx.reference', 'symlint.repair', 'difflib', 'tomllib');"
-        "print([m for m in heavy if m in sys.modules])"
+        "import atexit, sys; from symlint.cli.main import main; atexit.register(lambda: print(*sys.modules)); main()"
     )
-    command = [sys.executable, "-c", probe, str(root / "fixtures" / "healthy_cnn.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root / "fixtures" / "rules")
-    assert done.stdout.strip() in ("[]", "['tomllib']")  # the repository's own configuration may be read
+    command = [sys.executable, "-c", probe, "check", str(root / "fixtures" / "healthy_cnn.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "onnx" in done.stdout.split()
+    assert not heavy & set(done.stdout.split())
+
+
+def test_types_that_numpy_lacks_are_imported_where_a_model_has_them(tmp_path):
+    weights = np.random.default_rng(0).standard_normal((2, 8, 8)).astype(ml_dtypes.bfloat16)
+    weights[0][:, 3] = 0
+    stored = {"first": weights[0], "second": weights[1]}
+    text = "a = MatMul(x, first) b = Relu(a) y = MatMul(b, second)"
+    path = written(tmp_path / "halves.onnx", text, stored, (1, 8), (1, 8), kinds=(16, 16))
+    result = call("check", path, "-f", "json")
+    command = [sys.executable, "-m", "symlint", "check", str(path), "-f", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (result.exit_code, result.stdout)
+    assert any(finding["rule"] == "SYM101" for finding in json.loads(done.stdout)["models"][0]["findings"])
 
 
 def test_help_imports_hardly_more_than_click():

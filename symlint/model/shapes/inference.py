@@ -101,11 +101,19 @@ def _prepare(node: Node) -> tuple[defs.OpSchema, onnx.NodeProto] | None:
     for name, value in node.attributes.items():
         if name not in schema.attributes or isinstance(value, Graph):
             continue
-        plain = numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        plain = _message(value) if isinstance(value, np.ndarray) else value
         # The schema's type matters for empty lists, whose type their elements cannot tell.
         kind: Any = schema.attributes[name].type
         proto.attribute.append(helper.make_attribute(name, plain, attr_type=kind.value))
     return schema, proto
+
+
+def _message(value: Array, name: str = "") -> onnx.TensorProto:
+    """As onnx writes it, which imports the types that numpy lacks whatever the type is."""
+    if value.dtype.kind not in "biuf":
+        return numpy_helper.from_array(value, name)
+    plain = value.astype(value.dtype.newbyteorder("<"), copy=False)
+    return onnx.TensorProto(name=name, data_type=CODES[value.dtype.name], dims=value.shape, raw_data=plain.tobytes())
 
 
 def _infer(
@@ -117,7 +125,7 @@ def _infer(
         name = proto.input[index]
         types[name] = helper.make_tensor_type_proto(CODES[kind.dtype], kind.shape)
         if value is not None:
-            data[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(kind.shape), name)
+            data[name] = _message(value.reshape(kind.shape), name)
     try:
         inferred = shape_inference.infer_node_outputs(schema, proto, types, data)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
