@@ -171,6 +171,29 @@ COMBINED = {
         3,
         6,
     ),
+    "normalised_branches": Net(  # RepVGG: kernel of one, 4, and gain of the input, 2; biases, 4; gains, 2 + 2
+        """
+        u = Conv<pads = [1, 1]>(x, a) k = BatchNormalization(u, g, h, mean, var) v = Conv(x, b)
+        l = BatchNormalization(v, i, j, mean_1, var_1) m = BatchNormalization(x, o, p, mean_2, var_2)
+        r = Add(k, l) s = Add(r, m) t = Tanh(s) y = Conv(t, c)
+        """,
+        {
+            "a": (2, 2, 3),
+            "b": (2, 2, 1),
+            **dict.fromkeys(("g", "h", "mean", "var", "i", "j", "mean_1", "var_1", "o", "p", "mean_2", "var_2"), (2,)),
+            "c": (3, 2, 1),
+        },
+        {"x": (2, 6)},
+        3,
+        14,
+    ),
+    "gained_branches": Net(  # all of one layer goes into the other, 9, and so do both gains, 3 + 3
+        "u = Gemm(x, a, p) k = Mul(u, g) v = MatMul(x, b) l = Mul(h, v) s = Add(k, l) t = Tanh(s) y = MatMul(t, c)",
+        {"a": (3, 3), "p": (3,), "g": (3,), "b": (3, 3), "h": (3,), "c": (3, 2)},
+        {"x": (3,)},
+        2,
+        15,
+    ),
     "normalised_beside_adapter": Net(  # the same, 3 + 3; all of a and b goes into what is beside them, 12
         """
         v = MatMul(x, a) w = MatMul(v, b) u = Gemm(x, d, p) n = BatchNormalization(x, g, h, mean, var) s = Add(u, n)

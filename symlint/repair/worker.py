@@ -39,7 +39,8 @@ def redundant(context: Context, space: str, tensors: Collection[str]) -> Iterato
 
 def whole(structure: Structure, translation: Translation) -> bool:
     """Whether a translation reaches every number of a stored tensor, each for itself."""
-    return translation.free and translation.full and translation.weight not in structure.program.detached
+    loose = translation.free and translation.full and not translation.gained
+    return loose and translation.weight not in structure.program.detached
 
 
 def drop(weights: Weights, translation: Translation) -> str:

@@ -58,15 +58,17 @@ class _Report:
         self.generators = Generators(program, axes, expansion)
         self.bearers, self.names = self.generators.bearers, self.generators.names
         self.stored: dict[str, tuple[str, ...]] = {name: (stored,) for name, stored in program.weights.items()}
+        own = {name: (name,) for name in program.weights}
         for name, step in program.affines.items():
             if step.gain in program.weights and step.bias in program.weights:
                 moved = (step.gain, step.bias) if name == step.scale else (step.bias,)
                 self.stored[name] = tuple(program.weights[n] for n in moved)
+                own[name] = moved[:1]
         followed = {n: tuple(program.weights[x] for x in names) for n, names in program.composed.items()}
         self.scaled = self.stored | followed
         """The same where they are scaled, with what weights make that follow."""
         self._numbered = tuple(program.weights)
-        self.overlaps = Overlaps(program, axes, expansion, self.scaled)
+        self.overlaps = Overlaps(program, axes, expansion, own | program.composed)
         self.directions = directions(program, axes, expansion)
         self.called = Names(program.model)
 

@@ -22,12 +22,10 @@ Row = Mapping[tuple[str, int, int], Fraction]
 
 
 class Overlaps:
-    """Comparisons between the actions of one program; ``stored`` are the weights that each of its tensors moves."""
+    """Comparisons between the actions of one program; ``own`` are the weights that make each of its tensors."""
 
-    def __init__(
-        self, program: Program, axes: Axes, expansion: Expansion, stored: Mapping[str, tuple[str, ...]]
-    ) -> None:
-        self.program, self.axes, self.expansion, self.stored = program, axes, expansion, stored
+    def __init__(self, program: Program, axes: Axes, expansion: Expansion, own: Mapping[str, tuple[str, ...]]) -> None:
+        self.program, self.axes, self.expansion, self.own = program, axes, expansion, own
         self.factors = axes.factors
 
     def apart(self, actions: Iterable[Action]) -> list[Action]:
@@ -56,14 +54,14 @@ class Overlaps:
         """Whether each has gauges by the index of the other's factor, and an action's is the inner one of a product."""
         if other.leaf not in action.copies:
             return False
-        o = next(o for o in action.charge if o.tensor in self.stored)
+        o = next(o for o in action.charge if o.tensor in self.own)
         leaves = self.expansion.terms(self.axes.of[o.tensor][o.axis])[o.term].leaves if o.axis >= 0 else ()
         return other.leaf in leaves and leaves.index(other.leaf) < leaves.index(action.leaf)
 
     def beyond(self, scalings: Sequence[Charge], actions: Sequence[Action]) -> Iterator[Charge]:
         """Those scalings of whole weights that are no part of what scales the units of all spaces."""
         rows: list[Row] = [self._places(a) for a in actions if isinstance(a, Rescaling)]
-        found = [{(o.tensor, o.axis, o.term): c for o, c in s.items() if o.tensor in self.stored} for s in scalings]
+        found = [{(o.tensor, o.axis, o.term): c for o, c in s.items() if o.tensor in self.own} for s in scalings]
         split = {(tensor, axis) for row in (*rows, *found) for tensor, axis, _ in row if axis >= 0}
         for tensor, axis in split:
             terms = self.expansion.terms(self.axes.of[tensor][axis])
@@ -75,7 +73,7 @@ class Overlaps:
         """How an action scales each weight as a whole, or each term of an axis that is a sum."""
         made: dict[tuple[str, int, int], Fraction] = {}
         for o, c in action.charge.items():
-            if o.tensor in self.stored:
+            if o.tensor in self.own:
                 whole = o.axis < 0 or len(self.expansion.terms(self.axes.of[o.tensor][o.axis])) == 1
                 name = self.program.composed.get(o.tensor, (o.tensor,))[-1] if whole else o.tensor
                 place = (name, -1, 0) if whole else (name, o.axis, o.term)
@@ -95,7 +93,8 @@ class Overlaps:
         """
         if not isinstance(action, Rescaling | Rotation):
             return False
-        if {o.tensor for o in action.charge if o.tensor in self.stored} <= free:
+        moved = {t for o in action.charge for t in self.own.get(o.tensor, ())}
+        if moved <= free:
             return True
         return isinstance(action, Rescaling) and any(
             set(action.copies) <= set(other.copies) and self._pattern(other) == self._pattern(action)
@@ -104,7 +103,7 @@ class Overlaps:
 
     def _pattern(self, action: Action) -> frozenset[tuple[str, int, int, Fraction]]:
         """Where an action acts on weights, up to a common factor."""
-        moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.stored}
+        moved = {(o.tensor, o.axis, o.term): c for o, c in action.charge.items() if o.tensor in self.own}
         unit = moved[min(moved)]
         return frozenset((*place, c / unit) for place, c in moved.items())
 

@@ -14,7 +14,7 @@ from symlint.model.records import dataclass
 from symlint.program.functions import dispatched
 from symlint.program.steps import Affine, Einsum, Mix, Pointwise, Program, Slice, Step, rearranges
 from symlint.symmetry.translation.null import layout
-from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same
+from symlint.symmetry.translation.wave import Kind, Partition, Wave, labelled, regrouped, same, varied
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Back:
     """At the contraction with the base: what makes of it the tensor in which the change was linear, last first."""
     window: Mix | None = None
     """At a contraction with a window over the base: that window."""
+    gains: tuple[str, ...] = ()
+    """At a product: what weights make, by which the change is divided, so that there is none where that is zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Way:
     weight: str
     wave: Wave
     """What happens to the weight."""
+
+    @property
+    def gained(self) -> bool:
+        """Whether the change is divided by weights, so that there is none where these are zero."""
+        return any(back.gains for back in self.steps)
 
     def reader(self, start: Step) -> Step:
         """The step that reads the weight, on the way from the sum `start`."""
@@ -55,18 +62,25 @@ class Absorbers:
     readers: Mapping[str, Sequence[Step]]
 
     def way(self, name: str, wave: Wave, *, everywhere: bool = False) -> Way | None:
-        """How the tensor `name` can be made to change by `wave`, and nothing else; `everywhere` it is read, if so."""
+        """How the tensor `name` can be made to change by `wave`, and nothing else; `everywhere` it is read, if so.
+
+        One that divides by weights is the last choice.
+        """
 
         def free(here: str, path: Sequence[Back]) -> bool:
             return not path and (everywhere or self.summed(here))
 
         todo: list[tuple[str, Wave, tuple[Back, ...]]] = [(name, wave, ())]
+        last: Way | None = None
         while todo:
             here, wave, path = todo.pop()
             if here in self.program.weights:
                 apart = self._alone(here, wave) or self._shared(here, wave)
                 if (apart or free(here, path)) and wave.kind is Kind.CONSTANT and self._free(here):
-                    return Way(path, here, wave)
+                    found = Way(path, here, wave)
+                    if not found.gained:
+                        return found
+                    last = last or found
                 continue
             if not (self._alone(here, wave) or free(here, path)):
                 continue
@@ -78,7 +92,7 @@ class Absorbers:
                 before = self.before(step, k, seen)
                 if before is not None:
                     todo.append((step.operands[k], before, (*path, back)))
-        return None
+        return last
 
     def _shared(self, name: str, wave: Wave) -> bool:
         """Whether several sums read a weight, so that it may take back the very same change at all of them."""
@@ -147,14 +161,13 @@ class Absorbers:
 
     def operand(self, step: Pointwise, k: int, wave: Wave) -> Wave | None:
         """The change of operand `k` of an elementwise function that changes its output by `wave`."""
-        power = step.known.factor
-        scaled = power != 0 and all(
-            j == k
-            or (n in self.program.tables and self.program.tables[n].size == 1 and bool(self.program.tables[n].all()))
-            for j, n in enumerate(step.operands)
-        )
-        if not (step.linear or (scaled and (power > 0 or not k))):
+        power, others = step.known.factor, [n for j, n in enumerate(step.operands) if j != k]
+        if not (step.linear or ((power > 0 or (power and not k)) and self.fixed.issuperset(others))):
             return None
+        if not step.linear:
+            if any(n in self.program.tables and not self.program.tables[n].all() for n in others):
+                return None
+            wave = varied(wave, [self.program.shapes[n] for n in others])
         exact = wave.exact and step.known.copies
         shape = self.program.shapes[step.operands[k]]
         if shape == self.program.shapes[step.out]:
@@ -186,7 +199,8 @@ class Absorbers:
         """A change that is linear in what a contraction reads, if it is linear in what is linear in that."""
         start, bases = wave, list[Einsum | Mix]()
         if not step.product or len(step.operands) != 2 or wave.kind is not Kind.LINEAR:
-            return Back(step, k, start), start
+            beside = (n for j, n in enumerate(step.operands) if j != k and step.known.factor > 0)
+            return Back(step, k, start, gains=tuple(n for n in beside if n not in self.program.tables)), start
         target = step.operands[1 - k]
         window = self.makers.get(target)
         while not self._one(wave.base, target):

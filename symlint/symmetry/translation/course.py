@@ -97,6 +97,11 @@ class Translation:
         return any(visit.bent is not None for visit in self.visits)
 
     @property
+    def gained(self) -> bool:
+        """Whether others take it back divided by weights, so that there is none of it where these are zero."""
+        return any(way.gained for way in self.absorbers)
+
+    @property
     def sinks(self) -> frozenset[str]:
         """The normalisations that do not see it."""
         ends = {v.step.function for v in self.visits if isinstance(v.step, Normalise) and not v.made}

@@ -17,6 +17,9 @@ from symlint.symmetry.translation.course import Nowhere, Translation, Visit
 from symlint.symmetry.translation.null import Null, alone, direction, mass, total
 from symlint.symmetry.translation.wave import Kind, Wave, same
 
+SMALL = 2.0**-10
+"""A gain that is smaller than this share of the largest takes nothing back."""
+
 
 def changes(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, Array]]:
     """What to add to which weight of the program, given one number per class: shape of `translation.shape`."""
@@ -26,7 +29,30 @@ def changes(translation: Translation, numbers: Numbers, size: Array) -> Iterator
 
 def factors(translation: Translation, numbers: Numbers, size: Array) -> Iterator[tuple[str, tuple[Array, ...]]]:
     """The same changes, each as arrays whose product it is: a change along a null direction need not be written out."""
-    return _Element(translation, numbers).changes(size)
+    made = _Element(translation, numbers).changes(size)
+    return iter(_bearable(translation, numbers, size)) if translation.gained else made
+
+
+def _bearable(translation: Translation, numbers: Numbers, size: Array) -> list[tuple[str, tuple[Array, ...]]]:
+    """The same without those indices, along one axis, that gains of zero do not let anything take back."""
+
+    def tried(part: Array) -> list[tuple[str, tuple[Array, ...]]] | None:
+        made = list(_Element(translation, numbers).changes(part))
+        return made if all(np.isfinite(array).all() for _, parts in made for array in parts) else None
+
+    for axis in range(size.ndim):
+        kept, todo = np.zeros_like(size), [np.arange(size.shape[axis])]
+        while todo:
+            some, part = todo.pop(), np.zeros_like(size)
+            place = (slice(None),) * axis + (some,)
+            part[place] = size[place]
+            if tried(part) is not None:
+                kept += part
+            elif len(some) > 1:
+                todo += np.array_split(some, 2)
+        if kept.any() and (made := tried(kept)) is not None:
+            return made
+    return list(_Element(translation, numbers).changes(np.zeros_like(size)))
 
 
 def brought_back(numbers: Numbers, last: Back, way: Way, array: Array) -> Array:
@@ -101,18 +127,16 @@ class _Backwards:
 
     def _divided(self, step: Pointwise, k: int, array: Array, lead: int) -> Array:
         shape = self.program.shapes[step.operands[k]]
-        rank = array.ndim - lead
+        rank, known = array.ndim - lead, step.known
+        if known.factor:
+            gains = [self.numbers.value(name) for j, name in enumerate(step.operands) if j != k]
+            array = _quotient(array, gains) if known.factor > 0 else reduce(np.multiply, gains, array)
+        else:
+            array = array * known.sign(k) * (len(step.operands) if known.averages else 1)
         for a in range(rank):
             if (a < rank - len(shape) or shape[a - rank + len(shape)] == 1) and array.shape[lead + a] > 1:
                 array = array.take([0], axis=lead + a)
-        array = array.reshape((*array.shape[:lead], *array.shape[lead + rank - len(shape) :]))
-        known = step.known
-        if known.factor:
-            factor = 1.0
-            for j, name in enumerate(step.operands):
-                factor *= float(self.program.tables[name].reshape(())) if j != k else 1.0
-            return array / factor if known.factor > 0 else array * factor
-        return array * known.sign(k) * (len(step.operands) if known.averages else 1)
+        return array.reshape((*array.shape[:lead], *array.shape[lead + rank - len(shape) :]))
 
     def _coefficients(self, back: Back, step: Einsum, array: Array) -> Array:
         """The weight of a contraction with the base, of a change that is linear in it."""
@@ -143,6 +167,16 @@ class _Backwards:
                 unit = Labelled(np.eye(step.sizes[seats[a]]), pair)
                 part = multiply([part, unit], {*part.labels, *pair}, step.sizes)
         return regroup(part, spec, step.sizes)
+
+
+def _quotient(array: Array, gains: Sequence[Array]) -> Array:
+    """An array over gains; infinite where one is too small beside others to take anything back."""
+    for gain in gains:
+        size = np.abs(gain)
+        held = np.where(size < SMALL * size.max(initial=0.0), 0.0, gain)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            array = np.where(array == 0, 0.0, array / held)
+    return array
 
 
 def unseen(nowhere: Nowhere, numbers: Numbers) -> Array | None:

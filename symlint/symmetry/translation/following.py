@@ -86,7 +86,11 @@ class Following:
         self.known: dict[object, tuple[list[Visit], int, bool]] = {}
         """The way on from where only one step sees a change that nothing takes back, and whether it goes to an end."""
         self.refused = False
-        """Whether what would take a change back was left out, as it is taken back by the change itself."""
+        """Whether what would take a change back was left out, as it is taken back by the change itself, or gained."""
+        self.gains = False
+        """Whether what takes a change back may be divided by weights."""
+        self.postponed = False
+        """Whether it would have been."""
 
     def follow(
         self,
@@ -273,10 +277,11 @@ class Following:
     def _ways(
         self, step: Step, entering: tuple[int, ...], made: Mapping[str, Wave], closed: Closed, barred: frozenset[str]
     ) -> tuple[tuple[int, Way], ...]:
-        """At a sum: another operand that takes the change back."""
+        """At a sum: another operand that takes the change back, one that divides by weights if there is no other."""
         wave = made.get(step.total)
         if wave is None or wave.kind is Kind.ANY:
             return ()
+        last: tuple[tuple[int, Way], ...] = ()
         for k, name in enumerate(step.operands):
             if k in entering:
                 continue
@@ -286,10 +291,15 @@ class Following:
             way = self.absorbers.way(name, narrow)
             if way is None or way.weight in self.program.statistics or not barred.isdisjoint((name, way.weight)):
                 continue
-            if not closed(way):
+            if closed(way):
+                self.refused = True
+            elif not way.gained:
                 return ((k, way),)
-            self.refused = True
-        return ()
+            elif self.gains:
+                last = last or ((k, way),)
+            else:
+                self.refused = self.postponed = True
+        return last
 
     @staticmethod
     def _entrance(step: Step, k: int, entering: tuple[int, ...]) -> frozenset[tuple[str, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
 
 from symlint.program.steps import Einsum, Program, Step
 from symlint.symmetry.axes.terms import Expansion
@@ -14,6 +15,8 @@ from symlint.symmetry.translation.following import Closed, Following
 from symlint.symmetry.translation.null import alone, layout, nulls
 from symlint.symmetry.translation.patterns import Patterns, anything
 from symlint.symmetry.translation.wave import Kind, Wave, covers, each, overlap, regrouped, same
+
+Follow = Callable[[str, Wave], "tuple[Visit, ...] | None"]
 
 
 class Search:
@@ -28,45 +31,55 @@ class Search:
         self.following = Following(program, fixed, self.nulls)
         self.taken: dict[str, list[tuple[Wave, Way]]] = {}
         """Weight -> its changes found so far, and what takes each back."""
+        self.found: dict[str, list[Wave]] = {}
+        """The same but for those along a null, which is all that is asked of them, taken back or not."""
 
     def translations(self) -> Iterator[Translation]:
-        """Every translation, weight by weight in the order in which they are read."""
+        """Every translation, weight by weight in the order in which they are read; at last those that gains divide."""
         order = [n for step in self.program.steps for n in step.operands if n in self.program.weights]
-        for name in dict.fromkeys(order):
-            tensor = self.program.model.tensors[self.program.weights[name]]
-            if (
-                not tensor.floating
-                or not tensor.size
-                or name in self.program.detached
-                or name in self.program.statistics
-            ):
-                continue
-            found: list[Wave] = []
+        gained = list[str]()
+        for name in filter(self._movable, dict.fromkeys(order)):
+            self.following.postponed = False
             least = self.patterns.least(name)
             hopeless = least is not None and self._followed(name, least) is None
-            for wave in self.patterns.of(name) if not hopeless else ():
-                if any(covers(f, wave) for f in found):
-                    continue
-                visits = self._followed(name, wave)
-                if visits is not None:
-                    found.append(wave)
-                    yield self._found(Translation(name, wave, visits))
-            for wave in self.patterns.of(name) if name in self.shifts else ():
-                if any(covers(f, wave) for f in found):
-                    continue
-                visits = self._bent(name, wave)
-                if visits is not None:
-                    found.append(wave)
-                    yield self._found(Translation(name, wave, visits))
-            if not any(covers(f, anything(self.program, name)) for f in found):
+            yield from self._new(name, self.patterns.of(name) if not hopeless else (), self._followed)
+            yield from self._new(name, self.patterns.of(name) if name in self.shifts else (), self._bent)
+            if not self._whole(name):
                 yield from self._along_nulls(name)
+            if self.following.postponed:
+                gained.append(name)
+        self.following.gains = True
+        for name in sorted(gained, key=lambda name: prod(self.program.shapes[name])):
+            yield from self._new(name, self.patterns.of(name), self._followed)
+
+    def _movable(self, name: str) -> bool:
+        tensor = self.program.model.tensors[self.program.weights[name]]
+        still = name in self.program.detached or name in self.program.statistics
+        return tensor.floating and bool(tensor.size) and not still
+
+    def _whole(self, name: str) -> bool:
+        """Whether any change of a weight has been found to be one."""
+        return any(covers(wave, anything(self.program, name)) for wave in self.found.get(name, ()))
+
+    def _new(self, name: str, waves: Iterable[Wave], follow: Follow) -> Iterator[Translation]:
+        """The changes of a weight that can be followed, without those that are of one that was found before."""
+        for wave in waves:
+            if not any(covers(f, wave) for f in self.found.get(name, ())):
+                visits = follow(name, wave)
+                if visits is not None:
+                    self.found.setdefault(name, []).append(wave)
+                    yield self._found(Translation(name, wave, visits))
 
     def _followed(self, name: str, wave: Wave) -> tuple[Visit, ...] | None:
         return self.following.follow({name: wave}, partial(self._circular, name, wave))
 
     def _shifts(self) -> frozenset[str]:
         """The weights that move the sum of what has a null."""
-        found = {name for axes in self.nulls.values() for null in axes.values() for name, *_ in null.shifts}
+        return self._made_of(n for axes in self.nulls.values() for null in axes.values() for n, *_ in null.shifts)
+
+    def _made_of(self, names: Iterable[str]) -> frozenset[str]:
+        """The weights of which tensors are made."""
+        found = set(names)
         todo = list(found)
         while todo:
             maker = self.program.makers.get(todo.pop())
@@ -123,8 +136,9 @@ class Search:
         return translation
 
     def _circular(self, source: str, pattern: Wave, way: Way) -> bool:
-        """Whether what takes the change back has itself been found to be taken back, in the end, by the source."""
-        todo, seen = [(way.weight, way.wave)], set[int]()
+        """Whether what takes the change back, or divides it, is itself taken back by the source in the end."""
+        divisors = self._made_of(name for back in way.steps for name in back.gains)
+        todo, seen = [(way.weight, way.wave), *((n, anything(self.program, n)) for n in divisors)], set[int]()
         while todo:
             name, wave = todo.pop()
             if name == source and overlap(wave, pattern):

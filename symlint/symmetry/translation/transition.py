@@ -25,7 +25,7 @@ from symlint.program.steps import (
     rearranges,
 )
 from symlint.symmetry.translation.null import Null, Nulls
-from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same
+from symlint.symmetry.translation.wave import Kind, Partition, Wave, each, labelled, regrouped, same, varied
 
 MASKED = -1e4
 """A score this low has no weight in a softmax, whatever is added to others."""
@@ -193,12 +193,12 @@ class Transitions:
             if single and not constant and wide.kind is Kind.CONSTANT:
                 where = tuple(range(len(shape)))
                 return {step.out: Wave(Kind.LINEAR, wide.partitions, others[0], where)}
-            return {step.out: self._varied(step, others, wide if constant else wide.loose())}
+            return {step.out: self._varied(others, wide if constant else wide.loose())}
         if step.known.chooses and k > 0 and len(step.operands) == 3:
             other = step.operands[3 - k]
             masked = other in self.program.tables and bool((self.program.tables[other] <= MASKED).all())
             loose = wide.loose()
-            return {step.out: loose if masked else self._varied(step, [step.operands[0]], loose)}
+            return {step.out: loose if masked else self._varied([step.operands[0]], loose)}
         raise Blocked
 
     def broadcast(self, step: Pointwise, k: int, wave: Wave) -> Wave:
@@ -216,15 +216,8 @@ class Transitions:
         where = tuple(placed) if wave.kind is Kind.LINEAR else ()
         return wave._replace(partitions=partitions, where=where, exact=exact)
 
-    def _varied(self, step: Pointwise, others: list[str], wave: Wave) -> Wave:
-        """The change where other operands tell the indices of their axes apart."""
-        partitions = list(wave.partitions)
-        for name in others:
-            shape = self.program.shapes[name]
-            for a, n in enumerate(shape, start=len(partitions) - len(shape)):
-                if n > 1:
-                    partitions[a] = partitions[a].spread
-        return wave._replace(partitions=tuple(partitions))
+    def _varied(self, others: list[str], wave: Wave) -> Wave:
+        return varied(wave, [self.program.shapes[name] for name in others])
 
     @step.register
     def _(self, step: Slice, k: int, wave: Wave) -> dict[str, Wave]:

@@ -181,6 +181,16 @@ def together(waves: Sequence[Wave]) -> Wave:
     return waves[0]._replace(partitions=partitions, taken=taken, exact=False)
 
 
+def varied(wave: Wave, others: Sequence[Shape]) -> Wave:
+    """The change where tensors of some shapes, which multiply it, tell the indices of their axes apart."""
+    partitions = list(wave.partitions)
+    for shape in others:
+        for a, n in enumerate(shape, start=len(partitions) - len(shape)):
+            if n > 1:
+                partitions[a] = partitions[a].spread
+    return wave._replace(partitions=tuple(partitions))
+
+
 def beside(waves: Sequence[Wave], axis: int) -> Wave | None:
     """Parts of one weight put behind each other, where they are told by the same numbers; else None."""
     rest = {tuple(p for k, p in enumerate(w.partitions) if k != axis) for w in waves}
