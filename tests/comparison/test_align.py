@@ -18,7 +18,12 @@ from written import written
 import symlint
 from symlint.cli.main import cli
 from symlint.comparison.alignment.fits import parities
+from symlint.comparison.alignment.slopes import Course
+from symlint.evidence.context import Context
+from symlint.model.load import load
+from symlint.runtime.runner import run
 from symlint.runtime.verify import Trial
+from symlint.symmetry.inference import examine
 
 HEALTHY = ROOT / "fixtures" / "healthy_cnn.onnx"
 SAME = 1e-4
@@ -283,3 +288,48 @@ def test_labels_that_do_not_fit_are_refused_in_a_line(tmp_path, data):
     result = call("align", model, model, *data, "--labels", tmp_path / "y.npy")
     assert (result.exit_code, "classes from 0 to 2" in result.stderr) == (2, True)
     assert call("align", model, model, "--labels", tmp_path / "y.npy").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["healthy_cnn", "low_rank_encoder", "collinear_mlp"])
+def test_slopes_along_weights_are_those_of_what_comes_out(name):
+    path = ROOT / "fixtures" / f"{name}.onnx"
+    program = Context(*examine(load(str(path)))).structure.program
+    rng = np.random.default_rng(0)
+    start = {n: program.model.tensors[stored].read().astype(np.float64) for n, stored in program.weights.items()}
+    inputs = {n: rng.normal(size=program.shapes[n]) for n in program.inputs}
+    course = Course(program, start, {}, rng)
+    outputs = course.outputs(inputs)
+    (ran,) = run([path], {n: values.astype(np.float32) for n, values in inputs.items()})
+    np.testing.assert_allclose(next(iter(outputs.values())), ran.outputs[0], atol=1e-3 * np.abs(ran.outputs[0]).max())
+    ends = {n: rng.normal(size=values.shape) for n, values in outputs.items()}
+    slopes = course.slopes(ends)
+    assert slopes.keys() == start.keys()
+    for weight, slope in slopes.items():
+        change, sides = rng.normal(size=slope.shape), []
+        for sign in (1e-5, -1e-5):
+            moved = Course(program, {**start, weight: start[weight] + sign * change}, course.chosen, rng).outputs(
+                inputs
+            )
+            sides.append(sum(float(np.vdot(ends[n], values)) for n, values in moved.items()))
+        assert np.vdot(slope, change) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-3, abs=1e-5)
+
+
+def test_an_average_of_two_trainings_puts_out_more_of_what_both_do(tmp_path):
+    rng = np.random.default_rng(0)
+    shared = [rng.normal(size=shape) / shape[0] ** 0.5 for shape in ((16, 24), (24, 24), (24, 4))]
+    paths = [tmp_path / f"{k}.onnx" for k in range(2)]
+    for path in paths:
+        a, b, c = (w + rng.normal(size=w.shape) / w.shape[0] ** 0.5 for w in shared)
+        written(path, "h = MatMul(x, a) u = Relu(h) v = MatMul(u, b) w = Relu(v) y = MatMul(w, c)",
+                {"a": a, "b": b, "c": c}, x=(None, 16))  # fmt: skip
+    align(*paths, "-o", tmp_path / "near.onnx")
+    align(*paths, "--merge", "0.5", "-o", tmp_path / "mean.onnx")
+    near = {n: (values + weights(tmp_path / "near.onnx")[n]) / 2 for n, values in weights(paths[0]).items()}
+
+    def put_out(found):
+        return np.maximum(np.maximum(x @ found["a"], 0) @ found["b"], 0) @ found["c"]
+
+    x = rng.normal(size=(256, 16))
+    sides = [put_out(weights(path)) for path in paths]
+    gaps = [np.linalg.norm(put_out(f) - sum(sides) / 2) for f in (near, weights(tmp_path / "mean.onnx"))]
+    assert gaps[1] < 0.85 * gaps[0]

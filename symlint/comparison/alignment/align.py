@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from symlint.comparison.alignment.gauge import canonise
+from symlint.comparison.alignment.halfway import halfway
 from symlint.comparison.alignment.nearer import approach, levelled
 from symlint.comparison.alignment.pair import Move, Pair, paired, undo
 from symlint.comparison.alignment.search import Search
@@ -222,6 +223,16 @@ def _unmatched(matching: Matching) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tuple(w.name for k, w in enumerate(matching.new.all) if k not in theirs),
         tuple(w.name for k, w in enumerate(matching.old.all) if k not in mine),
     )
+
+
+def averageable(found: Alignment) -> Alignment:
+    """With the second network where an average of two trainings computes the most of what both do."""
+    assert found.pair is not None
+    if found.unrelated or found.after.spread < KIN or not halfway(found.pair):
+        return found
+    gaps = {name: gap for name, gap, _ in found.pair.distances()}
+    tensors = tuple(replace(one, after=gaps[one.tensor]) for one in found.tensors)
+    return replace(found, after=_distance(found.pair), tensors=tensors)
 
 
 def proven(found: Alignment, second: Model) -> Alignment:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from symlint.comparison.alignment.align import Alignment, Line, align, proven
+from symlint.comparison.alignment.align import Alignment, Line, align, averageable, proven
 from symlint.model.errors import UsageProblem
 from symlint.model.graph import Array, Model
 from symlint.model.records import dataclass
@@ -45,6 +45,7 @@ def merged(
     found: list[Alignment] = []
     for other in others:
         one = align(first, other)
+        one = one if others[1:] else averageable(one)
         found.append(one if one.unrelated else proven(one, other))
         if found[-1].exit_code:
             return tuple(found)

@@ -315,12 +315,12 @@ class Evidence:
                     continue
                 at = Occurrence(name, stand.axis, stand.term, stand.place)
                 one, two = (grouped(side * mask if mask.ndim else side, stand, sizes) for side in both)
-                frames = self._frames(action, at, power)
+                frames = self.frames(action, at, power)
                 if frames is not None:
                     one, two = one * frames[0], two * frames[1]
                 yield Piece(at, one, two, self._beside(name, stand), self.pair.weigh[stored])
 
-    def _frames(self, action: Action, at: Occurrence, power: Fraction | None) -> tuple[Array, Array] | None:
+    def frames(self, action: Action, at: Occurrence, power: Fraction | None) -> tuple[Array, Array] | None:
         """By what the lines of either network are multiplied so that an orthogonal matrix acts on them as it is."""
         if not isinstance(action, OrthogonalMap) or not action.frames.get(at) or not power:
             return None
