@@ -193,9 +193,14 @@ class Generators:
             for kind, by_leaf in solved.items()
         }
         self.translations: dict[int, list[Translation]] = {}
+        self._shifts: dict[str, list[Translation]] = {}
+        """Weight -> its translations that end nowhere but in other weights."""
         search = Search(program, axes, expansion)
         for translation in search.translations():
             self.translations.setdefault(self._bearing(translation), []).append(translation)
+            if translation.nowhere is None:
+                self._shifts.setdefault(translation.weight, []).append(translation)
+        self._stored = Counter(program.weights.values())
         self.narrow = Narrow(program, axes, expansion, search.following)
         charged = {x for by_leaf in self.charges.values() for x, found in by_leaf.items() if found}
         charged |= set(self.translations)
@@ -246,13 +251,11 @@ class Generators:
         )
         if not few:
             return
-        stored = Counter(self.program.weights.values())
-        shifts = [t for found in self.translations.values() for t in found if t.nowhere is None]
         number = 0
         for name in self.bearers[leaf]:
             tensor = self.program.model.tensors[self.program.weights[name]]
-            mine = [shift for shift in shifts if shift.weight == name]
-            if name in self.program.statistics or not tensor.floating or stored[tensor.name] > 1:
+            mine = self._shifts.get(name, ())
+            if name in self.program.statistics or not tensor.floating or self._stored[tensor.name] > 1:
                 continue
             for found in self.narrow.hidden(name, leaf) if not any(t.full for t in mine) else ():
                 sides = [

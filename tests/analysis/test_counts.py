@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -374,6 +376,29 @@ def test_a_node_takes_as_many_calls_in_a_network_of_twice_the_depth(name: str, t
     make, blocks, checked = REPEATED[name]
     few, many = (calls(make(tmp_path / f"{n}.onnx", n), checked=checked) for n in (blocks, 2 * blocks))
     assert many <= GROWTH * few, f"{few:.0f} and {many:.0f} calls"
+
+
+def lines(path: Path) -> float:
+    """Lines of ours that the inference of a network runs for each node, each pass of a comprehension counted."""
+    model, count, before = load(str(path)), 0, sys.gettrace()
+
+    def inside(_frame: FrameType, event: str, _value: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return inside
+
+    sys.settrace(lambda frame, *_: inside if "symlint" in frame.f_code.co_filename else None)
+    try:
+        examine(model)
+    finally:
+        sys.settrace(before)
+    return count / len(model.graph.nodes)
+
+
+def test_a_node_takes_as_many_lines_in_a_network_of_twice_the_depth(tmp_path: Path) -> None:
+    """Calls do not tell how often a comprehension goes through all that was found before."""
+    few, many = (lines(layers(tmp_path / f"{n}.onnx", n)) for n in (20, 40))
+    assert many <= 1.01 * few, f"{few:.0f} and {many:.0f} lines"
 
 
 def test_the_planted_flaws_are_found(folders: Mapping[str, Path]) -> None:

@@ -14,11 +14,13 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from written import written
 
+from symlint.analysis.values import elementwise, valuation
 from symlint.analysis.values.lattice import Value
 from symlint.analysis.values.rows import Verdicts
 from symlint.analysis.values.valuation import valuate
 from symlint.evidence.context import Context
 from symlint.model.load import load
+from symlint.program.numbers import compute
 from symlint.program.translate import lower
 from symlint.symmetry.inference import examine
 
@@ -188,6 +190,29 @@ def test_labels_do_not_run_out_where_every_layer_reads_all_before_it(tmp_path):
     text = "\n".join(["k0 = Identity(x)", *blocks, "y = MatMul(k70, head)"])
     _, context, names = judged(Net(text, shapes, {"x": (2,)}, 2, 140), tmp_path / "model.onnx")
     assert context.values[names["k70"]].labels.written.max() < 10**6
+
+
+def test_a_chain_of_constants_is_computed_as_far_as_there_is_room(tmp_path, monkeypatch):
+    """What lies behind is unknown, so less is told, and nothing else."""
+    sizes = list[int]()
+
+    def counted(step, numbers, **options):
+        sizes.append(max(number.size for number in numbers))
+        return compute(step, numbers, **options)
+
+    monkeypatch.setattr(elementwise, "compute", counted)
+    chain = [f"c{k + 1} = Relu(c{k})" for k in range(60)]
+    text = "\n".join(["c0 = Exp(one)", *chain, "a = Mul(x, c3)", "b = Mul(x, c60)", "y = Concat<axis = 0>(a, b)"])
+    path = written(tmp_path / "model.onnx", text, {"one": np.zeros(50, np.float32)}, (3, 50), (6, 50))
+    symmetry, structure = examine(load(path))
+    names = {name: ref.name for name, ref in lower(load(path)).values.items()}
+    monkeypatch.setattr(valuation, "TIMES", 2)
+    for room, known in ((0, 2), (50, 3), (10**4, 62)):
+        monkeypatch.setattr(valuation, "ROOM", room)
+        sizes.clear()
+        values = Context(symmetry, structure, judged=structure).values
+        assert sum(sizes) <= room + 2 * 50
+        assert sum(values[names[f"c{k}"]].bases is None for k in range(61)) == min(known, 61)
 
 
 DEGREES = {

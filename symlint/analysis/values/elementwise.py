@@ -117,6 +117,8 @@ def _numbers(names: Names, step: Pointwise, values: list[Value]) -> Value:
     shape = np.broadcast_shapes(*(v.shape for v in values))
     if (later := _put_off(step, values, shape)) is not None:
         return later
+    if not names.affords(prod(shape)):
+        return names.fresh(shape)
     # A quantiser finds its axis by the sizes of what it is given.
     whole = step.known.quantises
     made = compute(step, [v.scale if whole else v.slim for v in values])
@@ -216,15 +218,18 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if alone.all():
         return tidy(only, lead)
 
+    # What is added several times tells no more than once, and the first of all is as large as the scale where it moves.
+    terms = list({(id(values[k]), signs[k]): k for k in moving}.values())
+
     def relative() -> Iterator[Labels]:
-        yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in moving)
+        yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in terms[1:])
         off = [v.off for v in values]
         noise = sum((_lifted(one, rank) for one in off if one is not None), slack)
         offset, wide = np.broadcast_arrays(fixed / safe, noise / np.abs(safe))
         yield alike(offset, wide if noise.any() else None)
 
     clear = nothing if nothing.any() else None
-    made = names.derive(shape, [values[k].labels for k in moving], relative(), clear=clear)
+    made = names.derive(shape, [values[k].labels for k in terms], relative(), clear=clear)
     if alone.any():
         made = only.where(alone, made)
     if len(moving) == 1:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from functools import cache, lru_cache, reduce
-from math import gcd, prod
+from math import gcd, inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,8 +273,16 @@ class Names:
     count: int = 1
     sums: _Sums = field(default_factory=_Sums)
     """So that numbers which are added one after another are one number."""
+    room: float = inf
+    """How many known numbers may yet be computed of others."""
     _still: _Ranges = field(default_factory=_Ranges)
     """The labels of functions that depend on no input."""
+
+    def affords(self, size: int) -> bool:
+        """Whether there is room for so many more, which is taken then."""
+        enough = size <= self.room
+        self.room -= size if enough else 0
+        return enough
 
     def still(self, labels: Labels) -> Mask:
         """Which labels are of functions that depend on no input."""

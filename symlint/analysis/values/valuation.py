@@ -37,6 +37,8 @@ from symlint.program.steps import (
 LIMIT = 1 << 23
 SMALL = 1 << 14
 """Elements of a table below which its lines are compared as they are."""
+ROOM, TIMES = 1 << 26, 8
+"""How many numbers are computed of constants: so many, and so many for each stored one; a long chain asks for more."""
 PASSES = 6
 """Times that a network is gone through in search of what holds of its states; then nothing is assumed of them."""
 Classes = NDArray[np.int64]
@@ -104,6 +106,8 @@ class _Forward:
         self.program, self.carried, self.verdicts = program, carried, verdicts
         self.before = None if states else verdicts.before
         self.names = Names() if self.before is None else self.before.names
+        count = sum(program.model.tensors[stored].size for stored in {*program.weights.values()})
+        self.names.room = ROOM + TIMES * count
         self.births: dict[str, int] = {}
         self.shapes: dict[str, Shape] = {}
         self.values: dict[str, Value] = {name: known(value) for name, value in program.tables.items()}

@@ -25,8 +25,8 @@ def read_at(program: Program, weight: str, axis: int) -> Place | None:
     """The tensor that a weight is contracted with along one axis, if one step reads it, perhaps behind a lookup."""
     name = weight
     while len(readers := program.reading([name])) == 1 and name not in program.finals:
-        step = next((s for s in program.contractions if s is readers[0]), None)
-        if step is None or step.operands.count(name) != 1:
+        (step,) = readers
+        if not isinstance(step, Einsum) or step.operands.count(name) != 1:
             return None
         k = step.operands.index(name)
         if len(step.specs[k][axis]) != 1:
