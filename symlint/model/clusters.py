@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,10 +265,18 @@ def strips(rows: Array) -> Iterator[tuple[Strip, Array]]:
         yield ((part, slice(0, each)), wide) if along else ((slice(0, each), part), wide.T)
 
 
+@lru_cache(8)
+def _weights(width: int) -> Array:
+    """What the columns count in each sketch: layers have few widths."""
+    rng = np.random.default_rng(20231129)
+    made = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
+    made.flags.writeable = False
+    return made
+
+
 def sketch_of(blocks: Iterable[tuple[Cut, Array]], count: int, width: int) -> Sketch:
     """One reading of rows that come in blocks of float64, which are used up, each with its rows and its columns."""
-    rng = np.random.default_rng(20231129)
-    weights = np.concatenate([rng.uniform(1.0, 2.0, (1, width)), rng.choice([-1.0, 1.0], (SKETCHES - 1, width))])
+    weights = _weights(width)
     sums, squares, least = np.zeros((SKETCHES, count)), np.zeros(count), np.inf
     for (rows, columns), block in blocks:
         sums[:, rows] += weights[:, columns] @ block.T

@@ -5,7 +5,8 @@ module (``onnxruntime.py``, ``numbers.py``), would be executed. ``-I`` would los
 PYTHONPATH, and ``-P`` is not known to Python 3.10: so the child is told its whole path, before it imports anything.
 
 onnx imports the narrow types of ml_dtypes, most of which no model has. To tell numpy how all of them combine takes that
-package longer than a small audit, so a process of symlint waits with them until one is asked for.
+package longer than a small audit, so a process of symlint waits with them until one is asked for; and with what
+protobuf has to write messages as text, which hardly anybody asks for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _START = (
 class _Later:
     """Finds modules that are executed when something of them is asked for."""
 
-    MODULES = ("ml_dtypes", "onnx._mapping")
+    MODULES = ("ml_dtypes", "onnx._mapping", "google.protobuf.json_format", "google.protobuf.text_format")
 
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None, _target: object = None) -> ModuleSpec | None:

@@ -8,10 +8,11 @@ across their rows, whatever else stands in the space: so it may not be under inv
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from symlint.model.records import dataclass
 from symlint.program.functions import dispatched
 from symlint.program.steps import Einsum, Fold, Mix, Program, Step, rearranges
 from symlint.symmetry.axes.terms import Expansion, Term
