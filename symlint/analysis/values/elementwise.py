@@ -218,8 +218,7 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
     if alone.all():
         return tidy(only, lead)
 
-    # What is added several times tells no more than once, and the first of all is as large as the scale where it moves.
-    terms = list({(id(values[k]), signs[k]): k for k in moving}.values())
+    terms = _apart(values, signs, moving)
 
     def relative() -> Iterator[Labels]:
         yield from (alike(np.where(still[k], 0.0, scales[k]) / safe) for k in terms[1:])
@@ -236,6 +235,14 @@ def _sum(names: Names, step: Pointwise, values: list[Value]) -> Value:
         flat = np.broadcast_arrays(made.written, only.written, fixed / safe)
         names.sums.add(*(column.reshape(-1) for column in flat))
     return tidy(made, np.where(nothing, fixed, lead) if nothing.any() else lead)
+
+
+def _apart(values: Sequence[Value], signs: Sequence[float], places: Sequence[int]) -> list[int]:
+    """The places of terms less those of the same ones: what is added several times tells no more than once.
+
+    The first is as large as the scale of the sum wherever it moves, so how large it is tells nothing.
+    """
+    return list({(id(values[k]), signs[k]): k for k in places}.values())
 
 
 def _leading(terms: Sequence[tuple[Bases, Array, Mask]]) -> tuple[Bases, Array, Labels]:
