@@ -187,6 +187,31 @@ COMBINED = {
         3,
         14,
     ),
+    "normalised_alike": Net(  # the same kernel twice, 12; biases, 2; gain against kernel of both, 2 + 2
+        """
+        u = Conv<pads = [1, 1]>(x, a) k = BatchNormalization(u, g, h, mean, var) v = Conv<pads = [1, 1]>(x, b)
+        l = BatchNormalization(v, i, j, mean_1, var_1) s = Add(k, l) t = Tanh(s) y = Conv(t, c)
+        """,
+        {
+            "a": (2, 2, 3),
+            "b": (2, 2, 3),
+            **dict.fromkeys(("g", "h", "mean", "var", "i", "j", "mean_1", "var_1"), (2,)),
+            "c": (3, 2, 1),
+        },
+        {"x": (2, 6)},
+        3,
+        18,
+    ),
+    "channels_beside": Net(  # depthwise: a gain, 3, and biases, 3, into the middle of a kernel
+        """
+        u = Conv<pads = [1, 1], group = 3>(x, a, p) v = Conv<group = 3>(x, b, q) s = Add(u, v) t = Tanh(s)
+        y = Conv(t, c)
+        """,
+        {"a": (3, 1, 3), "p": (3,), "b": (3, 1, 1), "q": (3,), "c": (2, 3, 1)},
+        {"x": (3, 6)},
+        3,
+        6,
+    ),
     "gained_branches": Net(  # all of one layer goes into the other, 9, and so do both gains, 3 + 3
         "u = Gemm(x, a, p) k = Mul(u, g) v = MatMul(x, b) l = Mul(h, v) s = Add(k, l) t = Tanh(s) y = MatMul(t, c)",
         {"a": (3, 3), "p": (3,), "g": (3,), "b": (3, 3), "h": (3,), "c": (3, 2)},

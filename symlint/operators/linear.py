@@ -90,7 +90,9 @@ def convolve(
     if group == 1:
         y = t.einsum(f"b i {axes} {here}, o i {axes} -> b o {here}", patches, w)
     else:
-        y = t.einsum(f"b (g i) {axes} {here}, (g o) i {axes} -> b (g o) {here}", patches, w, g=group)
+        read, within = ("g", "1") if w.shape[1] == 1 else ("(g i)", "i")
+        made = "g" if w.shape[0] == group else "(g o)"
+        y = t.einsum(f"b {read} {axes} {here}, {made} {within} {axes} -> b {made} {here}", patches, w, g=group)
     return y if b is None else t.add(y, t.reshape(b, (1, b.shape[0], *[1] * (w.rank - 2))))
 
 

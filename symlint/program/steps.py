@@ -55,6 +55,7 @@ class _Step:
     """What most steps do not do."""
 
     __slots__ = ()
+    windows: tuple[Window, ...] = ()
 
     @property
     def known(self) -> Function:

@@ -329,11 +329,12 @@ def apart(b: Builder, x: Value, inside: Inside) -> Value:
 
 @block("image", "signal")
 def parallel(b: Builder, x: Value, inside: Inside) -> Value:
-    """A convolution, a smaller one and the input itself, each normalised by itself, added up.
+    """A convolution, another one and the input itself, each normalised by itself, added up; perhaps channel by channel.
 
     Exporters fold the normalisations behind convolutions, but not that of the input.
     """
     n, rank, folded = x.width, len(x.shape) - 2, b.chance(0.5)
+    groups = n if b.chance(0.3) else 1
 
     def normed(name: str) -> str:
         if folded and name != x.name:
@@ -341,8 +342,12 @@ def parallel(b: Builder, x: Value, inside: Inside) -> Value:
         values = b.numbers(b.values.uniform(0.5, 2, n))
         return b.node("BatchNormalization", name, b.gain(n), b.bias(n), b.bias(n), values)
 
-    wide = b.node("Conv", x.name, b.weight(n, n, *[3] * rank, fan=n * 3**rank), pads=[1] * 2 * rank)
-    narrow = b.linear(x, n, bias=b.chance(0.3)).name
+    def convolved(size: int) -> str:
+        weight = b.weight(n, n // groups, *[size] * rank, fan=n // groups * size**rank)
+        return b.node("Conv", x.name, weight, pads=[size // 2] * 2 * rank, group=groups)
+
+    wide = convolved(3)
+    narrow = convolved(int(b.pick(1, 3))) if b.chance(0.6) else b.linear(x, n, bias=b.chance(0.3)).name
     made = b.add(normed(wide), normed(narrow))
     return activate(b, x.of(b.add(made, normed(x.name)) if b.chance(0.5) else made))
 

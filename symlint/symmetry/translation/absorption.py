@@ -217,10 +217,14 @@ class Absorbers:
         return Back(step, k, start, tuple(bases)), wave._replace(base=target)
 
     def _one(self, name: str, other: str) -> bool:
-        """Whether two tensors are one, rearranged alike: what chooses among weights is there once for each of these."""
+        """Whether two tensors are one, rearranged or seen through windows alike: each reader has its own of these."""
         while name != other:
             one, two = self.makers.get(name), self.makers.get(other)
-            if not rearranges(one) or not rearranges(two) or layout(one) != layout(two):
+            if one is None or two is None:
+                return False
+            seen = one.windows == two.windows and self.program.shapes[name] == self.program.shapes[other]
+            taps = seen and bool(one.windows) and all(window.kernel is not None for window in one.windows)
+            if not taps and (not rearranges(one) or not rearranges(two) or layout(one) != layout(two)):
                 return False
             (name,), (other,) = one.operands, two.operands
         return True

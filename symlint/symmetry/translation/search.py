@@ -137,8 +137,7 @@ class Search:
 
     def _circular(self, source: str, pattern: Wave, way: Way) -> bool:
         """Whether what takes the change back, or divides it, is itself taken back by the source in the end."""
-        divisors = self._made_of(name for back in way.steps for name in back.gains)
-        todo, seen = [(way.weight, way.wave), *((n, anything(self.program, n)) for n in divisors)], set[int]()
+        todo, seen = self._needed(way), set[int]()
         while todo:
             name, wave = todo.pop()
             if name == source and overlap(wave, pattern):
@@ -146,8 +145,13 @@ class Search:
             for here, after in self.taken.get(name, ()):
                 if id(after) not in seen and overlap(here, wave):
                     seen.add(id(after))
-                    todo.append((after.weight, after.wave))
+                    todo += self._needed(after)
         return False
+
+    def _needed(self, way: Way) -> list[tuple[str, Wave]]:
+        """The change of the weight at the end of a way, and any of what divides it."""
+        divisors = self._made_of(name for back in way.steps for name in back.gains)
+        return [(way.weight, way.wave), *((n, anything(self.program, n)) for n in divisors)]
 
     def _along_nulls(self, name: str) -> Iterator[Translation]:
         """Changes along the null of what a weight is contracted with, wherever it is."""

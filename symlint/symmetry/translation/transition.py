@@ -151,8 +151,10 @@ class Transitions:
         wave = Wave(
             Kind.LINEAR, (), step.operands[j], tuple(where), frozenset(a for x, a in seats.items() if x not in free)
         )
-        made = self._made(step, labels, wave)
-        return {n: w.loose() for n, w in made.items()} if grouped & set(seats) else made
+        if grouped & set(seats):
+            moved = {x: (labels[x] if x in labels else same(step.sizes[x])).spread for x in seats}
+            return self._made(step, {**labels, **moved}, Wave(Kind.ANY, ()))
+        return self._made(step, labels, wave)
 
     def _product(
         self, step: Einsum, labels: dict[str, Partition], wave: Wave, spec: tuple[tuple[str, ...], ...]
