@@ -14,14 +14,15 @@ from corpora import ROOT, SHARED, sample_seed
 from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
-DENSE = ("test_soundness.py", "test_confirmed.py")
-"""Files of which one slow test in eight runs each time."""
+SHARES = {"test_soundness.py": 8, "test_confirmed.py": 8, "test_resizing.py": 4, "test_loops.py": 4}
+"""One slow test in so many runs each time, of these files; of others one in `SPARSE`."""
+SPARSE = 20
 
 # How long an example takes says more of the machine, and of what else it does, than of the law.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-LONGEST = "test_a_hundred_networks_of_this_commit"
+LONGEST = "test_networks_of_this_commit"
 """Begins first, so that no process works on it when the others are done."""
 NOT_YET = {
     "test_fix.py::test_what_is_planted_in_many_spaces_is_taken_away[dlrm]": "equal units of one product are not merged",
@@ -40,7 +41,7 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the corpora are skipped where these are missing; of slow ones on single networks one in twenty runs,
-    where onnxruntime judges what is claimed one in eight.
+    where onnxruntime judges what is claimed more.
 
     Which one changes with the day and is told as ``SYMLINT_SAMPLE``, which may be set to run the same again; all
     run with ``SYMLINT_ALL=1``, and one that is asked for by name always does.
@@ -60,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seed, kept, left = sample_seed(), [], []
     for item in items:
         single = item.get_closest_marker("slow") and "[" in item.name
-        share = 8 if item.path.name in DENSE else 20
+        share = SHARES.get(item.path.name, SPARSE)
         (left if single and zlib.crc32(f"{seed} {item.name}".encode()) % share else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)

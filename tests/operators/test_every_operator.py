@@ -97,6 +97,8 @@ WIDER: list[tuple[str, dict[str, Any], list[Any]]] = [
     ("Mul", {}, [(3, 1), (4,)]),
     ("Pow", {}, [(3, 4), np.float32(2)]),
     ("Pow", {}, [(3, 4), np.float32(3)]),
+    ("Pow", {}, [(3, 4), np.float32(2.0001)]),
+    ("Pow", {}, [(3, 4), np.float32(1 / 3)]),
     ("Mod", {"fmod": 1}, [(3, 4), (4,)]),
     ("MatMul", {}, [(2, 3, 4), (4, 5)]),
     ("MatMul", {}, [(4,), (2, 4, 5)]),

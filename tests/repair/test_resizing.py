@@ -298,6 +298,7 @@ def written(path: Path, name: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FLATS, *IMAGES])
 def test_units_go_wherever_sizes_are_said(name, tmp_path):
     """Dead units of the layer are cut from every tensor, and the function is the same."""

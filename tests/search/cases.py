@@ -270,6 +270,16 @@ MENDED: tuple[Mended, ...] = (
         'outputs"], [["fused", 6191], ["transposed_convolution", 62624], ["rest_of_a_list", 677], ["regrouped", '
         '45975], ["layer", 24380]]]',
     ),
+    Mended(
+        "equal units of which a tree splits one",
+        "exactly",
+        '["steps", 42832, "float32", 17, [], [["call ai.onnx.ml.TreeEnsemble", 19435]]]',
+    ),
+    Mended(
+        "equal units behind thresholds",
+        "exactly",
+        '["steps", 3236, "float32", 17, [], [["call qonnx.custom_op.general.MultiThreshold", 36715]]]',
+    ),
 )
 KNOWN: tuple[Known, ...] = ()
 

@@ -35,7 +35,7 @@ SECONDS = 300
 PATIENCE = 4 * SECONDS
 MEASURED = 1 << 10
 """Weights of the largest networks of which the rank of all directions is taken."""
-DEAR = 10
+DEAR = 12
 """All laws are tried on every so many-th network; on the others those that take no second."""
 LISTS = ("one_of_a_list", "rest_of_a_list", "whole_list", "mapped_list")
 """Blocks that have all operators on sequences, which no call has."""

@@ -1,4 +1,4 @@
-"""A hundred random networks, which every commit draws anew; `run.py` has thousands.
+"""Sixty random networks, which every commit draws anew; `run.py` has thousands.
 
 SYMLINT_SEARCH_SEED takes other ones, SYMLINT_SEARCH_COUNT more. What fails is told as a recipe, to be tried again by
 `python tests/search/run.py --recipe RECIPE`, and to be kept in `cases.py`.
@@ -20,12 +20,12 @@ from recipe import Part, Recipe, read
 
 from symlint.model.operators import operators
 
-COUNT = int(os.environ.get("SYMLINT_SEARCH_COUNT", "100"))
+COUNT = int(os.environ.get("SYMLINT_SEARCH_COUNT", "60"))
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="networks are tried in copies of one process")
 
 
-def test_a_hundred_networks_of_this_commit():
+def test_networks_of_this_commit():
     """Every law holds, but for reasons that are known; and every operator of the table is met.
 
     What is claimed must be true. One network in fifty still breaks another law: that is told and fails no commit.
@@ -47,7 +47,7 @@ def test_a_hundred_networks_of_this_commit():
     print(dict(reasons))  # noqa: T201
     hard = [line for line in wrong if line.startswith("sound: ")]
     assert not hard, "\n".join([f"seed {seed}", *hard])
-    assert COUNT < 100 or not left
+    assert COUNT < 60 or not left
     if wrong:
         pytest.xfail("\n".join([f"seed {seed}", *wrong]))
 

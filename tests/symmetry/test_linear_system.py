@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symlint.symmetry.charges.linear_system import nullspace
+from symlint.symmetry.charges.linear_system import LARGEST, nullspace
 
 VARIABLES = 7
 rationals = st.builds(Fraction, st.integers(-3, 3), st.integers(1, 3))
@@ -59,10 +59,18 @@ def test_the_wanted_variables_see_the_projection(system, wanted):
 @settings(max_examples=200, deadline=None)
 @given(systems)
 def test_solutions_are_the_smallest_whole_numbers(system):
-    """The entries of a solution are whole and have no common divisor."""
+    """The entries of a solution are whole, small and have no common divisor, or the largest is one."""
     for solution in nullspace(system, range(VARIABLES)):
-        assert all(value.denominator == 1 for value in solution.values())
-        assert gcd(*(int(value) for value in solution.values())) == 1
+        whole = all(value.denominator == 1 for value in solution.values())
+        largest = max(map(abs, solution.values()))
+        assert largest == 1 or (whole and largest <= LARGEST and gcd(*map(int, solution.values())) == 1)
+
+
+def test_powers_that_no_number_could_take_are_small():
+    """Three to the power of two million, which an exponent of 2.0001 in float32 would ask for, is infinite."""
+    (solution,) = nullspace([{0: Fraction(float(np.float32(2.0001))), 1: Fraction(-1)}], range(2))
+    assert solution[1] == 1
+    assert float(solution[0]) == 1 / float(np.float32(2.0001))
 
 
 @settings(max_examples=100, deadline=None)

@@ -22,6 +22,7 @@ from symlint.symmetry.inference import examine, infer
 STEPS = 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATEFUL)
 def test_every_generator_holds_for_whole_sequences(name, tmp_path):
     path = stored(STATEFUL[name], tmp_path)

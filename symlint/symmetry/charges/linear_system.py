@@ -156,10 +156,17 @@ def _quotient(a: Number, b: Number) -> Number:
 _SMALL = {c: Fraction(c) for c in range(-4, 5)}
 
 
+LARGEST = 8
+"""Largest whole power: a factor of three to the tenth would leave the numbers of float16, to the hundredth all."""
+
+
 def _whole(solution: Mapping[int, Number]) -> Solution:
-    """The same direction in the smallest whole numbers."""
+    """The same direction in the smallest whole numbers; where these are large, with a largest of one."""
     scale = lcm(*(value.denominator for value in solution.values()))
     divisor = gcd(*(int(value * scale) for value in solution.values()))
+    largest = abs(Fraction(solution[max(solution, key=lambda v: abs(float(solution[v])))]))
+    if largest * scale > LARGEST * divisor:
+        return {v: Fraction(c) / largest for v, c in solution.items()}
     if scale == divisor == 1:
         return {v: _SMALL.get(int(c)) or Fraction(c) for v, c in solution.items()}
     return {v: Fraction(c * scale) / divisor for v, c in solution.items()}
