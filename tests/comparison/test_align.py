@@ -247,6 +247,36 @@ def _normalised(path: Path, seed: int) -> Path:
     return written(path, text, tensors, x=(None, 4))
 
 
+def _gained(path: Path, seed: int, gains: np.ndarray) -> Path:
+    """A network with other gains, of which what is normalised has a size of one."""
+    model, other = onnx.load(_normalised(path, seed)), {"g": gains, "m": np.zeros(8), "v": np.ones(8)}
+    for tensor in model.graph.initializer:
+        if tensor.name in other:
+            tensor.CopyFrom(numpy_helper.from_array(other[tensor.name].astype(np.float32), tensor.name))
+    onnx.save(model, path)
+    return path
+
+
+def test_gains_of_two_trainings_have_the_same_signs(tmp_path):
+    """What else two trainings have in common says less than that both leave gains positive."""
+    rng, came = np.random.default_rng(0), 0
+    for seed in range(5):
+        gains = rng.uniform(0.5, 1.5, (2, 8)) * [np.ones(8), rng.choice([-1, 1], 8)]
+        paths = [_gained(tmp_path / f"{k}.onnx", 5 * k + seed, gains[k]) for k in range(2)]
+        found = align(*paths, "-o", tmp_path / "out.onnx")["distance"]
+        # Strangers so small may be as near where they are.
+        if found["after"]["absolute"] < found["before"]["absolute"]:
+            came += 1
+            assert (weights(tmp_path / "out.onnx")["g"] > 0).all()
+    assert came >= 3
+
+
+def test_a_unit_without_a_gain_has_its_sign_of_what_writes_it(tmp_path):
+    path = _gained(tmp_path / "m.onnx", 2, np.array([0, 0, 0, 1, 1, -1, 1, 1]))
+    found = align(path, teleported(path, tmp_path, "--seed", "1"), "-o", tmp_path / "out.onnx")
+    assert found["distance"]["after"]["relative"] < 1e-6
+
+
 @pytest.fixture
 def data(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(3).normal(size=(64, 4)).astype(np.float32))

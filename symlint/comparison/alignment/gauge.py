@@ -14,6 +14,7 @@ import numpy as np
 
 from symlint.comparison.alignment.pair import Move, changed, grouped, sizes_of, units_norm
 from symlint.model.graph import Array
+from symlint.program.steps import Affine
 from symlint.symmetry.actions.rotation import InvertibleMap, OrthogonalMap
 from symlint.symmetry.actions.scaling import PositionRescaling, Rescaling, Scaling, SignFlip, TensorRescaling
 from symlint.symmetry.actions.translation import Shift, UnseenChange
@@ -169,12 +170,41 @@ def _to_one(weights: Weights, action: Rescaling) -> Iterator[Move]:
 def _positive(weights: Weights, action: SignFlip) -> Iterator[Move]:
     """Gains without signs."""
     gains = _gains(weights.structure, action)
-    if gains:
-        sizes = sizes_of(weights.structure, action)
-        (stand,) = action.stands(weights.structure, gains[0])
-        gain = grouped(weights.get(gains[0]), stand, sizes).sum(axis=1).reshape(action.shape(weights.structure))
-        if (gain < 0).any():
-            yield from _moved(weights, action, np.where(gain < 0, -1.0, 1.0))
+    told = signing(weights.structure, action)
+    if not gains and told is None:
+        return
+    name = gains[0] if told is None else told.scale
+    sizes = sizes_of(weights.structure, action)
+    stands = action.stands(weights.structure, name)
+    values = weights.get(gains[0] if told is None else told.gain)
+    gain = sum(grouped(values, stand, sizes).sum(axis=1) for stand in stands)
+    if told is not None:
+        gain = np.where(gain == 0, _written(weights, action), gain)
+    gain = np.reshape(gain, action.shape(weights.structure))
+    if (gain < 0).any():
+        yield from _moved(weights, action, np.where(gain < 0, -1.0, 1.0))
+
+
+def signing(structure: Structure, action: Action) -> Affine | None:
+    """The batch normalisation whose gain says which sign a unit has: no other sign moves it.
+
+    Trainings leave gains positive, and what two of them have in common says less.
+    """
+    if not isinstance(action, SignFlip):
+        return None
+    signs = [{o.tensor for o in a.charge} for a in structure.actions.values() if isinstance(a, SignFlip)]
+    for step in structure.program.affines.values():
+        if action.powers(step.scale) and sum(step.scale in held for held in signs) == 1:
+            return step
+    return None
+
+
+def _written(weights: Weights, action: SignFlip) -> Array:
+    """A number per unit that changes its sign with it: the sum of the largest weight that does."""
+    names = {o.tensor for o in action.charge} & weights.structure.program.weights.keys()
+    name = max(sorted(names), key=lambda n: weights.get(n).size)
+    stands, sizes = action.stands(weights.structure, name), sizes_of(weights.structure, action)
+    return np.asarray(sum(grouped(weights.get(name), stand, sizes).sum(axis=1) for stand in stands))
 
 
 def _to_length_one(weights: Weights, action: Rescaling) -> Iterator[Move]:

@@ -25,6 +25,7 @@ from symlint.comparison.alignment.fits import (
     scored,
     signed,
 )
+from symlint.comparison.alignment.gauge import signing
 from symlint.comparison.alignment.pair import Evidence, Move, Pair, Piece, Settled, sizes_of
 from symlint.model.graph import Array
 from symlint.model.records import dataclass
@@ -57,7 +58,11 @@ class Spaces:
             for action in self.structure.actions.values():
                 if isinstance(action, kind):
                     found.setdefault(action.leaf, []).append(action)
-        return {leaf: [a for a in actions if not self._inside(a, actions)] for leaf, actions in found.items()}
+        return {leaf: [a for a in actions if not self._known(a, actions)] for leaf, actions in found.items()}
+
+    def _known(self, action: Action, beside: Sequence[Action]) -> bool:
+        """Whether something else says what it does: the canonical gauge, or what is fitted beside it."""
+        return signing(self.structure, action) is not None or self._inside(action, beside)
 
     def _inside(self, action: Action, beside: Sequence[Action]) -> bool:
         """Whether rotations do what an order or a sign does: matrices both, half turns of planes signs."""
