@@ -71,8 +71,9 @@ def _parts(seed: int, count: int) -> Iterator[tuple[int, list[str]]]:
     groups: dict[tuple[bool, int], list[str]] = {}
     for name in order:
         groups.setdefault((name in calls.NOWHERE, calls.opset(name)), []).append(calls.PREFIX + name)
-    groups[False, 17] = [*groups.get((False, 17), ()), *LISTS]
-    share = -(-len(order) // max(count - len(groups), 1))
+    share = -(-len(order) // max(count - len(groups) - len(LISTS), 1))
+    for name in LISTS:
+        yield 17, [name]
     for (_, opset), names in groups.items():
         for k in range(0, len(names), share):
             yield opset or grammar.OPSETS[(seed + k) % len(grammar.OPSETS)], names[k : k + share]
