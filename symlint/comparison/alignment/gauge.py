@@ -44,6 +44,7 @@ def canonise(weights: Weights, *, bare: bool = False) -> list[Move]:
     """
     structure = weights.structure
     done = list(settle(weights))
+    signs, told = [a for a in structure.actions.values() if isinstance(a, SignFlip)], signing(structure)
     free = [a for a in structure.rescalings if not inside(structure, a)]
     gained = [a for a in free if _gains(structure, a)]
     balanced = [a for a in two_sided(structure) if a in free and a not in gained]
@@ -51,7 +52,7 @@ def canonise(weights: Weights, *, bare: bool = False) -> list[Move]:
     size = sum(tensor.size for tensor in structure.program.model.tensors.values())
     for _ in range(min(max(WORK // max(size, 1), ROUNDS[0]), ROUNDS[1])):
         made = [move for a in gained for move in _to_one(weights, a)]
-        done += [move for a in structure.actions.values() if isinstance(a, SignFlip) for move in _positive(weights, a)]
+        done += [move for a in signs for move in _positive(weights, a, told.get(a.id))]
         made += [move for a in alone for move in _to_length_one(weights, a)]
         made += _least_norm(weights, balanced)
         made += [move for a in structure.actions.values() for move in _least_by_place(weights, a)]
@@ -167,44 +168,43 @@ def _to_one(weights: Weights, action: Rescaling) -> Iterator[Move]:
     yield from _moved(weights, action, _scale(np.sqrt(units_norm(weights, action, name)), power))
 
 
-def _positive(weights: Weights, action: SignFlip) -> Iterator[Move]:
+def _positive(weights: Weights, action: SignFlip, told: Affine | None) -> Iterator[Move]:
     """Gains without signs."""
     gains = _gains(weights.structure, action)
-    told = signing(weights.structure, action)
     if not gains and told is None:
         return
-    name = gains[0] if told is None else told.scale
-    sizes = sizes_of(weights.structure, action)
-    stands = action.stands(weights.structure, name)
-    values = weights.get(gains[0] if told is None else told.gain)
-    gain = sum(grouped(values, stand, sizes).sum(axis=1) for stand in stands)
-    if told is not None:
-        gain = np.where(gain == 0, _written(weights, action), gain)
-    gain = np.reshape(gain, action.shape(weights.structure))
+    name, stored = (gains[0], gains[0]) if told is None else (told.scale, told.gain)
+    gain = _per_unit(weights, action, name, weights.get(stored))
+    if told is not None and not gain.all():
+        # What is not scaled at all has the sign of the largest weight that changes with it.
+        held = {o.tensor for o in action.charge} & weights.structure.program.weights.keys()
+        largest = max(sorted(held), key=lambda n: weights.get(n).size)
+        gain = np.where(gain == 0, _per_unit(weights, action, largest, weights.get(largest)), gain)
     if (gain < 0).any():
         yield from _moved(weights, action, np.where(gain < 0, -1.0, 1.0))
 
 
-def signing(structure: Structure, action: Action) -> Affine | None:
-    """The batch normalisation whose gain says which sign a unit has: no other sign moves it.
+def signing(structure: Structure) -> dict[str, Affine]:
+    """Sign -> the batch normalisation whose gain says which one a unit has, since no other sign moves it.
 
-    Trainings leave gains positive, and what two of them have in common says less.
+    Trainings leave gains positive, and what else two of them have in common says less.
     """
-    if not isinstance(action, SignFlip):
-        return None
-    signs = [{o.tensor for o in a.charge} for a in structure.actions.values() if isinstance(a, SignFlip)]
+    signs: dict[str, dict[str, None]] = {}
+    for action in structure.actions.values():
+        for o in action.charge if isinstance(action, SignFlip) else ():
+            signs.setdefault(o.tensor, {})[action.id] = None
+    made: dict[str, Affine] = {}
     for step in structure.program.affines.values():
-        if action.powers(step.scale) and sum(step.scale in held for held in signs) == 1:
-            return step
-    return None
+        if len(found := signs.get(step.scale, {})) == 1:
+            made.setdefault(next(iter(found)), step)
+    return made
 
 
-def _written(weights: Weights, action: SignFlip) -> Array:
-    """A number per unit that changes its sign with it: the sum of the largest weight that does."""
-    names = {o.tensor for o in action.charge} & weights.structure.program.weights.keys()
-    name = max(sorted(names), key=lambda n: weights.get(n).size)
-    stands, sizes = action.stands(weights.structure, name), sizes_of(weights.structure, action)
-    return np.asarray(sum(grouped(weights.get(name), stand, sizes).sum(axis=1) for stand in stands))
+def _per_unit(weights: Weights, action: SignFlip, name: str, values: Array) -> Array:
+    """The sum of what each unit has in a tensor, as an element of a sign."""
+    sizes = sizes_of(weights.structure, action)
+    sums = [grouped(values, stand, sizes).sum(axis=1) for stand in action.stands(weights.structure, name)]
+    return np.reshape(sum(sums), action.shape(weights.structure))
 
 
 def _to_length_one(weights: Weights, action: Rescaling) -> Iterator[Move]:

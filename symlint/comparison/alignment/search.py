@@ -58,11 +58,12 @@ class Spaces:
             for action in self.structure.actions.values():
                 if isinstance(action, kind):
                     found.setdefault(action.leaf, []).append(action)
-        return {leaf: [a for a in actions if not self._known(a, actions)] for leaf, actions in found.items()}
-
-    def _known(self, action: Action, beside: Sequence[Action]) -> bool:
-        """Whether something else says what it does: the canonical gauge, or what is fitted beside it."""
-        return signing(self.structure, action) is not None or self._inside(action, beside)
+        # The canonical gauge has found signs that gains say.
+        told = signing(self.structure)
+        return {
+            leaf: [a for a in actions if a.id not in told and not self._inside(a, actions)]
+            for leaf, actions in found.items()
+        }
 
     def _inside(self, action: Action, beside: Sequence[Action]) -> bool:
         """Whether rotations do what an order or a sign does: matrices both, half turns of planes signs."""
